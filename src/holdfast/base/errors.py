@@ -1,0 +1,94 @@
+"""Every error that Holdfast raises on purpose.
+
+    Error
+    |-- CorruptionError          bytes on disk are damaged: file, offset, reason
+    |-- FormatError              the file is not ours, or from a newer version
+    |-- WrongKeyError            the key does not open this database
+    |-- LimitError               a key, value, batch or setting is out of range
+    |-- ReadOnlyError            a write through a handle that only reads
+    |-- DiskFullError            no room; what was acknowledged stays, retry when there is room
+    |-- DatabaseLockedError      another process has the database open for writing
+    |-- DatabaseClosedError      the handle was closed, or belongs to the parent of this process
+    |-- DatabasePoisonedError    a sync failed; reopen the database
+    |-- ConflictError            a concurrent transaction won; run it again
+    |   `-- DeadlockError        a cycle of lock waits; run it again
+    `-- TransactionTooOldError   a snapshot or transaction outlived its limit
+
+Classes are few and say what the caller should do. Wrong types are `TypeError` and missing keys `KeyError`,
+as everywhere in Python. A test compares this drawing with the classes.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """The base of all errors that Holdfast raises on purpose."""
+
+
+class CorruptionError(Error):
+    """Bytes on disk are damaged.
+
+    The operation gave no result; nothing was changed. `file` is the path as the database knows it,
+    `offset` the byte where the damaged structure starts, `reason` one sentence.
+    """
+
+    def __init__(self, file: str, offset: int, reason: str) -> None:
+        super().__init__(file, offset, reason)
+        self.file = file
+        self.offset = offset
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: damaged at byte {self.offset}: {self.reason}"
+
+
+class FormatError(Error):
+    """The file is not a Holdfast file, or was written by a newer version of Holdfast."""
+
+
+class WrongKeyError(Error):
+    """The key given does not open this database."""
+
+
+class LimitError(Error, ValueError):
+    """A key, value, batch or setting is out of range; nothing was written."""
+
+
+class ReadOnlyError(Error):
+    """A write was asked of a handle that only reads."""
+
+
+class DiskFullError(Error):
+    """There is no room on the disk.
+
+    Nothing of the failed operation took effect and what was acknowledged stays.
+    The same call may succeed once there is room again.
+    """
+
+
+class DatabaseLockedError(Error):
+    """Another handle has this database open for writing; the message names its process."""
+
+
+class DatabaseClosedError(Error):
+    """The handle was closed, or was opened by the parent of a forked process."""
+
+
+class DatabasePoisonedError(Error):
+    """A sync failed, so nothing later can be acknowledged.
+
+    Committed data can still be read. Close and reopen the database: recovery keeps every
+    acknowledged commit and decides about the one whose sync failed.
+    """
+
+
+class ConflictError(Error):
+    """A concurrent transaction changed what this one read or wrote; run it again."""
+
+
+class DeadlockError(ConflictError):
+    """The transaction was chosen to break a cycle of lock waits; run it again."""
+
+
+class TransactionTooOldError(Error):
+    """A snapshot or transaction outlived its limit and no longer holds its data."""
