@@ -1,0 +1,353 @@
+"""`PosixEnv`: the real machine, over the standard library's system calls.
+
+Data files are opened without following symbolic links and must be regular files, so that a planted
+link or pipe is an error and not a way to read, write or hang elsewhere. All descriptors are
+close-on-exec.
+
+The lock on a database is `flock` on its LOCK file: the kernel drops it when the process ends in any
+way, so what a dead process left in the file blocks nobody. The file holds "pid host time" for the
+message of the next process and is never unlinked, because a lock on an unlinked file excludes
+nobody. `flock` belongs to the open file description, which a forked child would share, so a hook
+closes the child's copy; a child forked behind Python's back keeps the lock until it execs or ends.
+
+Thread safety: as the protocol says. System calls that may block run without the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import MethodType
+
+from holdfast.base import DatabaseLockedError
+from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Task
+
+_OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""O_NONBLOCK matters only for what is refused anyway: without it, opening a pipe waits for a
+writer.
+"""
+
+_FILE_MODE = 0o644
+_FOLDER_MODE = 0o755
+_ZEROS = bytes(1 << 20)
+_LOCK_ATTEMPTS = 16
+_LOCK_TEXT_BYTES_MAX = 512
+
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+"""macOS: the only call there that empties the cache of the drive."""
+
+
+def _sync_data(descriptor: int) -> None:
+    if _FULL_SYNC is not None:
+        fcntl.fcntl(descriptor, _FULL_SYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def _sync_folder(descriptor: int) -> None:
+    if _FULL_SYNC is not None:
+        fcntl.fcntl(descriptor, _FULL_SYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open `path` and return the descriptor of a regular file."""
+    try:
+        descriptor = os.open(path, flags | _OPEN_FLAGS, _FILE_MODE)
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):
+            raise OSError(exc.errno, "a data file must not be a symbolic link", path) from None
+        if exc.errno in (errno.ENXIO, errno.EISDIR):
+            raise OSError(exc.errno, "a data file must be a regular file", path) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "a data file must be a regular file", path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class PosixFile:
+    """A regular file by descriptor. Implements `File`."""
+
+    __slots__ = ("_descriptor", "_name")
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self._name = name
+        self._descriptor = descriptor
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        data = os.pread(self._descriptor, count, offset)
+        if len(data) == count or not data:
+            return data
+        # One call returns less at the end of the file, but also past 2 GiB; only an empty read says
+        # which.
+        pieces = [data]
+        done = len(data)
+        while done < count:
+            data = os.pread(self._descriptor, count - done, offset + done)
+            if not data:
+                break
+            pieces.append(data)
+            done += len(data)
+        return b"".join(pieces)
+
+    def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
+        with memoryview(data) as given, given.cast("B") as view:
+            done = os.pwrite(self._descriptor, view, offset)
+            while done < len(view):
+                with view[done:] as rest:
+                    written = os.pwrite(self._descriptor, rest, offset + done)
+                if written == 0:
+                    raise OSError(errno.EIO, "a write made no progress", self._name)
+                done += written
+
+    def allocate(self, size: int, *, site: str) -> None:
+        # Real zeros and not fallocate: extents that are allocated but unwritten turn into written
+        # ones at the first write, which is a change of metadata that the next sync must wait for.
+        position = self.size()
+        while position < size:
+            count = min(len(_ZEROS), size - position)
+            self.write_at(position, memoryview(_ZEROS)[:count], site=site)
+            position += count
+
+    def truncate(self, size: int, *, site: str) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def sync(self, *, site: str) -> None:
+        _sync_data(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        # The descriptor is forgotten first: after a failed close it is gone too, and may be another
+        # file's.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+class PosixFileLock:
+    """`flock` on an open lock file. Implements `FileLock`."""
+
+    __slots__ = ("__weakref__", "_descriptor", "_name")
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self._name = name
+        self._descriptor = descriptor
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def release(self) -> None:
+        # Closing the last copy of the descriptor is what gives a flock back.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class PosixTask:
+    """A daemon thread. Implements `Task`."""
+
+    __slots__ = ("_error", "_function", "_name", "_thread")
+
+    def __init__(self, name: str, function: Callable[[], None]) -> None:
+        self._name = name
+        self._function = function
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def join(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except BaseException as exc:
+            self._error = exc
+        finally:
+            # A finished task must not keep its owner alive through the function it ran.
+            del self._function
+
+
+class PosixEnv:
+    """The real machine. Implements `Env`."""
+
+    __slots__ = ()
+
+    def create(self, path: str, *, site: str) -> File:
+        return PosixFile(path, _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+
+    def open(self, path: str) -> File:
+        return PosixFile(path, _open_regular(path, os.O_RDONLY))
+
+    def rename(self, source: str, target: str, *, site: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str, *, site: str) -> None:
+        os.unlink(path)
+
+    def make_dir(self, path: str, *, site: str) -> None:
+        os.mkdir(path, _FOLDER_MODE)
+
+    def list_dir(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def sync_dir(self, path: str, *, site: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _sync_folder(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def file_size(self, path: str) -> int:
+        return os.stat(path).st_size
+
+    def lock_file(self, path: str) -> FileLock:
+        for _ in range(_LOCK_ATTEMPTS):
+            descriptor = _open_regular(path, os.O_RDWR | os.O_CREAT)
+            try:
+                _flock(descriptor, path)
+                if _is_named(descriptor, path):
+                    _write_holder(descriptor)
+                    lock = PosixFileLock(path, descriptor)
+                    _locks.add(lock)
+                    return lock
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Somebody unlinked the file between our open and our lock: what we hold excludes
+            # nobody.
+            os.close(descriptor)
+        raise OSError(errno.EAGAIN, "the lock file keeps being replaced", path)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall_time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    def mutex(self) -> Mutex:
+        return threading.Lock()
+
+    def condition(self, mutex: Mutex) -> Condition:
+        return threading.Condition(mutex)  # type: ignore[arg-type]  # any lock with acquire and release will do
+
+    def spawn(self, name: str, function: Callable[[], None]) -> Task:
+        return PosixTask(name, function)
+
+    def thread_id(self) -> int:
+        return threading.get_ident()
+
+    def on_fork(self, callback: Callable[[], None]) -> None:
+        kind = weakref.WeakMethod if isinstance(callback, MethodType) else weakref.ref
+        living = [old for old in _fork_callbacks if old() is not None]
+        _fork_callbacks[:] = [*living, kind(callback)]
+
+
+def _after_fork_in_child() -> None:
+    """Drop the parent's locks and tell the owners, in a process that has this one thread."""
+    for lock in list(_locks):
+        with contextlib.suppress(OSError):
+            lock.release()
+    for reference in list(_fork_callbacks):
+        callback = reference()
+        if callback is not None:
+            callback()
+
+
+# These belong to the process and not to an env: a lock outlives the env that took it.
+_locks: weakref.WeakSet[PosixFileLock] = weakref.WeakSet()
+_fork_callbacks: list[weakref.ref[Callable[[], None]]] = []
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _flock(descriptor: int, path: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        raise DatabaseLockedError(f"{path} is locked by {_describe_holder(descriptor)}") from None
+
+
+def _is_named(descriptor: int, path: str) -> bool:
+    """Return whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _write_holder(descriptor: int) -> None:
+    """Leave a note for the message of the next process.
+
+    The lock holds without it, so a full disk is no error.
+    """
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    note = f"{os.getpid()} {os.uname().nodename} {since}\n".encode("ascii", "replace")
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, note, 0)
+
+
+def _describe_holder(descriptor: int) -> str:
+    """Return what the note says about the holder.
+
+    The note is unchecked text and may be missing or half written.
+    """
+    try:
+        note = os.pread(descriptor, _LOCK_TEXT_BYTES_MAX, 0).decode("ascii", "replace").split()
+    except OSError:
+        note = []
+    if len(note) != 3 or not note[0].isdigit():
+        return "another process"
+    pid, host, since = note
+    if host != os.uname().nodename:
+        return f"process {pid} on {host} since {since}"
+    command = _command_of(pid)
+    return f"process {pid} ({command}) since {since}" if command else f"process {pid} since {since}"
+
+
+def _command_of(pid: str) -> str:
+    """Return the command line of a process of this machine, or "" where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(_LOCK_TEXT_BYTES_MAX).split(b"\0")
+    except OSError:
+        return ""
+    return " ".join(word.decode("utf-8", "replace") for word in words if word)

@@ -1,0 +1,215 @@
+"""The lock of `PosixEnv` against real processes: a second one, a killed one, a forked one."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.base import DatabaseLockedError
+from holdfast.env import PosixEnv
+
+HOLDER = """
+import sys
+from holdfast.env import PosixEnv
+lock = PosixEnv().lock_file(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "LOCK")
+
+
+@pytest.fixture
+def holder(path: str) -> Iterator[subprocess.Popen[str]]:
+    """A second process that holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def run_in_child(function: object) -> int:
+    """Fork; return what `function()` returned in the child, 99 when it raised."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = function()  # type: ignore[operator]
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def try_lock(path: str) -> int:
+    """Return 0 when the lock could be taken, 1 when it is held."""
+    try:
+        PosixEnv().lock_file(path).release()
+    except DatabaseLockedError:
+        return 1
+    return 0
+
+
+def test_a_lock_held_by_another_process_is_refused_and_names_it(
+    path: str, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(DatabaseLockedError) as caught:
+        PosixEnv().lock_file(path)
+    message = str(caught.value)
+    assert path in message
+    assert f"process {holder.pid} " in message
+    if os.path.exists("/proc/self/cmdline"):
+        assert os.path.basename(sys.executable) in message
+
+
+def test_a_lock_is_free_after_its_holder_was_killed(
+    path: str, holder: subprocess.Popen[str]
+) -> None:
+    assert try_lock(path) == 1
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    stale = Path(path).read_text()
+    assert stale.startswith(f"{holder.pid} ")
+    lock = PosixEnv().lock_file(path)
+    assert Path(path).read_text().startswith(f"{os.getpid()} ")
+    lock.release()
+
+
+def test_a_lock_held_by_this_process_is_refused(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+    assert try_lock(path) == 1
+    lock.release()
+    assert try_lock(path) == 0
+
+
+def test_releasing_twice_does_nothing_and_the_file_stays(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+    lock.release()
+    again = PosixEnv().lock_file(path)
+    lock.release()
+    assert try_lock(path) == 1
+    again.release()
+    assert Path(path).exists()
+
+
+def test_a_forked_child_does_not_keep_the_lock(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+    ready_read, ready_write = os.pipe()
+    end_read, end_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(end_write)
+        os.write(ready_write, b"x")
+        os.read(end_read, 1)
+        os._exit(0)
+    try:
+        assert os.read(ready_read, 1) == b"x"
+        assert try_lock(path) == 1
+        lock.release()
+        assert try_lock(path) == 0, "the living child still holds the parent's lock"
+    finally:
+        os.write(end_write, b"x")
+        os.waitpid(pid, 0)
+        for descriptor in (ready_read, ready_write, end_read, end_write):
+            os.close(descriptor)
+
+
+def test_the_end_of_a_forked_child_does_not_release_the_lock(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+    assert run_in_child(lambda: 0) == 0
+    assert try_lock(path) == 1
+    lock.release()
+
+
+def test_a_forked_child_releasing_its_copy_does_not_release_the_lock(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+
+    def release() -> int:
+        lock.release()
+        return try_lock(path)
+
+    assert run_in_child(release) == 1
+    lock.release()
+
+
+def test_a_forked_child_runs_the_fork_callbacks_that_are_still_alive(path: str) -> None:
+    env = PosixEnv()
+    calls: list[str] = []
+
+    class Owner:
+        def closed(self) -> None:
+            calls.append("method")
+
+    def function() -> None:
+        calls.append("function")
+
+    def dropped() -> None:
+        calls.append("dropped")
+
+    owner, gone = Owner(), Owner()
+    for callback in (owner.closed, gone.closed, function, dropped):
+        env.on_fork(callback)
+    del gone, dropped, callback
+    assert run_in_child(lambda: 0 if calls == ["method", "function"] else 1) == 0
+    assert calls == []
+
+
+def test_a_lock_is_not_inherited_by_a_started_program(path: str) -> None:
+    lock = PosixEnv().lock_file(path)
+    process = subprocess.Popen(["sleep", "30"], close_fds=False)
+    lock.release()
+    assert try_lock(path) == 0
+    process.kill()
+    process.wait()
+
+
+def test_a_lock_file_that_is_a_symbolic_link_is_refused(path: str, tmp_path: Path) -> None:
+    os.symlink(str(tmp_path / "victim"), path)
+    with pytest.raises(OSError, match="symbolic link"):
+        PosixEnv().lock_file(path)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_lock_file_replaced_while_it_is_taken_is_taken_anew(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    real = fcntl.flock
+    unlinked = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if not unlinked:
+            unlinked.append(path)
+            os.unlink(path)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = PosixEnv().lock_file(path)
+    assert unlinked and try_lock(path) == 1
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"garbage", b"\xff\xfe 1 2", b"12 otherhost then", b"x" * 4096]
+)
+def test_an_unreadable_note_still_gives_a_message(path: str, note: bytes) -> None:
+    lock = PosixEnv().lock_file(path)
+    Path(path).write_bytes(note)
+    with pytest.raises(DatabaseLockedError, match="is locked by"):
+        PosixEnv().lock_file(path)
+    lock.release()
