@@ -1,0 +1,155 @@
+"""Bloom filters of one cache line a key, compiled. The twin `_filter_py` is the specification.
+
+Guarantees: nothing is read or written outside the body, whatever its bytes are.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+
+from holdfast.codec._fixed cimport load32, store32
+
+from holdfast.base import LimitError
+
+cdef enum:
+    HEADER_BYTES = 8
+    BLOCK_BYTES = 64
+    PROBES_MAX = 30
+    BITS_MAX = 64
+
+
+cdef inline uint32_t _following(uint32_t state) noexcept nogil:
+    """Return the next state of the probe sequence. Part of the file format."""
+    return state * <uint32_t>0x9E3779B1
+
+
+cdef enum:
+    SOUND = 0
+    SHORT = 1
+    PROBES = 2
+    RESERVED = 3
+    BLOCKS = 4
+
+
+cdef inline int _status(const unsigned char* body, Py_ssize_t size) noexcept nogil:
+    """Return SOUND when the body is a filter: then it has 8 + 64 x blocks bytes, blocks > 0 and 1 <= probes <= 30."""
+    if size < HEADER_BYTES:
+        return SHORT
+    # Safety: the 8 bytes of the header are there.
+    if body[0] < 1 or body[0] > PROBES_MAX:
+        return PROBES
+    if body[1] != 0 or body[2] != 0 or body[3] != 0:
+        return RESERVED
+    cdef uint64_t blocks = load32(body + 4)
+    if blocks == 0 or <uint64_t>(size - HEADER_BYTES) != blocks * BLOCK_BYTES:
+        return BLOCKS
+    return SOUND
+
+
+cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t hash) noexcept nogil:
+    if _status(body, size) != SOUND:
+        return True
+    cdef uint64_t blocks = load32(body + 4)
+    # Safety: hash >> 32 < 2^32, so the block is < blocks, and a bit of 9 bits lies within its 64 bytes.
+    cdef const unsigned char* block = body + HEADER_BYTES + (((hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef uint32_t state = <uint32_t>hash
+    cdef uint32_t bit
+    cdef int probe
+    for probe in range(body[0]):
+        bit = state >> 23
+        if not block[bit >> 3] & (1 << (bit & 7)):
+            return False
+        state = _following(state)
+    return True
+
+
+@cython.final
+cdef class FilterBuilder:
+    """Collects hashes and writes one filter body after another."""
+
+    def __init__(self, int bits_per_key):
+        if not 1 <= bits_per_key <= BITS_MAX:
+            raise LimitError(f"bits_per_key is {bits_per_key}; it must lie between 1 and {BITS_MAX}")
+        self._bits_per_key = bits_per_key
+        self._count = 0
+
+    def __dealloc__(self):
+        free(self._hashes)
+
+    @property
+    def count(self):
+        """Hashes added since the last `finish`."""
+        return self._count
+
+    cdef int c_add_hash(self, uint64_t hash) except -1:
+        cdef Py_ssize_t capacity
+        cdef uint64_t* grown
+        if self._count == self._capacity:
+            # A body of PAGE_BYTES_MAX bytes is reached long before the size of the array could overflow.
+            capacity = self._capacity * 2 if self._capacity > 0 else 1024
+            grown = <uint64_t*>realloc(self._hashes, <size_t>capacity * sizeof(uint64_t))
+            if grown == NULL:
+                raise MemoryError
+            self._hashes = grown
+            self._capacity = capacity
+        # Safety: count < capacity.
+        self._hashes[self._count] = hash
+        self._count += 1
+        return 0
+
+    def add_hash(self, uint64_t hash):
+        """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal keys."""
+        self.c_add_hash(hash)
+
+    def finish(self):
+        """Return the body over all hashes added, and begin anew."""
+        cdef int probes = min(max((self._bits_per_key * 58 + 50) // 100, 1), <int>PROBES_MAX)
+        cdef uint64_t blocks = (<uint64_t>self._count * <uint64_t>self._bits_per_key + 511) // 512
+        if blocks == 0:
+            blocks = 1
+        cdef Py_ssize_t size = HEADER_BYTES + <Py_ssize_t>blocks * BLOCK_BYTES
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+        cdef unsigned char* body = <unsigned char*>PyBytes_AS_STRING(result)
+        memset(body, 0, <size_t>size)
+        body[0] = <unsigned char>probes
+        cdef int shift
+        for shift in range(4):
+            body[4 + shift] = <unsigned char>(blocks >> (8 * shift))
+        cdef Py_ssize_t index
+        for index in range(self._count):
+            _set_bits(body, blocks, probes, self._hashes[index])
+        self._count = 0
+        return result
+
+
+cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes, uint64_t hash) noexcept nogil:
+    # Safety: as in filter_probe; the body has 8 + 64 x blocks bytes.
+    cdef unsigned char* block = body + HEADER_BYTES + (((hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef uint32_t state = <uint32_t>hash
+    cdef uint32_t bit
+    cdef int probe
+    for probe in range(probes):
+        bit = state >> 23
+        block[bit >> 3] |= <unsigned char>(1 << (bit & 7))
+        state = _following(state)
+
+
+def filter_check(const unsigned char[::1] body not None):
+    """Return why `body` is not a filter, or None when it is one."""
+    cdef int status = _status(&body[0] if body.shape[0] > 0 else NULL, body.shape[0])
+    if status == SOUND:
+        return None
+    if status == SHORT:
+        return "a filter is shorter than its header"
+    if status == PROBES:
+        return "a filter has an impossible number of probes"
+    if status == RESERVED:
+        return "a filter's reserved bytes are not zero"
+    return "a filter's block count does not match its size"
+
+
+def filter_may_contain(const unsigned char[::1] body not None, uint64_t hash):
+    """Return False only when no key with this hash was added."""
+    return bool(filter_probe(&body[0] if body.shape[0] > 0 else NULL, body.shape[0], hash))
