@@ -37,7 +37,7 @@ def imports(path: Path, *, cimports_only: bool = False) -> Iterator[tuple[int, s
 
     `from a import b` yields `a` and `a.b`, as `b` may be a module.
     """
-    text = path.read_text(encoding="ascii")
+    text = path.read_text(encoding="utf-8")
     for found in IMPORT.finditer(text):
         if cimports_only and not (found["c1"] or found["c2"]):
             continue
@@ -69,10 +69,12 @@ def inputs(path: Path) -> list[Path]:
             continue
         if file.suffix == ".pyx":
             waiting.append(file.with_suffix(".pxd"))
-        for _, module in imports(file, cimports_only=True):
-            waiting.append(SOURCE.joinpath(*module.split(".")).with_suffix(".pxd"))
-        for header in HEADER.findall(file.read_text(encoding="ascii")):
-            waiting.append(file.parent / header)
+        waiting.extend(
+            SOURCE.joinpath(*module.split(".")).with_suffix(".pxd")
+            for _, module in imports(file, cimports_only=True)
+        )
+        headers = HEADER.findall(file.read_text(encoding="utf-8"))
+        waiting.extend(file.parent / header for header in headers)
     return sorted(seen)
 
 
@@ -101,7 +103,7 @@ def library(path: Path) -> Path:
 def is_current(path: Path, profile: str) -> bool:
     """Return whether the compiled module stands, is the one we built, and was built from today's inputs."""
     try:
-        kept = stamp_file(path).read_text(encoding="ascii").split()
+        kept = stamp_file(path).read_text(encoding="utf-8").split()
         changed = str(library(path).stat().st_mtime_ns)
     except FileNotFoundError:
         return False
@@ -157,7 +159,9 @@ def build(profile: str, rooms: list[str]) -> int:
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for path, seconds, words in pool.map(lambda path: build_one(path, profile), stale):
-            print(f"{'failed' if words else 'built'} {kernel_name(path)} ({profile}) in {seconds:.1f} s")
+            print(
+                f"{'failed' if words else 'built'} {kernel_name(path)} ({profile}) in {seconds:.1f} s"
+            )
             if words:
                 failed += 1
                 print(words, file=sys.stderr)

@@ -14,8 +14,8 @@
     |   `-- DeadlockError        a cycle of lock waits; run it again
     `-- TransactionTooOldError   a snapshot or transaction outlived its limit
 
-Classes are few and say what the caller should do. Wrong types are `TypeError` and missing keys `KeyError`,
-as everywhere in Python. A test compares this drawing with the classes.
+Classes are few and say what the caller should do. Wrong types are `TypeError` and missing keys
+`KeyError`, as everywhere in Python. A test compares this drawing with the classes.
 """
 
 from __future__ import annotations

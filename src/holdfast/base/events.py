@@ -1,7 +1,10 @@
 """Coverage marks: rare situations that name themselves when they happen.
 
-Code calls `mark("wal.tail_cut")` where something rare is handled; a named test asserts that the mark was seen.
-A test fails for a mark that no test names. The idea is TigerBeetle's coverage marks and FoundationDB's CODE_PROBE.
+Code calls `mark` with a dotted name, such as wal.tail_cut, where something rare is handled; a named test
+asserts that the mark was seen. A test fails for a mark that no test names. The idea is TigerBeetle's
+coverage marks and FoundationDB's CODE_PROBE.
+
+Thread safety: two threads may lose a count between them; that a mark was seen is never lost.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ _seen: dict[str, int] = {}
 
 
 def mark(name: str) -> None:
-    """Count one occurrence of the situation `name`. Thread safety: counts may be lost, presence is not."""
+    """Count one occurrence of the situation `name`."""
     _seen[name] = _seen.get(name, 0) + 1
 
 

@@ -2,6 +2,11 @@
 
 Internal order is user key ascending, then trailer descending, so that the newest version of a key comes first.
 Part of the file format: the numbers of the kinds.
+
+>>> unpack_trailer(pack_trailer(7, PUT))
+(7, 1)
+>>> prefix_upper(b"user/"), prefix_upper(bytes([97, 255])), prefix_upper(bytes([255]))
+(b'user0', b'b', None)
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ def successor(key: bytes) -> bytes:
 
 
 def prefix_upper(prefix: bytes) -> bytes | None:
-    """Return the least key greater than every key that starts with `prefix`, or None when there is none."""
+    """Return the least key greater than all that start with `prefix`; None when there is none."""
     stripped = prefix.rstrip(b"\xff")
     if not stripped:
         return None

@@ -1,4 +1,7 @@
-"""Hard limits. Every count and length that is read from disk is compared with one of these or with the size of its file."""
+"""Hard limits.
+
+Every count and length that is read from disk is compared with one of these or with the size of its file.
+"""
 
 KEY_BYTES_MAX = 64 * 1024
 """The longest key, in bytes."""

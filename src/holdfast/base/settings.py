@@ -8,48 +8,88 @@ The table in docs/reference/settings.md is generated from this file.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from holdfast.base.errors import LimitError
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 
 
-def _setting(default: int | str, doc: str, *, lower: int = 0, upper: int = 0, fixed: bool = False) -> object:
-    return field(default=default, metadata={"doc": doc, "lower": lower, "upper": upper, "fixed": fixed})
+def _setting(
+    default: int | str, doc: str, *, lower: int = 0, upper: int = 0, fixed: bool = False
+) -> Any:
+    return field(
+        default=default, metadata={"doc": doc, "lower": lower, "upper": upper, "fixed": fixed}
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyspaceSettings:
     """What may differ between keyspaces of one database."""
 
-    memtable_bytes: int = _setting(  # type: ignore[assignment]
-        32 * MIB, "a memtable of this size is frozen and flushed", lower=4 * KIB, upper=1024 * MIB
+    memtable_bytes: int = _setting(
+        32 * MIB,
+        "a memtable of this size is frozen and flushed",
+        lower=4 * KIB,
+        upper=GIB,
     )
-    page_bytes: int = _setting(  # type: ignore[assignment]
-        16 * KIB, "data pages are cut at this size before compression", lower=256, upper=4 * MIB
+    page_bytes: int = _setting(
+        16 * KIB,
+        "data pages are cut at this size before compression",
+        lower=256,
+        upper=4 * MIB,
     )
-    restart_interval: int = _setting(  # type: ignore[assignment]
-        16, "entries between two restart points of a page", lower=1, upper=1024
+    restart_interval: int = _setting(
+        16,
+        "entries between two restart points of a page",
+        lower=1,
+        upper=1024,
     )
-    table_bytes: int = _setting(  # type: ignore[assignment]
-        32 * MIB, "compaction cuts its output tables at about this size", lower=4 * KIB, upper=4096 * MIB
+    table_bytes: int = _setting(
+        32 * MIB,
+        "compaction cuts its output tables at about this size",
+        lower=4 * KIB,
+        upper=4 * GIB,
     )
-    filter_bits_per_key: int = _setting(  # type: ignore[assignment]
-        10, "bits of bloom filter for each key; 0 writes no filter", lower=0, upper=64
+    filter_bits_per_key: int = _setting(
+        10,
+        "bits of bloom filter for each key; 0 writes no filter",
+        lower=0,
+        upper=64,
     )
-    compression: str = _setting("lz4", "compression of all levels but the last: none, lz4 or zstd")  # type: ignore[assignment]
-    compression_last: str = _setting("zstd", "compression of the last level: none, lz4 or zstd")  # type: ignore[assignment]
-    level0_tables: int = _setting(  # type: ignore[assignment]
-        4, "level 0 is compacted when it has this many tables", lower=1, upper=64
+    compression: str = _setting(
+        "lz4",
+        "compression of all levels but the last: none, lz4 or zstd",
     )
-    level1_bytes: int = _setting(  # type: ignore[assignment]
-        128 * MIB, "target size of level 1", lower=4 * KIB, upper=1 << 40
+    compression_last: str = _setting(
+        "zstd",
+        "compression of the last level: none, lz4 or zstd",
     )
-    level_ratio: int = _setting(10, "each level's target is this many times the one above", lower=2, upper=100)  # type: ignore[assignment]
+    level0_tables: int = _setting(
+        4,
+        "level 0 is compacted when it has this many tables",
+        lower=1,
+        upper=64,
+    )
+    level1_bytes: int = _setting(
+        128 * MIB,
+        "target size of level 1",
+        lower=4 * KIB,
+        upper=TIB,
+    )
+    level_ratio: int = _setting(
+        10,
+        "each level's target is this many times the one above",
+        lower=2,
+        upper=100,
+    )
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -59,21 +99,37 @@ class KeyspaceSettings:
 class DatabaseSettings:
     """What holds for a whole database."""
 
-    memory_bytes: int = _setting(  # type: ignore[assignment]
-        256 * MIB, "one budget for memtables, data pages, indexes and filters together", lower=64 * KIB, upper=1 << 44
+    memory_bytes: int = _setting(
+        256 * MIB,
+        "one budget for memtables, data pages, indexes and filters together",
+        lower=64 * KIB,
+        upper=16 * TIB,
     )
-    wal_segment_bytes: int = _setting(  # type: ignore[assignment]
-        16 * MIB, "size of a preallocated WAL segment", lower=4 * KIB, upper=1024 * MIB
+    wal_segment_bytes: int = _setting(
+        16 * MIB,
+        "size of a preallocated WAL segment",
+        lower=4 * KIB,
+        upper=GIB,
     )
-    wal_bytes_max: int = _setting(  # type: ignore[assignment]
-        64 * MIB, "memtables are flushed so that recovery never replays more than about this", lower=8 * KIB, upper=1 << 40
+    wal_bytes_max: int = _setting(
+        64 * MIB,
+        "memtables are flushed so that recovery never replays more than about this",
+        lower=8 * KIB,
+        upper=TIB,
     )
-    wal_alignment_bytes: int = _setting(  # type: ignore[assignment]
-        8, "records start at multiples of this; 512 or 4096 for disks that may damage neighbours of a torn write",
-        lower=8, upper=4096, fixed=True,
+    wal_alignment_bytes: int = _setting(
+        8,
+        "records start at multiples of this, a power of two; "
+        "512 or 4096 for disks that may damage neighbours of a torn write",
+        lower=8,
+        upper=4096,
+        fixed=True,
     )
-    sync_interval_ms: int = _setting(  # type: ignore[assignment]
-        100, "durability 'interval' syncs at least this often", lower=1, upper=3_600_000
+    sync_interval_ms: int = _setting(
+        100,
+        "durability 'interval' syncs at least this often",
+        lower=1,
+        upper=3_600_000,
     )
     keyspace: KeyspaceSettings = field(
         default_factory=KeyspaceSettings,
@@ -83,7 +139,9 @@ class DatabaseSettings:
     def __post_init__(self) -> None:
         _validate(self)
         if self.wal_alignment_bytes & (self.wal_alignment_bytes - 1):
-            raise LimitError(f"wal_alignment_bytes is {self.wal_alignment_bytes}; it must be a power of two")
+            raise LimitError(
+                f"wal_alignment_bytes is {self.wal_alignment_bytes}; it must be a power of two"
+            )
 
     def to_text(self) -> str:
         """Return the settings as TOML."""
@@ -95,29 +153,41 @@ class DatabaseSettings:
     def from_text(cls, text: str) -> DatabaseSettings:
         """Return the settings that `to_text` wrote.
 
-        Raises: LimitError for an unknown name or a value out of range; ValueError when the text is not TOML.
+        Raises: LimitError for an unknown name or a value out of range; TypeError for a value of
+        another type; ValueError when the text is not TOML.
         """
         plain = tomllib.loads(text)
         keyspace = plain.pop("keyspace", {})
+        if not isinstance(keyspace, dict):
+            raise LimitError("keyspace is a table of settings")
         _reject_unknown(cls, plain)
         return cls(keyspace=keyspace_settings_from(keyspace), **plain)
 
 
-def keyspace_settings_from(plain: dict[str, object]) -> KeyspaceSettings:
-    """Return keyspace settings from a mapping of names to values. Raises: LimitError."""
+def keyspace_settings_from(plain: Mapping[str, Any]) -> KeyspaceSettings:
+    """Return keyspace settings from a mapping of names to values. Raises: LimitError, TypeError."""
     _reject_unknown(KeyspaceSettings, plain)
-    return KeyspaceSettings(**plain)  # type: ignore[arg-type]
+    return KeyspaceSettings(**plain)
 
 
-def _table(plain: dict[str, object]) -> str:
-    return "".join(f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {value}\n" for name, value in plain.items())
+def _table(plain: Mapping[str, int | str]) -> str:
+    lines = []
+    for name, value in plain.items():
+        shown = f'"{value}"' if isinstance(value, str) else str(value)
+        lines.append(f"{name} = {shown}\n")
+    return "".join(lines)
 
 
-def _reject_unknown(kind: type, plain: dict[str, object]) -> None:
+def _reject_unknown(
+    kind: type[KeyspaceSettings | DatabaseSettings], plain: Mapping[str, object]
+) -> None:
     known = {entry.name for entry in fields(kind)}
     unknown = sorted(set(plain) - known)
     if unknown:
-        raise LimitError(f"unknown setting {unknown[0]!r} for {kind.__name__}; known are {', '.join(sorted(known))}")
+        raise LimitError(
+            f"unknown setting {unknown[0]!r} for {kind.__name__}; "
+            f"known are {', '.join(sorted(known))}"
+        )
 
 
 def _validate(settings: KeyspaceSettings | DatabaseSettings) -> None:
@@ -128,6 +198,13 @@ def _validate(settings: KeyspaceSettings | DatabaseSettings) -> None:
                 raise TypeError(f"{entry.name} is an int, not {type(value).__name__}")
             lower, upper = entry.metadata["lower"], entry.metadata["upper"]
             if not lower <= value <= upper:
-                raise LimitError(f"{entry.name} is {value}; it must lie between {lower} and {upper}")
-        elif entry.type == "str" and value not in COMPRESSIONS:
-            raise LimitError(f"{entry.name} is {value!r}; it must be one of {', '.join(COMPRESSIONS)}")
+                raise LimitError(
+                    f"{entry.name} is {value}; it must lie between {lower} and {upper}"
+                )
+        elif entry.type == "str":
+            if value not in COMPRESSIONS:
+                raise LimitError(
+                    f"{entry.name} is {value!r}; it must be one of {', '.join(COMPRESSIONS)}"
+                )
+        elif not isinstance(value, KeyspaceSettings):
+            raise TypeError(f"{entry.name} is a KeyspaceSettings, not {type(value).__name__}")
