@@ -1,0 +1,277 @@
+"""The page envelope: the compiled twin of `_envelope_py`, which describes it. Format: docs/format/page.md.
+
+The C functions are what table readers and builders use, without the GIL. They know NONE and LZ4;
+ZSTD goes through its library, and so through the Python functions.
+
+Thread safety: pure functions.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.number cimport PyNumber_Index
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from holdfast.codec._checksum_c cimport xxh64
+from holdfast.codec._fixed cimport load16, load32, load64, store16, store32, store64
+from holdfast.codec._lz4_c cimport lz4_compress_into, lz4_decompress_into
+
+from holdfast.base.errors import CorruptionError, LimitError
+from holdfast.base.limits import PAGE_BYTES_MAX
+from holdfast.codec.zstandard import zstd_compress, zstd_decompress
+
+cdef enum:
+    BODY_BYTES_MAX = 0x7FFFFFFF
+    LZ4_RATIO_MAX = 255
+    ZSTD_RATIO_MAX = 32768
+    FILE_ID_BYTES = 16
+    RELEASE_BYTES = 256 * 1024
+
+if PAGE_BYTES_MAX != BODY_BYTES_MAX:
+    raise ImportError("the kernel was built with another PAGE_BYTES_MAX")
+
+
+def page_seed(file_id, offset):
+    """Return the checksum seed of the page at `offset` of the file with this 16-byte id.
+
+    Raises: ValueError when the id has not 16 bytes; OverflowError when `offset` is not a 64-bit unsigned integer.
+    """
+    cdef uint64_t position = PyNumber_Index(offset)
+    if not isinstance(file_id, bytes):
+        raise TypeError("a file id is bytes")
+    if len(<bytes>file_id) != FILE_ID_BYTES:
+        raise ValueError("a file id has 16 bytes")
+    return page_seed_of(<bytes>file_id, position)
+
+
+def seal_page(body, page_type, compression, page_seed):
+    """Return the stored page: payload and trailer.
+
+    Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression is unknown
+    or the page type does not fit a byte.
+    """
+    cdef uint64_t seed = PyNumber_Index(page_seed)
+    cdef Py_buffer view
+    cdef int method, kind
+    cdef Py_ssize_t stored_size
+    cdef unsigned char* target
+    page_type = PyNumber_Index(page_type)
+    if not 0 <= page_type <= 255:
+        raise ValueError("a page type fits one byte")
+    compression = PyNumber_Index(compression)
+    if not PAGE_COMPRESSION_NONE <= compression <= PAGE_COMPRESSION_ZSTD:
+        raise ValueError("unknown compression")
+    kind = page_type
+    method = compression
+    PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+    try:
+        if view.len > BODY_BYTES_MAX:
+            raise LimitError(f"the page has {view.len} bytes; the limit is {BODY_BYTES_MAX}")
+        if method == PAGE_COMPRESSION_ZSTD:
+            payload = zstd_compress(body)
+            if len(<bytes>payload) <= page_payload_max(view.len):
+                return seal_payload(payload, view.len, kind, seed)
+            method = PAGE_COMPRESSION_NONE
+        target = <unsigned char*>malloc(view.len + PAGE_TRAILER_BYTES)
+        if target == NULL:
+            raise MemoryError
+        try:
+            if view.len < RELEASE_BYTES:
+                stored_size = page_seal_into(<const unsigned char*>view.buf, view.len, kind, method, seed, target)
+            else:
+                with nogil:
+                    stored_size = page_seal_into(<const unsigned char*>view.buf, view.len, kind, method, seed, target)
+            return PyBytes_FromStringAndSize(<char*>target, stored_size)
+        finally:
+            free(target)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef bytes seal_payload(bytes payload, Py_ssize_t body_size, int page_type, uint64_t seed):
+    """Return the stored page of a ZSTD payload."""
+    cdef bytes stored = PyBytes_FromStringAndSize(NULL, len(payload) + PAGE_TRAILER_BYTES)
+    cdef unsigned char* target = <unsigned char*>PyBytes_AS_STRING(stored)
+    # Safety: the target was made for the payload and the trailer.
+    memcpy(target, PyBytes_AS_STRING(payload), len(payload))
+    page_seal_trailer(target, len(payload), body_size, page_type, PAGE_COMPRESSION_ZSTD, seed)
+    return stored
+
+
+def open_page(stored, page_seed, file, offset):
+    """Return (page type, body) of a stored page.
+
+    `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored` meanwhile.
+    Raises: CorruptionError.
+    """
+    cdef uint64_t seed = PyNumber_Index(page_seed)
+    cdef Py_buffer view
+    cdef const unsigned char* data
+    cdef const unsigned char* trailer
+    cdef unsigned char* target
+    cdef Py_ssize_t payload_size, body_size
+    cdef int status, compression
+    cdef bytes body
+    PyObject_GetBuffer(stored, &view, PyBUF_SIMPLE)
+    try:
+        data = <const unsigned char*>view.buf
+        if view.len < RELEASE_BYTES:
+            status = page_verify(data, view.len, seed)
+        else:
+            with nogil:
+                status = page_verify(data, view.len, seed)
+        if status < 0:
+            page_raise(status, file, offset)
+        # Safety: a verified page has a trailer, and its body length is one that its payload can expand to.
+        payload_size = view.len - PAGE_TRAILER_BYTES
+        trailer = data + payload_size
+        compression = trailer[0]
+        body_size = load32(trailer + 4)
+        if compression == PAGE_COMPRESSION_ZSTD:
+            try:
+                body = zstd_decompress(data[:payload_size], body_size)
+            except ValueError:
+                page_raise(PAGE_MALFORMED, file, offset)
+        else:
+            body = PyBytes_FromStringAndSize(NULL, body_size)
+            target = <unsigned char*>PyBytes_AS_STRING(body)
+            if body_size < RELEASE_BYTES:
+                status = unpack_payload(data, payload_size, compression, target, body_size)
+            else:
+                with nogil:
+                    status = unpack_payload(data, payload_size, compression, target, body_size)
+            if status < 0:
+                page_raise(status, file, offset)
+        return trailer[1], body
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexcept nogil:
+    """Return the seed of a page. Requires: 16 bytes at `file_id`."""
+    cdef unsigned char[FILE_ID_BYTES + 8] place
+    memcpy(place, file_id, FILE_ID_BYTES)
+    store64(place + FILE_ID_BYTES, offset)
+    return xxh64(place, sizeof(place), 0)
+
+
+cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed) noexcept nogil:
+    """Return 0 when the checksum holds and the trailer makes sense, else a negative status.
+
+    After 0 the body length may be allocated: it is at most PAGE_BYTES_MAX and at most what the payload can expand to.
+    """
+    cdef Py_ssize_t payload_size = size - PAGE_TRAILER_BYTES
+    cdef const unsigned char* trailer
+    cdef uint32_t body_size
+    cdef uint64_t ratio
+    if payload_size < 0:
+        return PAGE_TOO_SHORT
+    # Safety: from here on the page has 16 bytes behind its payload.
+    trailer = stored + payload_size
+    if load64(trailer + 8) != xxh64(stored, size - 8, seed):
+        return PAGE_BAD_CHECKSUM
+    if trailer[0] > PAGE_COMPRESSION_ZSTD:
+        return PAGE_UNKNOWN_COMPRESSION
+    if load16(trailer + 2) != 0:
+        return PAGE_RESERVED_BITS
+    body_size = load32(trailer + 4)
+    if body_size > BODY_BYTES_MAX:
+        return PAGE_BODY_TOO_LONG
+    if trailer[0] == PAGE_COMPRESSION_NONE:
+        return 0 if <Py_ssize_t>body_size == payload_size else PAGE_LENGTHS_DIFFER
+    ratio = LZ4_RATIO_MAX if trailer[0] == PAGE_COMPRESSION_LZ4 else ZSTD_RATIO_MAX
+    if body_size > <uint64_t>payload_size * ratio:
+        return PAGE_RATIO_IMPOSSIBLE
+    return 0
+
+
+cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
+                   unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil:
+    """Verify and decompress a page into a malloc'd buffer that the caller frees; see the declaration."""
+    cdef int status = page_verify(stored, size, seed)
+    cdef const unsigned char* trailer
+    cdef unsigned char* target
+    body[0] = NULL
+    if status < 0:
+        return status
+    trailer = stored + size - PAGE_TRAILER_BYTES
+    body_size[0] = load32(trailer + 4)
+    page_type[0] = trailer[1]
+    if trailer[0] == PAGE_COMPRESSION_ZSTD:
+        return 1
+    # One byte at least: malloc(0) may return NULL.
+    target = <unsigned char*>malloc(body_size[0] if body_size[0] > 0 else 1)
+    if target == NULL:
+        return PAGE_NO_MEMORY
+    status = unpack_payload(stored, size - PAGE_TRAILER_BYTES, trailer[0], target, body_size[0])
+    if status < 0:
+        free(target)
+        return status
+    body[0] = target
+    return 0
+
+
+cdef int unpack_payload(const unsigned char* payload, Py_ssize_t payload_size, int compression,
+                        unsigned char* target, Py_ssize_t body_size) noexcept nogil:
+    """Write the body of a verified NONE or LZ4 page. Requires: room for `body_size` bytes."""
+    if compression == PAGE_COMPRESSION_LZ4:
+        return PAGE_MALFORMED if lz4_decompress_into(payload, payload_size, target, body_size) != 0 else 0
+    # Safety: verification found that the lengths are equal.
+    memcpy(target, payload, body_size)
+    return 0
+
+
+cdef Py_ssize_t page_payload_max(Py_ssize_t body_size) noexcept nogil:
+    """Return the longest payload worth storing compressed: the body without at least a sixteenth."""
+    return body_size - (body_size // 16 + (1 if body_size % 16 != 0 else 0))
+
+
+cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int page_type, int compression,
+                               uint64_t seed, unsigned char* target) noexcept nogil:
+    """Write the stored page of a body and return its size; see the declaration."""
+    cdef Py_ssize_t payload_size = -1
+    if compression == PAGE_COMPRESSION_LZ4 and size > 0:
+        payload_size = lz4_compress_into(body, size, target, page_payload_max(size))
+    if payload_size < 0:
+        compression = PAGE_COMPRESSION_NONE
+        payload_size = size
+        if size > 0:
+            memcpy(target, body, size)
+    return page_seal_trailer(target, payload_size, size, page_type, compression, seed)
+
+
+cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size, Py_ssize_t body_size,
+                                  int page_type, int compression, uint64_t seed) noexcept nogil:
+    """Write the trailer behind a payload and return the stored size. Requires: room for 16 bytes there."""
+    cdef unsigned char* trailer = target + payload_size
+    trailer[0] = <unsigned char>compression
+    trailer[1] = <unsigned char>page_type
+    store16(trailer + 2, 0)
+    store32(trailer + 4, <uint32_t>body_size)
+    store64(trailer + 8, xxh64(target, payload_size + 8, seed))
+    return payload_size + PAGE_TRAILER_BYTES
+
+
+cdef dict REASONS = {
+    PAGE_TOO_SHORT: "the page is shorter than its trailer",
+    PAGE_BAD_CHECKSUM: "the page's checksum does not match",
+    PAGE_UNKNOWN_COMPRESSION: "the page's compression is unknown",
+    PAGE_RESERVED_BITS: "a reserved field of the page's trailer is not zero",
+    PAGE_BODY_TOO_LONG: "the page's body length is beyond the limit",
+    PAGE_LENGTHS_DIFFER: "the page's body length differs from its stored length",
+    PAGE_RATIO_IMPOSSIBLE: "the page's body length is more than its payload can expand to",
+    PAGE_MALFORMED: "the page's compressed payload is malformed",
+    PAGE_NO_MEMORY: "no memory for the page's body",
+}
+
+
+cdef str page_status_reason(int status):
+    """Return a sentence for a negative status."""
+    return REASONS[status]
+
+
+cdef int page_raise(int status, object file, object offset) except -1:
+    """Raise what a negative status means."""
+    if status == PAGE_NO_MEMORY:
+        raise MemoryError
+    raise CorruptionError(file, offset, page_status_reason(status))
