@@ -1,5 +1,8 @@
 """The compiled face of cursors. Moves return 1 when positioned, 0 at the end, -1 with an exception set."""
+cimport cython
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
+from libc.string cimport memcmp
 
 
 cdef class Cursor:
@@ -12,8 +15,10 @@ cdef class Cursor:
     cdef const unsigned char* value_data
     cdef Py_ssize_t value_size
     cdef object failure              # the exception that killed this cursor, or None
+    cdef object entry                # private: keeps the bytes of a Python source alive
 
     # Overridden by sources. Sources do not check `failure`; the public methods and MergeCursor do.
+    # c_next and c_prev of a cursor that is not positioned return 0 and change nothing.
     cdef int c_first(self) except -1
     cdef int c_last(self) except -1
     # First entry >= (key, trailer) in internal order.
@@ -23,15 +28,73 @@ cdef class Cursor:
     cdef int c_next(self) except -1
     cdef int c_prev(self) except -1
 
+    # Private to the cursor room.
+    cdef int _take(self, object found) except -1
+    cdef void _show(self, tuple pair, uint64_t trailer) noexcept
+    cdef void _die(self, object error) noexcept
+    cdef int _check_alive(self) except -1
+    cdef int _check_at(self) except -1
+
 
 cdef inline int compare_keys(const unsigned char* a, Py_ssize_t a_size, const unsigned char* b, Py_ssize_t b_size) noexcept nogil:
     """Return <0, 0, >0 as a sorts before, with, after b: bytewise, the shorter first on a tie."""
-    from libc.string cimport memcmp
     cdef int order = memcmp(a, b, a_size if a_size < b_size else b_size)
     if order != 0:
         return order
     return (a_size > b_size) - (a_size < b_size)
 
 
+cdef inline int compare_entries(const unsigned char* a, Py_ssize_t a_size, uint64_t a_trailer,
+                                const unsigned char* b, Py_ssize_t b_size, uint64_t b_trailer) noexcept nogil:
+    """Return <0, 0, >0 as a sorts before, with, after b in internal order: key ascending, trailer descending."""
+    cdef int order = compare_keys(a, a_size, b, b_size)
+    if order != 0:
+        return order
+    return (a_trailer < b_trailer) - (a_trailer > b_trailer)
+
+
+cdef inline uint64_t key_prefix(const unsigned char* key, Py_ssize_t size) noexcept nogil:
+    """Return the first 8 bytes of key as a big-endian number, zero padded: unequal prefixes order their keys."""
+    cdef uint64_t prefix = 0
+    cdef Py_ssize_t index
+    if size >= 8:
+        # Safety: at least 8 bytes are there.
+        for index in range(8):
+            prefix = prefix << 8 | key[index]
+        return prefix
+    for index in range(size):
+        prefix |= <uint64_t>key[index] << (56 - 8 * index)
+    return prefix
+
+
+@cython.final
+cdef class ListCursor(Cursor):
+    cdef list entries
+    cdef Py_ssize_t index
+    cdef int c_stand(self, Py_ssize_t index) except -1
+    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1
+
+
+# Where one source of a merge stands. The sources are kept alive by the merge, so `source` is borrowed.
+cdef struct Leader:
+    uint64_t prefix
+    const unsigned char* key
+    Py_ssize_t key_size
+    uint64_t trailer
+    Py_ssize_t index
+    PyObject* source
+
+
+@cython.final
 cdef class MergeCursor(Cursor):
-    pass
+    cdef tuple sources
+    cdef Leader* heap
+    cdef Py_ssize_t heap_size
+    cdef bint forward
+    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1
+    cdef int _advance(self, bint forward) except -1
+    cdef int _turn(self, Cursor current, bint forward) except -1
+    cdef int _build(self) except -1
+    cdef inline void _load(self, Leader* leader, Cursor source) noexcept
+    cdef void _sift_down(self, Py_ssize_t index) noexcept
+    cdef inline int _show_top(self) noexcept

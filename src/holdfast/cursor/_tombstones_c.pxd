@@ -1,7 +1,18 @@
+cimport cython
 from libc.stdint cimport uint64_t
 
 
+cdef struct Block                         # private: see the .pyx
+
+
+@cython.final
+@cython.no_gc
 cdef class RangeTombstones:
     cdef readonly Py_ssize_t fragment_count
-    # Highest sequence number <= snapshot of a tombstone over key, 0 when none. O(log n).
+    # Private: the blocks, older first, each newer than the one before.
+    cdef Block* roots[72]
+    cdef int root_count
+    # Highest sequence number <= snapshot of a tombstone over key, 0 when none. O(log^2 n) at worst.
+    # Sequence numbers over a key are enumerated by asking again with the answer less one.
     cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot) noexcept
+    cdef uint64_t _seq_max(self) noexcept

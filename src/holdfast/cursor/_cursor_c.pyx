@@ -1,0 +1,497 @@
+"""Ordered cursors over internal entries: the compiled twin of `_cursor_py`, which specifies them.
+
+A compiled source overrides the `c_*` methods of `_cursor_c.pxd` and is moved without calling Python. A source
+written in Python overrides the hooks `_first` ... `_prev`, which the `c_*` methods of the base class call.
+
+`MergeCursor` keeps its positioned sources in a binary heap of C structs that hold the first eight key bytes as a
+number, so that most comparisons touch no key. With one source a step compares nothing, with two it compares once.
+
+Thread safety: none; one thread at a time uses a cursor and its sources.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+
+from holdfast.base import SEQ_MAX
+from holdfast.cursor._cursor_py import Entry
+
+cdef uint64_t TRAILER_ANY = 0xFF
+
+
+cdef uint64_t _checked_seq(object seq) except? 0xFFFFFFFFFFFFFFFF:
+    if not isinstance(seq, int):
+        raise TypeError(f"a sequence number is an int, not {type(seq).__name__}")
+    if not 0 <= seq <= SEQ_MAX:
+        raise ValueError(f"the sequence number {seq} does not fit 56 bits")
+    return seq
+
+
+cdef int _check_bytes(object value, str role) except -1:
+    if type(value) is not bytes:
+        raise TypeError(f"a {role} is bytes, not {type(value).__name__}")
+    return 0
+
+
+cdef class Cursor:
+    """One ordered source of entries. The moves return whether the cursor stands at an entry."""
+
+    def seek_first(self) -> bool:
+        """Move to the first entry."""
+        self._check_alive()
+        try:
+            return self.c_first() == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def seek_last(self) -> bool:
+        """Move to the last entry."""
+        self._check_alive()
+        try:
+            return self.c_last() == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def seek(self, key: bytes, seq: int = SEQ_MAX) -> bool:
+        """Move to the newest version of `key` that is not newer than `seq`, or else to the next entry after it.
+
+        Raises: TypeError, ValueError for arguments of the wrong type or range.
+        """
+        _check_bytes(key, "key")
+        cdef uint64_t trailer = _checked_seq(seq) << 8 | TRAILER_ANY
+        self._check_alive()
+        try:
+            return self.c_seek(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), trailer) == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def seek_before(self, key: bytes) -> bool:
+        """Move to the last entry whose key is less than `key`. Raises: TypeError."""
+        _check_bytes(key, "key")
+        self._check_alive()
+        try:
+            return self.c_seek_before(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)) == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def next(self) -> bool:
+        """Move to the next entry. Raises: ValueError when the cursor stands at no entry."""
+        self._check_at()
+        try:
+            return self.c_next() == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def prev(self) -> bool:
+        """Move to the previous entry. Raises: ValueError when the cursor stands at no entry."""
+        self._check_at()
+        try:
+            return self.c_prev() == 1
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    @property
+    def valid(self) -> bool:
+        """Whether the cursor stands at an entry."""
+        self._check_alive()
+        return self.at
+
+    @property
+    def key(self) -> bytes:
+        """The key of the entry. Raises: ValueError when the cursor stands at none."""
+        self._check_at()
+        return PyBytes_FromStringAndSize(<const char*>self.key_data, self.key_size)
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the entry. Raises: ValueError when the cursor stands at none."""
+        self._check_at()
+        return self.trailer >> 8
+
+    @property
+    def kind(self) -> int:
+        """The kind of the entry. Raises: ValueError when the cursor stands at none."""
+        self._check_at()
+        return self.trailer & 0xFF
+
+    @property
+    def value(self) -> bytes:
+        """The value of the entry. Raises: ValueError when the cursor stands at none."""
+        self._check_at()
+        return PyBytes_FromStringAndSize(<const char*>self.value_data, self.value_size)
+
+    def _first(self):
+        raise NotImplementedError
+
+    def _last(self):
+        raise NotImplementedError
+
+    def _seek(self, key, trailer):
+        raise NotImplementedError
+
+    def _seek_before(self, key):
+        raise NotImplementedError
+
+    def _next(self):
+        raise NotImplementedError
+
+    def _prev(self):
+        raise NotImplementedError
+
+    cdef int c_first(self) except -1:
+        return self._take(self._first())
+
+    cdef int c_last(self) except -1:
+        return self._take(self._last())
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        return self._take(self._seek(PyBytes_FromStringAndSize(<const char*>key, size), trailer))
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        return self._take(self._seek_before(PyBytes_FromStringAndSize(<const char*>key, size)))
+
+    cdef int c_next(self) except -1:
+        return self._take(self._next()) if self.at else 0
+
+    cdef int c_prev(self) except -1:
+        return self._take(self._prev()) if self.at else 0
+
+    cdef int _take(self, object found) except -1:
+        """Stand at the entry that a Python hook returned."""
+        self.at = 0
+        if found is None:
+            self.entry = None
+            return 0
+        key, seq, kind, value = found
+        _check_bytes(key, "key")
+        _check_bytes(value, "value")
+        cdef uint64_t number = _checked_seq(seq)
+        if not 0 <= kind <= 0xFF:
+            raise ValueError(f"the kind {kind} is unknown")
+        # A tuple of our own: the hook's could be a mutable list.
+        self._show((key, value), number << 8 | <uint64_t>kind)
+        return 1
+
+    cdef void _show(self, tuple pair, uint64_t trailer) noexcept:
+        """Stand at (key, value) = pair. Requires: two bytes objects."""
+        # Safety: `entry` keeps both bytes objects, and so the memory pointed to, until the next move.
+        cdef PyObject* key = <PyObject*>pair[0]
+        cdef PyObject* value = <PyObject*>pair[1]
+        self.entry = pair
+        self.key_data = <const unsigned char*>PyBytes_AS_STRING(<object>key)
+        self.key_size = PyBytes_GET_SIZE(<object>key)
+        self.trailer = trailer
+        self.value_data = <const unsigned char*>PyBytes_AS_STRING(<object>value)
+        self.value_size = PyBytes_GET_SIZE(<object>value)
+        self.at = 1
+
+    cdef void _die(self, object error) noexcept:
+        self.failure = error
+        self.at = 0
+        self.entry = None
+
+    cdef int _check_alive(self) except -1:
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)
+        return 0
+
+    cdef int _check_at(self) except -1:
+        self._check_alive()
+        if not self.at:
+            raise ValueError("the cursor stands at no entry")
+        return 0
+
+
+@cython.final
+cdef class ListCursor(Cursor):
+    """A cursor over a sequence of entries that is in internal order already.
+
+    Raises: TypeError for a field of the wrong type; ValueError for a number out of range or entries out of order.
+    """
+
+    def __init__(self, entries) -> None:
+        cdef list kept = []
+        cdef uint64_t trailer
+        cdef uint64_t trailer_before = 0
+        cdef object key_before = None
+        for key, seq, kind, value in list(entries):
+            _check_bytes(key, "key")
+            _check_bytes(value, "value")
+            trailer = _checked_seq(seq) << 8
+            if kind not in (0, 1, 2):
+                raise ValueError(f"the kind {kind} is unknown")
+            trailer |= <uint64_t>kind
+            if key_before is not None and (key_before > key or (key_before == key and trailer_before <= trailer)):
+                raise ValueError("the entries are not in internal order")
+            kept.append((key, value, trailer))
+            key_before = key
+            trailer_before = trailer
+        self.entries = kept
+        self.index = -1
+        self.at = 0
+
+    cdef int c_stand(self, Py_ssize_t index) except -1:
+        self.index = index
+        if self.entries is None or index < 0 or index >= len(self.entries):
+            self.at = 0
+            self.entry = None
+            return 0
+        pair = <tuple>self.entries[index]
+        self._show(pair, pair[2])
+        return 1
+
+    cdef int c_first(self) except -1:
+        return self.c_stand(0)
+
+    cdef int c_last(self) except -1:
+        return self.c_stand(len(self.entries) - 1)
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        return self.c_stand(self._count_before(key, size, trailer))
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        # No trailer is greater than the greatest, so what is before it is before every version of the key.
+        return self.c_stand(self._count_before(key, size, 0xFFFFFFFFFFFFFFFF) - 1)
+
+    cdef int c_next(self) except -1:
+        return self.c_stand(self.index + 1) if self.at else 0
+
+    cdef int c_prev(self) except -1:
+        return self.c_stand(self.index - 1) if self.at else 0
+
+    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        """Return the number of entries before (key, trailer)."""
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = len(self.entries)
+        cdef Py_ssize_t middle
+        cdef tuple pair
+        cdef bytes found
+        while low < high:
+            middle = (low + high) // 2
+            pair = <tuple>self.entries[middle]
+            found = <bytes>pair[0]
+            if compare_entries(<const unsigned char*>PyBytes_AS_STRING(found), PyBytes_GET_SIZE(found), pair[2],
+                               key, size, trailer) < 0:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+cdef inline bint _precedes(const Leader* a, const Leader* b, bint forward) noexcept nogil:
+    """Return whether a is yielded before b."""
+    cdef int order
+    if a.prefix != b.prefix:
+        return (a.prefix < b.prefix) == forward
+    order = compare_entries(a.key, a.key_size, a.trailer, b.key, b.key_size, b.trailer)
+    if order == 0:
+        return (a.index < b.index) == forward
+    return (order < 0) == forward
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class MergeCursor(Cursor):
+    """The entries of several cursors in internal order, in both directions.
+
+    See the plain twin for the algorithm. A failure of a source kills the merge and that source.
+    """
+
+    def __cinit__(self) -> None:
+        self.heap = NULL
+        self.heap_size = 0
+        self.forward = 1
+
+    def __init__(self, cursors) -> None:
+        cdef tuple sources = tuple(cursors)
+        for source in sources:
+            if not isinstance(source, Cursor):
+                raise TypeError(f"a source is a Cursor, not {type(source).__name__}")
+        if self.sources is not None:
+            raise ValueError("the merge has its sources already")
+        self.heap = <Leader*>malloc((len(sources) + 1) * sizeof(Leader))
+        if self.heap == NULL:
+            raise MemoryError()
+        self.sources = sources
+
+    def __dealloc__(self) -> None:
+        free(self.heap)
+
+    cdef int c_first(self) except -1:
+        return self._place(0, NULL, 0, 0)
+
+    cdef int c_last(self) except -1:
+        return self._place(1, NULL, 0, 0)
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        return self._place(2, key, size, trailer)
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        return self._place(3, key, size, 0)
+
+    cdef int c_next(self) except -1:
+        if self.at:
+            return self._advance(1)
+        # A dead merge stands at no entry; it must not look like one that ended.
+        self._check_alive()
+        return 0
+
+    cdef int c_prev(self) except -1:
+        if self.at:
+            return self._advance(0)
+        self._check_alive()
+        return 0
+
+    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        """Seek all sources and rebuild the heap. `how` is 0 first, 1 last, 2 seek, 3 seek before."""
+        cdef Cursor source
+        cdef Py_ssize_t index
+        cdef Py_ssize_t count = 0 if self.sources is None else len(self.sources)
+        self._check_alive()
+        self.at = 0
+        self.heap_size = 0
+        self.forward = how == 0 or how == 2
+        for index in range(count):
+            source = <Cursor>self.sources[index]
+            source._check_alive()
+            try:
+                if how == 0:
+                    source.c_first()
+                elif how == 1:
+                    source.c_last()
+                elif how == 2:
+                    source.c_seek(key, size, trailer)
+                else:
+                    source.c_seek_before(key, size)
+            except BaseException as error:
+                source._die(error)
+                self._die(error)
+                raise
+        return self._build()
+
+    cdef int _advance(self, bint forward) except -1:
+        """Move to the next entry in a direction. Requires: the merge stands at an entry."""
+        # Safety: a merge that stands at an entry has a heap that is not empty.
+        cdef Cursor current = <Cursor>self.heap[0].source
+        if self.forward != forward:
+            return self._turn(current, forward)
+        try:
+            if forward:
+                current.c_next()
+            else:
+                current.c_prev()
+        except BaseException as error:
+            current._die(error)
+            self._die(error)
+            raise
+        if current.at:
+            self._load(&self.heap[0], current)
+        else:
+            self.heap_size -= 1
+            if self.heap_size == 0:
+                self.at = 0
+                return 0
+            self.heap[0] = self.heap[self.heap_size]
+        self._sift_down(0)
+        return self._show_top()
+
+    cdef int _turn(self, Cursor current, bint forward) except -1:
+        """Change direction: seek all other sources to the other side of the current entry, then move `current`."""
+        cdef Cursor source
+        cdef Py_ssize_t index
+        cdef Py_ssize_t current_index = self.heap[0].index
+        cdef bint equal
+        self.forward = forward
+        for index in range(len(self.sources)):
+            if index == current_index:
+                continue
+            source = <Cursor>self.sources[index]
+            try:
+                # Safety: `current` does not move in this loop, so its key stays valid.
+                source.c_seek(current.key_data, current.key_size, current.trailer)
+                equal = source.at and compare_entries(
+                    source.key_data, source.key_size, source.trailer,
+                    current.key_data, current.key_size, current.trailer) == 0
+                if forward:
+                    # An equal entry of an earlier source comes before the current one.
+                    if equal and index < current_index:
+                        source.c_next()
+                elif not source.at:
+                    source.c_last()
+                elif not equal or index > current_index:
+                    source.c_prev()
+            except BaseException as error:
+                source._die(error)
+                self._die(error)
+                raise
+        try:
+            if forward:
+                current.c_next()
+            else:
+                current.c_prev()
+        except BaseException as error:
+            current._die(error)
+            self._die(error)
+            raise
+        return self._build()
+
+    cdef int _build(self) except -1:
+        """Make the heap of the sources that stand at an entry and show the first."""
+        cdef Cursor source
+        cdef Py_ssize_t index
+        cdef Py_ssize_t count = 0 if self.sources is None else len(self.sources)
+        self.heap_size = 0
+        for index in range(count):
+            source = <Cursor>self.sources[index]
+            if source.at:
+                # Safety: heap_size <= index < count, and the heap has room for count leaders.
+                self.heap[self.heap_size].source = <PyObject*>source
+                self.heap[self.heap_size].index = index
+                self._load(&self.heap[self.heap_size], source)
+                self.heap_size += 1
+        if self.heap_size == 0:
+            self.at = 0
+            return 0
+        for index in range(self.heap_size // 2 - 1, -1, -1):
+            self._sift_down(index)
+        return self._show_top()
+
+    cdef inline void _load(self, Leader* leader, Cursor source) noexcept:
+        leader.prefix = key_prefix(source.key_data, source.key_size)
+        leader.key = source.key_data
+        leader.key_size = source.key_size
+        leader.trailer = source.trailer
+
+    cdef void _sift_down(self, Py_ssize_t index) noexcept:
+        # Safety: children are compared with heap_size before use.
+        cdef Leader moving = self.heap[index]
+        cdef Py_ssize_t child
+        while True:
+            child = 2 * index + 1
+            if child >= self.heap_size:
+                break
+            if child + 1 < self.heap_size and _precedes(&self.heap[child + 1], &self.heap[child], self.forward):
+                child += 1
+            if not _precedes(&self.heap[child], &moving, self.forward):
+                break
+            self.heap[index] = self.heap[child]
+            index = child
+        self.heap[index] = moving
+
+    cdef inline int _show_top(self) noexcept:
+        # Safety: `sources` keeps every source alive as long as the merge; only the merge moves them.
+        cdef Cursor top = <Cursor>self.heap[0].source
+        self.key_data = top.key_data
+        self.key_size = top.key_size
+        self.trailer = top.trailer
+        self.value_data = top.value_data
+        self.value_size = top.value_size
+        self.at = 1
+        return 1
