@@ -1,0 +1,91 @@
+"""Codecs by number and by name, and Zstandard through its library."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from backports import zstd
+
+from holdfast.base.settings import COMPRESSIONS
+from holdfast.codec import Compression, compress, decompress
+from holdfast.codec.zstandard import zstd_compress, zstd_decompress
+
+TEXT = b"".join(b"room %d: %d degrees\n" % (n % 7, 20 + n % 5) for n in range(2000))
+BODIES = [b"", b"x", TEXT, random.Random(1).randbytes(5000), bytes(200_000), TEXT * 50]
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_every_codec_gives_back_what_it_was_given(compression: Compression) -> None:
+    for body in BODIES:
+        packed = compress(compression, body)
+        assert compress(compression, bytearray(body)) == packed
+        assert decompress(compression, packed, len(body)) == body
+        assert decompress(compression, memoryview(packed), len(body)) == body
+        for size in (len(body) - 1, len(body) + 1):
+            with pytest.raises(ValueError):
+                decompress(compression, packed, size)
+
+
+def test_names_of_settings_are_the_members() -> None:
+    assert [member.setting for member in Compression] == list(COMPRESSIONS)
+    for name in COMPRESSIONS:
+        assert Compression.from_name(name).setting == name
+    for name in ("LZ4", "", "snappy"):
+        with pytest.raises(ValueError, match="known are none, lz4, zstd"):
+            Compression.from_name(name)
+
+
+def test_numbers_are_part_of_the_format() -> None:
+    assert {member.name: member.value for member in Compression} == {"NONE": 0, "LZ4": 1, "ZSTD": 2}
+
+
+def test_a_reused_context_does_not_change_the_bytes() -> None:
+    bodies = [random.Random(n).randbytes(n % 900) + TEXT[n : n * 30] for n in range(300)]
+    fresh = [zstd.compress(body, level=1) for body in bodies]
+    assert [zstd_compress(body) for body in bodies] == fresh
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(zstd_compress, bodies)) == fresh
+
+
+def test_a_frame_carries_its_size_and_no_checksum() -> None:
+    frame = zstd_compress(TEXT)
+    assert zstd.get_frame_info(frame).decompressed_size == len(TEXT)
+    assert frame[4] & 0b100 == 0
+
+
+def test_a_frame_that_wants_a_larger_window_than_its_size_is_refused() -> None:
+    # A frame written in pieces does not know its size and asks for the whole window of its level.
+    parameter = zstd.CompressionParameter
+    compressor = zstd.ZstdCompressor(options={parameter.window_log: 27})
+    frame = compressor.compress(TEXT) + compressor.flush()
+    assert zstd.decompress(frame) == TEXT
+    with pytest.raises(ValueError, match="malformed Zstandard frame"):
+        zstd_decompress(frame, len(TEXT))
+
+
+def test_a_frame_that_expands_without_end_is_cut_at_the_size() -> None:
+    bomb = zstd.compress(bytes(64 << 20))
+    with pytest.raises(ValueError, match="malformed Zstandard frame"):
+        zstd_decompress(bomb, 1000)
+
+
+def test_every_size_around_a_power_of_two_fits_its_window() -> None:
+    for power in (9, 10, 11, 14, 17, 19, 20):
+        for size in ((1 << power) - 1, 1 << power, (1 << power) + 1):
+            body = (TEXT * (size // len(TEXT) + 1))[:size]
+            assert zstd_decompress(zstd_compress(body), size) == body
+
+
+def test_what_is_not_bytes_like_is_a_type_error() -> None:
+    for compression in Compression:
+        with pytest.raises(TypeError):
+            compress(compression, "text")  # type: ignore[arg-type]
+
+
+def test_a_failed_compression_does_not_spoil_the_next() -> None:
+    expected = zstd_compress(TEXT)
+    with pytest.raises(TypeError):
+        zstd_compress(5)  # type: ignore[arg-type]
+    assert zstd_compress(TEXT) == expected
