@@ -1,7 +1,8 @@
 """Builds the compiled kernels: every `src/holdfast/**/_*_c.pyx` is one extension module.
 
-Three variables steer it: `HOLDFAST_BUILD` is the profile (release, debug, coverage or asan), `HOLDFAST_ROOMS`
-names the rooms or kernels to build (empty: all), `HOLDFAST_FORCE=1` builds them even when they look up to date.
+Three variables steer it: `HOLDFAST_BUILD` is the profile (release, debug, coverage or asan),
+`HOLDFAST_ROOMS` names the rooms or kernels to build (empty: all), `HOLDFAST_FORCE=1` builds them
+even when they look up to date.
 """
 
 import os
@@ -53,7 +54,7 @@ def extensions() -> list[Extension]:
 
 
 def main() -> None:
-    """Translate and compile on all cores; worker processes need fork, so only Linux translates in parallel."""
+    """Translate and compile on all cores (translation: only on Linux, its workers need fork)."""
     if PROFILE not in COMPILE_ARGS:
         sys.exit(f"HOLDFAST_BUILD is {PROFILE!r}; it must be one of {', '.join(COMPILE_ARGS)}")
     cores = os.cpu_count() or 1

@@ -1,7 +1,8 @@
 """What every test shares: checks on, Hypothesis profiles, seeds that replay, and the real input.
 
-`HOLDFAST_HYPOTHESIS` selects the profile: `ci` (the default) draws the same examples in every run, `deep` draws
-many new ones. `HOLDFAST_SEED` sets the seed behind the `rng` fixture; a failing test prints the seed it ran with.
+`HOLDFAST_HYPOTHESIS` selects the profile: `ci` (the default) draws the same examples in every run,
+`deep` draws many new ones. `HOLDFAST_SEED` sets the seed behind the `rng` fixture; a failing test
+prints the seed it ran with.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Build the compiled kernels in place, and only those whose inputs changed.
 
-A kernel's stamp is a hash over everything that decides its bytes: its `.pyx`, every `.pxd` and `.h` it reaches,
-setup.py, the profile, the compiler and the Python and Cython versions. Hashes, not times: a fresh clone, a
-switched branch and a switched profile are all seen for what they are.
+A kernel's stamp is a hash over everything that decides its bytes: its `.pyx`, every `.pxd` and `.h`
+it reaches, setup.py, the profile, the compiler and the Python and Cython versions. Hashes, not
+times: a fresh clone, a switched branch and a switched profile are all seen for what they are.
 
 Run as `python -m tools.kernels [profile] [room or kernel ...]` with the environment's interpreter.
 """
@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -57,7 +58,7 @@ def kernel_name(path: Path) -> str:
 
 
 def inputs(path: Path) -> list[Path]:
-    """Return the files that decide what `path` compiles to: itself, and the .pxd and .h files it reaches."""
+    """Return the files a kernel is compiled from: itself, and the .pxd and .h files it reaches."""
     seen: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -101,7 +102,7 @@ def library(path: Path) -> Path:
 
 
 def is_current(path: Path, profile: str) -> bool:
-    """Return whether the compiled module stands, is the one we built, and was built from today's inputs."""
+    """Return whether the compiled module is the one we built from the inputs as they are now."""
     try:
         kept = stamp_file(path).read_text(encoding="utf-8").split()
         changed = str(library(path).stat().st_mtime_ns)
@@ -110,8 +111,15 @@ def is_current(path: Path, profile: str) -> bool:
     return kept == [stamp(path, profile), changed]
 
 
+def install(built: Path, target: Path) -> None:
+    """Put a module in its place in one step: a process that has the old one loaded keeps it whole."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.so")
+    shutil.copyfile(built, beside)
+    beside.replace(target)
+
+
 def build_one(path: Path, profile: str) -> tuple[Path, float, str]:
-    """Build one kernel; returns the path, seconds, and the compiler's words when it failed, else nothing."""
+    """Build one kernel; returns the path, seconds, and the compiler's words when it failed."""
     before = stamp(path, profile)
     begin = time.monotonic()
     variables = {
@@ -119,8 +127,10 @@ def build_one(path: Path, profile: str) -> tuple[Path, float, str]:
         "HOLDFAST_ROOMS": kernel_name(path),
         "HOLDFAST_FORCE": "1",
     }
+    folder = ROOT / "build" / f"lib-{profile}{SUFFIX}"
+    places = ["--build-lib", str(folder), "--build-temp", f"build/temp-{profile}{SUFFIX}"]
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        [sys.executable, "setup.py", "-q", "build_ext", *places],
         cwd=ROOT,
         env=os.environ | variables,
         stdout=subprocess.PIPE,
@@ -131,6 +141,7 @@ def build_one(path: Path, profile: str) -> tuple[Path, float, str]:
     seconds = time.monotonic() - begin
     if done.returncode:
         return path, seconds, done.stdout
+    install(folder / library(path).relative_to(SOURCE), library(path))
     stamp_file(path).parent.mkdir(parents=True, exist_ok=True)
     changed = library(path).stat().st_mtime_ns
     stamp_file(path).write_text(f"{before} {changed}\n", encoding="ascii")
@@ -159,9 +170,8 @@ def build(profile: str, rooms: list[str]) -> int:
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for path, seconds, words in pool.map(lambda path: build_one(path, profile), stale):
-            print(
-                f"{'failed' if words else 'built'} {kernel_name(path)} ({profile}) in {seconds:.1f} s"
-            )
+            did = "failed" if words else "built"
+            print(f"{did} {kernel_name(path)} ({profile}) in {seconds:.1f} s", flush=True)
             if words:
                 failed += 1
                 print(words, file=sys.stderr)

@@ -1,7 +1,7 @@
 """The build backend: setuptools, and a C compiler from PyPI where the machine has none.
 
-Everything is setuptools' own, but on a machine without a C compiler `ziglang` joins the build requirements
-and becomes the compiler, so that `pip install .` works with nothing but Python.
+Everything is setuptools' own, but on a machine without a C compiler `ziglang` joins the build
+requirements and becomes the compiler, so that `pip install .` works with nothing but Python.
 """
 
 import os
@@ -41,7 +41,7 @@ def has_compiler() -> bool:
 
 
 def use_ziglang(python: str) -> None:
-    """Make `ziglang`, installed for the interpreter `python`, the C compiler of this process and its children."""
+    """Make `ziglang`, installed for the interpreter `python`, the compiler of child processes."""
     os.environ["CC"] = f"{shlex.quote(python)} -m ziglang cc"
     os.environ["LDSHARED"] = f"{os.environ['CC']} -shared"
 

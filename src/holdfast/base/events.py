@@ -1,8 +1,8 @@
 """Coverage marks: rare situations that name themselves when they happen.
 
-Code calls `mark` with a dotted name, such as wal.tail_cut, where something rare is handled; a named test
-asserts that the mark was seen. A test fails for a mark that no test names. The idea is TigerBeetle's
-coverage marks and FoundationDB's CODE_PROBE.
+Code calls `mark` with a dotted name, such as wal.tail_cut, where something rare is handled; a named
+test asserts that the mark was seen. A test fails for a mark that no test names. The idea is
+TigerBeetle's coverage marks and FoundationDB's CODE_PROBE.
 
 Thread safety: two threads may lose a count between them; that a mark was seen is never lost.
 """

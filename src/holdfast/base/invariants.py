@@ -1,9 +1,9 @@
 """Run-time checks that stay on, and checks that tests turn on.
 
-`require` guards what must hold in production. `check` guards what is too dear for production and runs
-when `HOLDFAST_CHECKS=1` is in the environment at import. Neither validates input or bytes from disk:
-those have errors of their own. Both raise AssertionError, which library code never catches, and neither
-obeys `python -O`.
+`require` guards what must hold in production. `check` guards what is too dear for production and
+runs when `HOLDFAST_CHECKS=1` is in the environment at import. Neither validates input or bytes from
+disk: those have errors of their own. Both raise AssertionError, which library code never catches,
+and neither obeys `python -O`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keys, sequence numbers and kinds.
 
-Internal order is user key ascending, then trailer descending, so that the newest version of a key comes first.
-Part of the file format: the numbers of the kinds.
+Internal order is user key ascending, then trailer descending, so that the newest version of a key
+comes first. Part of the file format: the numbers of the kinds.
 
 >>> unpack_trailer(pack_trailer(7, PUT))
 (7, 1)

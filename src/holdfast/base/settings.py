@@ -1,8 +1,8 @@
 """Settings: frozen, validated, persisted as text beside the database and checked at reopen.
 
 `DatabaseSettings` holds for the whole database, `KeyspaceSettings` for one keyspace.
-Fields marked *fixed* may not change once the database or keyspace exists; the others may differ at each open.
-The table in docs/reference/settings.md is generated from this file.
+Fields marked *fixed* may not change once the database or keyspace exists; the others may differ at
+each open. The table in docs/reference/settings.md is generated from this file.
 """
 
 from __future__ import annotations
