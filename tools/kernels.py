@@ -112,7 +112,7 @@ def is_current(path: Path, profile: str) -> bool:
 
 
 def install(built: Path, target: Path) -> None:
-    """Put a module in its place in one step: a process that has the old one loaded keeps it whole."""
+    """Put a module in its place in one step: who has loaded the old one keeps it whole."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.so")
     shutil.copyfile(built, beside)
     beside.replace(target)

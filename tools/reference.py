@@ -1,6 +1,6 @@
 """Write the reference pages that are generated from code: settings and errors.
 
-`python -m tools.reference` writes them; with `--check` it compares them and fails when one is stale.
+`python -m tools.reference` writes them; with `--check` it fails when one is out of date.
 """
 
 import dataclasses

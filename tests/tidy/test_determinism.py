@@ -57,6 +57,7 @@ def test_nobody_opens_a_file_but_env():
     for path in checked(".pyx"):
         code = re.sub(r'""".*?"""', blank, path.read_text(), flags=re.DOTALL)
         for number, line in enumerate(code.splitlines(), 1):
-            if re.search(r"(?<![\w.])open\(", line.split("#")[0]):
+            line = line.split("#")[0]
+            if re.search(r"(?<![\w.])open\(", line) and not re.match(r"\s*c?p?def\s", line):
                 faults.append(f"{tree.shown(path)}:{number}: {message}")
     assert not faults, "\n".join(faults)

@@ -1,8 +1,8 @@
 """Which twin of each kernel this process uses.
 
 `HOLDFAST_PURE=1` in the environment, read once at import, selects the plain Python twins of all
-kernels. Otherwise the compiled ones are used and a missing one is an ImportError: there is no silent
-fallback.
+kernels. Otherwise the compiled ones are used and a missing one is an ImportError: there is no
+silent fallback.
 """
 
 from __future__ import annotations
