@@ -22,6 +22,8 @@ KERNELS = (
     "holdfast.cursor._user",
     "holdfast.bufferpool._pool",
     "holdfast.memtable._memtable",
+    "holdfast.wal._buffer",
+    "holdfast.wal._scan",
     "holdfast.sstable._page",
     "holdfast.sstable._filter",
     "holdfast.sstable._reader",
