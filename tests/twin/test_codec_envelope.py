@@ -19,7 +19,9 @@ from holdfast.codec import Compression, _envelope_c, _envelope_py, lz4_compress
 TWINS = [pytest.param(_envelope_c, id="c"), pytest.param(_envelope_py, id="py")]
 FILE_ID = bytes(range(16))
 SEED = 0x1234567890ABCDEF
-TEXT = b"".join(b"room %02d: %d.%d degrees\n" % (n % 20, 20 + n % 3, n * 7 % 10) for n in range(1000))
+TEXT = b"".join(
+    b"room %02d: %d.%d degrees\n" % (n % 20, 20 + n % 3, n * 7 % 10) for n in range(1000)
+)
 
 BODIES = {
     "empty": b"",
@@ -34,7 +36,9 @@ BODIES = {
 }
 
 
-def page(payload: bytes, compression: int, body_size: int, *, zero: int = 0, seed: int = SEED) -> bytes:
+def page(
+    payload: bytes, compression: int, body_size: int, *, zero: int = 0, seed: int = SEED
+) -> bytes:
     """A stored page with a good checksum over whatever it is told to say."""
     sealed = payload + struct.pack("<BBHI", compression, 7, zero, body_size)
     return sealed + struct.pack("<Q", xxhash.xxh64_intdigest(sealed, seed))
@@ -59,12 +63,16 @@ def test_the_twins_seal_identical_pages(compression: Compression, body: bytes) -
 
 @settings(max_examples=200, deadline=None)
 @given(
-    body=st.one_of(st.binary(max_size=300), st.builds(bytes.__mul__, st.binary(max_size=9), st.integers(0, 90))),
+    body=st.one_of(
+        st.binary(max_size=300), st.builds(bytes.__mul__, st.binary(max_size=9), st.integers(0, 90))
+    ),
     page_type=st.integers(0, 255),
     compression=st.sampled_from(Compression),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_the_twins_agree_on_any_page(body: bytes, page_type: int, compression: Compression, seed: int) -> None:
+def test_the_twins_agree_on_any_page(
+    body: bytes, page_type: int, compression: Compression, seed: int
+) -> None:
     sealed = _envelope_c.seal_page(body, page_type, compression, seed)
     assert sealed == _envelope_py.seal_page(body, page_type, compression, seed)
     assert _envelope_c.open_page(sealed, seed, "f", 0) == (page_type, body)
@@ -139,7 +147,8 @@ def test_every_cut_page_is_refused(twin: Any) -> None:
 
 FRAME = zstd.compress(TEXT, level=1)
 BLOCK = lz4_compress(TEXT)
-# Pages whose checksum is good: what a forger, or an error before the checksum was made, could leave behind.
+# Pages whose checksum is good: what a forger, or an error before the checksum was made, could leave
+# behind.
 FORGED = {
     "cut trailer": (bytes(15), "shorter than its trailer"),
     "compression 3": (page(b"abc", 3, 3), "compression is unknown"),
@@ -190,7 +199,9 @@ def outcome(twin: Any, stored: bytes) -> object:
     body_size=st.one_of(st.integers(0, 100), st.just(len(TEXT)), st.integers(0, 2**32 - 1)),
     zero=st.sampled_from([0, 0, 0, 1, 65535]),
 )
-def test_the_twins_agree_on_any_forged_page(payload: bytes, compression: int, body_size: int, zero: int) -> None:
+def test_the_twins_agree_on_any_forged_page(
+    payload: bytes, compression: int, body_size: int, zero: int
+) -> None:
     stored = page(payload, compression, body_size, zero=zero)
     assert outcome(_envelope_c, stored) == outcome(_envelope_py, stored)
 
@@ -210,7 +221,9 @@ def test_any_contiguous_buffer_is_accepted(twin: Any) -> None:
         assert twin.seal_page(bytearray(TEXT), 1, int(compression), SEED) == stored
         assert twin.seal_page(memoryview(TEXT), 1, compression, SEED) == stored
         assert twin.open_page(bytearray(stored), SEED, "f", 0) == (1, TEXT)
-        page_type, body = twin.open_page(stored=memoryview(stored), page_seed=SEED, file="f", offset=0)
+        page_type, body = twin.open_page(
+            stored=memoryview(stored), page_seed=SEED, file="f", offset=0
+        )
         assert (page_type, type(body)) == (1, bytes)
         with pytest.raises(TypeError):
             twin.seal_page("text", 1, compression, SEED)

@@ -1,4 +1,6 @@
-"""Both twins of `holdfast.codec._lz4` write the same blocks, read all valid ones and refuse all others."""
+"""Both twins of `holdfast.codec._lz4` write the same blocks, read all valid ones and refuse all
+others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ TWINS = [pytest.param(_lz4_c, id="c"), pytest.param(_lz4_py, id="py")]
 
 @st.composite
 def repetitive(draw: st.DrawFn) -> bytes:
-    """Bytes with matches of many lengths and distances: pieces that are new, or copied from before, or repeated."""
+    """Bytes with matches of many lengths and distances: pieces that are new, or copied from before,
+    or repeated.
+    """
     out = bytearray()
     for _ in range(draw(st.integers(0, 12))):
         choice = draw(st.integers(0, 3))
@@ -38,7 +42,11 @@ def telemetry(size: int) -> bytes:
     source = random.Random(5)
     out = bytearray()
     while len(out) < size:
-        out += b'{"at":%d,"room":%d,"celsius":%.2f}\n' % (1700000000 + len(out), source.randrange(9), source.gauss(20, 2))
+        out += b'{"at":%d,"room":%d,"celsius":%.2f}\n' % (
+            1700000000 + len(out),
+            source.randrange(9),
+            source.gauss(20, 2),
+        )
     return bytes(out[:size])
 
 
@@ -54,7 +62,9 @@ SAMPLES = {
     "long": telemetry(300_000),
     "far": random.Random(2).randbytes(65536) * 2,
     "nearly far": random.Random(2).randbytes(65535) * 2,
-    "token boundaries": b"".join(random.Random(n).randbytes(n) + b"=" * n for n in (14, 15, 16, 269, 270, 271, 524, 525)),
+    "token boundaries": b"".join(
+        random.Random(n).randbytes(n) + b"=" * n for n in (14, 15, 16, 269, 270, 271, 524, 525)
+    ),
 }
 
 

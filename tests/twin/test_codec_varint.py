@@ -29,7 +29,10 @@ def test_values_round_trip_at_any_offset(twin: Any, value: int) -> None:
     encoded = twin.encode_varint(value)
     assert len(encoded) == max(1, -(-value.bit_length() // 7))
     for offset in range(3):
-        assert twin.decode_varint(b"xyz"[:offset] + encoded + b"tail", offset) == (value, offset + len(encoded))
+        assert twin.decode_varint(b"xyz"[:offset] + encoded + b"tail", offset) == (
+            value,
+            offset + len(encoded),
+        )
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -98,7 +101,9 @@ def outcome(twin: Any, data: bytes, offset: int) -> object:
 
 
 varint_like = st.builds(
-    lambda body, last: bytes(byte | 0x80 for byte in body) + last, st.binary(max_size=11), st.binary(max_size=2)
+    lambda body, last: bytes(byte | 0x80 for byte in body) + last,
+    st.binary(max_size=11),
+    st.binary(max_size=2),
 )
 
 

@@ -1,9 +1,9 @@
-"""Floor 1: bytes in, bytes out. Checksums, varints, compression, the page envelope and ordered tuples.
+"""Floor 1: checksums, varints, compression, the page envelope and ordered tuples.
 
-All of it is pure: no file, no clock, no randomness, no state that shows. Bytes that may be damaged give a ValueError,
-and a page, whose place is known, a CorruptionError. Formats: docs/format/page.md and docs/format/tuple.md.
-Kernels of other rooms use the C functions of `_checksum_c.pxd`, `_lz4_c.pxd`, `_envelope_c.pxd`, and the inline helpers
-of `_varint.pxd` and `_fixed.pxd`.
+All of it is pure: no file, no clock, no randomness, no state that shows. Bytes that may be damaged
+give a ValueError, and a page, whose place is known, a CorruptionError. Formats: docs/format/page.md
+and docs/format/tuple.md. Kernels of other rooms use the C functions of `_checksum_c.pxd`,
+`_lz4_c.pxd`, `_envelope_c.pxd`, and the inline helpers of `_varint.pxd` and `_fixed.pxd`.
 """
 
 from holdfast.codec._checksum import checksum

@@ -1,4 +1,4 @@
-"""XXH64, the 64-bit checksum of pages, records and footers: the plain twin, which is the specification.
+"""XXH64, the checksum of pages, records and footers: the plain twin, which is the specification.
 
 The algorithm is XXH64 of Yann Collet's xxHash, written from its public description.
 It finds accidents of every kind with a chance of missing one in 2**64; it is no defence
@@ -57,7 +57,7 @@ def checksum(data: bytes | bytearray | memoryview, seed: int = 0) -> int:
 
 
 def _stripes(view: memoryview, seed: int) -> int:
-    """Return the state after whole stripes of 32 bytes: four lanes side by side, then folded into one."""
+    """Return the state after whole stripes of 32 bytes: four lanes, then folded into one."""
     mask, prime_1, prime_2 = MASK, PRIME_1, PRIME_2
     lane_1 = (seed + prime_1 + prime_2) & mask
     lane_2 = (seed + prime_2) & mask

@@ -23,20 +23,24 @@ cdef enum:
 cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexcept nogil
 # Verify a stored page without touching the body. Return 0, or a negative status (see the .pyx).
 cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed) noexcept nogil
-# Verify and decompress into a fresh malloc'd buffer (caller frees). NONE and LZ4 are done here; for ZSTD
-# (or any codec that needs a library) returns 1 after verification and leaves body NULL.
+# Verify and decompress into a fresh malloc'd buffer (caller frees). NONE and LZ4 are done here; for
+# ZSTD (or any codec that needs a library) returns 1 after verification and leaves body NULL.
 # Return 0 done, 1 needs the library, negative status on damage or no memory.
 cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil
-# Seal a body into `target`, which has room for size + PAGE_TRAILER_BYTES bytes and does not overlap it; return the stored size.
-# Compression is NONE or LZ4; a body that LZ4 does not shorten enough is stored with NONE. The stored page is
-# target[0 : result], its checksum is the last eight bytes. Requires: 0 <= size <= PAGE_BYTES_MAX, 0 <= page_type <= 255.
-cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int page_type, int compression,
-                               uint64_t seed, unsigned char* target) noexcept nogil
-# The same for a payload compressed by a library (ZSTD): writes only the trailer of PAGE_TRAILER_BYTES behind the payload
-# that already lies in target[0 : payload_size]; return the stored size.
-cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size, Py_ssize_t body_size,
-                                  int page_type, int compression, uint64_t seed) noexcept nogil
+# Seal a body into `target`, which has room for size + PAGE_TRAILER_BYTES bytes and does not overlap
+# it; return the stored size. Compression is NONE or LZ4; a body that LZ4 does not shorten enough is
+# stored with NONE. The stored page is target[0 : result], its checksum is the last eight bytes.
+# Requires: 0 <= size <= PAGE_BYTES_MAX, 0 <= page_type <= 255.
+cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int page_type,
+                               int compression, uint64_t seed,
+                               unsigned char* target) noexcept nogil
+# The same for a payload compressed by a library (ZSTD): writes only the trailer of
+# PAGE_TRAILER_BYTES behind the payload that already lies in target[0 : payload_size]; return the
+# stored size.
+cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size,
+                                  Py_ssize_t body_size, int page_type, int compression,
+                                  uint64_t seed) noexcept nogil
 # The longest payload worth storing compressed: the body without at least a sixteenth.
 cdef Py_ssize_t page_payload_max(Py_ssize_t body_size) noexcept nogil
 # A sentence for a negative status.

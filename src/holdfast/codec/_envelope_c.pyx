@@ -1,4 +1,6 @@
-"""The page envelope: the compiled twin of `_envelope_py`, which describes it. Format: docs/format/page.md.
+"""The page envelope: the compiled twin of `_envelope_py`, which describes it.
+
+Format: docs/format/page.md.
 
 The C functions are what table readers and builders use, without the GIL. They know NONE and LZ4;
 ZSTD goes through its library, and so through the Python functions.
@@ -34,7 +36,8 @@ if PAGE_BYTES_MAX != BODY_BYTES_MAX:
 def page_seed(file_id, offset):
     """Return the checksum seed of the page at `offset` of the file with this 16-byte id.
 
-    Raises: ValueError when the id has not 16 bytes; OverflowError when `offset` is not a 64-bit unsigned integer.
+    Raises: ValueError when the id has not 16 bytes; OverflowError when `offset` is not a 64-bit
+    unsigned integer.
     """
     cdef uint64_t position = PyNumber_Index(offset)
     if not isinstance(file_id, bytes):
@@ -47,11 +50,12 @@ def page_seed(file_id, offset):
 def seal_page(body, page_type, compression, page_seed):
     """Return the stored page: payload and trailer.
 
-    Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression is unknown
-    or the page type does not fit a byte.
+    Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression
+    is unknown or the page type does not fit a byte.
     """
     cdef uint64_t seed = PyNumber_Index(page_seed)
     cdef Py_buffer view
+    cdef const unsigned char* data
     cdef int method, kind
     cdef Py_ssize_t stored_size
     cdef unsigned char* target
@@ -72,15 +76,16 @@ def seal_page(body, page_type, compression, page_seed):
             if len(<bytes>payload) <= page_payload_max(view.len):
                 return seal_payload(payload, view.len, kind, seed)
             method = PAGE_COMPRESSION_NONE
+        data = <const unsigned char*>view.buf
         target = <unsigned char*>malloc(view.len + PAGE_TRAILER_BYTES)
         if target == NULL:
             raise MemoryError
         try:
             if view.len < RELEASE_BYTES:
-                stored_size = page_seal_into(<const unsigned char*>view.buf, view.len, kind, method, seed, target)
+                stored_size = page_seal_into(data, view.len, kind, method, seed, target)
             else:
                 with nogil:
-                    stored_size = page_seal_into(<const unsigned char*>view.buf, view.len, kind, method, seed, target)
+                    stored_size = page_seal_into(data, view.len, kind, method, seed, target)
             return PyBytes_FromStringAndSize(<char*>target, stored_size)
         finally:
             free(target)
@@ -101,8 +106,8 @@ cdef bytes seal_payload(bytes payload, Py_ssize_t body_size, int page_type, uint
 def open_page(stored, page_seed, file, offset):
     """Return (page type, body) of a stored page.
 
-    `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored` meanwhile.
-    Raises: CorruptionError.
+    `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored`
+    meanwhile. Raises: CorruptionError.
     """
     cdef uint64_t seed = PyNumber_Index(page_seed)
     cdef Py_buffer view
@@ -122,7 +127,8 @@ def open_page(stored, page_seed, file, offset):
                 status = page_verify(data, view.len, seed)
         if status < 0:
             page_raise(status, file, offset)
-        # Safety: a verified page has a trailer, and its body length is one that its payload can expand to.
+        # Safety: a verified page has a trailer, and its body length is one that its payload can
+        # expand to.
         payload_size = view.len - PAGE_TRAILER_BYTES
         trailer = data + payload_size
         compression = trailer[0]
@@ -158,7 +164,8 @@ cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexce
 cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed) noexcept nogil:
     """Return 0 when the checksum holds and the trailer makes sense, else a negative status.
 
-    After 0 the body length may be allocated: it is at most PAGE_BYTES_MAX and at most what the payload can expand to.
+    After 0 the body length may be allocated: it is at most PAGE_BYTES_MAX and at most what the
+    payload can expand to.
     """
     cdef Py_ssize_t payload_size = size - PAGE_TRAILER_BYTES
     cdef const unsigned char* trailer
@@ -187,7 +194,7 @@ cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed
 
 cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil:
-    """Verify and decompress a page into a malloc'd buffer that the caller frees; see the declaration."""
+    """Verify and decompress a page into a malloc'd buffer; see the declaration."""
     cdef int status = page_verify(stored, size, seed)
     cdef const unsigned char* trailer
     cdef unsigned char* target
@@ -215,19 +222,22 @@ cdef int unpack_payload(const unsigned char* payload, Py_ssize_t payload_size, i
                         unsigned char* target, Py_ssize_t body_size) noexcept nogil:
     """Write the body of a verified NONE or LZ4 page. Requires: room for `body_size` bytes."""
     if compression == PAGE_COMPRESSION_LZ4:
-        return PAGE_MALFORMED if lz4_decompress_into(payload, payload_size, target, body_size) != 0 else 0
+        if lz4_decompress_into(payload, payload_size, target, body_size) != 0:
+            return PAGE_MALFORMED
+        return 0
     # Safety: verification found that the lengths are equal.
     memcpy(target, payload, body_size)
     return 0
 
 
 cdef Py_ssize_t page_payload_max(Py_ssize_t body_size) noexcept nogil:
-    """Return the longest payload worth storing compressed: the body without at least a sixteenth."""
+    """Return the longest payload worth storing compressed; see the declaration."""
     return body_size - (body_size // 16 + (1 if body_size % 16 != 0 else 0))
 
 
-cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int page_type, int compression,
-                               uint64_t seed, unsigned char* target) noexcept nogil:
+cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int page_type,
+                               int compression, uint64_t seed,
+                               unsigned char* target) noexcept nogil:
     """Write the stored page of a body and return its size; see the declaration."""
     cdef Py_ssize_t payload_size = -1
     if compression == PAGE_COMPRESSION_LZ4 and size > 0:
@@ -240,9 +250,10 @@ cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int p
     return page_seal_trailer(target, payload_size, size, page_type, compression, seed)
 
 
-cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size, Py_ssize_t body_size,
-                                  int page_type, int compression, uint64_t seed) noexcept nogil:
-    """Write the trailer behind a payload and return the stored size. Requires: room for 16 bytes there."""
+cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size,
+                                  Py_ssize_t body_size, int page_type, int compression,
+                                  uint64_t seed) noexcept nogil:
+    """Write the trailer behind a payload and return the stored size; see the declaration."""
     cdef unsigned char* trailer = target + payload_size
     trailer[0] = <unsigned char>compression
     trailer[1] = <unsigned char>page_type

@@ -3,12 +3,14 @@
     stored page := payload trailer
     trailer     := compression:u8 page-type:u8 zero:u16 body-length:u32 checksum:u64
 
-The payload is the body, compressed when that saves at least a sixteenth. The checksum is XXH64 over everything before
-it, seeded with where the page belongs: a page that was written to, or read from, the wrong place does not verify.
+The payload is the body, compressed when that saves at least a sixteenth. The checksum is XXH64 over
+everything before it, seeded with where the page belongs: a page that was written to, or read from,
+the wrong place does not verify.
 
-Guarantees: I1. `open_page(seal_page(...))` gives the body back. I2. Equal input gives equal stored bytes.
-I3. Damaged bytes raise CorruptionError: no field is believed before the checksum over it holds, and no length is
-allocated before it was compared with PAGE_BYTES_MAX and with what the payload can expand to.
+Guarantees: I1. `open_page(seal_page(...))` gives the body back. I2. Equal input gives equal stored
+bytes. I3. Damaged bytes raise CorruptionError: no field is believed before the checksum over it
+holds, and no length is allocated before it was compared with PAGE_BYTES_MAX and with what the
+payload can expand to.
 
 Thread safety: pure functions.
 """
@@ -30,7 +32,7 @@ NONE, LZ4, ZSTD = 0, 1, 2
 TRAILER_BYTES = 16
 FILE_ID_BYTES = 16
 RATIO_MAX = {LZ4: 255, ZSTD: 32768}
-"""What a codec can make of a byte at most: a longer claimed body is refused before memory is asked for."""
+"""What a codec makes of a byte at most: a longer body is refused before memory is asked for."""
 
 _FIELDS = Struct("<BBHI")
 _PLACE = Struct("<16sQ")
@@ -39,7 +41,8 @@ _PLACE = Struct("<16sQ")
 def page_seed(file_id: bytes, offset: int) -> int:
     """Return the checksum seed of the page at `offset` of the file with this 16-byte id.
 
-    Raises: ValueError when the id has not 16 bytes; OverflowError when `offset` is not a 64-bit unsigned integer.
+    Raises: ValueError when the id has not 16 bytes; OverflowError when `offset` is not a 64-bit
+    unsigned integer.
     """
     offset = _unsigned(offset)
     if not isinstance(file_id, bytes):
@@ -49,11 +52,13 @@ def page_seed(file_id: bytes, offset: int) -> int:
     return checksum(_PLACE.pack(file_id, offset))
 
 
-def seal_page(body: bytes | bytearray | memoryview, page_type: int, compression: int, page_seed: int) -> bytes:
+def seal_page(
+    body: bytes | bytearray | memoryview, page_type: int, compression: int, page_seed: int
+) -> bytes:
     """Return the stored page: payload and trailer.
 
-    Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression is unknown
-    or the page type does not fit a byte.
+    Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression
+    is unknown or the page type does not fit a byte.
     """
     page_seed = _unsigned(page_seed)
     page_type = index(page_type)
@@ -78,11 +83,13 @@ def seal_page(body: bytes | bytearray | memoryview, page_type: int, compression:
     return sealed + checksum(sealed, page_seed).to_bytes(8, "little")
 
 
-def open_page(stored: bytes | bytearray | memoryview, page_seed: int, file: str, offset: int) -> tuple[int, bytes]:
+def open_page(
+    stored: bytes | bytearray | memoryview, page_seed: int, file: str, offset: int
+) -> tuple[int, bytes]:
     """Return (page type, body) of a stored page.
 
-    `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored` meanwhile.
-    Raises: CorruptionError.
+    `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored`
+    meanwhile. Raises: CorruptionError.
     """
     page_seed = _unsigned(page_seed)
     try:

@@ -1,7 +1,8 @@
 """Inline fixed-width integers, little-endian, at any alignment, shared by kernels."""
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-# Copies of a constant size compile to one plain load or store; on a big-endian machine the bytes are swapped.
+# Copies of a constant size compile to one plain load or store; on a big-endian machine the bytes
+# are swapped.
 cdef extern from *:
     """
     #include <stdint.h>

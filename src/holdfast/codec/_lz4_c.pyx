@@ -1,7 +1,8 @@
 """The LZ4 block format, both ways: the compiled twin of `_lz4_py`, which describes it.
 
-The compressor makes the choices of the plain twin and so the same bytes. What is different is how bytes move:
-where there is room, in steps of eight or sixteen that may write behind the end of what they copy, never behind the buffer.
+The compressor makes the choices of the plain twin and so the same bytes. What is different is how
+bytes move: where there is room, in steps of eight or sixteen that may write behind the end of what
+they copy, never behind the buffer.
 
 Thread safety: pure functions. Data of RELEASE_BYTES or more is worked on without the GIL.
 """
@@ -38,6 +39,7 @@ def lz4_compress(data):
     ValueError when it is longer than 2**31 - 1 bytes.
     """
     cdef Py_buffer view
+    cdef const unsigned char* source
     cdef unsigned char* block
     cdef Py_ssize_t capacity
     cdef Py_ssize_t size
@@ -45,16 +47,17 @@ def lz4_compress(data):
     try:
         if view.len > SIZE_MAX:
             raise ValueError("the data is longer than an LZ4 block can be")
+        source = <const unsigned char*>view.buf
         capacity = lz4_bound(view.len)
         block = <unsigned char*>malloc(capacity)
         if block == NULL:
             raise MemoryError
         try:
             if view.len < RELEASE_BYTES:
-                size = lz4_compress_into(<const unsigned char*>view.buf, view.len, block, capacity)
+                size = lz4_compress_into(source, view.len, block, capacity)
             else:
                 with nogil:
-                    size = lz4_compress_into(<const unsigned char*>view.buf, view.len, block, capacity)
+                    size = lz4_compress_into(source, view.len, block, capacity)
             return PyBytes_FromStringAndSize(<char*>block, size)
         finally:
             free(block)
@@ -65,11 +68,12 @@ def lz4_compress(data):
 def lz4_decompress(data, size):
     """Return the `size` bytes that an LZ4 block stands for.
 
-    Raises: ValueError when `data` is not exactly one block of `size` bytes, or `size` is not possible;
-    TypeError when `data` is not bytes-like; BufferError when it is not contiguous.
+    Raises: ValueError when `data` is not exactly one block of `size` bytes, or `size` is not
+    possible; TypeError when `data` is not bytes-like; BufferError when it is not contiguous.
     """
     cdef Py_buffer view
     cdef Py_ssize_t target_size
+    cdef const unsigned char* source
     cdef unsigned char* target
     cdef int status
     cdef bytes result
@@ -79,14 +83,15 @@ def lz4_decompress(data, size):
             raise ValueError("the data is longer than an LZ4 block can be")
         if not 0 <= size <= min(<Py_ssize_t>SIZE_MAX, view.len * RATIO_MAX):
             raise ValueError("malformed LZ4 block")
+        source = <const unsigned char*>view.buf
         target_size = size
         result = PyBytes_FromStringAndSize(NULL, target_size)
         target = <unsigned char*>PyBytes_AS_STRING(result)
         if target_size < RELEASE_BYTES:
-            status = lz4_decompress_into(<const unsigned char*>view.buf, view.len, target, target_size)
+            status = lz4_decompress_into(source, view.len, target, target_size)
         else:
             with nogil:
-                status = lz4_decompress_into(<const unsigned char*>view.buf, view.len, target, target_size)
+                status = lz4_decompress_into(source, view.len, target, target_size)
         if status != 0:
             raise ValueError("malformed LZ4 block")
         return result
@@ -95,7 +100,7 @@ def lz4_decompress(data, size):
 
 
 cdef Py_ssize_t lz4_bound(Py_ssize_t size) noexcept nogil:
-    """Return the worst-case compressed size of `size` bytes: one token, and one length byte for each 255 literals."""
+    """Return the worst-case compressed size: a token, and a length byte for each 255 literals."""
     return size + size // 255 + 16
 
 
@@ -125,8 +130,9 @@ cdef Py_ssize_t lz4_compress_into(const unsigned char* source, Py_ssize_t size,
         at = source + 1
         tries = 1 << PATIENCE_BITS
         while at <= match_start_last:
-            # Safety: `at` is at most match_start_last, so twelve bytes can be read there. Slots are below the table's
-            # length by the shift. A candidate lies in [source, at) by the two comparisons before it is read.
+            # Safety: `at` is at most match_start_last, so twelve bytes can be read there. Slots are
+            # below the table's length by the shift. A candidate lies in [source, at) by the two
+            # comparisons before it is read.
             word = load32(at)
             slot = hash_of(word)
             distance = <uint16_t>(<uint16_t>(at - source) - table[slot])
@@ -136,7 +142,9 @@ cdef Py_ssize_t lz4_compress_into(const unsigned char* source, Py_ssize_t size,
                 tries += 1
                 continue
             start = at
-            while start > anchor and start - source > distance and (start - 1)[0] == (start - 1 - distance)[0]:
+            while start > anchor and start - source > distance:
+                if (start - 1)[0] != (start - 1 - distance)[0]:
+                    break
                 start -= 1
             end = match_end(at + MATCH_BYTES_MIN, distance, match_end_last)
             out = put_sequence(out, out_end, anchor, start - anchor, distance, end - start)
@@ -145,7 +153,8 @@ cdef Py_ssize_t lz4_compress_into(const unsigned char* source, Py_ssize_t size,
             anchor = at = end
             tries = 1 << PATIENCE_BITS
             if at <= match_start_last:
-                # Safety: a match is at least four bytes long, so two bytes back is inside the source.
+                # Safety: a match is at least four bytes long, so two bytes back is inside the
+                # source.
                 table[hash_of(load32(at - 2))] = <uint16_t>(at - 2 - source)
     out = put_last_literals(out, out_end, anchor, source_end - anchor)
     return -1 if out == NULL else out - target
@@ -157,9 +166,10 @@ cdef inline uint32_t hash_of(uint32_t word) noexcept nogil:
 
 cdef inline const unsigned char* match_end(const unsigned char* at, Py_ssize_t distance,
                                            const unsigned char* limit) noexcept nogil:
-    """Return the end of the match that is known to reach `at`: the first byte that differs, or `limit`."""
+    """Return the end of a match that reaches `at`: the first byte that differs, or `limit`."""
     cdef uint64_t difference
-    # Safety: eight bytes are read only where eight are left before the limit; those `distance` back lie before them.
+    # Safety: eight bytes are read only where eight are left before the limit; those `distance` back
+    # lie before them.
     while limit - at >= 8:
         difference = load64(at) ^ load64(at - distance)
         if difference != 0:
@@ -172,17 +182,20 @@ cdef inline const unsigned char* match_end(const unsigned char* at, Py_ssize_t d
 
 cdef inline unsigned char* put_sequence(unsigned char* out, unsigned char* out_end,
                                         const unsigned char* literals, Py_ssize_t literal_count,
-                                        Py_ssize_t distance, Py_ssize_t match_length) noexcept nogil:
+                                        Py_ssize_t distance,
+                                        Py_ssize_t match_length) noexcept nogil:
     """Write one sequence and return the position behind it, or NULL when it does not fit.
 
     Requires: at least eight bytes of the source lie behind the literals (MATCH_GUARD).
     """
     cdef Py_ssize_t match_code = match_length - MATCH_BYTES_MIN
-    cdef Py_ssize_t needed = 3 + length_bytes(literal_count) + literal_count + length_bytes(match_code)
+    cdef Py_ssize_t needed = 3 + length_bytes(literal_count) + literal_count
     cdef unsigned char* literals_end
+    needed += length_bytes(match_code)
     if needed > out_end - out:
         return NULL
-    # Safety: `needed` is all that is written, but for copies in steps of eight, which want eight bytes more.
+    # Safety: `needed` is all that is written, but for copies in steps of eight, which want eight
+    # bytes more.
     out[0] = <unsigned char>((min_nibble(literal_count) << 4) | min_nibble(match_code))
     out = put_length(out + 1, literal_count)
     literals_end = out + literal_count
@@ -198,8 +211,9 @@ cdef inline unsigned char* put_sequence(unsigned char* out, unsigned char* out_e
 
 
 cdef unsigned char* put_last_literals(unsigned char* out, unsigned char* out_end,
-                                      const unsigned char* literals, Py_ssize_t count) noexcept nogil:
-    """Write the sequence without a match; return the position behind it, or NULL when it does not fit."""
+                                      const unsigned char* literals,
+                                      Py_ssize_t count) noexcept nogil:
+    """Write the sequence without a match; return the position behind it, or NULL for no room."""
     if 1 + length_bytes(count) + count > out_end - out:
         return NULL
     out[0] = <unsigned char>(min_nibble(count) << 4)
@@ -219,7 +233,7 @@ cdef inline Py_ssize_t length_bytes(Py_ssize_t code) noexcept nogil:
 
 
 cdef inline unsigned char* put_length(unsigned char* out, Py_ssize_t code) noexcept nogil:
-    """Write what of a length did not fit its four bits of the token. Requires: room for length_bytes(code)."""
+    """Write the bytes of a length behind the token. Requires: room for length_bytes(code)."""
     if code < 15:
         return out
     code -= 15
@@ -235,7 +249,8 @@ cdef int lz4_decompress_into(const unsigned char* source, Py_ssize_t size,
                              unsigned char* target, Py_ssize_t target_size) noexcept nogil:
     """Decompress a block of exactly `target_size` bytes; return 0, or -1 when it is malformed.
 
-    Never reads outside the source nor writes outside the target, whatever the bytes say. No overlap.
+    Never reads outside the source nor writes outside the target, whatever the bytes say. No
+    overlap.
     """
     cdef const unsigned char* end = source + size
     cdef unsigned char* out = target
@@ -249,7 +264,8 @@ cdef int lz4_decompress_into(const unsigned char* source, Py_ssize_t size,
         token = source[0]
         source += 1
         length = token >> 4
-        # Safety: literals are copied after both buffers were found to hold them; in one piece of 16 only where both have 16.
+        # Safety: literals are copied after both buffers were found to hold them; in one piece of 16
+        # only where both have 16.
         if likely(length < 15 and end - source >= 16 and out_end - out >= 16):
             memcpy(out, source, 16)
         else:
@@ -280,9 +296,9 @@ cdef int lz4_decompress_into(const unsigned char* source, Py_ssize_t size,
         if out_end - out < MATCH_GUARD or length > out_end - out - LITERALS_LAST:
             return -1
         copy_end = out + length
-        # Safety: the match starts inside the output written so far and its copy ends before the output does.
-        # Copies in steps run up to 15 bytes behind the match, hence only where 16 are left there;
-        # else they stop 16 short, and single bytes follow.
+        # Safety: the match starts inside the output written so far and its copy ends before the
+        # output does. Copies in steps run up to 15 bytes behind the match, hence only where 16 are
+        # left there; else they stop 16 short, and single bytes follow.
         if likely(out_end - copy_end >= 16):
             copy_match(out, distance, copy_end)
         else:
@@ -295,10 +311,11 @@ cdef int lz4_decompress_into(const unsigned char* source, Py_ssize_t size,
         out = copy_end
 
 
-cdef inline void copy_match(unsigned char* out, Py_ssize_t distance, unsigned char* copy_end) noexcept nogil:
-    """Fill [out, copy_end) with a repetition of the `distance` bytes before it; may write 15 bytes behind it.
+cdef inline void copy_match(unsigned char* out, Py_ssize_t distance,
+                            unsigned char* copy_end) noexcept nogil:
+    """Fill [out, copy_end) with a repetition of the `distance` bytes before it.
 
-    Requires: distance > 0; out < copy_end.
+    May write 15 bytes behind it. Requires: distance > 0; out < copy_end.
     """
     if likely(distance >= 16):
         while True:
@@ -310,16 +327,16 @@ cdef inline void copy_match(unsigned char* out, Py_ssize_t distance, unsigned ch
         copy_repeating(out, distance, copy_end)
 
 
-cdef inline void copy_repeating(unsigned char* out, Py_ssize_t distance, unsigned char* copy_end) noexcept nogil:
-    """Fill [out, copy_end) with a repetition of the `distance` bytes before it; may write 15 bytes behind it.
-
-    Requires: 0 < distance < 16.
+cdef inline void copy_repeating(unsigned char* out, Py_ssize_t distance,
+                                unsigned char* copy_end) noexcept nogil:
+    """Do the work of `copy_match` for a short distance. Requires: 0 < distance < 16.
     """
     cdef int index
     cdef Py_ssize_t stride
     cdef unsigned char[16] pattern
     if copy_end - out > 64:
-        # A long run: whole repetitions out of a register, so that no step waits for the bytes the one before wrote.
+        # A long run: whole repetitions out of a register, so that no step waits for the bytes the
+        # one before wrote.
         for index in range(16):
             pattern[index] = (out - distance)[index % distance]
         stride = 16 - 16 % distance
@@ -341,7 +358,7 @@ cdef inline void copy_repeating(unsigned char* out, Py_ssize_t distance, unsigne
 
 cdef inline const unsigned char* get_length(const unsigned char* source, const unsigned char* end,
                                             Py_ssize_t* length) noexcept nogil:
-    """Add the further bytes of a length to it; return the position behind them, or NULL when they are cut.
+    """Add the further bytes of a length; return the position behind them, or NULL when cut.
 
     The sum cannot overflow: it is at most 255 times the bytes of the source.
     """

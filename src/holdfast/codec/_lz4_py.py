@@ -1,14 +1,18 @@
 """The LZ4 block format, both ways: the plain twin, which is the specification.
 
-Written from the public description of the block format (Yann Collet, "LZ4 Block Format Description").
-A block is a chain of sequences: a token, literals, and a match, which is a distance back into the output and a length.
+Written from the public description of the block format (Yann Collet, "LZ4 Block Format
+Description"). A block is a chain of sequences: a token, literals, and a match, which is a distance
+back into the output and a length.
 
     sequence := token literal-length* literals [distance:u16 match-length*]
-    token    := literal length (high four bits, 15: more bytes follow), match length - 4 (low four bits, likewise)
+    token    := literal length in the high four bits, match length - 4 in the low four
 
-The last sequence has no match and the low bits of its token are 0, the last LITERALS_LAST bytes of the output are literals, and the last match starts at
-least MATCH_GUARD bytes before the end. The compressor is greedy, with one table of the last position of each hash of
-four bytes; both twins make the same choices, so the same input gives the same bytes everywhere and for ever.
+A length of 15 or more continues in bytes behind the token, added up to the first below 255.
+
+The last sequence has no match and the low bits of its token are 0, the last LITERALS_LAST bytes of
+the output are literals, and the last match starts at least MATCH_GUARD bytes before the end. The
+compressor is greedy, with one table of the last position of each hash of four bytes; both twins
+make the same choices, so the same input gives the same bytes everywhere and for ever.
 
 Thread safety: pure functions.
 """
@@ -22,7 +26,7 @@ DISTANCE_MAX = 0xFFFF
 HASH_BITS = 13
 HASH_FACTOR = 2654435761
 PATIENCE_BITS = 6
-"""After each 2**PATIENCE_BITS positions without a match the search strides one byte more: noise is passed quickly."""
+"""After each 2**PATIENCE_BITS positions without a match the search strides one byte more."""
 
 SIZE_MAX = 2**31 - 1
 RATIO_MAX = 255
@@ -48,7 +52,8 @@ def lz4_compress(data: bytes | bytearray | memoryview) -> bytes:
         word = source[position : position + 4]
         slot = _hash(word)
         # The table keeps positions modulo 2**16, which is all that a distance can span.
-        # A stale or empty slot names a wrong candidate, and the comparison of the four bytes turns it down.
+        # A stale or empty slot names a wrong candidate, and the comparison of the four bytes turns
+        # it down.
         distance = (position - table[slot]) & DISTANCE_MAX
         table[slot] = position & DISTANCE_MAX
         candidate = position - distance
@@ -57,7 +62,11 @@ def lz4_compress(data: bytes | bytearray | memoryview) -> bytes:
             tries += 1
             continue
         start = position
-        while start > anchor and start > distance and source[start - 1] == source[start - 1 - distance]:
+        while (
+            start > anchor
+            and start > distance
+            and source[start - 1] == source[start - 1 - distance]
+        ):
             start -= 1
         end = position + MATCH_BYTES_MIN
         while end < match_end_last and source[end] == source[end - distance]:
@@ -74,8 +83,8 @@ def lz4_compress(data: bytes | bytearray | memoryview) -> bytes:
 def lz4_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     """Return the `size` bytes that an LZ4 block stands for.
 
-    Raises: ValueError when `data` is not exactly one block of `size` bytes, or `size` is not possible;
-    TypeError when `data` is not bytes-like; BufferError when it is not contiguous.
+    Raises: ValueError when `data` is not exactly one block of `size` bytes, or `size` is not
+    possible; TypeError when `data` is not bytes-like; BufferError when it is not contiguous.
     """
     source = _plain(data)
     if not 0 <= size <= min(SIZE_MAX, len(source) * RATIO_MAX):
@@ -101,7 +110,11 @@ def lz4_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
         length, at = _length(source, at + 2, token & 15)
         length += MATCH_BYTES_MIN
         start = len(out)
-        if not 0 < distance <= start or size - start < MATCH_GUARD or length > size - start - LITERALS_LAST:
+        if (
+            not 0 < distance <= start
+            or size - start < MATCH_GUARD
+            or length > size - start - LITERALS_LAST
+        ):
             raise ValueError("malformed LZ4 block")
         # A match may reach into its own output, where it repeats the last `distance` bytes.
         pattern = bytes(out[start - distance : start - distance + min(length, distance)])
@@ -142,7 +155,7 @@ def _put_length(out: bytearray, code: int) -> None:
 
 
 def _length(source: bytes, at: int, nibble: int) -> tuple[int, int]:
-    """Return (the length that begins in a token's four bits, the position behind its further bytes)."""
+    """Return (the length that begins in a token's four bits, the position behind its bytes)."""
     length = nibble
     byte = 255 if nibble == 15 else 0
     while byte == 255:

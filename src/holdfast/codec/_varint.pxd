@@ -11,7 +11,7 @@ cdef inline Py_ssize_t varint_size(uint64_t value) noexcept nogil:
 
 
 cdef inline unsigned char* varint_put(unsigned char* target, uint64_t value) noexcept nogil:
-    """Write `value` and return the position behind it. Requires: room for varint_size(value) bytes."""
+    """Write `value`, return the position behind it. Requires: room for varint_size(value)."""
     while value >= 0x80:
         target[0] = <unsigned char>(value | 0x80)
         value >>= 7
@@ -20,8 +20,13 @@ cdef inline unsigned char* varint_put(unsigned char* target, uint64_t value) noe
     return target + 1
 
 
-cdef inline const unsigned char* varint_get(const unsigned char* source, const unsigned char* end, uint64_t* value) noexcept nogil:
-    """Read one varint from [source, end) and return the position behind it, or NULL when it is cut, overlong or not minimal."""
+cdef inline const unsigned char* varint_get(const unsigned char* source,
+                                            const unsigned char* end,
+                                            uint64_t* value) noexcept nogil:
+    """Read one varint from [source, end) and return the position behind it.
+
+    NULL when it is cut, overlong or not minimal.
+    """
     cdef uint64_t result = 0
     cdef int shift = 0
     cdef unsigned char byte

@@ -1,4 +1,6 @@
-"""Varints: the compiled twin of `_varint_py`, which describes them. Kernels use `_varint.pxd` instead.
+"""Varints: the compiled twin of `_varint_py`, which describes them.
+
+Kernels use `_varint.pxd` instead.
 
 Thread safety: pure functions.
 """
@@ -29,7 +31,8 @@ def encode_varint(value):
 def decode_varint(data, offset):
     """Return (the value that starts at `offset`, the offset behind it).
 
-    Raises: ValueError when the varint is cut, has more than 64 bits or is not the shortest, or `offset` is outside the data.
+    Raises: ValueError when the varint is cut, has more than 64 bits or is not the shortest, or
+    `offset` is outside the data.
     """
     cdef Py_buffer view
     cdef const unsigned char* start

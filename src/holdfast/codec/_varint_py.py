@@ -1,7 +1,8 @@
 """Varints: the plain twin, which is the specification.
 
-LEB128 without a sign: groups of seven bits, the lowest first, the high bit of a byte says that another follows.
-A value has 64 bits at most, so ten bytes at most, and exactly one encoding: the shortest.
+LEB128 without a sign: groups of seven bits, the lowest first, the high bit of a byte says that
+another follows. A value has 64 bits at most, so ten bytes at most, and exactly one encoding: the
+shortest.
 
 Thread safety: pure functions.
 """
@@ -32,7 +33,8 @@ def encode_varint(value: int) -> bytes:
 def decode_varint(data: bytes | bytearray | memoryview, offset: int) -> tuple[int, int]:
     """Return (the value that starts at `offset`, the offset behind it).
 
-    Raises: ValueError when the varint is cut, has more than 64 bits or is not the shortest, or `offset` is outside the data.
+    Raises: ValueError when the varint is cut, has more than 64 bits or is not the shortest, or
+    `offset` is outside the data.
     """
     offset = index(offset)
     view = memoryview(data)

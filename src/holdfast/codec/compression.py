@@ -9,7 +9,7 @@ from holdfast.codec.zstandard import zstd_compress, zstd_decompress
 
 
 class Compression(IntEnum):
-    """Part of the file format: the numbers are stored in every page. Settings use the names in lower case."""
+    """Part of the file format: pages store the number. Settings use the name in lower case."""
 
     NONE = 0
     LZ4 = 1
@@ -21,7 +21,9 @@ class Compression(IntEnum):
         try:
             return _BY_NAME[name]
         except KeyError:
-            raise ValueError(f"unknown compression {name!r}; known are {', '.join(_BY_NAME)}") from None
+            raise ValueError(
+                f"unknown compression {name!r}; known are {', '.join(_BY_NAME)}"
+            ) from None
 
     @property
     def setting(self) -> str:
@@ -42,7 +44,7 @@ def compress(compression: Compression, data: bytes | bytearray | memoryview) -> 
 
 
 def decompress(compression: Compression, data: bytes | bytearray | memoryview, size: int) -> bytes:
-    """Return the `size` bytes that `compress` was given. Raises: ValueError when the data is malformed."""
+    """Return the `size` bytes that `compress` was given. Raises: ValueError for damage."""
     if compression == Compression.LZ4:
         return lz4_decompress(data, size)
     if compression == Compression.ZSTD:

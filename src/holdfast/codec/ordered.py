@@ -1,19 +1,20 @@
 """Tuples as keys: an encoding whose bytes sort as the tuples do. Format: docs/format/tuple.md.
 
-Guarantees: O1. `unpack_tuple(pack_tuple(t)) == t`, with the same types. O2. Packed tuples compare bytewise as tuples
-compare element by element, a tuple that is the beginning of another first; between types
-None < bytes < str < int < float < bool. O3. No packed element is the beginning of another, so that a scan of
-the prefix `pack_tuple(("a", 1))` meets exactly the tuples that begin with "a", 1. O4. Each tuple has one encoding;
-`unpack_tuple` refuses all other bytes.
+Guarantees: O1. `unpack_tuple(pack_tuple(t)) == t`, with the same types. O2. Packed tuples compare
+bytewise as tuples compare element by element, a tuple that is the beginning of another first;
+between types None < bytes < str < int < float < bool. O3. No packed element is the beginning of
+another, so that a scan of the prefix `pack_tuple(("a", 1))` meets exactly the tuples that begin
+with "a", 1. O4. Each tuple has one encoding; `unpack_tuple` refuses all other bytes.
 
-Floats sort by value, -0.0 just below 0.0 and NaN (one for all) above infinity. An int and a float of the same
-value differ: the type comes first.
+Floats sort by value, -0.0 just below 0.0 and NaN (one for all) above infinity. An int and a float
+of the same value differ: the type comes first.
 
 Thread safety: pure functions.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
 
@@ -26,7 +27,7 @@ TAG_NONE = 0x10
 TAG_BYTES = 0x20
 TAG_STR = 0x30
 TAG_INT = 0x50
-"""The tag of 0. An int of n bytes has the tag n above it, or n below it when negative, for n up to 8."""
+"""The tag of 0. An int of n <= 8 bytes has the tag n above it, or n below it when negative."""
 TAG_INT_LONG = TAG_INT + 9
 TAG_INT_LONG_NEGATIVE = TAG_INT - 9
 TAG_FLOAT = 0x60
@@ -106,7 +107,9 @@ def _pack_item(item: object) -> bytes:
         return _STR + _escape(item.encode())
     if isinstance(item, bytes | bytearray | memoryview):
         return _BYTES + _escape(bytes(item))
-    raise TypeError(f"a tuple key holds None, bytes, str, int, float and bool, not {type(item).__name__}")
+    raise TypeError(
+        f"a tuple key holds None, bytes, str, int, float and bool, not {type(item).__name__}"
+    )
 
 
 def _escape(raw: bytes) -> bytes:
@@ -125,7 +128,7 @@ def _unpack_bytes(data: bytes, at: int) -> tuple[bytes, int]:
     escaped = data[at:end]
     if b"\x01" not in escaped:
         return escaped, end + 1
-    # Left to right, 01 01 is found only where an escape begins: the second byte of the other one is 02.
+    # From the left, 01 01 is found only where an escape begins: the other one ends in 02.
     raw = escaped.replace(b"\x01\x01", b"\x00").replace(b"\x01\x02", b"\x01")
     if _escape(raw) != data[at : end + 1]:
         raise ValueError(f"no tuple: an escape in the bytes from {at} on is unknown")
@@ -140,13 +143,16 @@ def _pack_int(value: int) -> bytes:
     if value >= 0:
         head = bytes([TAG_INT + width]) if width <= 8 else bytes([TAG_INT_LONG, width])
         return head + value.to_bytes(width, "big")
-    # Negative: the complement of the magnitude and of a long length, so that a greater magnitude sorts first.
+    # Negative: the complement of the magnitude and of a long length, so that a greater magnitude
+    # sorts first.
     head = bytes([TAG_INT - width]) if width <= 8 else bytes([TAG_INT_LONG_NEGATIVE, 255 - width])
     return head + ((1 << 8 * width) - 1 - magnitude).to_bytes(width, "big")
 
 
 def _unpack_int(data: bytes, at: int, signed_width: int) -> tuple[int, int]:
-    """Return (int, the offset behind it). `signed_width` is the tag's distance from the tag of 0."""
+    """Return (int, the offset behind it). `signed_width` is the tag's distance from the tag of
+    0.
+    """
     negative = signed_width < 0
     width = abs(signed_width)
     if width == 9:
@@ -164,7 +170,7 @@ def _unpack_int(data: bytes, at: int, signed_width: int) -> tuple[int, int]:
 
 
 def _pack_float(value: float) -> bytes:
-    bits = int.from_bytes(struct.pack(">d", value), "big") if value == value else _NAN
+    bits = int.from_bytes(struct.pack(">d", value), "big") if not math.isnan(value) else _NAN
     # Positive numbers sort as their bits do, above all negative ones, which sort in reverse.
     bits = bits ^ (2 * _SIGN - 1) if bits & _SIGN else bits | _SIGN
     return bytes([TAG_FLOAT]) + bits.to_bytes(8, "big")
@@ -174,7 +180,7 @@ def _unpack_float(raw: bytes) -> float:
     bits = int.from_bytes(raw, "big")
     bits = bits ^ _SIGN if bits & _SIGN else bits ^ (2 * _SIGN - 1)
     value: float = struct.unpack(">d", bits.to_bytes(8, "big"))[0]
-    if value != value and bits != _NAN:
+    if math.isnan(value) and bits != _NAN:
         raise ValueError("no tuple: a NaN is not in its only form")
     return value
 

@@ -1,12 +1,12 @@
 """Zstandard through its library: `compression.zstd` from Python 3.14 on, `backports.zstd` before.
 
 The library is imported on first use, so that `import holdfast` stays light.
-Level 1: on pages of 16 KiB of sensor text, packed samples and prose it is 15 to 35 percent faster than level 3,
-and its output is at most 2 percent longer, on sensor text even shorter.
+Level 1: on pages of 16 KiB of sensor text, packed samples and prose it is 15 to 35 percent faster
+than level 3, and its output is at most 2 percent longer, on sensor text even shorter.
 Frames carry their content size and no checksum, since the page envelope has one.
 
-Thread safety: any thread at any time. Contexts are reused through a list whose pop and append are atomic.
-Equal input gives equal output for one version of the library.
+Thread safety: any thread at any time. Contexts are reused through a list whose pop and append are
+atomic. Equal input gives equal output for one version of the library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def zstd_compress(data: bytes | bytearray | memoryview) -> bytes:
     except IndexError:
         library = _library()
         parameter = library.CompressionParameter
-        options = {parameter.compression_level: LEVEL, parameter.content_size_flag: 1, parameter.checksum_flag: 0}
+        options = {
+            parameter.compression_level: LEVEL,
+            parameter.content_size_flag: 1,
+            parameter.checksum_flag: 0,
+        }
         compressor = library.ZstdCompressor(options=options)
     frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
     # A compressor that raised is not put back: its state is unknown.
@@ -46,7 +50,9 @@ def zstd_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     library = _library()
     window_log = max(WINDOW_LOG_MIN, (size - 1).bit_length())
     try:
-        decompressor = library.ZstdDecompressor(options={library.DecompressionParameter.window_log_max: window_log})
+        decompressor = library.ZstdDecompressor(
+            options={library.DecompressionParameter.window_log_max: window_log}
+        )
         # One byte more than wanted, so that a longer frame shows.
         body: bytes = decompressor.decompress(data, size + 1)
     except library.ZstdError as error:
@@ -60,7 +66,7 @@ def zstd_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
 def _library() -> Any:
     # Imported here because most processes never need it and it takes longer than all of Holdfast.
     if sys.version_info >= (3, 14):
-        from compression import zstd
+        from compression import zstd  # noqa: PLC0415  see above
     else:
-        from backports import zstd
+        from backports import zstd  # noqa: PLC0415  see above
     return zstd

@@ -19,7 +19,12 @@ items = st.one_of(
     st.booleans(),
     st.integers(),
     st.integers(-300, 300),
-    st.builds(lambda sign, bits, step: sign * ((1 << bits) + step), st.sampled_from([-1, 1]), st.integers(0, 2039), st.integers(-1, 1)),
+    st.builds(
+        lambda sign, bits, step: sign * ((1 << bits) + step),
+        st.sampled_from([-1, 1]),
+        st.integers(0, 2039),
+        st.integers(-1, 1),
+    ),
     st.floats(allow_nan=False),
     st.text(),
     st.text("\x00\x01\x02\x03a", max_size=5),
@@ -79,7 +84,9 @@ def test_bytes_that_unpack_are_the_only_ones_for_their_tuple(data: bytes) -> Non
 
 
 @given(values=tuples, change=st.data())
-def test_damaged_keys_are_refused_or_mean_another_tuple(values: tuple[Item, ...], change: st.DataObject) -> None:
+def test_damaged_keys_are_refused_or_mean_another_tuple(
+    values: tuple[Item, ...], change: st.DataObject
+) -> None:
     data = bytearray(pack_tuple((*values, 1)))
     position = change.draw(st.integers(0, len(data) - 1))
     data[position] = change.draw(st.integers(0, 255))
@@ -91,9 +98,11 @@ def test_damaged_keys_are_refused_or_mean_another_tuple(values: tuple[Item, ...]
 
 
 ORDER: list[Item] = [
-    None, b"", b"\x00", b"\x00\x00", b"\x00\x01", b"\x01", b"\x01\x00", b"\x02", b"a", b"a\x00", b"a\x01", b"aa", b"\xff", b"\xff\xff",
+    None, b"", b"\x00", b"\x00\x00", b"\x00\x01", b"\x01", b"\x01\x00", b"\x02", b"a", b"a\x00",
+    b"a\x01", b"aa", b"\xff", b"\xff\xff",
     "", "\x00", "\x01", "a", "a\x00", "ab", "b", "\u00e9", "\uffff", "\U0001f600",
-    -LARGE + 1, -(2**72), -(2**64), -(2**64) + 1, -(2**63), -257, -256, -255, -1, 0, 1, 255, 256, 2**63, 2**64 - 1, 2**64, 2**72, LARGE - 1,
+    -LARGE + 1, -(2**72), -(2**64), -(2**64) + 1, -(2**63), -257, -256, -255,
+    -1, 0, 1, 255, 256, 2**63, 2**64 - 1, 2**64, 2**72, LARGE - 1,
     -math.inf, -1e308, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, 1.5, math.inf, math.nan, False, True,
 ]  # fmt: skip
 
@@ -122,9 +131,14 @@ def test_subclasses_and_buffers_count_as_their_base() -> None:
         RED = 3
 
     class Name(str):
-        pass
+        __slots__ = ()
 
-    assert unpack_tuple(pack_tuple([Color.RED, Name("x"), bytearray(b"y"), memoryview(b"z")])) == (3, "x", b"y", b"z")
+    assert unpack_tuple(pack_tuple([Color.RED, Name("x"), bytearray(b"y"), memoryview(b"z")])) == (
+        3,
+        "x",
+        b"y",
+        b"z",
+    )
     assert unpack_tuple(memoryview(pack_tuple(("a", 1)))) == ("a", 1)
     assert pack_tuple(()) == b""
     assert unpack_tuple(b"") == ()
@@ -159,7 +173,8 @@ def test_a_lone_surrogate_is_a_value_error() -> None:
         "00", "ff", "11", "72", "46", "5a",
         "20", "2061", "200100", "20010300", "20016100", "30ff00", "30c08000", "30eda08000",
         "51", "5100", "5200ff", "4f", "4fff", "4eff00",
-        "59", "5909", "5908" + "01" * 8, "5909" + "00" * 9, "590901", "47", "47f7" + "00" * 8, "47f6" + "ff" * 9,
+        "59", "5909", "5908" + "01" * 8, "5909" + "00" * 9, "590901",
+        "47", "47f7" + "00" * 8, "47f6" + "ff" * 9,
         "60", "60" + "80" * 7, "60fff0000000000001", "60ffffffffffffffff", "600000000000000000",
     ],
 )  # fmt: skip
