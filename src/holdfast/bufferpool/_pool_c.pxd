@@ -13,6 +13,7 @@ cdef class Page:
     cdef readonly int page_type
     cdef Ledger ledger                   # of the pool that counts this page, or None
     cdef bint resident                   # whether a frame of the pool holds it
+    cdef bint checked                    # for who made the page: whether its structure was found to be sound
     # Take over a malloc'd buffer, freed with the page.
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type)

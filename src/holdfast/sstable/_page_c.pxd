@@ -1,0 +1,46 @@
+from libc.stdint cimport uint64_t
+from holdfast.bufferpool._pool_c cimport Page
+from holdfast.cursor._cursor_c cimport Cursor
+
+
+cdef struct Entry:
+    const unsigned char* key         # the suffix; the whole key where `shared` is 0
+    Py_ssize_t shared
+    Py_ssize_t unshared
+    uint64_t trailer
+    const unsigned char* value
+    Py_ssize_t value_size
+
+
+# Check a whole entry page. Return 0, or a negative status.
+cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil
+# A sentence for a negative status.
+cdef str page_damage(int status)
+# Make sure that `page` was checked. Raises: CorruptionError(file, offset of the page, reason).
+cdef int require_checked(Page page, str file, uint64_t offset) except -1
+# First entry >= (key, trailer) in internal order. Return 0 when there is none, 1 when its key is greater, 2 when its key is
+# equal. The first `shared` bytes of the found key are those of `key`. Requires: page.checked.
+cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer, Entry* found) noexcept
+
+
+cdef class PageCursor(Cursor):
+    cdef Page page
+    cdef str file
+    cdef uint64_t offset
+    cdef const unsigned char* data           # of the page
+    cdef const unsigned char* restarts
+    cdef Py_ssize_t restart_count
+    cdef Py_ssize_t entries_size
+    cdef Py_ssize_t entry_at                 # where the current entry starts and ends
+    cdef Py_ssize_t next_at
+    cdef unsigned char* buffer               # holds keys that share bytes
+    cdef Py_ssize_t buffer_size
+    cdef Entry* run                          # entries since a restart point, for moves backward
+    cdef Py_ssize_t run_capacity
+    cdef Py_ssize_t run_index                # of the current entry in `run`; 0 when it must be loaded anew
+    # Move to another page; stands at no entry after it.
+    cdef int open(self, Page page, uint64_t offset) except -1
+    cdef int need_buffer(self, Py_ssize_t size) except -1
+    cdef int stand(self, const Entry* entry) noexcept
+    cdef int stand_in_run(self, Py_ssize_t index) except -1
+    cdef Py_ssize_t load_run(self, Py_ssize_t limit) except -1

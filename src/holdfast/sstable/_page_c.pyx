@@ -1,0 +1,442 @@
+"""Entry pages: the compiled twin of `_page_py`, which specifies what is read and what is rejected.
+
+`page_check` walks a page once, when it enters memory; a page that passed is marked `checked`. All other functions here
+require the mark and do not look at bounds again: pages are immutable.
+
+A lookup compares keys without putting them together. While it walks the entries since a restart point, all of them less than
+the target, it knows how many leading bytes the last one has in common with the target: an entry that shares more than those
+with the one before it is less, too; any other entry differs from the target only behind the bytes it shares.
+
+Thread safety: pages are shared freely; a cursor belongs to one thread at a time.
+"""
+cimport cython
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from holdfast.bufferpool._pool_c cimport Page
+from holdfast.codec._fixed cimport load32, load64
+from holdfast.codec._varint cimport varint_get
+from holdfast.cursor._cursor_c cimport Cursor, compare_entries, compare_keys
+
+from holdfast.base import KEY_BYTES_MAX as KEY_BYTES_MAX_PY
+from holdfast.base import CorruptionError
+from holdfast.sstable.format import PageType
+
+cdef enum:
+    DATA = 1
+    INDEX_ROOT = 3
+    RANGE_TOMBSTONES = 5
+    PROPERTIES = 6
+    RESTART_BYTES = 4
+    TRAILER_BYTES = 8
+    KEY_BYTES_MAX = 65536
+    KEY_BYTES_FIRST = 512
+    NO_MEMORY = -99
+
+if (DATA, INDEX_ROOT, RANGE_TOMBSTONES, PROPERTIES, KEY_BYTES_MAX) != (
+        PageType.DATA, PageType.INDEX_ROOT, PageType.RANGE_TOMBSTONES, PageType.PROPERTIES, KEY_BYTES_MAX_PY):
+    raise ImportError("sstable/_page_c disagrees with the format")
+
+cdef tuple DAMAGES = (
+    "an entry page is shorter than its restart count",
+    "the restart offsets do not fit the page",
+    "a page has entries but no restart offset",
+    "the page holds no entries",
+    "the first entry is not a restart point",
+    "a length of an entry is not a minimal varint",
+    "an entry at a restart point shares bytes with the one before it",
+    "an entry shares more bytes than the key before it has",
+    "an entry reaches beyond the entries of its page",
+    "a key is longer than keys can be",
+    "an entry has a kind that does not belong into its page",
+    "the entries are out of order",
+    "a restart offset is not the start of an entry",
+)
+
+
+cdef str page_damage(int status):
+    return DAMAGES[-1 - status]
+
+
+cdef int require_checked(Page page, str file, uint64_t offset) except -1:
+    cdef int status
+    if not page.checked:
+        status = page_check(page.data, page.size, page.page_type)
+        if status == NO_MEMORY:
+            raise MemoryError
+        if status < 0:
+            raise CorruptionError(file, offset, page_damage(status))
+        page.checked = True
+    return 0
+
+
+cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil:
+    cdef unsigned char[KEY_BYTES_FIRST] first_buffer
+    cdef unsigned char* buffer = first_buffer
+    cdef Py_ssize_t capacity = KEY_BYTES_FIRST
+    cdef int status = check_entries(data, size, page_type, &buffer, &capacity)
+    if buffer != first_buffer:
+        free(buffer)
+    return status
+
+
+cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type,
+                       unsigned char** buffer, Py_ssize_t* capacity) noexcept nogil:
+    """Check a page, keeping keys that share bytes in `buffer`, which at first is not malloc'd."""
+    cdef Py_ssize_t count, end, restart = 0
+    cdef const unsigned char* position
+    cdef const unsigned char* limit
+    cdef const unsigned char* restarts
+    cdef const unsigned char* key = data
+    cdef Py_ssize_t key_size = 0
+    cdef uint64_t last_trailer = 0, trailer, shared, unshared, value_size
+    cdef bint first = True, at_restart
+    cdef int order
+    cdef unsigned char* larger
+    if size < RESTART_BYTES:
+        return -1
+    # Safety: at least the count is there; then as many offsets as were found to fit.
+    count = load32(data + size - RESTART_BYTES)
+    if count > (size - RESTART_BYTES) // RESTART_BYTES:
+        return -2
+    end = size - RESTART_BYTES * (count + 1)
+    if count == 0 and end > 0:
+        return -3
+    if count == 0 and page_type != INDEX_ROOT:
+        return -4
+    restarts = data + end
+    limit = data + end
+    position = data
+    while position < limit:
+        at_restart = restart < count and load32(restarts + RESTART_BYTES * restart) == position - data
+        if at_restart:
+            restart += 1
+        elif first:
+            return -5
+        position = varint_get(position, limit, &shared)
+        if position == NULL:
+            return -6
+        position = varint_get(position, limit, &unshared)
+        if position == NULL:
+            return -6
+        position = varint_get(position, limit, &value_size)
+        if position == NULL:
+            return -6
+        if at_restart and shared > 0:
+            return -7
+        if shared > <uint64_t>key_size:
+            return -8
+        # Safety: each length is compared with what is left behind the ones before it; none is added to another first.
+        if (limit - position < TRAILER_BYTES or unshared > <uint64_t>(limit - position - TRAILER_BYTES)
+                or value_size > <uint64_t>(limit - position - TRAILER_BYTES) - unshared):
+            return -9
+        if shared + unshared > KEY_BYTES_MAX:
+            return -10
+        trailer = load64(position)
+        position += TRAILER_BYTES
+        if page_type == DATA:
+            if trailer & 0xFF > 1:
+                return -11
+        elif page_type == RANGE_TOMBSTONES:
+            if trailer & 0xFF != 2:
+                return -11
+        elif page_type == PROPERTIES and trailer != 0:
+            return -11
+        if not first:
+            order = compare_keys(key + shared, key_size - <Py_ssize_t>shared, position, <Py_ssize_t>unshared)
+            if order > 0 or (order == 0 and last_trailer <= trailer):
+                return -12
+        if shared == 0:
+            key = position
+        else:
+            # Safety: shared + unshared is at most KEY_BYTES_MAX, and the buffer grows to it.
+            if <Py_ssize_t>(shared + unshared) > capacity[0]:
+                larger = <unsigned char*>malloc(KEY_BYTES_MAX)
+                if larger == NULL:
+                    return NO_MEMORY
+                memcpy(larger, key, shared)
+                buffer[0] = larger
+                capacity[0] = KEY_BYTES_MAX
+            elif key != buffer[0]:
+                memcpy(buffer[0], key, shared)
+            memcpy(buffer[0] + shared, position, unshared)
+            key = buffer[0]
+        key_size = <Py_ssize_t>(shared + unshared)
+        last_trailer = trailer
+        first = False
+        position += unshared + value_size
+    return 0 if restart == count else -13
+
+
+cdef inline const unsigned char* read_length(const unsigned char* source, Py_ssize_t* length) noexcept nogil:
+    """Read a varint of a checked page."""
+    cdef int shift = 0
+    if source[0] < 0x80:
+        length[0] = source[0]
+        return source + 1
+    # Safety: the varint was found to be whole and to be less than the size of the page, or of a key.
+    length[0] = 0
+    while source[0] >= 0x80:
+        length[0] |= <Py_ssize_t>(source[0] & 0x7F) << shift
+        shift += 7
+        source += 1
+    length[0] |= <Py_ssize_t>source[0] << shift
+    return source + 1
+
+
+cdef inline const unsigned char* read_entry(const unsigned char* source, Entry* entry) noexcept nogil:
+    """Read an entry of a checked page and return the position behind it."""
+    # Safety: `source` is the start of an entry of a checked page, so all of it lies in the page.
+    source = read_length(source, &entry.shared)
+    source = read_length(source, &entry.unshared)
+    source = read_length(source, &entry.value_size)
+    entry.trailer = load64(source)
+    entry.key = source + TRAILER_BYTES
+    entry.value = entry.key + entry.unshared
+    return entry.value + entry.value_size
+
+
+cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b, Py_ssize_t size) noexcept nogil:
+    """Return how many leading bytes of two strings of `size` bytes are equal."""
+    cdef Py_ssize_t index = 0
+    while index < size and a[index] == b[index]:
+        index += 1
+    return index
+
+
+cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer, Entry* found) noexcept:
+    cdef const unsigned char* data = page.data
+    cdef Py_ssize_t count, left = 0, right, middle, matched, equal
+    cdef const unsigned char* restarts
+    cdef const unsigned char* limit
+    cdef const unsigned char* position
+    # Safety: the page was checked, so restart offsets are there and are starts of entries.
+    count = load32(data + page.size - RESTART_BYTES)
+    restarts = data + page.size - RESTART_BYTES * (count + 1)
+    right = count
+    # Restart points before `left` are less than the target, those from `right` on are not.
+    while left < right:
+        middle = (left + right) >> 1
+        read_entry(data + load32(restarts + RESTART_BYTES * middle), found)
+        if compare_entries(found.key, found.unshared, found.trailer, key, size, trailer) < 0:
+            left = middle + 1
+        else:
+            right = middle
+    limit = data + load32(restarts + RESTART_BYTES * left) if left < count else restarts
+    if left > 0:
+        position = read_entry(data + load32(restarts + RESTART_BYTES * (left - 1)), found)
+        if position < limit:
+            matched = common(found.key, key, found.unshared if found.unshared < size else size)
+        while position < limit:
+            position = read_entry(position, found)
+            if found.shared > matched:
+                continue
+            # Safety: shared <= matched <= size.
+            equal = size - found.shared if size - found.shared < found.unshared else found.unshared
+            equal = common(found.key, key + found.shared, equal)
+            matched = found.shared + equal
+            if equal < found.unshared:
+                if matched == size or found.key[equal] > key[matched]:
+                    return 1
+            elif matched == size and found.trailer <= trailer:
+                return 2
+    if left == count:
+        return 0
+    read_entry(limit, found)
+    return 2 if compare_keys(found.key, found.unshared, key, size) == 0 else 1
+
+
+@cython.final
+cdef class PageCursor(Cursor):
+    """A cursor over one entry page, which it keeps alive.
+
+    Raises: CorruptionError(file, offset of the page, reason) when the page is damaged.
+    """
+
+    def __init__(self, Page page not None, str file not None, uint64_t offset):
+        self.file = file
+        self.open(page, offset)
+
+    def __dealloc__(self):
+        free(self.buffer)
+        free(self.run)
+
+    cdef int open(self, Page page, uint64_t offset) except -1:
+        require_checked(page, self.file, offset)
+        self.at = False
+        self.page = page
+        self.offset = offset
+        self.data = page.data
+        self.restart_count = load32(page.data + page.size - RESTART_BYTES)
+        self.entries_size = page.size - RESTART_BYTES * (self.restart_count + 1)
+        self.restarts = page.data + self.entries_size
+        self.run_index = 0
+        return 0
+
+    cdef int c_first(self) except -1:
+        cdef Entry entry
+        self.run_index = 0
+        if self.entries_size == 0:
+            self.at = False
+            return 0
+        read_entry(self.data, &entry)
+        self.key_data = entry.key
+        return self.stand(&entry)
+
+    cdef int c_last(self) except -1:
+        if self.entries_size == 0:
+            self.at = False
+            return 0
+        return self.stand_in_run(self.load_run(self.entries_size) - 1)
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        cdef Entry entry
+        self.run_index = 0
+        if self.entries_size == 0 or page_lower_bound(self.page, key, size, trailer, &entry) == 0:
+            self.at = False
+            return 0
+        if entry.shared == 0:
+            self.key_data = entry.key
+        else:
+            # `key` may lie in the buffer itself, so it is not freed before its bytes were moved.
+            if self.buffer_size < entry.shared + entry.unshared and self.buffer <= key < self.buffer + self.buffer_size:
+                memmove(self.buffer, key, entry.shared)
+                self.need_buffer(entry.shared + entry.unshared)
+            else:
+                self.need_buffer(entry.shared + entry.unshared)
+                memmove(self.buffer, key, entry.shared)
+            memcpy(self.buffer + entry.shared, entry.key, entry.unshared)
+            self.key_data = self.buffer
+        return self.stand(&entry)
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        if self.c_seek(key, size, <uint64_t>-1):
+            return self.c_prev()
+        return self.c_last()
+
+    cdef int c_next(self) except -1:
+        cdef Entry entry
+        if not self.at:
+            return 0
+        if self.next_at == self.entries_size:
+            self.at = False
+            return 0
+        self.run_index = 0
+        read_entry(self.data + self.next_at, &entry)
+        if entry.shared == 0:
+            self.key_data = entry.key
+        else:
+            # Safety: the current key has at least `shared` bytes; in the buffer they are in place, and growing keeps them.
+            if self.key_data != self.buffer:
+                self.need_buffer(entry.shared + entry.unshared)
+                memcpy(self.buffer, self.key_data, entry.shared)
+            elif entry.shared + entry.unshared > self.buffer_size:
+                self.need_buffer(entry.shared + entry.unshared)
+            memcpy(self.buffer + entry.shared, entry.key, entry.unshared)
+            self.key_data = self.buffer
+        return self.stand(&entry)
+
+    cdef int c_prev(self) except -1:
+        if not self.at:
+            return 0
+        if self.entry_at == 0:
+            self.at = False
+            return 0
+        if self.run_index == 0:
+            self.run_index = self.load_run(self.entry_at)
+        return self.stand_in_run(self.run_index - 1)
+
+    cdef int need_buffer(self, Py_ssize_t size) except -1:
+        cdef unsigned char* larger
+        if size > self.buffer_size:
+            size = KEY_BYTES_FIRST if size <= KEY_BYTES_FIRST else KEY_BYTES_MAX
+            larger = <unsigned char*>realloc(self.buffer, size)
+            if larger == NULL:
+                raise MemoryError
+            self.buffer = larger
+            self.buffer_size = size
+        return 0
+
+    cdef int stand(self, const Entry* entry) noexcept:
+        """Take over an entry whose key is at `key_data` already."""
+        self.key_size = entry.shared + entry.unshared
+        self.trailer = entry.trailer
+        self.value_data = entry.value
+        self.value_size = entry.value_size
+        self.next_at = entry.value + entry.value_size - self.data
+        # The varints are minimal, so their sizes follow from their values.
+        self.entry_at = entry.key - self.data - TRAILER_BYTES - lengths_size(entry)
+        self.at = True
+        return 1
+
+    cdef int stand_in_run(self, Py_ssize_t index) except -1:
+        """Stand at an entry of the run, putting its key together from the suffixes of those before it."""
+        cdef Entry* entry = &self.run[index]
+        cdef Py_ssize_t missing = entry.shared
+        self.run_index = index
+        if missing == 0:
+            self.key_data = entry.key
+        else:
+            # Safety: an entry shares at most the key before it, so `missing` bytes come from there; the first of a run shares
+            # nothing, which ends the loop.
+            self.need_buffer(entry.shared + entry.unshared)
+            memcpy(self.buffer + missing, entry.key, entry.unshared)
+            while missing > 0:
+                entry -= 1
+                if entry.shared < missing:
+                    memcpy(self.buffer + entry.shared, entry.key, missing - entry.shared)
+                    missing = entry.shared
+            self.key_data = self.buffer
+            entry = &self.run[index]
+        return self.stand(entry)
+
+    cdef Py_ssize_t load_run(self, Py_ssize_t limit) except -1:
+        """Load the entries from the last restart point before `limit` up to `limit`; return their count, at least 1."""
+        cdef Py_ssize_t left = 0, right = self.restart_count, middle, count = 0, capacity
+        cdef const unsigned char* position
+        cdef Entry* larger
+        # Restart points before `left` lie before `limit`, and the first one does.
+        while left < right:
+            middle = (left + right) >> 1
+            if <Py_ssize_t>load32(self.restarts + RESTART_BYTES * middle) < limit:
+                left = middle + 1
+            else:
+                right = middle
+        position = self.data + load32(self.restarts + RESTART_BYTES * (left - 1))
+        # Safety: `limit` is the start of an entry or the end of them all, so the walk meets it.
+        while position < self.data + limit:
+            if count == self.run_capacity:
+                capacity = 2 * self.run_capacity + 16
+                larger = <Entry*>realloc(self.run, capacity * sizeof(Entry))
+                if larger == NULL:
+                    raise MemoryError
+                self.run = larger
+                self.run_capacity = capacity
+            position = read_entry(position, &self.run[count])
+            count += 1
+        return count
+
+
+cdef inline Py_ssize_t length_size(Py_ssize_t length) noexcept nogil:
+    cdef Py_ssize_t size = 1
+    while length >= 0x80:
+        length >>= 7
+        size += 1
+    return size
+
+
+cdef inline Py_ssize_t lengths_size(const Entry* entry) noexcept nogil:
+    """Return how many bytes the three varints of an entry take."""
+    return length_size(entry.shared) + length_size(entry.unshared) + length_size(entry.value_size)
+
+
+def decode_entries(Page page not None, str file not None, uint64_t offset):
+    """Return the entries of a page that was read at `offset` of `file`. Raises: CorruptionError."""
+    cdef PageCursor cursor = PageCursor(page, file, offset)
+    cdef list entries = []
+    cdef int there = cursor.c_first()
+    while there:
+        entries.append((cursor.key_data[:cursor.key_size], cursor.trailer, cursor.value_data[:cursor.value_size]))
+        there = cursor.c_next()
+    return entries
