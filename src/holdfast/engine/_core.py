@@ -1,0 +1,32 @@
+"""Chooses the twin of the keyspace core."""
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.kernel import PURE
+
+if TYPE_CHECKING or PURE:
+    from holdfast.engine._core_py import (
+        BUSY,
+        CLOSED,
+        CLOSING,
+        FORKED,
+        POISONED,
+        READ_ONLY,
+        SLOW,
+        CommitState,
+        KeyspaceCore,
+    )
+else:
+    from holdfast.engine._core_c import (
+        BUSY,
+        CLOSED,
+        CLOSING,
+        FORKED,
+        POISONED,
+        READ_ONLY,
+        SLOW,
+        CommitState,
+        KeyspaceCore,
+    )
+
+__all__ = ["BUSY", "CLOSED", "CLOSING", "FORKED", "POISONED", "READ_ONLY", "SLOW", "CommitState", "KeyspaceCore"]

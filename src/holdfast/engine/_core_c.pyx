@@ -1,0 +1,177 @@
+"""Compiled reads and unsynced writes of a keyspace; `_core_py` is the specification."""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t, uint64_t
+
+from holdfast.lsm._view_c cimport ReadView
+from holdfast.wal._buffer_c cimport RecordBuffer
+
+from holdfast.base import check_key, check_value
+
+cdef enum:
+    C_CLOSED = 1
+    C_FORKED = 2
+    C_POISONED = 4
+    C_BUSY = 8
+    C_READ_ONLY = 16
+    C_SLOW = 32
+    C_CLOSING = 64
+    KEY_MAX = 65536
+    VALUE_MAX = 1 << 30
+    # Upper bound of one operation's encoding beyond its key and value: count, kind, three varints.
+    OPERATION_OVERHEAD = 32
+    KIND_DELETE = 0
+    KIND_PUT = 1
+
+# No snapshot has this number: sequence numbers have 56 bits.
+cdef uint64_t NOW = <uint64_t>-1
+
+CLOSED = C_CLOSED
+FORKED = C_FORKED
+POISONED = C_POISONED
+BUSY = C_BUSY
+READ_ONLY = C_READ_ONLY
+SLOW = C_SLOW
+CLOSING = C_CLOSING
+
+
+@cython.final
+cdef class CommitState:
+    """See `_core_py.CommitState`."""
+    cdef public uint64_t next_seq
+    cdef public uint64_t visible_seq
+    cdef public uint64_t user_bytes
+    cdef public uint64_t write_count
+    cdef public uint64_t read_count
+    cdef public int flags
+    cdef public bint interval_armed
+    cdef public RecordBuffer buffer
+    cdef public Py_ssize_t buffer_bytes_max
+
+    def __init__(self, RecordBuffer buffer not None, Py_ssize_t buffer_bytes_max, uint64_t last_seq):
+        self.buffer = buffer
+        self.buffer_bytes_max = buffer_bytes_max
+        self.next_seq = last_seq + 1
+        self.visible_seq = last_seq
+
+
+cdef class KeyspaceCore:
+    """See `_core_py.KeyspaceCore`."""
+    cdef public CommitState state
+    cdef public ReadView view
+    cdef public uint32_t id
+    cdef public bint dropped
+    cdef public Py_ssize_t memtable_bytes
+
+    def __init__(self, CommitState state not None, uint32_t id, ReadView view not None, Py_ssize_t memtable_bytes):
+        self.state = state
+        self.id = id
+        self.view = view
+        self.memtable_bytes = memtable_bytes
+
+    cdef inline object _get(self, key, uint64_t snapshot):
+        """Read at `snapshot`, or at the newest visible state when it is NOW."""
+        cdef bytes plain = key if type(key) is bytes else check_key(key)
+        cdef ReadView view
+        if PyBytes_GET_SIZE(plain) > KEY_MAX:
+            check_key(plain)
+        if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+            self._refuse()
+        # The view and the sequence number are read in one step: no Python code runs between them, and
+        # holding the view keeps its tables alive while a page read lets other threads run.
+        view = self.view
+        if snapshot == NOW:
+            snapshot = self.state.visible_seq
+        self.state.read_count += 1
+        return view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot)
+
+    def get(self, key, default=None):
+        """Return the value of `key`, or `default` when it is absent."""
+        value = self._get(key, NOW)
+        return default if value is None else value
+
+    def get_at(self, key, uint64_t snapshot):
+        """Return the value of `key` as of `snapshot`, or None when it is absent."""
+        return self._get(key, snapshot)
+
+    def __getitem__(self, key):
+        value = self._get(key, NOW)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key):
+        return self._get(key, NOW) is not None
+
+    def get_many(self, keys):
+        """Return the values of `keys` in their order, None where absent."""
+        cdef list plain = [check_key(key) for key in keys]
+        cdef ReadView view
+        if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+            self._refuse()
+        view = self.view
+        self.state.read_count += <uint64_t>len(plain)
+        return view.get_many(plain, self.state.visible_seq)
+
+    def read_point(self):
+        """Return (view, newest visible sequence number), read in one step."""
+        if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+            self._refuse()
+        return self.view, self.state.visible_seq
+
+    cdef bint _write_fast(self, int kind, bytes key, bytes value, durability) except -1:
+        """Log into the buffer and apply at once. Return whether that was possible."""
+        cdef CommitState state = self.state
+        cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key)
+        cdef Py_ssize_t value_size = PyBytes_GET_SIZE(value)
+        cdef Py_ssize_t size_before
+        if state.flags or self.dropped or key_size > KEY_MAX or value_size > VALUE_MAX:
+            return False
+        if state.buffer.size + key_size + value_size + OPERATION_OVERHEAD > state.buffer_bytes_max:
+            return False
+        if self.view.active.bytes_used >= self.memtable_bytes:
+            return False
+        size_before = state.buffer.size
+        state.buffer.c_append_op(
+            kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
+            <const unsigned char*>PyBytes_AS_STRING(value), value_size)
+        try:
+            self.view.active.c_put(
+                state.next_seq, kind, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
+                <const unsigned char*>PyBytes_AS_STRING(value), value_size)
+        except MemoryError:
+            # The log must not hold an operation that was never applied.
+            state.buffer.size = size_before
+            state.buffer.op_count -= 1
+            raise
+        state.visible_seq = state.next_seq
+        state.next_seq += 1
+        state.user_bytes += <uint64_t>(key_size + value_size)
+        state.write_count += 1
+        return True
+
+    def put(self, key, value, *, durability=None):
+        """Set `key` to `value`."""
+        cdef bytes plain_key = key if type(key) is bytes else check_key(key)
+        cdef bytes plain_value = value if type(value) is bytes else check_value(value)
+        if (durability == "none" or (durability == "interval" and self.state.interval_armed)) and self._write_fast(
+                KIND_PUT, plain_key, plain_value, durability):
+            return
+        self._write_slow(KIND_PUT, check_key(plain_key), check_value(plain_value), durability)
+
+    def __setitem__(self, key, value):
+        self._write_slow(KIND_PUT, check_key(key), check_value(value), None)
+
+    def delete(self, key, *, durability=None):
+        """Remove `key`; nothing happens when it is absent."""
+        cdef bytes plain_key = key if type(key) is bytes else check_key(key)
+        if (durability == "none" or (durability == "interval" and self.state.interval_armed)) and self._write_fast(
+                KIND_DELETE, plain_key, b"", durability):
+            return
+        self._write_slow(KIND_DELETE, check_key(plain_key), b"", durability)
+
+    def __delitem__(self, key):
+        plain = check_key(key)
+        if self._get(plain, NOW) is None:
+            raise KeyError(key)
+        self._write_slow(KIND_DELETE, plain, b"", None)

@@ -1,0 +1,153 @@
+"""The reads and unsynced writes of a keyspace: what a user's call runs when nothing has to wait.
+
+`KeyspaceCore` is the base of the public keyspace and database classes. A read goes through the current `ReadView`.
+A write with durability "none" (or "interval", once its timer runs) is appended to the log's record buffer, applied to
+the memtable and made visible in one step; anything else goes to `_write_slow` of the subclass, which joins a commit
+group.
+
+Thread safety: each call is one step under the global interpreter lock. `CommitState.flags` is non-zero while a commit
+group is in flight, so the fast path never touches the buffer or the memtables at the same time as a leader.
+
+Invariants:
+1. Every operation with a sequence number <= `visible_seq` is applied to a memtable or flushed.
+2. The operations in `buffer` are the newest applied ones, in order: their sequence numbers end at `next_seq - 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.base import DELETE, PUT, check_key, check_value
+from holdfast.lsm import ReadView
+from holdfast.wal import RecordBuffer
+
+CLOSED = 1
+FORKED = 2
+POISONED = 4
+BUSY = 8
+READ_ONLY = 16
+SLOW = 32
+CLOSING = 64
+
+OPERATION_OVERHEAD = 32
+"""Upper bound of one operation's encoding beyond its key and value: count, kind, three varints."""
+
+
+class CommitState:
+    """What all keyspaces of a database share: sequence numbers, flags and the buffer of unwritten log."""
+
+    def __init__(self, buffer: RecordBuffer, buffer_bytes_max: int, last_seq: int) -> None:
+        self.buffer = buffer
+        self.buffer_bytes_max = buffer_bytes_max
+        self.next_seq = last_seq + 1
+        self.visible_seq = last_seq
+        self.user_bytes = 0
+        self.write_count = 0
+        self.read_count = 0
+        self.flags = 0
+        self.interval_armed = False
+
+
+class KeyspaceCore:
+    """Reads and unsynced writes of one keyspace."""
+
+    def __init__(self, state: CommitState, id: int, view: ReadView, memtable_bytes: int) -> None:
+        self.state = state
+        self.id = id
+        self.view = view
+        self.dropped = False
+        self.memtable_bytes = memtable_bytes
+
+    def _refuse(self) -> None:
+        """Raise the error that says why this keyspace cannot be read."""
+        raise NotImplementedError
+
+    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
+        """Write through a commit group."""
+        raise NotImplementedError
+
+    def read_point(self) -> tuple[ReadView, int]:
+        """Return (view, newest visible sequence number), read in one step."""
+        if self.state.flags & (CLOSED | FORKED) or self.dropped:
+            self._refuse()
+        while True:
+            # Another thread may run between two lines of Python: a view that did not change around the
+            # reading of the number is the view of that number.
+            view = self.view
+            seq = self.state.visible_seq
+            if self.view is view:
+                return view, seq
+
+    def _get(self, key: object, snapshot: int | None) -> bytes | None:
+        plain = check_key(key)
+        view, now = self.read_point()
+        self.state.read_count += 1
+        return view.get(plain, now if snapshot is None else snapshot)
+
+    def get(self, key: object, default: object = None) -> object:
+        """Return the value of `key`, or `default` when it is absent."""
+        value = self._get(key, None)
+        return default if value is None else value
+
+    def get_at(self, key: object, snapshot: int) -> bytes | None:
+        """Return the value of `key` as of `snapshot`, or None when it is absent."""
+        return self._get(key, snapshot)
+
+    def __getitem__(self, key: object) -> bytes:
+        value = self._get(key, None)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self._get(key, None) is not None
+
+    def get_many(self, keys: Iterable[object]) -> list[bytes | None]:
+        """Return the values of `keys` in their order, None where absent."""
+        plain = [check_key(key) for key in keys]
+        view, now = self.read_point()
+        self.state.read_count += len(plain)
+        return view.get_many(plain, now)
+
+    def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
+        """Log into the buffer and apply at once. Return whether that was possible."""
+        state = self.state
+        if state.flags or self.dropped:
+            return False
+        if state.buffer.size + len(key) + len(value) + OPERATION_OVERHEAD > state.buffer_bytes_max:
+            return False
+        if self.view.active.bytes_used >= self.memtable_bytes:
+            return False
+        state.buffer.append_op(kind, self.id, key, value if kind == PUT else None)
+        self.view.active.put(state.next_seq, kind, key, value)
+        state.visible_seq = state.next_seq
+        state.next_seq += 1
+        state.user_bytes += len(key) + len(value)
+        state.write_count += 1
+        return True
+
+    def _may_skip_group(self, durability: str | None) -> bool:
+        return durability == "none" or (durability == "interval" and self.state.interval_armed)
+
+    def put(self, key: object, value: object, *, durability: str | None = None) -> None:
+        """Set `key` to `value`."""
+        plain_key, plain_value = check_key(key), check_value(value)
+        if self._may_skip_group(durability) and self._write_fast(PUT, plain_key, plain_value):
+            return
+        self._write_slow(PUT, plain_key, plain_value, durability)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self._write_slow(PUT, check_key(key), check_value(value), None)
+
+    def delete(self, key: object, *, durability: str | None = None) -> None:
+        """Remove `key`; nothing happens when it is absent."""
+        plain = check_key(key)
+        if self._may_skip_group(durability) and self._write_fast(DELETE, plain, b""):
+            return
+        self._write_slow(DELETE, plain, b"", durability)
+
+    def __delitem__(self, key: object) -> None:
+        plain = check_key(key)
+        if self._get(plain, None) is None:
+            raise KeyError(key)
+        self._write_slow(DELETE, plain, b"", None)

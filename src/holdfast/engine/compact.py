@@ -1,0 +1,126 @@
+"""The compaction job: plans come from the immutable version, results enter by one manifest edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.compaction import Plan, pick, plan_range, run_compaction
+from holdfast.manifest import VersionEdit
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+
+
+def compact_once(engine: Engine) -> None:
+    """Run the most urgent compaction of any keyspace, and queue the next."""
+    plan = _pick(engine)
+    if plan is None:
+        return
+    run_plan(engine, plan)
+    engine.schedule_compaction()
+
+
+def _pick(engine: Engine) -> Plan | None:
+    """Choose the plan with the highest score over all keyspaces and mark its tables busy."""
+    best: Plan | None = None
+    with engine.version_mutex:
+        busy = frozenset(engine.busy_tables)
+        for tree in engine.trees.values():
+            plan = pick(tree.version, busy)
+            if plan is not None and (best is None or plan.score > best.score):
+                best = plan
+        if best is not None:
+            engine.busy_tables.update(best.input_numbers)
+    return best
+
+
+def run_plan(engine: Engine, plan: Plan) -> bool:
+    """Carry out a plan whose tables are marked busy, and install its result. Return whether it was carried out."""
+    try:
+        if plan.is_move:
+            return _install_move(engine, plan)
+        return _rewrite(engine, plan)
+    finally:
+        with engine.version_mutex:
+            engine.busy_tables.difference_update(plan.input_numbers)
+
+
+def _install_move(engine: Engine, plan: Plan) -> bool:
+    with engine.version_mutex:
+        tree = engine.trees.get(plan.keyspace)
+        if tree is None:
+            return False
+        version = engine.log_edit(
+            VersionEdit(
+                tables_removed=tuple(
+                    (plan.keyspace, level, info.number) for level, tables in plan.inputs for info in tables
+                ),
+                tables_added=tuple(
+                    (plan.keyspace, plan.output_level, info) for _, tables in plan.inputs for info in tables
+                ),
+            )
+        )
+        engine.counters.moves += 1
+        tree.install(version.keyspaces[plan.keyspace])
+        engine.published(tree)
+        engine.progressed()
+    return True
+
+
+def _rewrite(engine: Engine, plan: Plan) -> bool:
+    tree = engine.trees.get(plan.keyspace)
+    if tree is None:
+        return False
+    with engine.version_mutex:
+        readers = {info.number: engine.store.reader(info) for _, tables in plan.inputs for info in tables}
+    result = run_compaction(
+        plan,
+        engine.env,
+        engine.folder,
+        open_table=lambda info: readers[info.number],
+        allocate_number=engine.numbers.allocate,
+        snapshots=engine.snapshots.live(),
+        settings=tree.version.settings,
+        should_stop=lambda: engine.upkeep.is_stopped,
+    )
+    with engine.version_mutex:
+        if plan.keyspace not in engine.trees:
+            engine.discard(result.tables)
+            return False
+        version = engine.log_edit(
+            VersionEdit(
+                tables_removed=tuple(
+                    (plan.keyspace, level, info.number) for level, tables in plan.inputs for info in tables
+                ),
+                tables_added=tuple((plan.keyspace, plan.output_level, info) for info in result.tables),
+            )
+        )
+        counters = engine.counters
+        counters.compactions += 1
+        counters.compacted_bytes_read += result.bytes_read
+        counters.compacted_bytes_written += result.bytes_written
+        counters.entries_dropped += result.entries_dropped
+        tree.install(version.keyspaces[plan.keyspace])
+        engine.published(tree)
+        engine.progressed()
+        engine.store.doom(plan.input_numbers)
+        # The job's own references would keep the files.
+        readers.clear()
+        engine.store.purge()
+    return True
+
+
+def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
+    """Bring everything in [lower, upper) to the last level, dropping what no reader can see."""
+    while True:
+        with engine.version_mutex:
+            tree = engine.trees.get(keyspace)
+            if tree is None:
+                return
+            plans = plan_range(tree.version, lower, upper, frozenset(engine.busy_tables))
+            if plans:
+                engine.busy_tables.update(plans[0].input_numbers)
+        if not plans:
+            return
+        if not run_plan(engine, plans[0]):
+            return

@@ -1,0 +1,120 @@
+"""A database as users hold it: its default keyspace, and everything that concerns the whole folder."""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+
+from holdfast.base import KeyspaceSettings, LimitError
+from holdfast.engine._core import CLOSED
+from holdfast.engine.engine import Engine
+from holdfast.engine.keyspace import Keyspace
+from holdfast.engine.snapshot import Snapshot
+from holdfast.engine.statistics import collect_stats
+from holdfast.engine.stats import Stats
+from holdfast.recovery import Report
+
+DEFAULT_KEYSPACE = "default"
+
+
+class Database(Keyspace):
+    """An open database folder; the mapping itself is its default keyspace.
+
+    Close it when done, or use it as a context manager. Thread safety: safe. After a fork the child's handle raises
+    DatabaseClosedError.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        tree = next(tree for tree in engine.trees.values() if tree.version.name == DEFAULT_KEYSPACE)
+        super().__init__(engine, tree)
+        self._keyspaces: weakref.WeakValueDictionary[int, Keyspace] = weakref.WeakValueDictionary()
+
+    @property
+    def path(self) -> str:
+        """The folder."""
+        return self._engine.folder
+
+    # -- keyspaces
+
+    def keyspace(
+        self, name: str, *, create: bool = True, settings: KeyspaceSettings | None = None
+    ) -> Keyspace:
+        """Return keyspace `name`; a new one is created durably, unless `create` is False (then KeyError)."""
+        if not isinstance(name, str):
+            raise TypeError(f"a keyspace name is str, not {type(name).__name__}")
+        self.read_point()
+        if name == DEFAULT_KEYSPACE:
+            return self
+        number = self._engine.find_keyspace(name)
+        if number is None:
+            if not create:
+                raise KeyError(name)
+            number = self._engine.create_keyspace(name, settings or self._engine.settings.keyspace)
+        with self._engine.version_mutex:
+            found = self._keyspaces.get(number)
+            if found is None:
+                found = Keyspace(self._engine, self._engine.trees[number])
+                self._keyspaces[number] = found
+        return found
+
+    def keyspaces(self) -> list[str]:
+        """Return the names of all keyspaces, sorted; the default one is among them."""
+        self.read_point()
+        return sorted(keyspace.name for keyspace in self._engine.version.keyspaces.values())
+
+    def drop_keyspace(self, name: str) -> None:
+        """Remove a keyspace with everything in it, durably. Raises: KeyError; LimitError for the default one."""
+        self.read_point()
+        if name == DEFAULT_KEYSPACE:
+            raise LimitError("the default keyspace cannot be dropped; use clear()")
+        number = self._engine.find_keyspace(name)
+        if number is None:
+            raise KeyError(name)
+        self._engine.drop_keyspace(number)
+        handle = self._keyspaces.pop(number, None)
+        if handle is not None:
+            handle.dropped = True
+
+    # -- the whole database
+
+    def snapshot(self) -> Snapshot:
+        """Return a read-only mapping that stays as the database is now; close it when done."""
+        self.read_point()
+        return Snapshot(self._engine.snapshots, self, lambda name: self.keyspace(name, create=False))
+
+    def flush(self) -> None:
+        """Write what only memory and the log hold into tables, of all keyspaces."""
+        self._engine.flush(list(self._engine.trees))
+
+    def sync(self) -> None:
+        """Make every earlier write durable, whatever durability it was made with."""
+        self._engine.write_path.sync()
+
+    def verify(self) -> Report:
+        """Read and check every byte of every file. Returns a report; damage is listed in it, not raised."""
+        self.read_point()
+        return self._engine.verify()
+
+    def stats(self) -> Stats:
+        """Return sizes, counters and amplifications; costs no I/O."""
+        self.read_point()
+        return collect_stats(self._engine)
+
+    def close(self) -> None:
+        """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync failed meanwhile."""
+        self._engine.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.state.flags & CLOSED else "open"
+        return f"<holdfast.Database {self.path!r} {state}>"

@@ -1,0 +1,403 @@
+"""The engine behind a database handle: it introduces the rooms to each other and owns their lives.
+
+One `Engine` is one open folder: the log, the manifest, the trees of all keyspaces, the pool, and the background work.
+`Database` and `Keyspace` are its faces. Opening is in `opening`, background jobs are in `flush` and `compact`.
+
+Locks, in the order they may be taken: the leadership of the write path, then the version mutex, then the mutexes
+inside rooms. A job that needs both takes the leadership first.
+
+Invariants:
+1. A manifest edit that adds tables is logged after the tables and their folder are synced.
+2. A table or segment file is removed after the edit that no longer needs it was synced.
+3. A table enters the manifest after the log is durable up to its last operation: otherwise a crash could keep half
+   of a batch over two keyspaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from holdfast.base import (
+    DatabaseClosedError,
+    DatabasePoisonedError,
+    DatabaseSettings,
+    DiskFullError,
+    KeyspaceSettings,
+    LimitError,
+    ReadOnlyError,
+    mark,
+)
+from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
+from holdfast.bufferpool import BufferPool
+from holdfast.compaction import Pace, write_pace
+from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
+from holdfast.engine.closing import close_engine
+from holdfast.engine.compact import compact_once
+from holdfast.engine.flush import flush_frozen
+from holdfast.engine.snapshot import SnapshotRegistry
+from holdfast.engine.stats import Counters
+from holdfast.engine.upkeep import Upkeep
+from holdfast.engine.write_path import WritePath
+from holdfast.env import Env, FileLock, is_disk_full
+from holdfast.lsm import TableStore, Tree
+from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet
+from holdfast.memtable import Memtable
+from holdfast.recovery import FileNumbers
+from holdfast.wal import LogWriter, RecordBuffer, segment_name
+
+BUFFER_BYTES_MAX = 256 * 1024
+"""Unsynced operations are written to the log when there are this many bytes of them."""
+
+ROOM_CHECK_BYTES = 64 * 1024
+"""Memtable sizes are looked at after this many bytes of user data, not at every commit."""
+
+
+class Engine:
+    """One open database folder."""
+
+    def __init__(
+        self,
+        env: Env,
+        folder: str,
+        settings: DatabaseSettings,
+        *,
+        pool: BufferPool,
+        store: TableStore,
+        version: Version,
+        version_set: VersionSet | None,
+        log: LogWriter | None,
+        lock: FileLock | None,
+        numbers: FileNumbers,
+    ) -> None:
+        self.env = env
+        self.folder = folder
+        self.settings = settings
+        self.pool = pool
+        self.store = store
+        self.log = log
+        self.version_set = version_set
+        self.numbers = numbers
+        self.counters = Counters()
+        self.version_mutex = env.mutex()
+        self.trees: dict[int, Tree] = {}
+        self.busy_tables: set[int] = set()
+        self._version = version
+        self._lock = lock
+        self._room = env.condition(self.version_mutex)
+        self._pace = Pace(stop=False, seconds_per_mib=0.0)
+        self._checked_bytes = 0
+        self._reserved_bytes = 0
+        self._background_error: BaseException | None = None
+        self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, version.last_seq)
+        if log is None:
+            self.state.flags |= READ_ONLY
+        self.write_path = WritePath(env, self.state, log, make_room=self.make_room)
+        self.snapshots = SnapshotRegistry(env, lambda: self.state.visible_seq)
+        self.upkeep = Upkeep(env, self._upkeep_failed)
+        self.on_view: dict[int, Callable[[Tree], None]] = {}
+        """What to call, by keyspace, when its tree published a new view."""
+        self._fork_hook = self._forked
+        env.on_fork(self._fork_hook)
+        for keyspace in version.keyspaces.values():
+            self.add_tree(keyspace)
+
+    # -- trees and versions
+
+    @property
+    def version(self) -> Version:
+        """The current version."""
+        return self._version
+
+    def add_tree(self, keyspace: KeyspaceVersion) -> Tree:
+        """Open the tree of a keyspace."""
+        tree = Tree(self.store, keyspace)
+        self.trees[keyspace.id] = tree
+        self.write_path.memtables[keyspace.id] = tree.active
+        return tree
+
+    def published(self, tree: Tree) -> None:
+        """Tell the keyspace's handle that its tree has a new view."""
+        hook = self.on_view.get(tree.version.id)
+        if hook is not None:
+            hook(tree)
+
+    def log_edit(self, edit: VersionEdit) -> Version:
+        """Log a manifest edit, filling in what every edit carries. Requires: the version mutex.
+
+        Raises: DatabasePoisonedError; the database is poisoned then, because nobody knows whether the edit is there.
+        """
+        version_set, log = self.version_set, self.log
+        if version_set is None or log is None:
+            raise ReadOnlyError("the database was opened with read_only=True")
+        try:
+            self._version = version_set.log(
+                replace(
+                    edit,
+                    next_number=self.numbers.next_number,
+                    last_seq=log.durable_seq,
+                    durable_lsn=log.durable_lsn,
+                )
+            )
+        except BaseException as error:
+            self.poison(error)
+            raise
+        return self._version
+
+    def unflushed_seq(self, without: Memtable | None = None) -> int:
+        """Return the least sequence number that only memtables other than `without` hold."""
+        least = self.state.next_seq
+        for tree in list(self.trees.values()):
+            for table in (tree.active, *tree.frozen):
+                if table is not without and table.seq_min:
+                    least = min(least, table.seq_min)
+        return least
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of log that recovery would replay."""
+        return sum(segment.bytes_used for segment in self.log.segments()) if self.log is not None else 0
+
+    def unlink_segments(self, numbers: list[int]) -> None:
+        """Remove WAL segments that no longer matter; a failure leaves an orphan for the next open."""
+        for number in numbers:
+            try:
+                self.env.unlink(f"{self.folder}/{segment_name(number)}", site="wal.segment.unlink")
+            except OSError:
+                mark("wal.unlink_failed")
+
+    # -- room for writes
+
+    def make_room(self) -> None:
+        """Called by the leader before a group: freeze what is full, slow down or wait when upkeep is behind."""
+        pace = self._pace
+        written = self.state.user_bytes - self._checked_bytes
+        if pace.stop:
+            self._wait_for_room()
+        elif pace.seconds_per_mib > 0.0 and written > 0:
+            self._stall(pace.seconds_per_mib * written / (1 << 20))
+        if written >= ROOM_CHECK_BYTES or pace.stop or self.state.buffer.size * 2 > BUFFER_BYTES_MAX:
+            self._checked_bytes = self.state.user_bytes
+            self._freeze_full()
+            log = self.log
+            if log is not None and log.needs_next:
+                self.upkeep.submit("log", "prepare", self._prepare_segment)
+
+    def _stall(self, seconds: float) -> None:
+        began = self.env.monotonic()
+        self.env.sleep(min(seconds, 1.0))
+        self.counters.stall_seconds += self.env.monotonic() - began
+
+    def _freeze_full(self) -> None:
+        """Freeze memtables that are full, that hold the oldest log, or that are most of the budget."""
+        for tree in self.trees.values():
+            if tree.active.bytes_used >= tree.version.settings.memtable_bytes:
+                self.freeze(tree)
+        log = self.log
+        if log is not None and self.log_bytes > self.settings.wal_bytes_max:
+            oldest = self.unflushed_seq()
+            for tree in self.trees.values():
+                if tree.active.seq_min and tree.active.seq_min == oldest:
+                    mark("engine.wal_cap_freeze")
+                    self.freeze(tree)
+        active = sum(tree.active.bytes_used for tree in self.trees.values())
+        if active > self.settings.memory_bytes // 4:
+            largest = max(self.trees.values(), key=lambda tree: tree.active.bytes_used)
+            self.freeze(largest)
+        self.reserve_memtables()
+
+    def reserve_memtables(self) -> None:
+        """Charge the memtables to the one budget."""
+        held = sum(tree.memtable_bytes for tree in list(self.trees.values()))
+        self.pool.reserve(held - self._reserved_bytes)
+        self._reserved_bytes = held
+
+    def freeze(self, tree: Tree) -> None:
+        """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
+        if not tree.active.seq_min:
+            return
+        # Its table must not enter the manifest before the log is durable up to its last operation.
+        self.write_path.sync_held()
+        with self.version_mutex:
+            tree.freeze()
+            self.write_path.memtables[tree.version.id] = tree.active
+            self.published(tree)
+            self._update_pace()
+        self.schedule_flush(tree.version.id)
+
+    def schedule_flush(self, keyspace: int) -> None:
+        """Have the frozen memtables of a keyspace flushed in the background."""
+        self.upkeep.submit("flush", keyspace, lambda: flush_frozen(self, keyspace))
+
+    def schedule_compaction(self) -> None:
+        """Have the next compaction found and run in the background."""
+        self.upkeep.submit("compact", 0, lambda: compact_once(self))
+
+    def _update_pace(self) -> None:
+        """Recompute how much writers are slowed. Requires: the version mutex."""
+        stop, seconds = False, 0.0
+        for tree in self.trees.values():
+            pace = write_pace(
+                level0_count=len(tree.version.levels[0]) if tree.version.levels else 0,
+                frozen_count=len(tree.frozen),
+                settings=tree.version.settings,
+            )
+            stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
+        log = self.log
+        if log is not None and self.log_bytes > 2 * self.settings.wal_bytes_max:
+            stop = True
+        self._pace = Pace(stop=stop, seconds_per_mib=seconds)
+        if stop or seconds > 0.0:
+            self.state.flags |= SLOW
+        else:
+            self.state.flags &= ~SLOW
+        self._room.notify_all()
+
+    def progressed(self) -> None:
+        """Called after a flush or compaction was installed. Requires: the version mutex."""
+        self._background_error = None
+        self._update_pace()
+
+    def _wait_for_room(self) -> None:
+        """Wait until upkeep has caught up. Raises: DiskFullError when it cannot for want of room."""
+        began = self.env.monotonic()
+        mark("engine.write_stopped")
+        with self.version_mutex:
+            while self._pace.stop:
+                self.write_path.check_writable()
+                self._raise_if_full()
+                for tree in self.trees.values():
+                    if tree.frozen:
+                        self.schedule_flush(tree.version.id)
+                self.schedule_compaction()
+                self._room.wait(1.0)
+                self._update_pace()
+        self.counters.stall_seconds += self.env.monotonic() - began
+
+    def _raise_if_full(self) -> None:
+        error, self._background_error = self._background_error, None
+        if error is not None:
+            raise DiskFullError(f"writes must wait for room on the disk: {error}") from error
+
+    # -- failures
+
+    def poison(self, cause: BaseException) -> None:
+        """Refuse writes for good; see `WritePath.poison`."""
+        self.write_path.poison(cause)
+
+    def _upkeep_failed(self, error: BaseException) -> None:
+        """A background job raised. A full disk may pass; anything else stops writing."""
+        full = isinstance(error, DiskFullError) or (isinstance(error, OSError) and is_disk_full(error))
+        if self.state.flags & (CLOSED | FORKED) or isinstance(error, DatabaseClosedError):
+            return
+        if full:
+            mark("engine.upkeep_disk_full")
+        else:
+            self.poison(error)
+        with self.version_mutex:
+            self._background_error = error
+            self._room.notify_all()
+
+    @property
+    def background_error(self) -> BaseException | None:
+        """The last failure of background work that has not been followed by a success."""
+        return self._background_error
+
+    def _forked(self) -> None:
+        self.state.flags |= FORKED
+
+    def _prepare_segment(self) -> None:
+        if self.log is not None:
+            self.log.prepare_next()
+
+    # -- durability "interval"
+
+    def arm_interval(self) -> None:
+        """Start the thread that syncs every `sync_interval_ms` while there is something to sync."""
+        if not self.state.interval_armed:
+            self.state.interval_armed = True
+            self.upkeep.submit("interval", 0, self._interval_syncs)
+
+    def _interval_syncs(self) -> None:
+        while self.upkeep.pause(self.settings.sync_interval_ms / 1000):
+            try:
+                self.write_path.sync()
+                if self.write_path.exclusive(self._disarm):
+                    return
+            except (DatabaseClosedError, DatabasePoisonedError):
+                return
+
+    def _disarm(self) -> bool:
+        """Stop the interval thread when nothing waits to be synced. Runs with the leadership."""
+        log = self.log
+        idle = self.state.buffer.op_count == 0 and log is not None and log.durable_seq == log.written_seq
+        if idle:
+            self.state.interval_armed = False
+        return idle
+
+    # -- keyspaces
+
+    def create_keyspace(self, name: str, settings: KeyspaceSettings) -> int:
+        """Create a keyspace and return its id. Durable when it returns."""
+        size = len(name.encode("utf-8"))
+        if not 1 <= size <= KEYSPACE_NAME_BYTES_MAX:
+            raise LimitError(f"a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} bytes of UTF-8, not {size}")
+
+        def create() -> int:
+            # The log first: the edit must not survive a crash that takes an earlier commit.
+            self.write_path.sync_held()
+            with self.version_mutex:
+                for keyspace in self._version.keyspaces.values():
+                    if keyspace.name == name:
+                        return keyspace.id
+                number = self._version.next_keyspace_id
+                created = KeyspaceVersion(id=number, name=name, settings=settings)
+                version = self.log_edit(VersionEdit(keyspaces_created=(created,)))
+                self.add_tree(version.keyspaces[number])
+                return number
+
+        return self.write_path.exclusive(create)
+
+    def drop_keyspace(self, keyspace: int) -> None:
+        """Drop a keyspace with everything in it. Durable when it returns."""
+
+        def drop() -> None:
+            self.write_path.sync_held()
+            with self.version_mutex:
+                tree = self.trees[keyspace]
+                self.log_edit(VersionEdit(keyspaces_dropped=(keyspace,)))
+                del self.trees[keyspace]
+                del self.write_path.memtables[keyspace]
+                self.on_view.pop(keyspace, None)
+                self.store.doom(info.number for level in tree.version.levels for info in level)
+            self.collect()
+
+        self.write_path.exclusive(drop)
+
+    def collect(self) -> None:
+        """Remove the files of tables that nothing needs any more."""
+        with self.version_mutex:
+            self.store.purge()
+
+    # -- the end
+
+    def close(self) -> None:
+        """Flush, say in the manifest that the end was clean, and let go of everything. A second close is harmless."""
+        close_engine(self)
+
+    def release(self) -> None:
+        """Close all files and give the lock back."""
+        self.state.flags |= CLOSED
+        if self.log is not None:
+            self.log.close()
+        if self.version_set is not None:
+            self.version_set.close()
+        self.store.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether a failed sync or write stopped all writing."""
+        return bool(self.state.flags & POISONED)

@@ -1,0 +1,66 @@
+"""The flush job: frozen memtables become level-0 tables, oldest first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.compaction import JobResult, run_flush
+from holdfast.manifest import VersionEdit
+from holdfast.memtable import Memtable
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+    from holdfast.lsm import Tree
+
+
+def flush_frozen(engine: Engine, keyspace: int) -> None:
+    """Flush all frozen memtables of a keyspace and install their tables.
+
+    Raises: DiskFullError with nothing changed; DatabasePoisonedError after a failed sync.
+    """
+    while True:
+        tree = engine.trees.get(keyspace)
+        if tree is None or not tree.frozen:
+            return
+        memtable = tree.frozen[-1]
+        result = write_tables(engine, tree, memtable)
+        _install(engine, tree, memtable, result)
+        engine.schedule_compaction()
+
+
+def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
+    """Write a frozen memtable as tables; their files and the folder are synced."""
+    return run_flush(
+        engine.env,
+        engine.folder,
+        memtable,
+        allocate_number=engine.numbers.allocate,
+        snapshots=engine.snapshots.live(),
+        settings=tree.version.settings,
+    )
+
+
+def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) -> None:
+    keyspace = tree.version.id
+    with engine.version_mutex:
+        if keyspace not in engine.trees:
+            engine.discard(result.tables)
+            return
+        assert_log = engine.log
+        dropped = assert_log.forget_through(engine.unflushed_seq(memtable) - 1) if assert_log else []
+        version = engine.log_edit(
+            VersionEdit(
+                tables_added=tuple((keyspace, 0, info) for info in result.tables),
+                flushed_seq={keyspace: memtable.seq_max},
+                wal_first=assert_log.segments()[0].number if assert_log else None,
+            )
+        )
+        engine.counters.flushes += 1
+        engine.counters.flushed_bytes += result.bytes_written
+        engine.counters.entries_dropped += result.entries_dropped
+        tree.install(version.keyspaces[keyspace], memtable)
+        engine.published(tree)
+        engine.progressed()
+        engine.store.purge()
+    engine.unlink_segments(dropped)
+    engine.reserve_memtables()

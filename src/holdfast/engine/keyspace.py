@@ -1,0 +1,192 @@
+"""A keyspace as users hold it: a mutable mapping of bytes to bytes with scans, batches and durability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING
+
+from holdfast.base import DatabaseClosedError, check_key, check_value
+from holdfast.cursor import UserCursor
+from holdfast.engine._core import FORKED, KeyspaceCore
+from holdfast.engine.bounds import key_range
+from holdfast.engine.compact import compact_range
+from holdfast.wal import WriteBatch
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+    from holdfast.lsm import Tree
+
+ITEMS, KEYS, VALUES = 0, 1, 2
+
+
+class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
+    """A named, ordered mapping of bytes to bytes inside a database.
+
+    Keys are ordered bytewise. Any bytes-like object is a key or a value. Writes are durable when the call returns
+    unless `durability` says otherwise:
+
+    - "commit" (default): survives power loss.
+    - "interval": survives power loss after at most `sync_interval_ms`; a crash may take the newest writes, never
+      one without all later ones.
+    - "none": reaches the disk when a buffer fills, with the next durable write, or at close; a crash of the process
+      or the machine may take the newest writes, never one without all later ones.
+
+    Raises: DatabaseClosedError, DatabasePoisonedError, ReadOnlyError, DiskFullError, LimitError, TypeError,
+    CorruptionError. Thread safety: safe; an iterator belongs to one thread at a time.
+    """
+
+    def __init__(self, engine: Engine, tree: Tree) -> None:
+        settings = tree.version.settings
+        KeyspaceCore.__init__(self, engine.state, tree.version.id, tree.view, settings.memtable_bytes)
+        self._engine = engine
+        self._name = tree.version.name
+        engine.on_view[tree.version.id] = self._show
+
+    def _show(self, tree: Tree) -> None:
+        self.view = tree.view
+
+    @property
+    def name(self) -> str:
+        """The name it was created with."""
+        return self._name
+
+    # -- reading
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
+    def __len__(self) -> int:
+        """Count the keys, by reading all of them; `db.stats()` has an estimate at once."""
+        return sum(1 for _ in self.keys())
+
+    def items(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor:
+        """Iterate over (key, value) with `start` <= key < `stop`, in key order or in reverse.
+
+        `prefix` narrows to keys that begin with it, `limit` to that many rows. The iterator sees the keyspace as it
+        was when it was made, whatever is written meanwhile; close it, or let it go, to free what it holds.
+        """
+        return self._cursor(start, stop, prefix, reverse, limit, ITEMS)
+
+    def keys(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor:
+        """Iterate over the keys with `start` <= key < `stop`; see `items`."""
+        return self._cursor(start, stop, prefix, reverse, limit, KEYS)
+
+    def values(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor:
+        """Iterate over the values of the keys with `start` <= key < `stop`; see `items`."""
+        return self._cursor(start, stop, prefix, reverse, limit, VALUES)
+
+    def _cursor(
+        self, start: object, stop: object, prefix: object, reverse: bool, limit: int | None, what: int
+    ) -> UserCursor:
+        lower, upper = key_range(start, stop, prefix)
+        view, seq = self.read_point()
+        return view.cursor(seq, lower, upper, reverse, limit, what)
+
+    def cursor_at(
+        self, seq: int, lower: bytes | None, upper: bytes | None, reverse: bool, limit: int | None, what: int
+    ) -> UserCursor:
+        """Iterate as of sequence number `seq`, which a live snapshot holds."""
+        view, _ = self.read_point()
+        return view.cursor(seq, lower, upper, reverse, limit, what)
+
+    # -- writing
+
+    def put_many(
+        self,
+        pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]],
+        *,
+        durability: str | None = None,
+    ) -> None:
+        """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
+        batch = WriteBatch()
+        for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
+            batch.put(self.id, check_key(key), check_value(value))
+        self._commit(batch, durability)
+
+    def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
+        """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
+
+        `start` None begins at the first key. `stop` None ends after the last one.
+        """
+        lower, upper = key_range(start, stop, None)
+        lower = b"" if lower is None else lower
+        batch = WriteBatch()
+        if upper is None:
+            # No key may be longer than the longest one, so "behind the last key" need not be a key.
+            last = next(iter(self.keys(lower, reverse=True, limit=1)), None)
+            if last is not None:
+                batch.delete_range(self.id, lower, last)
+                batch.delete(self.id, last)
+        elif lower < upper:
+            batch.delete_range(self.id, lower, upper)
+        self._commit(batch, durability)
+
+    def clear(self) -> None:
+        """Remove every key."""
+        self.delete_range(None, None)
+
+    def _commit(self, batch: WriteBatch, durability: str | None) -> None:
+        if self.dropped:
+            self._refuse()
+        engine = self._engine
+        if durability == "interval":
+            engine.write_path.check_writable()
+            engine.arm_interval()
+        if batch.op_count:
+            engine.write_path.commit(batch, durability, frozenset((self.id,)))
+        else:
+            engine.write_path.check_writable()
+
+    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
+        batch = WriteBatch()
+        if kind:
+            batch.put(self.id, key, value)
+        else:
+            batch.delete(self.id, key)
+        self._commit(batch, durability)
+
+    def _refuse(self) -> None:
+        if self.state.flags & FORKED:
+            raise DatabaseClosedError("this handle belongs to the parent process; open the database again after fork")
+        if self.dropped:
+            raise DatabaseClosedError(f"keyspace {self._name!r} was dropped")
+        raise DatabaseClosedError("the database is closed")
+
+    # -- upkeep
+
+    def flush(self) -> None:
+        """Write what only memory and the log hold into tables. Returns when they are installed."""
+        self._engine.flush([self.id])
+
+    def compact(self, start: object = None, stop: object = None) -> None:
+        """Bring [start, stop) to the last level: space of deleted and overwritten data comes back."""
+        lower, upper = key_range(start, stop, None)
+        self.flush()
+        compact_range(self._engine, self.id, lower, upper)
+
+    def __repr__(self) -> str:
+        return f"<holdfast.Keyspace {self._name!r}>"

@@ -1,0 +1,114 @@
+"""Opening a database: lock the folder, recover, and hand out the handle."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+
+from holdfast.base import DatabaseClosedError, DatabasePoisonedError, DatabaseSettings, DiskFullError, WrongKeyError
+from holdfast.bufferpool import BufferPool
+from holdfast.engine.database import Database
+from holdfast.engine.engine import Engine
+from holdfast.env import Env, PosixEnv, is_disk_full
+from holdfast.lsm import TableStore
+from holdfast.recovery import Recovery, recover_for_reading, recover_for_writing
+
+LOCK_NAME = "LOCK"
+
+_open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def open_database(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    key: object = None,
+    settings: DatabaseSettings | None = None,
+    env: Env | None = None,
+) -> Database:
+    """Open the database in folder `path`; it is created when absent unless `create` is False.
+
+    `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory and writes
+    nothing. `env` is for tests.
+
+    Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when another handle has it
+    open; CorruptionError, FormatError when its files are damaged, foreign or newer; WrongKeyError for a key, since
+    this version does not encrypt; DiskFullError; OSError.
+    Durability: when it returns, everything that was ever acknowledged as durable is there, and synced in new files.
+    """
+    if key is not None:
+        raise WrongKeyError("this version of Holdfast does not encrypt; open the database without a key")
+    env = PosixEnv() if env is None else env
+    folder = os.fspath(path)
+    if not isinstance(folder, str):
+        raise TypeError(f"a path is str, not {type(folder).__name__}")
+    _prepare_folder(env, folder, create=create and not read_only)
+    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    try:
+        if read_only:
+            recovery = recover_for_reading(env, folder, settings)
+        else:
+            recovery = recover_for_writing(env, folder, settings, create=create)
+        database = Database(_start(env, folder, recovery, lock))
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise DiskFullError(f"{folder}: no room to open the database: {error}") from error
+        raise
+    _open_databases.add(database)
+    return database
+
+
+def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
+    try:
+        names = env.list_dir(folder)
+    except FileNotFoundError:
+        if not create:
+            raise FileNotFoundError(f"there is no database at {folder}") from None
+        env.make_dir(folder, site="database.folder.create")
+        env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
+        return
+    if not create and not any(name.startswith("CURRENT.") for name in names):
+        if not any(name.endswith((".table", ".wal", ".manifest")) for name in names):
+            raise FileNotFoundError(f"there is no database at {folder}")
+
+
+def _start(env: Env, folder: str, recovery: Recovery, lock: object) -> Engine:
+    settings = recovery.settings
+    pool = BufferPool(settings.memory_bytes)
+    store = TableStore(env, folder, pool)
+    try:
+        engine = Engine(
+            env,
+            folder,
+            settings,
+            pool=pool,
+            store=store,
+            version=recovery.version,
+            version_set=recovery.version_set,
+            log=recovery.log,
+            lock=lock,
+            numbers=recovery.numbers,
+        )
+        for keyspace, memtable in recovery.memtables.items():
+            engine.adopt_memtable(keyspace, memtable)
+    except BaseException:
+        store.close()
+        recovery.close()
+        raise
+    if recovery.log is not None:
+        engine.schedule_compaction()
+    return engine
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is still open when the interpreter ends, so that unsynced writes reach the disk."""
+    for database in list(_open_databases):
+        try:
+            database.close()
+        except (DatabaseClosedError, DatabasePoisonedError, DiskFullError):
+            # The log has what was acknowledged as durable; there is nobody left to tell.
+            continue

@@ -1,0 +1,66 @@
+"""Collects `Stats` from the rooms of an open engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.engine.stats import KeyspaceStats, LevelStats, Stats
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+    from holdfast.lsm import Tree
+
+
+def collect_stats(engine: Engine) -> Stats:
+    """Return the figures of this moment."""
+    with engine.version_mutex:
+        keyspaces = tuple(_keyspace_stats(tree) for tree in engine.trees.values())
+    counters, state, pool = engine.counters, engine.state, engine.pool
+    error = engine.background_error
+    return Stats(
+        keyspaces=tuple(sorted(keyspaces, key=lambda keyspace: keyspace.name)),
+        user_bytes_written=state.user_bytes,
+        wal_bytes_written=engine.log.bytes_logged if engine.log is not None else 0,
+        flushed_bytes=counters.flushed_bytes,
+        compacted_bytes_read=counters.compacted_bytes_read,
+        compacted_bytes_written=counters.compacted_bytes_written,
+        writes=state.write_count,
+        reads=state.read_count,
+        flushes=counters.flushes,
+        compactions=counters.compactions,
+        moves=counters.moves,
+        entries_dropped=counters.entries_dropped,
+        stall_seconds=counters.stall_seconds,
+        wal_bytes=engine.log_bytes,
+        wal_segments=len(engine.log.segments()) if engine.log is not None else 0,
+        memtable_bytes=sum(keyspace.memtable_bytes for keyspace in keyspaces),
+        pool_bytes=pool.used_bytes,
+        pool_capacity_bytes=pool.capacity_bytes,
+        pool_hits=pool.hits,
+        pool_misses=pool.misses,
+        snapshots=len(engine.snapshots.live()),
+        last_seq=state.visible_seq,
+        poisoned=engine.is_poisoned,
+        background_error=None if error is None else str(error),
+    )
+
+
+def _keyspace_stats(tree: Tree) -> KeyspaceStats:
+    levels = tuple(
+        LevelStats(
+            level=number,
+            tables=len(tables),
+            bytes=sum(info.size_bytes for info in tables),
+            entries=sum(info.entry_count for info in tables),
+            deletes=sum(info.delete_count for info in tables),
+        )
+        for number, tables in enumerate(tree.version.levels)
+    )
+    in_memory = tree.active.entry_count + sum(table.entry_count for table in tree.frozen)
+    return KeyspaceStats(
+        name=tree.version.name,
+        entries_estimate=in_memory + sum(level.entries - level.deletes for level in levels),
+        memtable_bytes=tree.memtable_bytes,
+        frozen_memtables=len(tree.frozen),
+        levels=levels,
+    )

@@ -1,0 +1,109 @@
+"""What `db.stats()` returns: sizes, counters since open, and the amplifications computed from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """Bytes moved since open. Guarded by the engine's version mutex, except `stall_seconds` (the leader's)."""
+
+    flushed_bytes: int = 0
+    compacted_bytes_read: int = 0
+    compacted_bytes_written: int = 0
+    flushes: int = 0
+    compactions: int = 0
+    moves: int = 0
+    entries_dropped: int = 0
+    stall_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelStats:
+    """One level of one keyspace."""
+
+    level: int
+    tables: int
+    bytes: int
+    entries: int
+    deletes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyspaceStats:
+    """One keyspace. `entries_estimate` counts versions, so it is an upper bound of `len(keyspace)` but for pending deletes."""
+
+    name: str
+    entries_estimate: int
+    memtable_bytes: int
+    frozen_memtables: int
+    levels: tuple[LevelStats, ...] = field(default=())
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all its tables."""
+        return sum(level.bytes for level in self.levels)
+
+    @property
+    def sorted_runs(self) -> int:
+        """Sorted runs a read may have to ask, memtables apart: its read amplification at worst."""
+        level0 = sum(level.tables for level in self.levels if level.level == 0)
+        return level0 + sum(1 for level in self.levels if level.level > 0 and level.tables)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stats:
+    """A database at one moment. Counters start at open; sizes are of now. All sizes are bytes."""
+
+    keyspaces: tuple[KeyspaceStats, ...]
+    user_bytes_written: int
+    wal_bytes_written: int
+    flushed_bytes: int
+    compacted_bytes_read: int
+    compacted_bytes_written: int
+    writes: int
+    reads: int
+    flushes: int
+    compactions: int
+    moves: int
+    entries_dropped: int
+    stall_seconds: float
+    wal_bytes: int
+    wal_segments: int
+    memtable_bytes: int
+    pool_bytes: int
+    pool_capacity_bytes: int
+    pool_hits: int
+    pool_misses: int
+    snapshots: int
+    last_seq: int
+    poisoned: bool
+    background_error: str | None
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(keyspace.table_bytes for keyspace in self.keyspaces)
+
+    @property
+    def write_amplification(self) -> float:
+        """Bytes logged, flushed and compacted for each byte the user wrote since open; 0.0 before any."""
+        if not self.user_bytes_written:
+            return 0.0
+        written = self.wal_bytes_written + self.flushed_bytes + self.compacted_bytes_written
+        return written / self.user_bytes_written
+
+    @property
+    def read_amplification(self) -> float:
+        """Pages read from disk for each key read since open; 0.0 before any."""
+        return self.pool_misses / self.reads if self.reads else 0.0
+
+    @property
+    def space_amplification(self) -> float:
+        """Bytes of all tables for each byte of those in the deepest filled levels; 1.0 when there are none."""
+        deepest = sum(
+            next((level.bytes for level in reversed(keyspace.levels) if level.bytes), 0)
+            for keyspace in self.keyspaces
+        )
+        return self.table_bytes / deepest if deepest else 1.0

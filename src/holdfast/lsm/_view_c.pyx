@@ -1,0 +1,294 @@
+"""Compiled read views and level cursors; `_view_py` is the specification."""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint64_t
+
+from holdfast.bufferpool._pool_c cimport Page
+from holdfast.codec._checksum_c cimport xxh64
+from holdfast.cursor._cursor_c cimport Cursor, compare_keys
+from holdfast.cursor._tombstones_c cimport RangeTombstones
+from holdfast.memtable._memtable_c cimport Memtable
+from holdfast.sstable._reader_c cimport TableReader
+
+from holdfast.base import SEQ_MAX, check_key
+from holdfast.cursor import MergeCursor, UserCursor
+
+cdef enum:
+    KIND_PUT = 1
+
+
+cdef class ReadView:
+    """See `_view_py.ReadView`."""
+
+    def __cinit__(self, Memtable active not None, tuple frozen, tuple levels):
+        cdef Py_ssize_t count = 0, index = 0, run = 0
+        cdef TableReader reader
+        cdef Memtable table
+        self.active = active
+        for table in frozen:
+            if table is None:
+                raise TypeError("a frozen memtable is None")
+        self.frozen = frozen
+        self.levels = levels
+        self._bounds = []
+        for level in levels:
+            for reader in level:
+                if reader is None:
+                    raise TypeError("a table reader is None")
+                count += 1
+        self._level0_count = len(levels[0]) if levels else 0
+        self._run_count = sum(1 for level in levels[1:] if level)
+        self._run_starts = <Py_ssize_t*>PyMem_Malloc((self._run_count + 1) * sizeof(Py_ssize_t))
+        self._readers = <PyObject**>PyMem_Malloc((count + 1) * sizeof(PyObject*))
+        self._lowers = <const unsigned char**>PyMem_Malloc((count + 1) * sizeof(unsigned char*))
+        self._uppers = <const unsigned char**>PyMem_Malloc((count + 1) * sizeof(unsigned char*))
+        self._lower_sizes = <Py_ssize_t*>PyMem_Malloc((count + 1) * sizeof(Py_ssize_t))
+        self._upper_sizes = <Py_ssize_t*>PyMem_Malloc((count + 1) * sizeof(Py_ssize_t))
+        if (self._run_starts == NULL or self._readers == NULL or self._lowers == NULL
+                or self._uppers == NULL or self._lower_sizes == NULL or self._upper_sizes == NULL):
+            raise MemoryError
+        for number, level in enumerate(levels):
+            if number > 0 and level:
+                self._run_starts[run] = index
+                run += 1
+            for reader in level:
+                self._set_reader(index, reader)
+                index += 1
+        self._run_starts[run] = index
+
+    cdef int _set_reader(self, Py_ssize_t index, TableReader reader) except -1:
+        cdef bytes lower = reader.info.lower
+        cdef bytes upper = reader.info.upper
+        # The bounds list keeps the key bytes alive; `levels` keeps the readers.
+        self._bounds.append((lower, upper))
+        self._readers[index] = <PyObject*>reader
+        self._lowers[index] = <const unsigned char*>PyBytes_AS_STRING(lower)
+        self._lower_sizes[index] = PyBytes_GET_SIZE(lower)
+        self._uppers[index] = <const unsigned char*>PyBytes_AS_STRING(upper)
+        self._upper_sizes[index] = PyBytes_GET_SIZE(upper)
+        return 0
+
+    def __dealloc__(self):
+        PyMem_Free(self._run_starts)
+        PyMem_Free(self._readers)
+        PyMem_Free(self._lowers)
+        PyMem_Free(self._uppers)
+        PyMem_Free(self._lower_sizes)
+        PyMem_Free(self._upper_sizes)
+
+    cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot):
+        cdef uint64_t trailer = 0, cover = 0, found
+        cdef const unsigned char* value = NULL
+        cdef Py_ssize_t value_size = 0, index, run
+        cdef Memtable table = self.active
+        cdef TableReader reader
+        cdef Page page
+        cdef uint64_t key_hash
+        # Sources are asked from the newest to the oldest: the first version found is the newest,
+        # and `cover` then holds every tombstone that could be newer than it.
+        if table.range_tombstones.fragment_count:
+            cover = table.range_tombstones.c_cover(key, size, snapshot)
+        if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
+            return _result(trailer, cover, value, value_size)
+        for table in self.frozen:
+            if table.range_tombstones.fragment_count:
+                found = table.range_tombstones.c_cover(key, size, snapshot)
+                cover = found if found > cover else cover
+            if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
+                return _result(trailer, cover, value, value_size)
+        if cover or (self._level0_count == 0 and self._run_count == 0):
+            # A tombstone in a memtable is newer than everything in tables.
+            return None
+        key_hash = xxh64(key, size, 0)
+        for index in range(self._level0_count):
+            if not self._holds(index, key, size):
+                continue
+            reader = <TableReader>self._readers[index]
+            if reader.range_tombstones.fragment_count:
+                found = reader.range_tombstones.c_cover(key, size, snapshot)
+                cover = found if found > cover else cover
+            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size)
+            if page is not None:
+                return _result(trailer, cover, value, value_size)
+            if cover:
+                return None
+        for run in range(self._run_count):
+            index = self._find_in_run(run, key, size)
+            if index < 0:
+                continue
+            reader = <TableReader>self._readers[index]
+            if reader.range_tombstones.fragment_count:
+                found = reader.range_tombstones.c_cover(key, size, snapshot)
+                cover = found if found > cover else cover
+            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size)
+            if page is not None:
+                return _result(trailer, cover, value, value_size)
+            if cover:
+                return None
+        return None
+
+    cdef bint _holds(self, Py_ssize_t index, const unsigned char* key, Py_ssize_t size) noexcept:
+        return (compare_keys(key, size, self._lowers[index], self._lower_sizes[index]) >= 0
+                and compare_keys(key, size, self._uppers[index], self._upper_sizes[index]) < 0)
+
+    cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key, Py_ssize_t size) noexcept:
+        """Return the index of the run's table whose range holds key, or -1."""
+        cdef Py_ssize_t low = self._run_starts[run], high = self._run_starts[run + 1], middle
+        cdef Py_ssize_t last = high
+        while low < high:
+            middle = (low + high) // 2
+            if compare_keys(key, size, self._uppers[middle], self._upper_sizes[middle]) < 0:
+                high = middle
+            else:
+                low = middle + 1
+        if low < last and self._holds(low, key, size):
+            return low
+        return -1
+
+    def get(self, key, snapshot):
+        cdef bytes plain = check_key(key)
+        return self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot)
+
+    def get_many(self, keys, uint64_t snapshot):
+        cdef bytes plain
+        cdef list result = []
+        for key in keys:
+            plain = key if type(key) is bytes else check_key(key)
+            if PyBytes_GET_SIZE(plain) > 65536:
+                check_key(plain)
+            result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot))
+        return result
+
+    def range_tombstones(self):
+        if self._table_tombstones is None:
+            tables = [reader.range_tombstones for level in self.levels for reader in level]
+            self._table_tombstones = RangeTombstones([]).merged([each for each in tables if len(each)])
+        memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
+        filled = [each for each in memtables if len(each)]
+        return self._table_tombstones.merged(filled) if filled else self._table_tombstones
+
+    def internal_cursor(self, lower=None, upper=None, *, fill_cache=True):
+        cursors = [self.active.cursor()]
+        cursors.extend(table.cursor() for table in self.frozen)
+        for number, level in enumerate(self.levels):
+            readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
+            if number == 0:
+                cursors.extend(reader.cursor(fill_cache) for reader in readers)
+            elif len(readers) == 1:
+                cursors.append(readers[0].cursor(fill_cache))
+            elif readers:
+                cursors.append(LevelCursor(readers, fill_cache))
+        return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
+
+    def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *, fill_cache=True):
+        return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache), self.range_tombstones(),
+                          snapshot, lower, upper, reverse, limit, what, self)
+
+
+cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value, Py_ssize_t size):
+    if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
+        return None
+    return PyBytes_FromStringAndSize(<const char*>value, size)
+
+
+@cython.final
+cdef class LevelCursor(Cursor):
+    """See `_view_py.LevelCursor`."""
+    cdef list _readers
+    cdef bint _fill_cache
+    cdef Py_ssize_t _index
+    cdef Cursor _current
+
+    def __init__(self, readers, bint fill_cache=True):
+        self._readers = list(readers)
+        self._fill_cache = fill_cache
+        self._index = -1
+
+    cdef int _open(self, Py_ssize_t index) except -1:
+        if index != self._index or self._current is None:
+            self._current = self._readers[index].cursor(self._fill_cache)
+            self._index = index
+        return 0
+
+    cdef int _settle(self, int positioned) except -1:
+        """Copy the current table's position into this cursor's fields."""
+        self.at = positioned
+        if positioned:
+            self.key_data = self._current.key_data
+            self.key_size = self._current.key_size
+            self.trailer = self._current.trailer
+            self.value_data = self._current.value_data
+            self.value_size = self._current.value_size
+        return positioned
+
+    cdef int _forward(self) except -1:
+        """Enter the tables after the current one until one has an entry."""
+        cdef int positioned = 0
+        while not positioned and self._index + 1 < len(self._readers):
+            self._open(self._index + 1)
+            positioned = self._current.c_first()
+        return self._settle(positioned)
+
+    cdef int _backward(self) except -1:
+        """Enter the tables before the current one until one has an entry."""
+        cdef int positioned = 0
+        while not positioned and self._index > 0:
+            self._open(self._index - 1)
+            positioned = self._current.c_last()
+        return self._settle(positioned)
+
+    cdef Py_ssize_t _first_above(self, const unsigned char* key, Py_ssize_t size):
+        """Return the index of the first table whose upper bound lies above key; the number of tables when none."""
+        cdef Py_ssize_t low = 0, high = len(self._readers), middle
+        cdef bytes upper
+        while low < high:
+            middle = (low + high) // 2
+            upper = self._readers[middle].info.upper
+            if compare_keys(key, size, <const unsigned char*>PyBytes_AS_STRING(upper), PyBytes_GET_SIZE(upper)) < 0:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    cdef int c_first(self) except -1:
+        self._open(0)
+        if self._current.c_first():
+            return self._settle(1)
+        return self._forward()
+
+    cdef int c_last(self) except -1:
+        self._open(len(self._readers) - 1)
+        if self._current.c_last():
+            return self._settle(1)
+        return self._backward()
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        cdef Py_ssize_t index = self._first_above(key, size)
+        if index == len(self._readers):
+            self.at = 0
+            return 0
+        self._open(index)
+        if self._current.c_seek(key, size, trailer):
+            return self._settle(1)
+        return self._forward()
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        cdef Py_ssize_t index = self._first_above(key, size)
+        if index == len(self._readers):
+            return self.c_last()
+        self._open(index)
+        if self._current.c_seek_before(key, size):
+            return self._settle(1)
+        return self._backward()
+
+    cdef int c_next(self) except -1:
+        if self._current.c_next():
+            return self._settle(1)
+        return self._forward()
+
+    cdef int c_prev(self) except -1:
+        if self._current.c_prev():
+            return self._settle(1)
+        return self._backward()

@@ -1,0 +1,194 @@
+"""Read views: one immutable picture of a tree, and the reads that go through it.
+
+A `ReadView` is the active memtable, the frozen ones and the tables of every level at one moment. It is replaced as
+a whole when any of them changes (LevelDB's Version, RocksDB's SuperVersion); who holds an old one keeps reading it.
+
+Invariants:
+1. Everything in an earlier source is newer than everything about the same key in a later one, in this order:
+   active memtable, frozen memtables newest first, level 0 newest first, level 1, level 2, ...
+2. The tables of a level below 0 are sorted by key and their ranges are disjoint.
+3. A view never changes, but its active memtable grows: the snapshot number hides what came later.
+
+Thread safety: views are immutable and may be read from any thread; a cursor belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from holdfast.base import PUT, check_key, unpack_trailer
+from holdfast.cursor import Cursor, MergeCursor, RangeTombstones, UserCursor
+from holdfast.memtable import Memtable
+
+if TYPE_CHECKING:
+    from holdfast.sstable import TableReader
+
+Entry = tuple[bytes, int, int, bytes]
+
+
+class ReadView:
+    """The sources of one tree at one moment, newest first."""
+
+    __slots__ = ("__weakref__", "_table_tombstones", "active", "frozen", "levels")
+
+    def __init__(
+        self,
+        active: Memtable,
+        frozen: tuple[Memtable, ...],
+        levels: tuple[tuple[TableReader, ...], ...],
+    ) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.levels = levels
+        self._table_tombstones: RangeTombstones | None = None
+
+    def get(self, key: bytes, snapshot: int) -> bytes | None:
+        """Return the value of `key` as of `snapshot`, or None when it is absent or deleted."""
+        key = check_key(key)
+        cover = 0
+        for source in self._sources(key):
+            cover = max(cover, source.range_tombstones.cover(key, snapshot))
+            found = source.get(key, snapshot)
+            if found is not None:
+                seq, kind, value = found
+                return value if kind == PUT and seq >= cover else None
+            if cover and source is not self.active and source not in self.frozen:
+                return None
+        return None
+
+    def _sources(self, key: bytes) -> Iterable[Memtable | TableReader]:
+        yield self.active
+        yield from self.frozen
+        for number, level in enumerate(self.levels):
+            if number == 0:
+                yield from (reader for reader in level if _holds(reader, key))
+                continue
+            index = bisect_right(level, key, key=lambda reader: reader.info.upper)
+            if index < len(level) and _holds(level[index], key):
+                yield level[index]
+
+    def get_many(self, keys: Iterable[bytes], snapshot: int) -> list[bytes | None]:
+        """Return the values of `keys` in their order, None where absent."""
+        return [self.get(key, snapshot) for key in keys]
+
+    def range_tombstones(self) -> RangeTombstones:
+        """Return the range tombstones of all sources as one set."""
+        if self._table_tombstones is None:
+            tables = [reader.range_tombstones for level in self.levels for reader in level]
+            self._table_tombstones = RangeTombstones([]).merged([each for each in tables if len(each)])
+        memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
+        filled = [each for each in memtables if len(each)]
+        return self._table_tombstones.merged(filled) if filled else self._table_tombstones
+
+    def internal_cursor(
+        self, lower: bytes | None = None, upper: bytes | None = None, *, fill_cache: bool = True
+    ) -> Cursor:
+        """Return a cursor over all versions in sources that overlap [lower, upper)."""
+        cursors: list[Cursor] = [self.active.cursor()]
+        cursors.extend(table.cursor() for table in self.frozen)
+        for number, level in enumerate(self.levels):
+            readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
+            if number == 0:
+                cursors.extend(reader.cursor(fill_cache) for reader in readers)
+            elif len(readers) == 1:
+                cursors.append(readers[0].cursor(fill_cache))
+            elif readers:
+                cursors.append(LevelCursor(readers, fill_cache))
+        return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
+
+    def cursor(
+        self,
+        snapshot: int,
+        lower: bytes | None = None,
+        upper: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        what: int = 0,
+        *,
+        fill_cache: bool = True,
+    ) -> UserCursor:
+        """Return an iterator over what a user sees in [lower, upper) as of `snapshot`."""
+        return UserCursor(
+            self.internal_cursor(lower, upper, fill_cache=fill_cache),
+            self.range_tombstones(),
+            snapshot,
+            lower,
+            upper,
+            reverse,
+            limit,
+            what,
+            self,
+        )
+
+
+def _holds(reader: TableReader, key: bytes) -> bool:
+    return reader.info.lower <= key < reader.info.upper
+
+
+class LevelCursor(Cursor):
+    """One cursor over the disjoint, sorted tables of a level; opens a table's cursor when it gets there."""
+
+    def __init__(self, readers: Sequence[TableReader], fill_cache: bool = True) -> None:
+        super().__init__()
+        self._readers = list(readers)
+        self._fill_cache = fill_cache
+        self._index = -1
+        self._current: Cursor
+
+    def _open(self, index: int) -> Cursor:
+        if index != self._index:
+            self._current = self._readers[index].cursor(self._fill_cache)
+            self._index = index
+        return self._current
+
+    def _entry_here(self) -> Entry | None:
+        current = self._current
+        return (current.key, current.seq, current.kind, current.value) if current.valid else None
+
+    def _forward(self) -> Entry | None:
+        """Return the current entry, or enter the tables behind until one has an entry."""
+        while not self._current.valid and self._index + 1 < len(self._readers):
+            self._open(self._index + 1).seek_first()
+        return self._entry_here()
+
+    def _backward(self) -> Entry | None:
+        """Return the current entry, or enter the tables in front until one has an entry."""
+        while not self._current.valid and self._index > 0:
+            self._open(self._index - 1).seek_last()
+        return self._entry_here()
+
+    def _first_above(self, key: bytes) -> int:
+        """Return the index of the first table whose upper bound lies above `key`."""
+        return bisect_right(self._readers, key, key=lambda reader: reader.info.upper)
+
+    def _first(self) -> Entry | None:
+        self._open(0).seek_first()
+        return self._forward()
+
+    def _last(self) -> Entry | None:
+        self._open(len(self._readers) - 1).seek_last()
+        return self._backward()
+
+    def _seek(self, key: bytes, trailer: int) -> Entry | None:
+        index = self._first_above(key)
+        if index == len(self._readers):
+            return None
+        self._open(index).seek(key, unpack_trailer(trailer)[0])
+        return self._forward()
+
+    def _seek_before(self, key: bytes) -> Entry | None:
+        index = self._first_above(key)
+        if index == len(self._readers):
+            return self._last()
+        self._open(index).seek_before(key)
+        return self._backward()
+
+    def _next(self) -> Entry | None:
+        self._current.next()
+        return self._forward()
+
+    def _prev(self) -> Entry | None:
+        self._current.prev()
+        return self._backward()

@@ -1,0 +1,96 @@
+"""Open tables and the lives of their files.
+
+Every table of the current version is open, once. A table that left the current version is *doomed*: its file is
+unlinked and its pages leave the pool when no read view holds it any more. Views are watched through weak references,
+so a forgotten cursor keeps its files exactly as long as it lives.
+
+Invariants:
+1. A table that some live view holds is open.
+2. A file is unlinked only after the manifest edit that removed its table was synced (the caller dooms it after that).
+
+Thread safety: guarded by the caller's mutex, except that views may die in any thread at any time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+from holdfast.base import mark
+from holdfast.bufferpool import BufferPool
+from holdfast.env import Env
+from holdfast.lsm._view import ReadView
+from holdfast.sstable import TableInfo, TableReader, table_name
+
+
+class TableStore:
+    """The open tables of a database."""
+
+    def __init__(self, env: Env, folder: str, pool: BufferPool) -> None:
+        self._env = env
+        self._folder = folder
+        self._pool = pool
+        self._open: dict[int, TableReader] = {}
+        self._doomed: set[int] = set()
+        self._views: dict[weakref.ref[ReadView], frozenset[int]] = {}
+        self._died: list[weakref.ref[ReadView]] = []
+
+    def reader(self, info: TableInfo) -> TableReader:
+        """Return the open reader of a table, opening it when needed.
+
+        Raises: CorruptionError when the file is missing, damaged or another one than the manifest says; OSError.
+        """
+        reader = self._open.get(info.number)
+        if reader is None:
+            path = f"{self._folder}/{table_name(info.number)}"
+            file = self._env.open(path)
+            try:
+                reader = TableReader(file, info.number, info.file_id, self._pool, info)
+            except BaseException:
+                file.close()
+                raise
+            self._open[info.number] = reader
+        return reader
+
+    def watch(self, view: ReadView) -> None:
+        """Keep the tables of `view` until it dies."""
+        numbers = frozenset(reader.number for level in view.levels for reader in level)
+        self._views[weakref.ref(view, self._died.append)] = numbers
+
+    def doom(self, numbers: Iterable[int]) -> None:
+        """Mark tables that left the current version; `purge` removes those that no view holds."""
+        self._doomed.update(numbers)
+
+    @property
+    def has_garbage(self) -> bool:
+        """Whether `purge` may find something to remove."""
+        return bool(self._doomed) and bool(self._died)
+
+    def purge(self) -> list[int]:
+        """Close and unlink the doomed tables that no live view holds. Return their numbers.
+
+        A file that cannot be unlinked stays an orphan, which the next open removes.
+        """
+        while self._died:
+            self._views.pop(self._died.pop(), None)
+        if not self._doomed:
+            return []
+        held = frozenset[int]().union(*self._views.values())
+        gone = sorted(self._doomed - held)
+        for number in gone:
+            self._doomed.discard(number)
+            reader = self._open.pop(number, None)
+            if reader is not None:
+                reader.close()
+            self._pool.drop_file(number)
+            try:
+                self._env.unlink(f"{self._folder}/{table_name(number)}", site="table.obsolete.unlink")
+            except OSError:
+                mark("table.unlink_failed")
+        return gone
+
+    def close(self) -> None:
+        """Close all tables; views that are still held can no longer read from them."""
+        for reader in self._open.values():
+            reader.close()
+        self._open.clear()

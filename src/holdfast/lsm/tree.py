@@ -1,0 +1,69 @@
+"""One keyspace's tree: its memtables and the tables of its current version, published as a `ReadView`.
+
+The tree knows no log and no manifest: the engine tells it when a memtable was flushed and which tables it has now.
+
+Thread safety: `freeze` and `install` are serialised by the caller; `view` may be read at any time.
+"""
+
+from __future__ import annotations
+
+from holdfast.base import require
+from holdfast.lsm._view import ReadView
+from holdfast.lsm.tables import TableStore
+from holdfast.manifest import KeyspaceVersion
+from holdfast.memtable import Memtable
+from holdfast.sstable import TableReader
+
+
+class Tree:
+    """The memtables and tables of one keyspace."""
+
+    def __init__(self, store: TableStore, version: KeyspaceVersion) -> None:
+        self._store = store
+        self.version = version
+        self.active = Memtable()
+        self.frozen: tuple[Memtable, ...] = ()
+        self._levels = self._open_levels(version)
+        self.view = self._publish()
+
+    def _open_levels(self, version: KeyspaceVersion) -> tuple[tuple[TableReader, ...], ...]:
+        return tuple(tuple(self._store.reader(info) for info in level) for level in version.levels)
+
+    def _publish(self) -> ReadView:
+        view = ReadView(self.active, self.frozen, self._levels)
+        self._store.watch(view)
+        self.view = view
+        return view
+
+    @property
+    def memtable_bytes(self) -> int:
+        """Bytes of all memtables, active and frozen."""
+        return self.active.bytes_used + sum(table.bytes_used for table in self.frozen)
+
+    @property
+    def unflushed_seq(self) -> int | None:
+        """The least sequence number that only memtables hold, or None when they are empty."""
+        held = [table.seq_min for table in (self.active, *self.frozen) if table.seq_min]
+        return min(held, default=None)
+
+    def freeze(self) -> Memtable:
+        """Freeze the active memtable, start a new one and publish. Return the frozen one."""
+        frozen = self.active
+        frozen.freeze()
+        self.active = Memtable()
+        self.frozen = (frozen, *self.frozen)
+        self._publish()
+        return frozen
+
+    def install(self, version: KeyspaceVersion, flushed: Memtable | None = None) -> None:
+        """Publish the tables of `version`, and drop the memtable that became one of them.
+
+        Requires: `flushed` is the oldest frozen memtable: tables replace memtables in order.
+        """
+        levels = self._open_levels(version)
+        if flushed is not None:
+            require(self.frozen and self.frozen[-1] is flushed, "memtables are flushed oldest first")
+            self.frozen = self.frozen[:-1]
+        self.version = version
+        self._levels = levels
+        self._publish()
