@@ -42,11 +42,20 @@ def test_twins_write_the_same_bytes_and_find_every_key(bits: int, hashes: list[i
 def test_twins_give_the_same_answer_for_absent_keys(added: list[int], asked: list[int]) -> None:
     body = build(_filter_py, 10, added)
     for value in asked:
-        assert _filter_py.filter_may_contain(body, value) == _filter_c.filter_may_contain(body, value)
+        assert _filter_py.filter_may_contain(body, value) == _filter_c.filter_may_contain(
+            body, value
+        )
 
 
-@given(st.binary(max_size=300) | st.builds(lambda head, blocks: head + blocks,
-       st.binary(min_size=8, max_size=8), st.sampled_from([bytes(64), bytes(128)])), HASHES)
+@given(
+    st.binary(max_size=300)
+    | st.builds(
+        lambda head, blocks: head + blocks,
+        st.binary(min_size=8, max_size=8),
+        st.sampled_from([bytes(64), bytes(128)]),
+    ),
+    HASHES,
+)
 def test_twins_agree_on_any_body(body: bytes, value: int) -> None:
     reasons = [twin.filter_check(body) for twin in TWINS]
     assert reasons[0] == reasons[1]
@@ -57,13 +66,17 @@ def test_twins_agree_on_any_body(body: bytes, value: int) -> None:
 
 
 @given(st.lists(HASHES, min_size=1, max_size=20), st.data())
-def test_a_flipped_bit_is_found_or_changes_only_the_answer(hashes: list[int], data: st.DataObject) -> None:
+def test_a_flipped_bit_is_found_or_changes_only_the_answer(
+    hashes: list[int], data: st.DataObject
+) -> None:
     body = bytearray(build(_filter_py, 10, hashes))
     bit = data.draw(st.integers(min_value=0, max_value=len(body) * 8 - 1))
     body[bit >> 3] ^= 1 << (bit & 7)
     assert _filter_py.filter_check(body) == _filter_c.filter_check(body)
     for value in hashes:
-        assert _filter_py.filter_may_contain(body, value) == _filter_c.filter_may_contain(body, value)
+        assert _filter_py.filter_may_contain(body, value) == _filter_c.filter_may_contain(
+            body, value
+        )
 
 
 @both
@@ -109,5 +122,7 @@ def test_false_positives_stay_below_the_documented_rate(bits: int, most: float) 
     """The bounds are those of docs/format/table.md, with a fifth of slack for chance."""
     body = build(_filter_c, bits, [checksum(b"key%d" % index) for index in range(20_000)])
     tries = 100_000
-    hits = sum(_filter_c.filter_may_contain(body, checksum(b"absent%d" % index)) for index in range(tries))
+    hits = sum(
+        _filter_c.filter_may_contain(body, checksum(b"absent%d" % index)) for index in range(tries)
+    )
     assert hits / tries < most

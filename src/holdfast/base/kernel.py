@@ -26,6 +26,7 @@ KERNELS = (
     "holdfast.wal._scan",
     "holdfast.sstable._page",
     "holdfast.sstable._filter",
+    "holdfast.sstable._builder",
     "holdfast.sstable._reader",
 )
 """Every kernel triple, named by its chooser. A test compares this list with the files."""

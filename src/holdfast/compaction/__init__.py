@@ -1,6 +1,7 @@
 """Floor 5: merging tables so that reads stay quick and space comes back.
 
-`retain` says which versions may go; the kernel `_merge` moves entries from a cursor into a table by that rule.
+`retain` says which versions may go; the kernel `_merge` moves entries from a cursor into a table by
+that rule.
 """
 
 from holdfast.compaction.retain import retained, retained_tombstones, stripe_of

@@ -1,16 +1,19 @@
 """Which versions a merge may drop: the rule, as pure functions.
 
-An *observer* is a live snapshot, or now. It sees, of each key, the newest version whose sequence number is at most its own; that
-version is hidden when it is a DELETE, or when a range tombstone over the key that the observer also sees is newer. Snapshots cut
-the sequence numbers into *stripes*: everything in one stripe is seen by the same observers. The merge kernel `_merge` applies
-these rules one entry at a time; here they are whole, and a test compares them with brute force over all small universes.
+An *observer* is a live snapshot, or now. It sees, of each key, the newest version whose sequence
+number is at most its own; that version is hidden when it is a DELETE, or when a range tombstone
+over the key that the observer also sees is newer. Snapshots cut the sequence numbers into
+*stripes*: everything in one stripe is seen by the same observers. The merge kernel `_merge` applies
+these rules one entry at a time; here they are whole, and a test compares them with brute force over
+all small universes.
 
 Guarantees, for every observer, also over whatever older data lies in deeper levels unless `bottom`:
  1. What a reader sees is the same before and after.
  2. Of the versions of one key in one stripe at most one stays.
 
-Requires: the inputs of the merge and the deeper levels together hold every version older than those of the inputs, of every key
-within a key or range tombstone of the inputs. `bottom` says that the deeper levels hold none.
+Requires: the inputs of the merge and the deeper levels together hold every version older than those
+of the inputs, of every key within a key or range tombstone of the inputs. `bottom` says that the
+deeper levels hold none.
 
 Thread safety: pure functions.
 """
@@ -28,10 +31,16 @@ def stripe_of(seq: int, snapshots: Sequence[int]) -> int:
     return bisect_left(snapshots, seq)
 
 
-def retained(versions: Sequence[tuple[int, int]], covers: Sequence[int], snapshots: Sequence[int], bottom: bool) -> list[bool]:
+def retained(
+    versions: Sequence[tuple[int, int]],
+    covers: Sequence[int],
+    snapshots: Sequence[int],
+    bottom: bool,
+) -> list[bool]:
     """Return for each version (sequence number, kind) of one key, newest first, whether it stays.
 
-    `covers` are the sequence numbers of the range tombstones of the inputs over the key, in any order.
+    `covers` are the sequence numbers of the range tombstones of the inputs over the key, in any
+    order.
     """
     stays = []
     previous_stripe = -1
@@ -50,8 +59,8 @@ def retained_tombstones(
 ) -> list[tuple[bytes, bytes, int]]:
     """Return the tombstones (start, stop, sequence number) that stay, in their order.
 
-    One goes when newer ones of its stripe cover all of its range; at the bottom those of the oldest stripe have done their work.
-    `retained` must be asked with the covers as they were before.
+    One goes when newer ones of its stripe cover all of its range; at the bottom those of the oldest
+    stripe have done their work. `retained` must be asked with the covers as they were before.
     """
     covered: dict[int, list[tuple[bytes, bytes]]] = {}
     stays = set()
@@ -64,7 +73,9 @@ def retained_tombstones(
 
 
 def _unite(spans: list[tuple[bytes, bytes]], start: bytes, stop: bytes) -> bool:
-    """Add [start, stop) to the sorted disjoint spans; return False when it lay inside one of them already."""
+    """Add [start, stop) to the sorted disjoint spans; return False when it lay inside one of them
+    already.
+    """
     first = bisect_left(spans, start, key=lambda span: span[1])
     last = bisect_right(spans, stop, key=lambda span: span[0])
     touched = spans[first:last]

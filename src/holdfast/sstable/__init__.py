@@ -1,9 +1,11 @@
 """Tables: immutable sorted files of versioned entries (docs/format/table.md).
 
-`format` holds the fixed parts, `TableBuilder` and `TableWriter` write, `TableReader` reads. A table never changes once its
-footer is written; whatever is damaged in it is a CorruptionError, never a wrong answer.
+`format` holds the fixed parts, `TableBuilder` and `TableWriter` write, `TableReader` reads. A table
+never changes once its footer is written; whatever is damaged in it is a CorruptionError, never a
+wrong answer.
 """
 
+from holdfast.sstable._builder import TableBuilder
 from holdfast.sstable._filter import FilterBuilder, filter_check, filter_may_contain
 from holdfast.sstable.format import (
     FOOTER_BYTES,
@@ -21,6 +23,7 @@ __all__ = [
     "Footer",
     "Handle",
     "PageType",
+    "TableBuilder",
     "TableInfo",
     "filter_check",
     "filter_may_contain",

@@ -1,9 +1,86 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+
+from holdfast.sstable._filter_c cimport FilterBuilder
+
+
+# A growable run of bytes. size <= capacity; data is NULL while capacity is 0.
+cdef struct Buffer:
+    unsigned char* data
+    Py_ssize_t size
+    Py_ssize_t capacity
+
+
+# An entry page under construction: its entries end `body`, where they begin at `start`.
+cdef struct EntryPage:
+    Buffer body
+    Py_ssize_t start
+    Buffer restarts          # u32 each, as stored
+    Py_ssize_t interval
+    Py_ssize_t until_restart # entries until the next restart point, 0 when the next entry is one
+    Py_ssize_t count         # entries of this page
+    Buffer last              # the last key of this page
+
+
+# A closed data page that waits to be sealed: its body, its separator, and how many hashes belong to it.
+cdef struct ClosedPage:
+    Py_ssize_t body_start
+    Py_ssize_t body_size
+    Py_ssize_t key_start
+    Py_ssize_t key_size
+    uint64_t trailer
+    Py_ssize_t hash_count
+    uint64_t offset
+    Py_ssize_t stored_size
+    uint64_t checksum
 
 
 cdef class TableBuilder:
-    # Append one entry in internal order (checked: LimitError or ValueError otherwise). Finished pages collect in an output buffer.
+    # Append one entry in internal order (checked: LimitError or ValueError otherwise). Finished pages collect in an
+    # output buffer.
     cdef int c_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                    const unsigned char* value, Py_ssize_t value_size) except -1
     cdef readonly Py_ssize_t output_size      # sealed bytes waiting for take_output()
     cdef readonly uint64_t file_bytes         # estimate of the file so far, the open page included
+    cdef readonly uint64_t entry_count        # entries added, range tombstones not counted
+
+    # Private to the builder.
+    cdef bytes _file_id
+    cdef Py_ssize_t _page_bytes
+    cdef int _compression
+    cdef FilterBuilder _filter                # None: no filter
+    cdef EntryPage _data
+    cdef EntryPage _index
+    cdef Buffer _hashes                       # u64 each: of the closed pages, then of the open one
+    cdef Py_ssize_t _open_hashes
+    cdef Buffer _closed                       # ClosedPage each
+    cdef Buffer _keys                         # separators of the closed pages
+    cdef Buffer _output
+    cdef uint64_t _sealed_bytes
+    cdef uint64_t _partition_bytes
+    cdef list _partitions                     # (key, trailer, index body, filter body or None)
+    cdef bytes _partition_end                 # separator of the last page in the index
+    cdef uint64_t _partition_trailer
+    cdef dict _tombstones                     # (start, seq) -> stop
+    cdef Py_ssize_t _tombstone_bytes
+    cdef bytes _first
+    cdef uint64_t _last_trailer
+    cdef uint64_t _delete_count
+    cdef uint64_t _raw_bytes
+    cdef uint64_t _seq_min
+    cdef uint64_t _seq_max
+    cdef int _state
+
+    cdef int _check_open(self) except -1
+    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size, Py_ssize_t shared) except -1
+    cdef int _seal_closed(self) except -1
+    cdef int _seal_by_library(self) except -1
+    cdef int _index_closed(self) except -1
+    cdef int _close_partition(self) except -1
+    cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1
+    cdef bytes _close_index(self)
+    cdef object _seal(self, bytes body, int page_type)
+    cdef tuple _seal_index(self)
+    cdef int _emit(self, bytes data) except -1
+    cdef void _count_seq(self, uint64_t seq) noexcept
+    cdef void _estimate(self) noexcept
+    cdef Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept

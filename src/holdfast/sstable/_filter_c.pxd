@@ -6,8 +6,8 @@ cdef class FilterBuilder:
     cdef uint64_t* _hashes
     cdef Py_ssize_t _count
     cdef Py_ssize_t _capacity
-    cdef int c_add_hash(self, uint64_t hash) except -1
+    cdef int c_add_hash(self, uint64_t key_hash) except -1
 
 
 # Return 0 only when no key with this hash was added. A body that is not a filter answers 1.
-cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t hash) noexcept nogil
+cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t key_hash) noexcept nogil

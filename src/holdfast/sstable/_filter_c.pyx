@@ -34,7 +34,9 @@ cdef enum:
 
 
 cdef inline int _status(const unsigned char* body, Py_ssize_t size) noexcept nogil:
-    """Return SOUND when the body is a filter: then it has 8 + 64 x blocks bytes, blocks > 0 and 1 <= probes <= 30."""
+    """Return SOUND when the body is a filter: then it has 8 + 64 x blocks bytes, blocks > 0 and 1
+    <= probes <= 30.
+    """
     if size < HEADER_BYTES:
         return SHORT
     # Safety: the 8 bytes of the header are there.
@@ -48,16 +50,17 @@ cdef inline int _status(const unsigned char* body, Py_ssize_t size) noexcept nog
     return SOUND
 
 
-cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t hash) noexcept nogil:
+cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t key_hash) noexcept nogil:
     if _status(body, size) != SOUND:
         return True
     cdef uint64_t blocks = load32(body + 4)
-    # Safety: hash >> 32 < 2^32, so the block is < blocks, and a bit of 9 bits lies within its 64 bytes.
-    cdef const unsigned char* block = body + HEADER_BYTES + (((hash >> 32) * blocks) >> 32) * BLOCK_BYTES
-    cdef uint32_t state = <uint32_t>hash
+    # Safety: key_hash >> 32 < 2^32, so the block is < blocks, and a bit of 9 bits lies within its
+    # 64 bytes.
+    cdef const unsigned char* block = body + HEADER_BYTES + (((key_hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef uint32_t state = <uint32_t>key_hash
     cdef uint32_t bit
-    cdef int probe
-    for probe in range(body[0]):
+    cdef int _probe
+    for _probe in range(body[0]):
         bit = state >> 23
         if not block[bit >> 3] & (1 << (bit & 7)):
             return False
@@ -83,11 +86,12 @@ cdef class FilterBuilder:
         """Hashes added since the last `finish`."""
         return self._count
 
-    cdef int c_add_hash(self, uint64_t hash) except -1:
+    cdef int c_add_hash(self, uint64_t key_hash) except -1:
         cdef Py_ssize_t capacity
         cdef uint64_t* grown
         if self._count == self._capacity:
-            # A body of PAGE_BYTES_MAX bytes is reached long before the size of the array could overflow.
+            # A body of PAGE_BYTES_MAX bytes is reached long before the size of the array could
+            # overflow.
             capacity = self._capacity * 2 if self._capacity > 0 else 1024
             grown = <uint64_t*>realloc(self._hashes, <size_t>capacity * sizeof(uint64_t))
             if grown == NULL:
@@ -95,13 +99,15 @@ cdef class FilterBuilder:
             self._hashes = grown
             self._capacity = capacity
         # Safety: count < capacity.
-        self._hashes[self._count] = hash
+        self._hashes[self._count] = key_hash
         self._count += 1
         return 0
 
-    def add_hash(self, uint64_t hash):
-        """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal keys."""
-        self.c_add_hash(hash)
+    def add_hash(self, uint64_t key_hash):
+        """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal
+        keys.
+        """
+        self.c_add_hash(key_hash)
 
     def finish(self):
         """Return the body over all hashes added, and begin anew."""
@@ -114,9 +120,7 @@ cdef class FilterBuilder:
         cdef unsigned char* body = <unsigned char*>PyBytes_AS_STRING(result)
         memset(body, 0, <size_t>size)
         body[0] = <unsigned char>probes
-        cdef int shift
-        for shift in range(4):
-            body[4 + shift] = <unsigned char>(blocks >> (8 * shift))
+        store32(body + 4, <uint32_t>blocks)
         cdef Py_ssize_t index
         for index in range(self._count):
             _set_bits(body, blocks, probes, self._hashes[index])
@@ -124,13 +128,13 @@ cdef class FilterBuilder:
         return result
 
 
-cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes, uint64_t hash) noexcept nogil:
+cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes, uint64_t key_hash) noexcept nogil:
     # Safety: as in filter_probe; the body has 8 + 64 x blocks bytes.
-    cdef unsigned char* block = body + HEADER_BYTES + (((hash >> 32) * blocks) >> 32) * BLOCK_BYTES
-    cdef uint32_t state = <uint32_t>hash
+    cdef unsigned char* block = body + HEADER_BYTES + (((key_hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef uint32_t state = <uint32_t>key_hash
     cdef uint32_t bit
-    cdef int probe
-    for probe in range(probes):
+    cdef int _probe
+    for _probe in range(probes):
         bit = state >> 23
         block[bit >> 3] |= <unsigned char>(1 << (bit & 7))
         state = _following(state)
@@ -150,6 +154,6 @@ def filter_check(const unsigned char[::1] body not None):
     return "a filter's block count does not match its size"
 
 
-def filter_may_contain(const unsigned char[::1] body not None, uint64_t hash):
+def filter_may_contain(const unsigned char[::1] body not None, uint64_t key_hash):
     """Return False only when no key with this hash was added."""
-    return bool(filter_probe(&body[0] if body.shape[0] > 0 else NULL, body.shape[0], hash))
+    return bool(filter_probe(&body[0] if body.shape[0] > 0 else NULL, body.shape[0], key_hash))

@@ -1,11 +1,13 @@
 """Bloom filters of one cache line a key: the specification of the FILTER page.
 
-The body is u8 probes, 3 zero bytes, u32 block count, then blocks of 64 bytes. A key's hash is xxh64(key, 0). Its upper 32 bits
-pick the block by multiply-shift, its lower 32 bits start a multiplicative sequence whose upper 9 bits pick one bit of the
-block for each probe. So a lookup touches one cache line. The layout is that of Putze, Sanders and Singler, "Cache-, Hash- and
+The body is u8 probes, 3 zero bytes, u32 block count, then blocks of 64 bytes. A key's hash is
+xxh64(key, 0). Its upper 32 bits pick the block by multiply-shift, its lower 32 bits start a
+multiplicative sequence whose upper 9 bits pick one bit of the block for each probe. So a lookup
+touches one cache line. The layout is that of Putze, Sanders and Singler, "Cache-, Hash- and
 Space-Efficient Bloom Filters" (2007); picking bits by repeated multiplication is RocksDB's idea.
 
-A filter may only save work: a body that is not a filter answers True. Whoever loads a page asks `filter_check` first.
+A filter may only save work: a body that is not a filter answers True. Whoever loads a page asks
+`filter_check` first.
 
 Thread safety: a builder belongs to one thread; the functions are pure.
 """
@@ -30,7 +32,9 @@ class FilterBuilder:
 
     def __init__(self, bits_per_key: int) -> None:
         if not 1 <= bits_per_key <= _BITS_MAX:
-            raise LimitError(f"bits_per_key is {bits_per_key}; it must lie between 1 and {_BITS_MAX}")
+            raise LimitError(
+                f"bits_per_key is {bits_per_key}; it must lie between 1 and {_BITS_MAX}"
+            )
         self._bits_per_key = bits_per_key
         self._hashes: list[int] = []
 
@@ -39,22 +43,24 @@ class FilterBuilder:
         """Hashes added since the last `finish`."""
         return len(self._hashes)
 
-    def add_hash(self, hash: int) -> None:
-        """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal keys."""
-        if not 0 <= hash < 1 << 64:
+    def add_hash(self, key_hash: int) -> None:
+        """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal
+        keys.
+        """
+        if not 0 <= key_hash < 1 << 64:
             raise OverflowError("a hash is an unsigned 64-bit number")
-        self._hashes.append(hash)
+        self._hashes.append(key_hash)
 
     def finish(self) -> bytes:
         """Return the body over all hashes added, and begin anew."""
         block_bits = _BLOCK_BYTES * 8
-        # Fewer probes than the ln 2 x bits of a plain bloom filter: blocks fill unevenly, and full ones cost more than
-        # an extra probe gains.
+        # Fewer probes than the ln 2 x bits of a plain bloom filter: blocks fill unevenly, and full
+        # ones cost more than an extra probe gains.
         probes = min(max((self._bits_per_key * 58 + 50) // 100, 1), _PROBES_MAX)
         blocks = max(-(-len(self._hashes) * self._bits_per_key // block_bits), 1)
         body = bytearray(_HEADER.pack(probes, blocks) + bytes(blocks * _BLOCK_BYTES))
-        for hash in self._hashes:
-            for position, mask in _bits(hash, probes, blocks):
+        for key_hash in self._hashes:
+            for position, mask in _bits(key_hash, probes, blocks):
                 body[position] |= mask
         self._hashes.clear()
         return bytes(body)
@@ -74,20 +80,20 @@ def filter_check(body: bytes | bytearray | memoryview) -> str | None:
     return None
 
 
-def filter_may_contain(body: bytes | bytearray | memoryview, hash: int) -> bool:
+def filter_may_contain(body: bytes | bytearray | memoryview, key_hash: int) -> bool:
     """Return False only when no key with this hash was added."""
-    if not 0 <= hash < 1 << 64:
+    if not 0 <= key_hash < 1 << 64:
         raise OverflowError("a hash is an unsigned 64-bit number")
     if filter_check(body) is not None:
         return True
     probes, blocks = _HEADER.unpack_from(body)
-    return all(body[position] & mask for position, mask in _bits(hash, probes, blocks))
+    return all(body[position] & mask for position, mask in _bits(key_hash, probes, blocks))
 
 
-def _bits(hash: int, probes: int, blocks: int) -> list[tuple[int, int]]:
+def _bits(key_hash: int, probes: int, blocks: int) -> list[tuple[int, int]]:
     """Return (byte of the body, mask) of each probe."""
-    block = _HEADER.size + ((hash >> 32) * blocks >> 32) * _BLOCK_BYTES
-    state = hash & _MASK
+    block = _HEADER.size + ((key_hash >> 32) * blocks >> 32) * _BLOCK_BYTES
+    state = key_hash & _MASK
     found = []
     for _ in range(probes):
         bit = state >> 23

@@ -1,11 +1,13 @@
 """The fixed parts of a table file: page types, handles, footer, properties and `TableInfo`.
 
-What is written here is Part of the file format; docs/format/table.md draws it byte by byte and its example is
-decoded and re-encoded by a test. Everything is a pure function of bytes: nothing here opens a file.
+What is written here is Part of the file format; docs/format/table.md draws it byte by byte and its
+example is decoded and re-encoded by a test. Everything is a pure function of bytes: nothing here
+opens a file.
 
-Errors: `Footer.decode` raises FormatError for a file that is not a table or that a newer version wrote, and
-CorruptionError for a table that is damaged. The smaller decoders raise ValueError with a sentence, because only their
-caller knows the file and the offset that belong into a CorruptionError.
+Errors: `Footer.decode` raises FormatError for a file that is not a table or that a newer version
+wrote, and CorruptionError for a table that is damaged. The smaller decoders raise ValueError with a
+sentence, because only their caller knows the file and the offset that belong into a
+CorruptionError.
 
 Thread safety: all types are immutable.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, successor
-from holdfast.codec import checksum
+from holdfast.codec import checksum, decode_varint, encode_varint
 
 MAGIC = b"HFtable\x00"
 FORMAT_VERSION = 1
@@ -60,10 +62,11 @@ if FOOTER_BYTES != 128 or _HANDLE.size != 24 or len(MAGIC) != 8:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """Where a page lies: its offset, its stored size with the envelope, and the checksum in its own trailer.
+    """Where a page lies: its offset, its stored size with the envelope, and the checksum in its own
+    trailer.
 
-    The checksum is stored twice, here and in the page, so that a stale or misdirected page is caught.
-    `NO_PAGE`, all zeros, says that there is no page.
+    The checksum is stored twice, here and in the page, so that a stale or misdirected page is
+    caught. `NO_PAGE`, all zeros, says that there is no page.
     """
 
     offset: int
@@ -80,7 +83,7 @@ class Handle:
 
     def encode(self) -> bytes:
         """Return the bytes of an index entry's handle."""
-        return _varint(self.offset) + _varint(self.size) + _U64.pack(self.checksum)
+        return encode_varint(self.offset) + encode_varint(self.size) + _U64.pack(self.checksum)
 
 
 NO_PAGE = Handle(0, 0, 0)
@@ -89,8 +92,8 @@ HANDLE_BYTES_MAX = 10 + 10 + _U64.size
 
 def decode_handle(data: bytes, position: int = 0) -> tuple[Handle, int]:
     """Return the handle at `position` and the position behind it. Raises: ValueError."""
-    offset, position = _read_varint(data, position)
-    size, position = _read_varint(data, position)
+    offset, position = decode_varint(data, position)
+    size, position = decode_varint(data, position)
     if len(data) - position < _U64.size:
         raise ValueError("a page handle is cut short")
     (stored,) = _U64.unpack_from(data, position)
@@ -98,7 +101,9 @@ def decode_handle(data: bytes, position: int = 0) -> tuple[Handle, int]:
 
 
 def decode_index_value(value: bytes, limit: int) -> Handle:
-    """Return the handle in the value of an INDEX entry, of a page that ends at or before `limit`. Raises: ValueError."""
+    """Return the handle in the value of an INDEX entry, of a page that ends at or before `limit`.
+    Raises: ValueError.
+    """
     handle, position = decode_handle(value)
     if position != len(value):
         raise ValueError("an index entry has bytes behind its handle")
@@ -107,7 +112,9 @@ def decode_index_value(value: bytes, limit: int) -> Handle:
 
 
 def decode_root_value(value: bytes, limit: int) -> tuple[Handle, Handle | None]:
-    """Return the handles of the INDEX page and of its FILTER page, or None for no filter. Raises: ValueError."""
+    """Return the handles of the INDEX page and of its FILTER page, or None for no filter. Raises:
+    ValueError.
+    """
     index, position = decode_handle(value)
     filter_handle, position = decode_handle(value, position)
     if position != len(value):
@@ -129,8 +136,8 @@ def _require_page(handle: Handle, limit: int) -> None:
 class Footer:
     """The last 128 bytes of a table.
 
-    All later versions keep the magic, the version and the checksum in these places, so that a damaged footer is told
-    from a newer one.
+    All later versions keep the magic, the version and the checksum in these places, so that a
+    damaged footer is told from a newer one.
     """
 
     file_id: bytes
@@ -142,36 +149,64 @@ class Footer:
 
     def encode(self) -> bytes:
         """Return the 128 bytes."""
-        body = _FOOTER.pack(MAGIC, FORMAT_VERSION, 0, self.file_id, self.number, _fixed(self.root),
-                            _fixed(self.tombstones or NO_PAGE), _fixed(self.properties), self.file_size, 0)[:_SUMMED_BYTES]
+        body = _FOOTER.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            0,
+            self.file_id,
+            self.number,
+            _fixed(self.root),
+            _fixed(self.tombstones or NO_PAGE),
+            _fixed(self.properties),
+            self.file_size,
+            0,
+        )[:_SUMMED_BYTES]
         return body + _U64.pack(checksum(body))
 
     @classmethod
     def decode(cls, data: bytes, file: str, file_size: int) -> Footer:
         """Return the footer in `data`, the last 128 bytes of a file of `file_size` bytes.
 
-        Raises: FormatError when the magic is not ours or the version is newer; CorruptionError for everything else.
+        Raises: FormatError when the magic is not ours or the version is newer; CorruptionError for
+        everything else.
         """
         if file_size < FOOTER_BYTES or len(data) != FOOTER_BYTES:
-            raise CorruptionError(file, 0, f"a table has at least {FOOTER_BYTES} bytes; this file has {file_size}")
+            raise CorruptionError(
+                file, 0, f"a table has at least {FOOTER_BYTES} bytes; this file has {file_size}"
+            )
         at = file_size - FOOTER_BYTES
-        magic, version, zero, file_id, number, root, tombstones, properties, size, stored = _FOOTER.unpack(data)
+        magic, version, zero, file_id, number, root, tombstones, properties, size, stored = (
+            _FOOTER.unpack(data)
+        )
         if magic != MAGIC:
             raise FormatError(f"{file}: not a Holdfast table")
         if stored != checksum(data[:_SUMMED_BYTES]):
             raise CorruptionError(file, at, "the checksum of the footer does not match")
         if version > FORMAT_VERSION:
-            raise FormatError(f"{file}: table format version {version}; this Holdfast reads up to {FORMAT_VERSION}")
+            raise FormatError(
+                f"{file}: table format version {version}; this Holdfast reads up to {FORMAT_VERSION}"
+            )
         if version == 0 or zero != 0:
-            raise CorruptionError(file, at, "the footer has an unknown version or reserved bytes that are not zero")
+            raise CorruptionError(
+                file, at, "the footer has an unknown version or reserved bytes that are not zero"
+            )
         if size != file_size:
-            raise CorruptionError(file, at, f"the footer says the file has {size} bytes; it has {file_size}")
+            raise CorruptionError(
+                file, at, f"the footer says the file has {size} bytes; it has {file_size}"
+            )
         handles = [Handle(*_HANDLE.unpack(packed)) for packed in (root, tombstones, properties)]
         for handle in handles:
             problem = handle.problem(at)
             if problem is not None and not (handle is handles[1] and handle == NO_PAGE):
                 raise CorruptionError(file, at, f"in the footer, {problem}")
-        return cls(file_id, number, handles[0], None if handles[1] == NO_PAGE else handles[1], handles[2], size)
+        return cls(
+            file_id,
+            number,
+            handles[0],
+            None if handles[1] == NO_PAGE else handles[1],
+            handles[2],
+            size,
+        )
 
 
 def _fixed(handle: Handle) -> bytes:
@@ -223,12 +258,22 @@ class TableInfo:
         return None
 
 
-_NUMBERS = ("created_us", "delete_count", "entry_count", "range_tombstone_count", "raw_bytes", "seq_max", "seq_min")
+_NUMBERS = (
+    "created_us",
+    "delete_count",
+    "entry_count",
+    "range_tombstone_count",
+    "raw_bytes",
+    "seq_max",
+    "seq_min",
+)
 """Properties that hold a u64 and are named as the field of `TableInfo` they fill."""
 
 
 def encode_properties(info: TableInfo, compression: int) -> list[tuple[bytes, bytes]]:
-    """Return names and values of the PROPERTIES page, sorted by name. What the footer says is not repeated."""
+    """Return names and values of the PROPERTIES page, sorted by name. What the footer says is not
+    repeated.
+    """
     values = {name: _U64.pack(getattr(info, name)) for name in _NUMBERS}
     values |= {"lower": info.lower, "upper": info.upper, "compression": _U64.pack(compression)}
     return [(name.encode(), values[name]) for name in sorted(values)]
@@ -245,16 +290,26 @@ def decode_properties(footer: Footer, properties: Mapping[bytes, bytes]) -> Tabl
         if name in _NUMBERS and len(properties[name.encode()]) != _U64.size:
             raise ValueError(f"the property {name} does not have {_U64.size} bytes")
     numbers = {name: _U64.unpack(properties[name.encode()])[0] for name in _NUMBERS}
-    info = TableInfo(number=footer.number, file_id=footer.file_id, size_bytes=footer.file_size, lower=properties[b"lower"],
-                     upper=properties[b"upper"], root_checksum=footer.root.checksum, **numbers)
+    info = TableInfo(
+        number=footer.number,
+        file_id=footer.file_id,
+        size_bytes=footer.file_size,
+        lower=properties[b"lower"],
+        upper=properties[b"upper"],
+        root_checksum=footer.root.checksum,
+        **numbers,
+    )
     problem = info.problem()
     if problem is not None:
         raise ValueError(problem)
     return info
 
 
-def key_range(first: bytes | None, last: bytes | None, spans: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Return (lower, upper) of a table from its first and last key and the (start, stop) of its range tombstones.
+def key_range(
+    first: bytes | None, last: bytes | None, spans: list[tuple[bytes, bytes]]
+) -> tuple[bytes, bytes]:
+    """Return (lower, upper) of a table from its first and last key and the (start, stop) of its
+    range tombstones.
 
     Requires: at least one of them exists.
     """
@@ -267,16 +322,18 @@ def key_range(first: bytes | None, last: bytes | None, spans: list[tuple[bytes, 
 
 
 def separator(last: bytes, last_trailer: int, following: bytes | None) -> tuple[bytes, int]:
-    """Return the (key, trailer) of the index entry for a page that ends with `last`, before one that starts with `following`.
+    """Return the (key, trailer) of the index entry for a page that ends with `last`, before one
+    that starts with `following`.
 
-    The result is >= the last entry and < the following one in internal order. Where the keys differ it is the shortest prefix of
-    the following key that sorts after the last one, with trailer 0, if that is shorter than the last key and not all of the
-    following one; otherwise it is the last entry itself. The idea is LevelDB's.
+    The result is >= the last entry and < the following one in internal order. Where the keys differ
+    it is the shortest prefix of the following key that sorts after the last one, with trailer 0, if
+    that is shorter than the last key and not all of the following one; otherwise it is the last
+    entry itself. The idea is LevelDB's.
     """
     if following is not None and following != last:
         shared = common_prefix(last, following)
         if shared + 1 < len(last) and shared + 1 < len(following):
-            return following[:shared + 1], 0
+            return following[: shared + 1], 0
     return last, last_trailer
 
 
@@ -288,26 +345,3 @@ def common_prefix(a: bytes, b: bytes) -> int:
             break
         shared += 1
     return shared
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(10):
-        if position + index >= len(data):
-            raise ValueError("a varint is cut short")
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            if byte == 0 and index > 0 or value >= 1 << 64:
-                raise ValueError("a varint is not minimal or exceeds 64 bits")
-            return value, position + index + 1
-    raise ValueError("a varint has more than 10 bytes")

@@ -1,7 +1,7 @@
 """Does a merge that drops what `retain` allows show every observer what it saw before?
 
-The oracle reads by brute force: it knows versions, tombstones and observers, and nothing of stripes. Small universes are walked
-exhaustively, larger ones drawn by Hypothesis.
+The oracle reads by brute force: it knows versions, tombstones and observers, and nothing of
+stripes. Small universes are walked exhaustively, larger ones drawn by Hypothesis.
 """
 
 from __future__ import annotations
@@ -29,29 +29,53 @@ def seen(versions: Sequence[Version], covers: Sequence[int], observer: int) -> i
     return seq
 
 
-def check_rule(versions: list[Version], covers: list[int], snapshots: list[int], bottom: bool, older: list[Version]) -> int:
-    """Check every observer, with `older` data below unless at the bottom; return how many versions were dropped."""
+def check_rule(
+    versions: list[Version],
+    covers: list[int],
+    snapshots: list[int],
+    bottom: bool,
+    older: list[Version],
+) -> int:
+    """Check every observer, with `older` data below unless at the bottom; return how many versions
+    were dropped.
+    """
     stays = retained(versions, covers, snapshots, bottom)
     after = [version for version, stay in zip(versions, stays, strict=True) if stay]
-    covers_after = [seq for _, _, seq in retained_tombstones([(b"a", b"b", seq) for seq in covers], snapshots, bottom)]
+    covers_after = [
+        seq
+        for _, _, seq in retained_tombstones(
+            [(b"a", b"b", seq) for seq in covers], snapshots, bottom
+        )
+    ]
     below = [] if bottom else older
     for observer in [*snapshots, SEQ_MAX]:
         before = seen(versions + below, covers, observer)
-        assert seen(after + below, covers_after, observer) == before, (versions, covers, snapshots, bottom, below, observer)
+        assert seen(after + below, covers_after, observer) == before, (
+            versions,
+            covers,
+            snapshots,
+            bottom,
+            below,
+            observer,
+        )
     stripes = [stripe_of(seq, snapshots) for seq, _ in after]
     assert len(stripes) == len(set(stripes))
     return len(versions) - len(after)
 
 
 def test_every_small_universe_reads_the_same_before_and_after() -> None:
-    """Up to 4 versions and 2 tombstones in every order, up to 3 snapshots in every place, over all data that could lie below."""
+    """Up to 4 versions and 2 tombstones in every order, up to 3 snapshots in every place, over all
+    data that could lie below.
+    """
     dropped = 0
     for version_count, cover_count in product(range(5), range(3)):
         events = [2 * number + 3 for number in range(version_count + cover_count)]
         for covers in combinations(events, cover_count):
             seqs = [seq for seq in reversed(events) if seq not in covers]
             for kinds in product((PUT, DELETE), repeat=version_count):
-                dropped += _every_snapshot(list(zip(seqs, kinds, strict=True)), list(covers), events)
+                dropped += _every_snapshot(
+                    list(zip(seqs, kinds, strict=True)), list(covers), events
+                )
     assert dropped > 0
 
 
@@ -109,26 +133,47 @@ def test_a_covered_version_goes_only_when_no_snapshot_lies_between() -> None:
 
 
 @settings(max_examples=500)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(1, 30)), unique_by=lambda drawn: drawn[2], max_size=8),
-       st.lists(st.integers(0, 31), max_size=4).map(sorted))
-def test_tombstones_that_go_were_covered(drawn: list[tuple[int, int, int]], snapshots: list[int]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(1, 30)),
+        unique_by=lambda drawn: drawn[2],
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 31), max_size=4).map(sorted),
+)
+def test_tombstones_that_go_were_covered(
+    drawn: list[tuple[int, int, int]], snapshots: list[int]
+) -> None:
     """The highest cover of every key, as every observer sees it, is the same before and after."""
     before = [(b"%02d" % start, b"%02d" % (start + size), seq) for start, size, seq in drawn]
     after = retained_tombstones(before, snapshots, False)
     for observer, number in product([*snapshots, SEQ_MAX], range(15)):
         key = b"%02d" % number
-        old, new = ([stripe_of(seq, snapshots) for start, stop, seq in each if start <= key < stop and seq <= observer]
-                    for each in (before, after))
+        old, new = (
+            [
+                stripe_of(seq, snapshots)
+                for start, stop, seq in each
+                if start <= key < stop and seq <= observer
+            ]
+            for each in (before, after)
+        )
         assert set(old) == set(new)
         assert highest(after, key, observer) == highest(before, key, observer)
 
 
 def highest(tombstones: list[tuple[bytes, bytes, int]], key: bytes, observer: int) -> int:
-    return max((seq for start, stop, seq in tombstones if start <= key < stop and seq <= observer), default=0)
+    return max(
+        (seq for start, stop, seq in tombstones if start <= key < stop and seq <= observer),
+        default=0,
+    )
 
 
 def test_tombstones_of_one_stripe_over_one_range_become_the_newest() -> None:
     tombstones = [(b"a", b"c", 9), (b"a", b"c", 7), (b"a", b"c", 2), (b"c", b"d", 2)]
-    assert retained_tombstones(tombstones, [5], False) == [tombstones[0], tombstones[2], tombstones[3]]
+    assert retained_tombstones(tombstones, [5], False) == [
+        tombstones[0],
+        tombstones[2],
+        tombstones[3],
+    ]
     assert retained_tombstones(tombstones, [5], True) == [tombstones[0]]
     assert retained_tombstones(tombstones, [], True) == []

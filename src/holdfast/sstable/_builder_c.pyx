@@ -1,0 +1,588 @@
+"""Builds the bytes of a table from entries in internal order, compiled. The twin `_builder_py` is
+the specification.
+
+An added entry touches no Python object. Closed data pages lie back to back in one buffer; once they
+fill a batch they are compressed and sealed in one section without the GIL, and then entered into
+index and filter.
+
+While a batch is sealed, and after a failure in the middle of one, the builder refuses every call.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
+
+from holdfast.codec._checksum_c cimport xxh64
+from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_seal_into, page_seed_of
+from holdfast.codec._fixed cimport load64, store32, store64
+from holdfast.codec._varint cimport varint_put, varint_size
+
+from dataclasses import replace
+
+from holdfast.base import LimitError
+from holdfast.base import KEY_BYTES_MAX as _KEY_BYTES_MAX
+from holdfast.base import PAGE_BYTES_MAX as _PAGE_BYTES_MAX
+from holdfast.base import SEQ_MAX as _SEQ_MAX
+from holdfast.base import VALUE_BYTES_MAX as _VALUE_BYTES_MAX
+from holdfast.codec import Compression, page_seed, seal_page
+from holdfast.sstable._filter_c cimport FilterBuilder
+from holdfast.sstable.format import (
+    FILE_ID_BYTES,
+    FOOTER_BYTES,
+    NO_PAGE,
+    Footer,
+    Handle,
+    PageType,
+    TableInfo,
+    encode_properties,
+    key_range,
+)
+from holdfast.sstable.format import INDEX_BYTES as _INDEX_BYTES
+
+SEAL_BATCH_BYTES = 512 * 1024
+
+cdef enum:
+    KIND_DELETE = 0
+    KIND_PUT = 1
+    KIND_RANGE_DELETE = 2
+
+cdef enum:
+    PAGE_DATA = 1
+
+cdef enum:
+    STATE_OPEN = 0
+    STATE_FINISHED = 1
+    STATE_SEALING = 2
+
+cdef enum:
+    COMPRESSION_ZSTD = 2
+    TRAILER_BYTES = 8
+    RESTART_BYTES = 4
+    HANDLE_BYTES_MAX = 28
+    TOMBSTONE_BYTES_MAX = 32    # more than an entry needs besides its key and value, its restart included
+    BUFFER_KEEP_BYTES = 8 << 20 # an emptied buffer larger than this is given back
+
+cdef Py_ssize_t KEY_MAX = _KEY_BYTES_MAX
+cdef Py_ssize_t VALUE_MAX = _VALUE_BYTES_MAX
+cdef Py_ssize_t PAGE_MAX = _PAGE_BYTES_MAX
+cdef Py_ssize_t SIZE_MAX = <Py_ssize_t>((<size_t>-1) >> 1)
+cdef Py_ssize_t BATCH_BYTES = SEAL_BATCH_BYTES
+cdef Py_ssize_t PARTITION_BYTES = _INDEX_BYTES
+cdef uint64_t SEQ_LAST = _SEQ_MAX
+
+
+cdef int _grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
+    cdef Py_ssize_t capacity
+    cdef unsigned char* grown
+    if more > SIZE_MAX - buffer.size:
+        return -1
+    capacity = buffer.size + more
+    if buffer.capacity <= SIZE_MAX // 2 and capacity < buffer.capacity * 2:
+        capacity = buffer.capacity * 2
+    if capacity < 64:
+        capacity = 64
+    grown = <unsigned char*>realloc(buffer.data, <size_t>capacity)
+    if grown == NULL:
+        return -1
+    buffer.data = grown
+    buffer.capacity = capacity
+    return 0
+
+
+cdef inline int _reserve(Buffer* buffer, Py_ssize_t more) noexcept nogil:
+    """Make room for `more` bytes behind the buffer's size. Return 0, or -1 when there is no memory;
+    then nothing changed.
+    """
+    if more <= buffer.capacity - buffer.size:
+        return 0
+    return _grow(buffer, more)
+
+
+cdef inline int _append(Buffer* buffer, const void* data, Py_ssize_t size) noexcept nogil:
+    """Return 0, or -1 when there is no memory; then nothing changed."""
+    if _reserve(buffer, size) != 0:
+        return -1
+    # Safety: the room was just made; memcpy of 0 bytes from a null pointer is avoided.
+    if size > 0:
+        memcpy(buffer.data + buffer.size, data, <size_t>size)
+        buffer.size += size
+    return 0
+
+
+cdef void _clear(Buffer* buffer) noexcept nogil:
+    buffer.size = 0
+    if buffer.capacity > BUFFER_KEEP_BYTES:
+        _release(buffer)
+
+
+cdef void _release(Buffer* buffer) noexcept nogil:
+    free(buffer.data)
+    memset(buffer, 0, sizeof(Buffer))
+
+
+cdef inline Py_ssize_t _common_prefix(const unsigned char* a, Py_ssize_t a_size,
+                                      const unsigned char* b, Py_ssize_t b_size) noexcept nogil:
+    cdef Py_ssize_t size = a_size if a_size < b_size else b_size
+    cdef Py_ssize_t shared = 0
+    # Safety: both have `size` bytes, and every access ends at or before it.
+    while 8 <= size - shared and load64(a + shared) == load64(b + shared):
+        shared += 8
+    while shared < size and a[shared] == b[shared]:
+        shared += 1
+    return shared
+
+
+cdef inline Py_ssize_t _page_size(const EntryPage* page) noexcept nogil:
+    """Return the bytes of the body if it were closed now; 0 when it is empty."""
+    return page.body.size - page.start + page.restarts.size + RESTART_BYTES if page.count > 0 else 0
+
+
+cdef inline Py_ssize_t _entry_size(Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept nogil:
+    """Return the bytes of an entry. Requires: key and value are within their limits, so that
+    nothing overflows.
+    """
+    cdef Py_ssize_t unshared = key_size - shared
+    return (varint_size(<uint64_t>shared) + varint_size(<uint64_t>unshared) + varint_size(<uint64_t>value_size)
+            + TRAILER_BYTES + unshared + value_size)
+
+
+cdef inline int _page_append(EntryPage* page, Py_ssize_t shared, const unsigned char* key, Py_ssize_t key_size,
+                             uint64_t trailer, const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
+    """Append an entry whose key has its first `shared` bytes in common with the last one; at a
+    restart point they are not used.
+
+    Return 0, or -1 when there is no memory; then nothing changed.
+    """
+    cdef bint restarts = page.until_restart == 0
+    cdef unsigned char* at
+    if restarts:
+        shared = 0
+    cdef Py_ssize_t size = _entry_size(shared, key_size, value_size)
+    if _reserve(&page.body, size) != 0 or (restarts and _reserve(&page.restarts, RESTART_BYTES) != 0):
+        return -1
+    if restarts:
+        # Safety: reserved above. An offset is less than PAGE_BYTES_MAX, so it fits 32 bits.
+        store32(page.restarts.data + page.restarts.size, <uint32_t>(page.body.size - page.start))
+        page.restarts.size += RESTART_BYTES
+        page.until_restart = page.interval
+    # Safety: `size` bytes were reserved and are written: three varints, the trailer, the key's
+    # rest, the value.
+    at = page.body.data + page.body.size
+    at = varint_put(at, <uint64_t>shared)
+    at = varint_put(at, <uint64_t>(key_size - shared))
+    at = varint_put(at, <uint64_t>value_size)
+    store64(at, trailer)
+    at += TRAILER_BYTES
+    if key_size > shared:
+        memcpy(at, key + shared, <size_t>(key_size - shared))
+        at += key_size - shared
+    if value_size > 0:
+        memcpy(at, value, <size_t>value_size)
+    page.body.size += size
+    page.until_restart -= 1
+    page.count += 1
+    return 0
+
+
+cdef int _page_close(EntryPage* page) noexcept nogil:
+    """Write restarts and their count behind the entries; the next page starts there. Return 0, or
+    -1 when there is no memory.
+    """
+    cdef Py_ssize_t size = page.restarts.size
+    if _reserve(&page.body, size + RESTART_BYTES) != 0:
+        return -1
+    # Safety: reserved above.
+    if size > 0:
+        memcpy(page.body.data + page.body.size, page.restarts.data, <size_t>size)
+    store32(page.body.data + page.body.size + size, <uint32_t>(size // RESTART_BYTES))
+    page.body.size += size + RESTART_BYTES
+    page.start = page.body.size
+    page.restarts.size = 0
+    page.until_restart = 0
+    page.count = 0
+    return 0
+
+
+@cython.final
+cdef class TableBuilder:
+    """Makes a table out of entries in internal order.
+
+    Raises: LimitError when a setting is out of range.
+    """
+
+    def __cinit__(self):
+        self._partitions = []
+        self._tombstones = {}
+        self._seq_min = SEQ_LAST
+
+    def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key, compression):
+        if len(file_id) != FILE_ID_BYTES:
+            raise ValueError(f"a file id has {FILE_ID_BYTES} bytes, not {len(file_id)}")
+        if not 1 <= page_bytes <= PAGE_MAX // 4:
+            raise LimitError(f"page_bytes is {page_bytes}; it must lie between 1 and {PAGE_MAX // 4}")
+        if not 1 <= restart_interval <= PAGE_MAX:
+            raise LimitError(f"restart_interval is {restart_interval}; it must lie between 1 and {PAGE_MAX}")
+        if self._file_id is not None:
+            raise ValueError("a builder is initialised once")
+        self._page_bytes = page_bytes
+        self._compression = Compression(compression)
+        self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
+        self._data.interval = restart_interval
+        self._index.interval = 1
+        self._file_id = file_id
+
+    def __dealloc__(self):
+        free(self._data.body.data)
+        free(self._data.restarts.data)
+        free(self._data.last.data)
+        free(self._index.body.data)
+        free(self._index.restarts.data)
+        free(self._hashes.data)
+        free(self._closed.data)
+        free(self._keys.data)
+        free(self._output.data)
+
+    def add(self, bytes key not None, seq, kind, bytes value not None):
+        """Append one entry, a PUT or a DELETE.
+
+        Raises: ValueError when it is not behind the last one in internal order, has another kind,
+        or the table is finished; LimitError when key, value or sequence number is out of range.
+        """
+        self._check_open()
+        if kind not in (KIND_PUT, KIND_DELETE):
+            raise ValueError(f"a table has no entries of kind {kind}")
+        if not 0 <= seq <= SEQ_LAST and len(key) <= KEY_MAX and len(value) <= VALUE_MAX:
+            raise LimitError(f"the sequence number {seq} does not have 56 bits")
+        cdef uint64_t trailer = (<uint64_t>seq << 8) | <uint64_t>kind
+        self.c_add(<const unsigned char*>PyBytes_AS_STRING(key), len(key), trailer,
+                   <const unsigned char*>PyBytes_AS_STRING(value), len(value))
+
+    cdef int c_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                   const unsigned char* value, Py_ssize_t value_size) except -1:
+        cdef Py_ssize_t shared = 0
+        cdef bint same = False
+        cdef bint ordered = True
+        cdef int kind = <int>(trailer & 0xFF)
+        cdef EntryPage* page = &self._data
+        cdef Buffer* last = &page.last
+        if self._state != STATE_OPEN:
+            self._check_open()
+        if kind > KIND_PUT:
+            raise ValueError(f"a table has no entries of kind {kind}")
+        if key_size > KEY_MAX:
+            raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_MAX}")
+        if value_size > VALUE_MAX:
+            raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_MAX}")
+        if self.entry_count > 0:
+            shared = _common_prefix(last.data, last.size, key, key_size)
+            # Safety: shared <= both sizes, and each is read only where it is longer.
+            if shared < key_size:
+                ordered = shared == last.size or last.data[shared] < key[shared]
+            elif shared < last.size:
+                ordered = False
+            else:
+                same = True
+                ordered = trailer < self._last_trailer
+            if not ordered:
+                raise ValueError("entries must be added in internal order, each once")
+        if page.count > 0 and self._grown_size(shared, key_size, value_size) > self._page_bytes:
+            self._close_page(key, key_size, shared)
+        cdef bint hashed = self._filter is not None and (page.count == 0 or not same)
+        if (hashed and _reserve(&self._hashes, sizeof(uint64_t)) != 0) or _reserve(last, KEY_MAX) != 0:
+            raise MemoryError
+        if self._first is None:
+            self._first = PyBytes_FromStringAndSize(<const char*>key, key_size)
+        if _page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
+            raise MemoryError
+        if hashed:
+            # Safety: reserved above.
+            store64(self._hashes.data + self._hashes.size, xxh64(key, key_size, 0))
+            self._hashes.size += sizeof(uint64_t)
+            self._open_hashes += 1
+        if shared < key_size:
+            # Safety: `last` has room for KEY_MAX bytes behind its size, so for key_size bytes in
+            # all.
+            memcpy(last.data + shared, key + shared, <size_t>(key_size - shared))
+        last.size = key_size
+        self._last_trailer = trailer
+        self.entry_count += 1
+        if kind == KIND_DELETE:
+            self._delete_count += 1
+        self._raw_bytes += <uint64_t>(key_size + value_size)
+        self._count_seq(trailer >> 8)
+        self._estimate()
+        return 0
+
+    cdef inline Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept:
+        """Return the size of the open page's body if an entry were appended. Requires: it is not
+        empty.
+        """
+        if self._data.until_restart == 0:
+            return _page_size(&self._data) + _entry_size(0, key_size, value_size) + RESTART_BYTES
+        return _page_size(&self._data) + _entry_size(shared, key_size, value_size)
+
+    def add_range_tombstone(self, bytes start not None, bytes stop not None, seq):
+        """Add a range tombstone over [start, stop), in any order. Of two with equal start and
+        number the longer counts.
+
+        Raises: ValueError when the range is empty or the table is finished; LimitError when
+        something is out of range.
+        """
+        self._check_open()
+        for key in (start, stop):
+            if len(key) > KEY_MAX:
+                raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_MAX}")
+        if not 0 <= seq <= SEQ_LAST:
+            raise LimitError(f"the sequence number {seq} does not have 56 bits")
+        if start >= stop:
+            raise ValueError("a range tombstone must start before it stops")
+        cdef Py_ssize_t added = len(start) + len(stop) + TOMBSTONE_BYTES_MAX
+        if added > PAGE_MAX - self._tombstone_bytes:
+            raise LimitError("the range tombstones of one table do not fit one page")
+        self._tombstone_bytes += added
+        self._tombstones[start, seq] = max(stop, self._tombstones.get((start, seq), stop))
+        self._count_seq(seq)
+
+    def take_output(self):
+        """Return the sealed bytes that were not taken yet; all pieces in order are the file."""
+        if self._state == STATE_SEALING:
+            self._check_open()
+        cdef bytes output = PyBytes_FromStringAndSize(<const char*>self._output.data, self._output.size)
+        _clear(&self._output)
+        self.output_size = 0
+        return output
+
+    def finish(self, number, created_us):
+        """Seal what is open, write index, properties and footer, and return what the table is.
+
+        Raises: ValueError when there are neither entries nor range tombstones, or the table is
+        finished.
+        """
+        self._check_open()
+        if self.entry_count == 0 and not self._tombstones:
+            raise ValueError("a table needs at least one entry or range tombstone")
+        if self._data.count > 0:
+            self._close_page(NULL, 0, 0)
+        self._seal_closed()
+        self._state = STATE_SEALING
+        root, tombstone_page = self._seal_index()
+        spans = [(start, stop) for (start, _), stop in self._tombstones.items()]
+        last = None
+        if self.entry_count > 0:
+            last = PyBytes_FromStringAndSize(<const char*>self._data.last.data, self._data.last.size)
+        lower, upper = key_range(self._first, last, spans)
+        info = TableInfo(
+            number=number, file_id=self._file_id, size_bytes=0, lower=lower, upper=upper, seq_min=self._seq_min,
+            seq_max=self._seq_max, entry_count=self.entry_count, delete_count=self._delete_count,
+            range_tombstone_count=len(spans), raw_bytes=self._raw_bytes + sum([len(a) + len(b) for a, b in spans]),
+            root_checksum=root.checksum, created_us=created_us)
+        for name, value in encode_properties(info, self._compression):
+            self._append_index(name, 0, value)
+        properties = self._seal(self._close_index(), PageType.PROPERTIES)
+        size = self._sealed_bytes + FOOTER_BYTES
+        self._emit(Footer(self._file_id, number, root, tombstone_page, properties, size).encode())
+        self._partition_bytes = 0
+        self._estimate()
+        self._state = STATE_FINISHED
+        return replace(info, size_bytes=size)
+
+    cdef int _check_open(self) except -1:
+        if self._state == STATE_FINISHED:
+            raise ValueError("the table is finished")
+        if self._state == STATE_SEALING:
+            raise ValueError("the builder failed before, or another thread uses it")
+        if self._file_id is None:
+            raise ValueError("the builder was not initialised")
+        return 0
+
+    cdef void _count_seq(self, uint64_t seq) noexcept:
+        if seq < self._seq_min:
+            self._seq_min = seq
+        if seq > self._seq_max:
+            self._seq_max = seq
+
+    cdef void _estimate(self) noexcept:
+        """Bring `file_bytes` up to date: what is sealed, and bodies of pages that are not yet."""
+        self.file_bytes = (self._sealed_bytes + <uint64_t>self._data.start + <uint64_t>_page_size(&self._data)
+                           + self._partition_bytes)
+
+    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size, Py_ssize_t shared) except -1:
+        """Close the open data page, before an entry with the key `following`, which shares its
+        first bytes with the last one.
+        """
+        cdef Buffer* last = &self._data.last
+        cdef ClosedPage* page
+        cdef const unsigned char* key = last.data
+        cdef Py_ssize_t key_size = last.size
+        cdef uint64_t trailer = self._last_trailer
+        if following != NULL and shared + 1 < last.size and shared + 1 < size:
+            key, key_size, trailer = following, shared + 1, 0
+        cdef Py_ssize_t start = self._data.start
+        self._state = STATE_SEALING
+        if _reserve(&self._closed, sizeof(ClosedPage)) != 0 or _page_close(&self._data) != 0:
+            raise MemoryError
+        # Safety: the room was just made, at a multiple of the struct's size from the start of an
+        # aligned allocation.
+        page = <ClosedPage*>(self._closed.data + self._closed.size)
+        page.body_start = start
+        page.body_size = self._data.body.size - start
+        page.key_start = self._keys.size
+        page.key_size = key_size
+        page.trailer = trailer
+        page.hash_count = self._open_hashes
+        if _append(&self._keys, key, key_size) != 0:
+            raise MemoryError
+        self._closed.size += sizeof(ClosedPage)
+        self._open_hashes = 0
+        self._state = STATE_OPEN
+        if self._data.body.size >= BATCH_BYTES:
+            self._seal_closed()
+        return 0
+
+    cdef int _seal_closed(self) except -1:
+        """Seal all closed data pages and enter them into index and filter. Requires: the open data
+        page is empty.
+        """
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        cdef Py_ssize_t index
+        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self._file_id)
+        cdef uint64_t offset = self._sealed_bytes
+        cdef unsigned char* target
+        self._state = STATE_SEALING
+        if self._compression == COMPRESSION_ZSTD:
+            self._seal_by_library()
+        else:
+            if _reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
+                raise MemoryError
+            with nogil:
+                # Safety: a stored page has at most its body's and a trailer's bytes, and the room
+                # for all was just made. The bodies lie within the body buffer. `_state` keeps other
+                # threads away.
+                for index in range(count):
+                    target = self._output.data + self._output.size
+                    pages[index].offset = offset
+                    pages[index].stored_size = page_seal_into(
+                        self._data.body.data + pages[index].body_start, pages[index].body_size, PAGE_DATA,
+                        self._compression, page_seed_of(file_id, offset), target)
+                    pages[index].checksum = load64(target + pages[index].stored_size - 8)
+                    self._output.size += pages[index].stored_size
+                    offset += <uint64_t>pages[index].stored_size
+            self._sealed_bytes = offset
+            self.output_size = self._output.size
+        self._index_closed()
+        _clear(&self._data.body)
+        self._data.start = 0
+        _clear(&self._closed)
+        _clear(&self._keys)
+        _clear(&self._hashes)
+        self._state = STATE_OPEN
+        return 0
+
+    cdef int _seal_by_library(self) except -1:
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t index
+        cdef bytes body
+        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
+            body = PyBytes_FromStringAndSize(<const char*>self._data.body.data + pages[index].body_start,
+                                             pages[index].body_size)
+            handle = self._seal(body, PAGE_DATA)
+            pages[index].offset = handle.offset
+            pages[index].stored_size = handle.size
+            pages[index].checksum = handle.checksum
+        return 0
+
+    cdef int _index_closed(self) except -1:
+        cdef ClosedPage* page = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        cdef const unsigned char* hashes = self._hashes.data
+        cdef unsigned char value[HANDLE_BYTES_MAX]
+        cdef unsigned char* end
+        cdef const unsigned char* key
+        cdef Py_ssize_t index
+        while count > 0:
+            # Safety: a handle is two varints of at most 10 bytes and a checksum of 8.
+            end = varint_put(varint_put(value, page.offset), <uint64_t>page.stored_size)
+            store64(end, page.checksum)
+            # Safety: the key lies within the buffer of separators. An empty one may have no buffer
+            # and is not read.
+            key = self._keys.data + page.key_start if page.key_size > 0 else value
+            if _page_append(&self._index, 0, key, page.key_size, page.trailer, value, end + 8 - value) != 0:
+                raise MemoryError
+            if self._filter is not None:
+                # Safety: the hash counts of the closed pages add up to the hashes collected.
+                for index in range(page.hash_count):
+                    self._filter.c_add_hash(load64(hashes + index * 8))
+                hashes += page.hash_count * 8
+            if count == 1 or _page_size(&self._index) >= PARTITION_BYTES:
+                self._partition_end = PyBytes_FromStringAndSize(<const char*>key, page.key_size)
+                self._partition_trailer = page.trailer
+            if _page_size(&self._index) >= PARTITION_BYTES:
+                self._close_partition()
+            page += 1
+            count -= 1
+        return 0
+
+    cdef int _close_partition(self) except -1:
+        if self._index.count == 0:
+            return 0
+        cdef bytes index = self._close_index()
+        cdef bytes body = None
+        if self._filter is not None:
+            body = self._filter.finish()
+            self._partition_bytes += <uint64_t>len(body)
+        self._partition_bytes += <uint64_t>len(index)
+        self._partitions.append((self._partition_end, self._partition_trailer, index, body))
+        return 0
+
+    cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1:
+        if _page_append(&self._index, 0, <const unsigned char*>PyBytes_AS_STRING(key), len(key), trailer,
+                        <const unsigned char*>PyBytes_AS_STRING(value), len(value)) != 0:
+            raise MemoryError
+        return 0
+
+    cdef bytes _close_index(self):
+        if _page_close(&self._index) != 0:
+            raise MemoryError
+        cdef bytes body = PyBytes_FromStringAndSize(<const char*>self._index.body.data, self._index.body.size)
+        self._index.body.size = 0
+        self._index.start = 0
+        return body
+
+    cdef tuple _seal_index(self):
+        """Seal all filters, all index partitions, the range tombstones and the root; return the
+        handles of root and tombstones.
+        """
+        self._close_partition()
+        filters = [NO_PAGE if body is None else self._seal(body, PageType.FILTER) for _, _, _, body in self._partitions]
+        indexes = [self._seal(index, PageType.INDEX) for _, _, index, _ in self._partitions]
+        tombstones = None
+        if self._tombstones:
+            for (start, seq), stop in sorted(self._tombstones.items(), key=_tombstone_order):
+                self._append_index(start, (<uint64_t>seq << 8) | KIND_RANGE_DELETE, stop)
+            tombstones = self._seal(self._close_index(), PageType.RANGE_TOMBSTONES)
+        for (key, trailer, _, _), index, filter_handle in zip(self._partitions, indexes, filters):
+            self._append_index(key, trailer, index.encode() + filter_handle.encode())
+        return self._seal(self._close_index(), PageType.INDEX_ROOT), tombstones
+
+    cdef object _seal(self, bytes body, int page_type):
+        """Seal one page through the codec room; only data pages are compressed. Return its handle.
+        """
+        cdef int compression = self._compression if page_type == PAGE_DATA else 0
+        cdef uint64_t offset = self._sealed_bytes
+        stored = seal_page(body, page_type, compression, page_seed(self._file_id, offset))
+        self._emit(stored)
+        return Handle(offset, len(stored), int.from_bytes(stored[-8:], "little"))
+
+    cdef int _emit(self, bytes data) except -1:
+        if _append(&self._output, PyBytes_AS_STRING(data), len(data)) != 0:
+            raise MemoryError
+        self._sealed_bytes += <uint64_t>len(data)
+        self.output_size = self._output.size
+        return 0
+
+
+def _tombstone_order(item):
+    return item[0][0], -item[0][1]

@@ -1,0 +1,329 @@
+"""Do both twins of the table builder write the same bytes, and do those bytes hold what was added?"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, SEQ_MAX, LimitError
+from holdfast.codec import Compression
+from holdfast.sstable import _builder_c, _builder_py
+from holdfast.sstable.format import TableInfo
+from tests.format.plain_table import PlainTable, read_table
+
+TWINS = [_builder_py, _builder_c]
+FILE_ID = bytes(range(16))
+both = pytest.mark.parametrize("twin", TWINS, ids=["py", "c"])
+
+Added = tuple[bytes, int, int, bytes]
+
+
+def make(twin: ModuleType, **changes: Any) -> Any:
+    arguments = {
+        "page_bytes": 256,
+        "restart_interval": 4,
+        "filter_bits_per_key": 10,
+        "compression": Compression.NONE,
+    }
+    return twin.TableBuilder(FILE_ID, **(arguments | changes))
+
+
+def run(
+    twin: ModuleType,
+    entries: list[Added],
+    tombstones: list[tuple[bytes, bytes, int]],
+    **changes: Any,
+) -> tuple[Any, ...]:
+    """Build a table; return its bytes, its info, and all that could be watched on the way."""
+    builder = make(twin, **changes)
+    watched = []
+    pieces = []
+    for index, entry in enumerate(entries):
+        builder.add(*entry)
+        watched.append((builder.output_size, builder.file_bytes, builder.entry_count))
+        if index % 7 == 0:
+            pieces.append(builder.take_output())
+    for tombstone in tombstones:
+        builder.add_range_tombstone(*tombstone)
+    info = builder.finish(9, 1_700_000_000_000_000)
+    assert builder.file_bytes == info.size_bytes
+    pieces.append(builder.take_output())
+    assert builder.output_size == 0
+    return b"".join(pieces), info, watched
+
+
+def in_order(entries: set[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+    return sorted(entries, key=lambda entry: (entry[0], -entry[1]))
+
+
+KEYS = st.binary(max_size=6) | st.builds(
+    lambda stem, tail: stem + tail,
+    st.sampled_from([b"user/00", b"user/01" * 9]),
+    st.binary(max_size=4),
+)
+SEQS = st.integers(min_value=0, max_value=20) | st.integers(min_value=0, max_value=SEQ_MAX)
+VALUES = st.binary(max_size=20) | st.builds(
+    lambda byte, size: byte * size,
+    st.binary(min_size=1, max_size=1),
+    st.integers(min_value=0, max_value=700),
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[Added], list[tuple[bytes, bytes, int]]]:
+    versions = in_order(draw(st.sets(st.tuples(KEYS, SEQS), max_size=60)))
+    entries = [
+        (key, seq, draw(st.sampled_from([PUT, PUT, DELETE])), draw(VALUES)) for key, seq in versions
+    ]
+    spans = draw(
+        st.lists(
+            st.tuples(KEYS, KEYS, SEQS), max_size=6, unique_by=lambda span: (min(span[:2]), span[2])
+        )
+    )
+    tombstones = [(min(a, b), max(a, b), seq) for a, b, seq in spans if a != b]
+    return entries, tombstones
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tables(),
+    st.sampled_from([1, 64, 300, 4096]),
+    st.sampled_from([1, 2, 16]),
+    st.sampled_from([0, 1, 10]),
+    st.sampled_from(list(Compression)),
+)
+def test_twins_write_the_same_table_and_it_holds_what_was_added(
+    table: tuple[list[Added], list[tuple[bytes, bytes, int]]],
+    page_bytes: int,
+    interval: int,
+    bits: int,
+    compression: Compression,
+) -> None:
+    entries, tombstones = table
+    if not entries and not tombstones:
+        for twin in TWINS:
+            with pytest.raises(ValueError, match="at least one"):
+                make(twin).finish(1, 0)
+        return
+    changes = {
+        "page_bytes": page_bytes,
+        "restart_interval": interval,
+        "filter_bits_per_key": bits,
+        "compression": compression,
+    }
+    plain, compiled = (run(twin, entries, tombstones, **changes) for twin in TWINS)
+    assert plain == compiled
+    read = read_table(plain[0])
+    check_contents(read, plain[1], entries, tombstones)
+    for page in read.data_pages:
+        body = sum(len(key) + len(value) + 8 for key, _, value in page)
+        assert len(page) == 1 or body <= page_bytes + sum(len(key) for key, _, _ in page)
+
+
+def check_contents(
+    table: PlainTable,
+    info: TableInfo,
+    entries: list[Added],
+    tombstones: list[tuple[bytes, bytes, int]],
+) -> None:
+    assert table.entries == [(key, seq << 8 | kind, value) for key, seq, kind, value in entries]
+    spans = sorted(tombstones, key=lambda span: (span[0], -span[2]))
+    assert table.tombstones == [
+        (start, seq << 8 | RANGE_DELETE, stop) for start, stop, seq in spans
+    ]
+    seqs = [seq for _, seq, _, _ in entries] + [seq for _, _, seq in tombstones]
+    expected = TableInfo(
+        number=9,
+        file_id=FILE_ID,
+        size_bytes=info.size_bytes,
+        lower=min([key for key, *_ in entries] + [start for start, _, _ in tombstones]),
+        upper=max([key + b"\x00" for key, *_ in entries] + [stop for _, stop, _ in tombstones]),
+        seq_min=min(seqs),
+        seq_max=max(seqs),
+        entry_count=len(entries),
+        delete_count=sum(kind == DELETE for _, _, kind, _ in entries),
+        range_tombstone_count=len(tombstones),
+        raw_bytes=sum(len(key) + len(value) for key, _, _, value in entries)
+        + sum(len(a) + len(b) for a, b, _ in tombstones),
+        root_checksum=table.root_checksum,
+        created_us=1_700_000_000_000_000,
+    )
+    assert info == expected
+    assert info.problem() is None
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_many_batches_and_partitions_are_equal(compression: Compression) -> None:
+    """More than two seal batches and many index partitions; output and estimates are watched after
+    every entry.
+    """
+    entries = [
+        (b"sensor/%07d" % index, index + 1, PUT, b"%d" % (index * 7919 % 10_007) * 20)
+        for index in range(16_000)
+    ]
+    plain, compiled = (
+        run(twin, entries, [(b"a", b"z", 5)], page_bytes=2048, compression=compression)
+        for twin in TWINS
+    )
+    assert plain == compiled
+    table = read_table(plain[0])
+    check_contents(table, plain[1], entries, [(b"a", b"z", 5)])
+    assert table.partitions > 3
+    assert table.page_types == sorted(table.page_types, key=[1, 4, 2, 5, 3, 6].index)
+
+
+@both
+def test_an_entry_larger_than_a_page_gets_its_own(twin: ModuleType) -> None:
+    entries = [
+        (b"a", 1, PUT, b"x"),
+        (b"b", 1, PUT, bytes(5000)),
+        (b"c", 1, PUT, b"y"),
+        (b"d", 1, PUT, b"z"),
+    ]
+    data, _, _ = run(twin, entries, [])
+    assert [[key for key, _, _ in page] for page in read_table(data).data_pages] == [
+        [b"a"],
+        [b"b"],
+        [b"c", b"d"],
+    ]
+
+
+@both
+def test_a_table_of_nothing_but_range_tombstones_is_legal(twin: ModuleType) -> None:
+    data, info, _ = run(twin, [], [(b"b", b"d", 4), (b"a", b"c", 3)])
+    table = read_table(data)
+    assert (table.entries, table.partitions, len(table.tombstones)) == ([], 0, 2)
+    assert (info.lower, info.upper, info.seq_min, info.seq_max, info.entry_count) == (
+        b"a",
+        b"d",
+        3,
+        4,
+        0,
+    )
+
+
+@both
+def test_of_tombstones_with_one_start_and_number_the_longest_stays(twin: ModuleType) -> None:
+    data, info, _ = run(twin, [], [(b"a", b"c", 4), (b"a", b"d", 4), (b"a", b"b", 4)])
+    assert read_table(data).tombstones == [(b"a", 4 << 8 | RANGE_DELETE, b"d")]
+    assert info.range_tombstone_count == 1
+
+
+@both
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (b"k", 5, PUT, b""),
+        (b"k", 6, PUT, b""),
+        (b"j", 1, PUT, b""),
+        (b"", 1, PUT, b""),
+        (b"l", 5, RANGE_DELETE, b""),
+        (b"l", 5, 3, b""),
+        (b"l", 5, -1, b""),
+        (b"l", -1, PUT, b""),
+        (b"l", SEQ_MAX + 1, PUT, b""),
+        (b"l" * (KEY_BYTES_MAX + 1), 5, PUT, b""),
+    ],
+)
+def test_a_refused_entry_leaves_nothing_behind(twin: ModuleType, wrong: Added) -> None:
+    builder = make(twin)
+    builder.add(b"k", 5, PUT, b"first")
+    before = builder.output_size, builder.file_bytes, builder.entry_count
+    with pytest.raises(ValueError):
+        builder.add(*wrong)
+    assert (builder.output_size, builder.file_bytes, builder.entry_count) == before
+    builder.add(b"k", 4, DELETE, b"")
+    info = builder.finish(9, 1_700_000_000_000_000)
+    expected = run(_builder_py, [(b"k", 5, PUT, b"first"), (b"k", 4, DELETE, b"")], [])
+    assert (builder.take_output(), info) == expected[:2]
+
+
+@both
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (b"b", b"b", 1),
+        (b"b", b"a", 1),
+        (b"a", b"b", -1),
+        (b"a", b"b", SEQ_MAX + 1),
+        (b"a", b"b" * (KEY_BYTES_MAX + 1), 1),
+    ],
+)
+def test_a_refused_tombstone_leaves_nothing_behind(
+    twin: ModuleType, wrong: tuple[bytes, bytes, int]
+) -> None:
+    builder = make(twin)
+    with pytest.raises(ValueError):
+        builder.add_range_tombstone(*wrong)
+    with pytest.raises(ValueError, match="at least one"):
+        builder.finish(1, 0)
+
+
+@both
+def test_limits_are_told_from_disorder(twin: ModuleType) -> None:
+    with pytest.raises(LimitError):
+        make(twin).add(b"k" * (KEY_BYTES_MAX + 1), 5, PUT, b"")
+    with pytest.raises(LimitError):
+        make(twin).add(b"k", SEQ_MAX + 1, PUT, b"")
+
+
+@both
+def test_the_longest_key_and_empty_key_are_kept(twin: ModuleType) -> None:
+    entries = [
+        (b"", 7, PUT, b""),
+        (b"\xff" * KEY_BYTES_MAX, SEQ_MAX, DELETE, b""),
+        (b"\xff" * KEY_BYTES_MAX, 0, PUT, b"v"),
+    ]
+    data, info, _ = run(twin, entries, [])
+    check_contents(read_table(data), info, entries, [])
+
+
+@both
+def test_a_finished_builder_refuses_everything_but_its_last_output(twin: ModuleType) -> None:
+    builder = make(twin)
+    builder.add(b"k", 5, PUT, b"")
+    builder.finish(1, 0)
+    for call in (
+        lambda: builder.add(b"l", 5, PUT, b""),
+        lambda: builder.add_range_tombstone(b"a", b"b", 1),
+        lambda: builder.finish(1, 0),
+    ):
+        with pytest.raises(ValueError, match="finished"):
+            call()
+    read_table(builder.take_output())
+    assert builder.take_output() == b""
+
+
+@both
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"page_bytes": 0},
+        {"page_bytes": 1 << 31},
+        {"restart_interval": 0},
+        {"restart_interval": 1 << 31},
+        {"filter_bits_per_key": 65},
+        {"filter_bits_per_key": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(twin: ModuleType, changes: dict[str, int]) -> None:
+    with pytest.raises(LimitError):
+        make(twin, **changes)
+
+
+@both
+def test_a_file_id_has_16_bytes_and_a_compression_a_name(twin: ModuleType) -> None:
+    with pytest.raises(ValueError):
+        make(twin, compression=7)
+    with pytest.raises(ValueError, match="16 bytes"):
+        twin.TableBuilder(
+            b"short",
+            page_bytes=1,
+            restart_interval=1,
+            filter_bits_per_key=0,
+            compression=Compression.NONE,
+        )
