@@ -20,6 +20,7 @@ from typing import Any
 
 from holdfast.base import CorruptionError, FormatError, KeyspaceSettings, LimitError
 from holdfast.base.settings import keyspace_settings_from
+from holdfast.codec import decode_varint, encode_varint
 from holdfast.sstable import TableInfo
 
 FILE_ID_BYTES = 16
@@ -27,7 +28,6 @@ SETTING_TEXT_BYTES_MAX = 32
 """The longest text of a setting's value."""
 
 _U64 = struct.Struct("<Q")
-_U64_END = 1 << 64
 
 
 class Tag(IntEnum):
@@ -90,25 +90,31 @@ def encode_edit(edit: VersionEdit) -> bytes:
     """
     out = bytearray()
     for tag, body in _encoded_fields(edit):
-        out += _varint(tag) + _varint(len(body)) + body
+        out += encode_varint(tag) + encode_varint(len(body)) + body
     return bytes(out)
 
 
 def _encoded_fields(edit: VersionEdit) -> Iterator[tuple[Tag, bytes]]:
     for keyspace in edit.keyspaces_dropped:
-        yield Tag.KEYSPACE_DROPPED, _varint(keyspace)
+        yield Tag.KEYSPACE_DROPPED, encode_varint(keyspace)
     for keyspace, name, settings in edit.keyspaces_created:
-        yield Tag.KEYSPACE_CREATED, _varint(keyspace) + _text(name) + _encode_settings(settings)
+        yield (
+            Tag.KEYSPACE_CREATED,
+            encode_varint(keyspace) + _text(name) + _encode_settings(settings),
+        )
     for keyspace, level, number in edit.tables_removed:
-        yield Tag.TABLE_REMOVED, _varint(keyspace) + _varint(level) + _varint(number)
+        yield (
+            Tag.TABLE_REMOVED,
+            encode_varint(keyspace) + encode_varint(level) + encode_varint(number),
+        )
     for keyspace, level, table in edit.tables_added:
-        yield Tag.TABLE_ADDED, _varint(keyspace) + _varint(level) + _encode_table(table)
+        yield Tag.TABLE_ADDED, encode_varint(keyspace) + encode_varint(level) + _encode_table(table)
     for keyspace, seq in sorted(edit.flushed_seq.items()):
-        yield Tag.FLUSHED_SEQ, _varint(keyspace) + _varint(seq)
+        yield Tag.FLUSHED_SEQ, encode_varint(keyspace) + encode_varint(seq)
     for tag, name in _NUMBERS:
         value = getattr(edit, name)
         if value is not None:
-            yield tag, _varint(value)
+            yield tag, encode_varint(value)
     if edit.clean:
         yield Tag.CLEAN, b""
 
@@ -118,18 +124,18 @@ def _encode_table(table: TableInfo) -> bytes:
         raise ValueError(f"a file id has {FILE_ID_BYTES} bytes, not {len(table.file_id)}")
     return b"".join(
         (
-            _varint(table.number),
+            encode_varint(table.number),
             table.file_id,
-            _varint(table.size_bytes),
+            encode_varint(table.size_bytes),
             _sized(table.lower),
             _sized(table.upper),
-            _varint(table.seq_min),
-            _varint(table.seq_max),
-            _varint(table.entry_count),
-            _varint(table.delete_count),
-            _varint(table.range_tombstone_count),
-            _varint(table.raw_bytes),
-            _varint(table.created_us),
+            encode_varint(table.seq_min),
+            encode_varint(table.seq_max),
+            encode_varint(table.entry_count),
+            encode_varint(table.delete_count),
+            encode_varint(table.range_tombstone_count),
+            encode_varint(table.raw_bytes),
+            encode_varint(table.created_us),
             _U64.pack(table.root_checksum),
         )
     )
@@ -137,7 +143,7 @@ def _encode_table(table: TableInfo) -> bytes:
 
 def _encode_settings(settings: KeyspaceSettings) -> bytes:
     names = sorted(entry.name for entry in fields(settings))
-    return _varint(len(names)) + b"".join(
+    return encode_varint(len(names)) + b"".join(
         _text(name) + _text(str(getattr(settings, name))) for name in names
     )
 
@@ -147,18 +153,7 @@ def _text(text: str) -> bytes:
 
 
 def _sized(data: bytes) -> bytes:
-    return _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    if not 0 <= value < _U64_END:
-        raise ValueError(f"{value} does not fit an unsigned 64-bit number")
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return encode_varint(len(data)) + data
 
 
 class _Reader:
@@ -188,18 +183,14 @@ class _Reader:
         return piece
 
     def varint(self, what: str) -> int:
-        value = 0
-        for index in range(10):
-            if self.position + index >= self.end:
-                raise self.damaged(f"{what} is cut short")
-            byte = self.data[self.position + index]
-            value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:
-                if (byte == 0 and index > 0) or value >= _U64_END:
-                    raise self.damaged(f"{what} is not a minimal 64-bit varint")
-                self.position += index + 1
-                return value
-        raise self.damaged(f"{what} is not a minimal 64-bit varint")
+        try:
+            value, position = decode_varint(self.data, self.position)
+        except ValueError:
+            raise self.damaged(f"{what} is not a varint") from None
+        if position > self.end:
+            raise self.damaged(f"{what} is cut short")
+        self.position = position
+        return value
 
     def sized(self, what: str) -> bytes:
         return self.take(self.varint(f"the size of {what}"), what)

@@ -87,7 +87,7 @@ def test_what_is_encoded_is_decoded_and_encoded_alike(edit: VersionEdit) -> None
 
 @pytest.mark.parametrize("value", [-1, 2**64])
 def test_a_number_that_does_not_fit_is_not_written(value: int) -> None:
-    with pytest.raises(ValueError, match="64-bit"):
+    with pytest.raises(ValueError, match="64 bits"):
         encode_edit(VersionEdit(next_number=value))
 
 
