@@ -58,10 +58,10 @@ cdef inline uint64_t key_prefix(const unsigned char* key, Py_ssize_t size) noexc
     cdef uint64_t prefix = 0
     cdef Py_ssize_t index
     if size >= 8:
-        # Safety: at least 8 bytes are there.
-        for index in range(8):
-            prefix = prefix << 8 | key[index]
-        return prefix
+        # Safety: at least 8 bytes are there. Written out, this compiles to one load and a byte swap.
+        return (<uint64_t>key[0] << 56 | <uint64_t>key[1] << 48 | <uint64_t>key[2] << 40
+                | <uint64_t>key[3] << 32 | <uint64_t>key[4] << 24 | <uint64_t>key[5] << 16
+                | <uint64_t>key[6] << 8 | <uint64_t>key[7])
     for index in range(size):
         prefix |= <uint64_t>key[index] << (56 - 8 * index)
     return prefix

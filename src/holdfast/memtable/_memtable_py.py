@@ -1,0 +1,195 @@
+"""The memtable: the plain Python twin and specification of `_memtable_c`.
+
+A memtable is an ordered table in memory of point entries (key, seq, kind, value), in internal order, and of range
+tombstones. It only grows, until it is frozen.
+
+Cursors keep the memtable alive. They see entries that are added after they were made: a snapshot number, not the
+cursor, hides what is newer.
+
+`bytes_used` is what the compiled twin's arena takes, by a formula both twins share: the bytes of the keys and values
+and a fixed number for each entry and tombstone. Replaced values still count.
+
+Thread safety: writers are serialised by the caller; readers may run between writes at any point.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
+from holdfast.cursor import Cursor, Entry, RangeTombstones
+
+ENTRY_BYTES = 56
+"""Overhead of one entry: 40 bytes of node, 4/3 links of 8 bytes, rounding, on average."""
+
+REPLACED_BYTES = 4
+"""Overhead of the new value when an entry is replaced: rounding, on average."""
+
+TOMBSTONE_BYTES = 400
+"""Overhead of one range tombstone: its leaf, and its 32 bytes in each block above it, of which there are about ten."""
+
+
+class Memtable:
+    """An ordered table in memory."""
+
+    def __init__(self) -> None:
+        self._order: list[tuple[bytes, int]] = []
+        self._entries: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+        self._tombstones = RangeTombstones()
+        self._bytes_used = 0
+        self._seqs = (0, 0)
+        self._frozen = False
+
+    @property
+    def bytes_used(self) -> int:
+        """About the bytes of memory that the table takes."""
+        return self._bytes_used
+
+    @property
+    def entry_count(self) -> int:
+        """The number of point entries."""
+        return len(self._order)
+
+    @property
+    def seq_min(self) -> int:
+        """The lowest sequence number of an entry or tombstone, 0 when there is none."""
+        return self._seqs[0]
+
+    @property
+    def seq_max(self) -> int:
+        """The highest sequence number of an entry or tombstone, 0 when there is none."""
+        return self._seqs[1]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether writes are refused."""
+        return self._frozen
+
+    @property
+    def range_tombstones(self) -> RangeTombstones:
+        """The range tombstones now; the set is immutable and is replaced by each `delete_range`."""
+        return self._tombstones
+
+    def put(self, seq: int, kind: int, key: bytes, value: bytes) -> None:
+        """Insert an entry, or replace the one with the same key and sequence number.
+
+        Raises: ValueError when the memtable is frozen or a number is out of range; LimitError; TypeError.
+        """
+        self._check_writable()
+        _check_seq(seq)
+        if kind not in (DELETE, PUT):
+            raise ValueError(f"a point entry has kind 0 or 1, not {kind}")
+        _check_bytes(key, "key")
+        _check_bytes(value, "value")
+        if len(key) > KEY_BYTES_MAX:
+            raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_BYTES_MAX}")
+        if len(value) > VALUE_BYTES_MAX:
+            raise LimitError(f"the value has {len(value)} bytes; the limit is {VALUE_BYTES_MAX}")
+        place = (key, -seq)
+        if place in self._entries:
+            self._bytes_used += len(value) + REPLACED_BYTES
+        else:
+            insort(self._order, place)
+            self._bytes_used += len(key) + len(value) + ENTRY_BYTES
+            self._count_seq(seq)
+        self._entries[place] = kind, value
+
+    def delete_range(self, seq: int, start: bytes, stop: bytes) -> None:
+        """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the range is empty.
+
+        Raises: ValueError when the memtable is frozen or `seq` is out of range; LimitError; TypeError.
+        """
+        self._check_writable()
+        _check_seq(seq)
+        for key in (start, stop):
+            _check_bytes(key, "key")
+            # The successor of the longest key is a bound, too.
+            if len(key) > KEY_BYTES_MAX + 1:
+                raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_BYTES_MAX}")
+        if start < stop:
+            self._tombstones = self._tombstones.with_added(start, stop, seq)
+            self._bytes_used += len(start) + len(stop) + TOMBSTONE_BYTES
+            self._count_seq(seq)
+
+    def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None:
+        """Return (seq, kind, value) of the newest version of `key` with seq <= snapshot, or None.
+
+        Range tombstones are not looked at. Raises: TypeError.
+        """
+        _check_bytes(key, "key")
+        index = bisect_left(self._order, (key, -snapshot))
+        entry = self._entry(index)
+        return entry[1:] if entry is not None and entry[0] == key else None
+
+    def cursor(self) -> Cursor:
+        """Return a cursor over the entries, which keeps the memtable alive and sees entries added later."""
+        return _MemtableCursor(self)
+
+    def freeze(self) -> None:
+        """Refuse all later writes with ValueError."""
+        self._frozen = True
+
+    def _entry(self, index: int) -> Entry | None:
+        if not 0 <= index < len(self._order):
+            return None
+        key, minus_seq = self._order[index]
+        kind, value = self._entries[key, minus_seq]
+        return key, -minus_seq, kind, value
+
+    def _check_writable(self) -> None:
+        if self._frozen:
+            raise ValueError("memtable is frozen")
+
+    def _count_seq(self, seq: int) -> None:
+        low, high = self._seqs
+        self._seqs = min(low or seq, seq), max(high, seq)
+
+
+class _MemtableCursor(Cursor):
+    """Remembers where it stands by key and sequence number, for the index moves as the table grows."""
+
+    def __init__(self, table: Memtable) -> None:
+        super().__init__()
+        self._table = table
+        self._place = (b"", 0)
+
+    def _first(self) -> Entry | None:
+        return self._stand(0)
+
+    def _last(self) -> Entry | None:
+        return self._stand(len(self._table._order) - 1)
+
+    def _seek(self, key: bytes, trailer: int) -> Entry | None:
+        # The first entry whose trailer is not greater, whatever its kind.
+        index = bisect_left(self._table._order, (key, -(trailer >> 8)))
+        entry = self._table._entry(index)
+        if entry is not None and entry[:2] == (key, trailer >> 8) and entry[2] > trailer & 0xFF:
+            index += 1
+        return self._stand(index)
+
+    def _seek_before(self, key: bytes) -> Entry | None:
+        return self._stand(bisect_left(self._table._order, (key, -SEQ_MAX)) - 1)
+
+    def _next(self) -> Entry | None:
+        return self._stand(bisect_left(self._table._order, self._place) + 1)
+
+    def _prev(self) -> Entry | None:
+        return self._stand(bisect_left(self._table._order, self._place) - 1)
+
+    def _stand(self, index: int) -> Entry | None:
+        entry = self._table._entry(index)
+        if entry is not None:
+            self._place = entry[0], -entry[1]
+        return entry
+
+
+def _check_bytes(value: object, role: str) -> None:
+    if type(value) is not bytes:
+        raise TypeError(f"a {role} is bytes, not {type(value).__name__}")
+
+
+def _check_seq(seq: int) -> None:
+    if not isinstance(seq, int):
+        raise TypeError(f"a sequence number is an int, not {type(seq).__name__}")
+    if not 0 < seq <= SEQ_MAX:
+        raise ValueError(f"the sequence number {seq} is not in 1..{SEQ_MAX}")

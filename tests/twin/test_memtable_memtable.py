@@ -1,0 +1,275 @@
+"""Goal: both twins of the memtable are a sorted list of versions, however they grow and whoever is reading.
+
+Method: random histories of writes, reads and cursor moves against a sorted list; both twins side by side for numbers
+that only they define; cursors that stay while the table grows and after it is dropped.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, LimitError
+from holdfast.memtable import _memtable_c, _memtable_py
+
+TWINS = [pytest.param(_memtable_c, id="c"), pytest.param(_memtable_py, id="py")]
+KEYS = st.one_of(
+    st.binary(max_size=2),
+    st.sampled_from([b"", b"\x00", b"a", b"aaaaaaaa", b"aaaaaaaa\x00", b"aaaaaaaab", b"\xff" * 8, b"\xff" * 9]),
+)
+SEQS = st.one_of(st.integers(1, 8), st.sampled_from([SEQ_MAX - 1, SEQ_MAX]))
+WRITES = st.tuples(st.just("put"), SEQS, st.sampled_from([0, 1]), KEYS, st.binary(max_size=3))
+RANGES = st.tuples(st.just("delete_range"), SEQS, KEYS, KEYS)
+MOVES = st.one_of(
+    st.just(("next",)), st.just(("next",)), st.just(("prev",)), st.just(("prev",)),
+    st.just(("seek_first",)), st.just(("seek_last",)),
+    st.tuples(st.just("seek"), KEYS, SEQS), st.tuples(st.just("seek_before"), KEYS),
+)
+GETS = st.tuples(st.just("get"), KEYS, st.one_of(st.just(0), SEQS))
+Version = tuple[bytes, int, int, bytes]
+
+
+class Model:
+    """The versions, sorted, and a cursor that remembers the version where it stands."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[bytes, int], Version] = {}
+        self.place: tuple[bytes, int] | None = None
+        self.shown: Version | None = None
+
+    def put(self, seq: int, kind: int, key: bytes, value: bytes) -> None:
+        self.versions[key, -seq] = (key, seq, kind, value)
+
+    def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None:
+        found = [place for place in sorted(self.versions) if place[0] == key and -place[1] <= snapshot]
+        return self.versions[found[0]][1:] if found else None
+
+    def move(self, name: str, *arguments: Any) -> bool:
+        order = sorted(self.versions)
+        if name == "seek":
+            candidates = [place for place in order if place >= (arguments[0], -arguments[1])]
+        elif name == "next":
+            assert self.place is not None
+            candidates = [place for place in order if place > self.place]
+        elif name == "seek_first":
+            candidates = order
+        elif name == "seek_before":
+            candidates = [place for place in reversed(order) if place[0] < arguments[0]]
+        elif name == "prev":
+            candidates = [place for place in reversed(order) if self.place is not None and place < self.place]
+        else:
+            candidates = order[::-1]
+        self.place = candidates[0] if candidates else None
+        self.shown = self.versions[self.place] if self.place is not None else None
+        return self.place is not None
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(steps=st.lists(st.one_of(WRITES, WRITES, MOVES, GETS, RANGES), max_size=60))
+def test_a_memtable_is_a_sorted_list_of_versions(kernel: ModuleType, steps: list[Any]) -> None:
+    table = kernel.Memtable()
+    twin = _memtable_py.Memtable()
+    model = Model()
+    cursor = table.cursor()
+    seqs: list[int] = []
+    tombstones = []
+    for name, *arguments in steps:
+        if name == "put":
+            table.put(*arguments)
+            twin.put(*arguments)
+            model.put(*arguments)
+            seqs.append(arguments[0])
+        elif name == "delete_range":
+            table.delete_range(*arguments)
+            twin.delete_range(*arguments)
+            if arguments[1] < arguments[2]:
+                tombstones.append((arguments[1], arguments[2], arguments[0]))
+                seqs.append(arguments[0])
+        elif name == "get":
+            assert model.get(*arguments) == table.get(*arguments)
+        elif name in ("next", "prev") and model.place is None:
+            with pytest.raises(ValueError, match="stands at no entry"):
+                getattr(cursor, name)()
+        else:
+            assert model.move(name, *arguments) is getattr(cursor, name)(*arguments)
+        assert (model.shown is not None) is cursor.valid
+        if model.shown is not None:
+            # A cursor shows the entry as it was when it moved there, even after a replacement.
+            assert model.shown == (cursor.key, cursor.seq, cursor.kind, cursor.value)
+        assert len(model.versions) == table.entry_count
+        assert (min(seqs, default=0), max(seqs, default=0)) == (table.seq_min, table.seq_max)
+        assert twin.bytes_used == table.bytes_used
+    twin_set = twin.range_tombstones
+    assert twin_set.tombstones() == table.range_tombstones.tombstones()
+    for start, stop, seq in tombstones:
+        assert table.range_tombstones.cover(start, SEQ_MAX) >= seq
+        assert stop > start
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("order", ["ascending", "descending", "random", "zigzag", "series"])
+@pytest.mark.parametrize("count", [1, 7, 3_000])
+def test_large_tables_are_sorted_both_ways(kernel: ModuleType, order: str, count: int) -> None:
+    rng = random.Random(7)
+    numbers = list(range(count))
+    if order == "descending":
+        numbers.reverse()
+    elif order == "random":
+        rng.shuffle(numbers)
+    elif order == "zigzag":
+        numbers = [each for pair in zip(numbers, reversed(numbers)) for each in pair]
+    elif order == "series":
+        numbers = [series * count + each for each in numbers for series in range(3)]
+    table = kernel.Memtable()
+    expected = {}
+    for seq, number in enumerate(numbers, 1):
+        key = b"%08d" % number if number % 2 else b"shared prefix %08d" % number
+        value = rng.randbytes(rng.choice([0, 1, 30, 200]))
+        table.put(seq, 1, key, value)
+        expected[key, -seq] = (key, seq, 1, value)
+    rows = [expected[place] for place in sorted(expected)]
+    assert rows == walk(table.cursor(), "seek_first", "next")
+    assert rows[::-1] == walk(table.cursor(), "seek_last", "prev")
+    newest = {key: (seq, kind, value) for key, seq, kind, value in reversed(rows)}
+    for key in rng.sample(sorted(newest), min(200, len(newest))):
+        assert newest[key] == table.get(key, SEQ_MAX)
+        assert table.get(key + b"\x00", SEQ_MAX) is None
+    assert table.get(b"\xff" * 20, SEQ_MAX) is None
+
+
+def walk(cursor: Any, start: str, step: str) -> list[Version]:
+    found = []
+    at = getattr(cursor, start)()
+    while at:
+        found.append((cursor.key, cursor.seq, cursor.kind, cursor.value))
+        at = getattr(cursor, step)()
+    return found
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_cursors_keep_working_while_the_table_grows_and_after_it_is_dropped(kernel: ModuleType) -> None:
+    rng = random.Random(3)
+    table = kernel.Memtable()
+    written: dict[tuple[bytes, int], Version] = {}
+    cursors = []
+    for seq in range(1, 4_001):
+        key = b"%05d" % rng.randrange(3_000)
+        value = rng.randbytes(rng.choice([3, 40, 3_000]))
+        table.put(seq, 1, key, value)
+        written[key, -seq] = (key, seq, 1, value)
+        if seq % 400 == 0:
+            cursor = table.cursor()
+            assert cursor.seek(key, SEQ_MAX)
+            cursors.append((cursor, (cursor.key, cursor.seq, cursor.kind, cursor.value)))
+    for cursor, shown in cursors:
+        assert shown == (cursor.key, cursor.seq, cursor.kind, cursor.value)
+    del table
+    gc.collect()
+    rows = [written[place] for place in sorted(written)]
+    for cursor, shown in cursors:
+        assert shown == (cursor.key, cursor.seq, cursor.kind, cursor.value)
+        behind = []
+        while cursor.next():
+            behind.append((cursor.key, cursor.seq, cursor.kind, cursor.value))
+        assert rows[rows.index(shown) + 1 :] == behind
+    assert rows == walk(cursors[0][0], "seek_first", "next")
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_replaced_value_is_seen_by_the_next_move_only(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    table.put(5, 1, b"k", b"old")
+    cursor = table.cursor()
+    cursor.seek_first()
+    table.put(5, 0, b"k", b"the new and longer value")
+    assert (1, b"old") == (cursor.kind, cursor.value)
+    assert (5, 0, b"the new and longer value") == table.get(b"k", 5)
+    cursor.seek_first()
+    assert (0, b"the new and longer value") == (cursor.kind, cursor.value)
+    assert 1 == table.entry_count
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_big_keys_and_values(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    key = b"k" * KEY_BYTES_MAX
+    value = random.Random(1).randbytes(3 << 20)
+    table.put(1, 1, key, value)
+    table.put(2, 1, b"small", b"v")
+    table.put(3, 1, key[:-1] + b"l", b"w" * (1 << 18))
+    assert (1, 1, value) == table.get(key, 9)
+    assert (2, 1, b"v") == table.get(b"small", 9)
+    assert table.bytes_used > (3 << 20) + KEY_BYTES_MAX
+    with pytest.raises(LimitError):
+        table.put(4, 1, key + b"k", b"")
+    with pytest.raises(LimitError):
+        table.delete_range(4, b"a", key + b"kk")
+    table.delete_range(4, b"a", key + b"\x00")
+    assert 4 == table.range_tombstones.cover(key, 9)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_frozen_memtable_refuses_writes_and_is_still_read(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    table.put(1, 1, b"k", b"v")
+    assert not table.frozen
+    table.freeze()
+    table.freeze()
+    assert table.frozen
+    with pytest.raises(ValueError, match="frozen"):
+        table.put(2, 1, b"k", b"w")
+    with pytest.raises(ValueError, match="frozen"):
+        table.delete_range(2, b"a", b"z")
+    assert (1, 1, b"v") == table.get(b"k", 9)
+    assert [(b"k", 1, 1, b"v")] == walk(table.cursor(), "seek_first", "next")
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((0, 1, b"k", b""), ValueError), ((-1, 1, b"k", b""), ValueError), ((SEQ_MAX + 1, 1, b"k", b""), ValueError),
+        ((1 << 64, 1, b"k", b""), ValueError), ((1, 2, b"k", b""), ValueError), ((1, -1, b"k", b""), ValueError),
+        ((1, 1, "k", b""), TypeError), ((1, 1, b"k", None), TypeError), (("1", 1, b"k", b""), TypeError),
+        ((1, 1, bytearray(b"k"), b""), TypeError),
+    ],
+)
+def test_wrong_entries_are_refused_and_change_nothing(
+    kernel: ModuleType, arguments: Any, error: type[Exception]
+) -> None:
+    table = kernel.Memtable()
+    with pytest.raises(error):
+        table.put(*arguments)
+    assert (0, 0, 0, 0) == (table.entry_count, table.bytes_used, table.seq_min, table.seq_max)
+    assert [] == walk(table.cursor(), "seek_first", "next")
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_wrong_ranges_and_keys_are_refused(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    for wrong in (lambda: table.delete_range(1, "a", b"b"), lambda: table.delete_range(1, b"a", None),
+                  lambda: table.get("a", 1), lambda: table.cursor().seek("a")):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(ValueError):
+        table.delete_range(0, b"a", b"b")
+    table.delete_range(1, b"b", b"b")
+    table.delete_range(1, b"b", b"a")
+    assert (0, 0, 0) == (len(table.range_tombstones), table.bytes_used, table.seq_max)
+    assert table.get(b"a", -1) is None
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_set_of_tombstones_taken_earlier_does_not_change(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    table.delete_range(3, b"a", b"c")
+    before = table.range_tombstones
+    table.delete_range(5, b"b", b"d")
+    assert [(b"a", b"c", 3)] == before.tombstones()
+    assert [(b"a", b"c", 3), (b"b", b"d", 5)] == table.range_tombstones.tombstones()
