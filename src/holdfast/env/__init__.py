@@ -1,18 +1,80 @@
 """Floor 1: the machine behind a protocol.
 
-Nothing outside this room touches files, clock, randomness or threads.
+Nothing outside this room touches files, clock, randomness or threads. The simulated machine and the
+fault injector are part of the package, and are loaded when they are first asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from holdfast.env.posix import PosixEnv
 from holdfast.env.protocol import Condition, Env, File, FileLock, Mutex, Task, is_disk_full
 
+if TYPE_CHECKING:
+    from holdfast.env.fault import (
+        Fault,
+        FaultEnv,
+        FaultRule,
+        lose_writes,
+        revert_writes,
+        take_effect,
+    )
+    from holdfast.env.sim import Operation, SimEnv
+    from holdfast.env.sim_choices import CRASH_CLASSES
+    from holdfast.env.sim_crash import CrashState, crash_state, crash_states
+    from holdfast.env.sim_profile import PROFILES, Profile
+    from holdfast.env.sim_schedule import SimCrash, SimDeadlock
+
+_LAZY = {
+    "CRASH_CLASSES": "sim_choices",
+    "PROFILES": "sim_profile",
+    "CrashState": "sim_crash",
+    "Fault": "fault",
+    "FaultEnv": "fault",
+    "FaultRule": "fault",
+    "Operation": "sim",
+    "Profile": "sim_profile",
+    "SimCrash": "sim_schedule",
+    "SimDeadlock": "sim_schedule",
+    "SimEnv": "sim",
+    "crash_state": "sim_crash",
+    "crash_states": "sim_crash",
+    "lose_writes": "fault",
+    "revert_writes": "fault",
+    "take_effect": "fault",
+}
+
 __all__ = [
+    "CRASH_CLASSES",
+    "PROFILES",
     "Condition",
+    "CrashState",
     "Env",
+    "Fault",
+    "FaultEnv",
+    "FaultRule",
     "File",
     "FileLock",
     "Mutex",
+    "Operation",
     "PosixEnv",
+    "Profile",
+    "SimCrash",
+    "SimDeadlock",
+    "SimEnv",
     "Task",
+    "crash_state",
+    "crash_states",
     "is_disk_full",
+    "lose_writes",
+    "revert_writes",
+    "take_effect",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
