@@ -44,6 +44,7 @@ class Tag(IntEnum):
     WAL_FIRST = 18
     DURABLE_LSN = 20
     CLEAN = 22
+    SETTINGS = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +73,8 @@ class VersionEdit:
     durable_lsn: int | None = None
     clean: bool = False
     """The database was closed after this edit and everything that it holds is in tables."""
+    settings_text: str | None = None
+    """The database's settings as TOML, as `DatabaseSettings.to_text` writes them."""
 
 
 _NUMBERS = (
@@ -117,6 +120,8 @@ def _encoded_fields(edit: VersionEdit) -> Iterator[tuple[Tag, bytes]]:
             yield tag, encode_varint(value)
     if edit.clean:
         yield Tag.CLEAN, b""
+    if edit.settings_text is not None:
+        yield Tag.SETTINGS, _text(edit.settings_text)
 
 
 def _encode_table(table: TableInfo) -> bytes:
@@ -258,6 +263,7 @@ def _edit_from(collected: Mapping[Tag, list[Any]], reader: _Reader) -> VersionEd
         tables_added=tuple(collected.get(Tag.TABLE_ADDED, ())),
         flushed_seq=dict(flushed),
         clean=Tag.CLEAN in collected,
+        settings_text=collected.get(Tag.SETTINGS, [None])[0],
         **numbers,
     )
 
@@ -328,6 +334,10 @@ def _flushed(body: _Reader) -> tuple[int, int]:
     return body.varint("a keyspace id"), body.varint("a sequence number")
 
 
+def _settings_text(body: _Reader) -> str:
+    return body.text("the settings of the database")
+
+
 def _nothing(body: _Reader) -> None:
     """The field says all by being there."""
 
@@ -344,6 +354,7 @@ _DECODERS: Mapping[int, Callable[[_Reader], Any]] = {
     Tag.WAL_FIRST: _number,
     Tag.DURABLE_LSN: _number,
     Tag.CLEAN: _nothing,
+    Tag.SETTINGS: _settings_text,
 }
 _REPEATED = frozenset(
     {

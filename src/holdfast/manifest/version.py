@@ -80,6 +80,8 @@ class Version:
     edit_seq: int = 0
     """How many edits the database has seen in its life, over all its manifests."""
     clean: bool = False
+    settings_text: str = ""
+    """The settings of the database, as TOML."""
 
     def keyspace_named(self, name: str) -> KeyspaceVersion | None:
         """Return the keyspace with this name, or None."""
@@ -120,6 +122,9 @@ class Version:
             durable_lsn=_raised("durable_lsn", self.durable_lsn, edit.durable_lsn),
             edit_seq=self.edit_seq + 1,
             clean=edit.clean,
+            settings_text=(
+                self.settings_text if edit.settings_text is None else edit.settings_text
+            ),
         )
 
     def snapshot_edit(self) -> VersionEdit:
@@ -143,6 +148,7 @@ class Version:
             wal_first=self.wal_first,
             durable_lsn=self.durable_lsn,
             clean=self.clean,
+            settings_text=self.settings_text or None,
         )
 
     def _create_keyspaces(self, keyspaces: dict[int, KeyspaceVersion], edit: VersionEdit) -> int:
