@@ -28,5 +28,6 @@ KERNELS = (
     "holdfast.sstable._filter",
     "holdfast.sstable._builder",
     "holdfast.sstable._reader",
+    "holdfast.compaction._merge",
 )
 """Every kernel triple, named by its chooser. A test compares this list with the files."""

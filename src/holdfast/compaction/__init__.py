@@ -4,6 +4,14 @@
 that rule.
 """
 
-from holdfast.compaction.retain import retained, retained_tombstones, stripe_of
+from holdfast.compaction._merge import Retention, merge_into
+from holdfast.compaction.retain import MergeStop, retained, retained_tombstones, stripe_of
 
-__all__ = ["retained", "retained_tombstones", "stripe_of"]
+__all__ = [
+    "MergeStop",
+    "Retention",
+    "merge_into",
+    "retained",
+    "retained_tombstones",
+    "stripe_of",
+]

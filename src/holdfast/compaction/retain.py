@@ -22,8 +22,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from enum import IntEnum
 
 from holdfast.base import DELETE
+
+
+class MergeStop(IntEnum):
+    """Why a step of a merge came to its end; see `merge_into`."""
+
+    DONE = 0
+    DRAIN = 1
+    CUT = 2
+    YIELD = 3
 
 
 def stripe_of(seq: int, snapshots: Sequence[int]) -> int:

@@ -1,0 +1,185 @@
+"""Moves entries from a cursor into a table, compiled. The twin `_merge_py` is the specification.
+
+An entry touches no Python object here: the cursor's memory goes straight into the builder's page.
+"""
+
+cimport cython
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy
+
+from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.cursor._tombstones_c cimport RangeTombstones
+from holdfast.sstable._builder_c cimport TableBuilder
+
+from holdfast.base import SEQ_MAX as _SEQ_MAX
+from holdfast.compaction.retain import MergeStop
+
+cdef enum:
+    KIND_DELETE = 0
+
+cdef enum:
+    DONE = 0
+    DRAIN = 1
+    CUT = 2
+    YIELD = 3
+
+cdef uint64_t SEQ_LAST = _SEQ_MAX
+
+
+@cython.final
+cdef class Retention:
+    """What one merge knows about who can see what, kept from step to step and from table to table.
+
+    `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
+    that no deeper level holds older data of the merged keys.
+
+    Raises: ValueError when the snapshots are not ascending sequence numbers.
+    """
+
+    cdef uint64_t* _snapshots
+    cdef Py_ssize_t _snapshot_count
+    cdef RangeTombstones _tombstones
+    cdef bint _bottom
+    cdef bint _has_key                # an entry was read
+    cdef unsigned char* _key          # the key of the last one
+    cdef Py_ssize_t _key_size
+    cdef Py_ssize_t _key_capacity
+    cdef Py_ssize_t _stripe
+    cdef bint _moving                 # the cursor is at work: an exception now is its own
+    cdef readonly uint64_t entries_in
+    cdef readonly uint64_t entries_out
+    cdef readonly uint64_t bytes_in
+    cdef readonly uint64_t bytes_out
+
+    def __cinit__(self, snapshots, RangeTombstones tombstones not None, *, bint bottom):
+        cdef list ordered = list(snapshots)
+        cdef Py_ssize_t index
+        if ordered != sorted(ordered):
+            raise ValueError("snapshots must be ascending")
+        if not all([0 <= snapshot <= SEQ_LAST for snapshot in ordered]):
+            raise ValueError("a snapshot is a sequence number of 56 bits")
+        # One more than needed: malloc(0) may return NULL.
+        self._snapshots = <uint64_t*>malloc((<size_t>len(ordered) + 1) * sizeof(uint64_t))
+        if self._snapshots == NULL:
+            raise MemoryError
+        for index in range(len(ordered)):
+            self._snapshots[index] = ordered[index]
+        self._snapshot_count = len(ordered)
+        self._tombstones = tombstones
+        self._bottom = bottom
+
+    def __dealloc__(self):
+        free(self._snapshots)
+        free(self._key)
+
+    @property
+    def entries_dropped(self):
+        """Entries that were left out so far."""
+        return self.entries_in - self.entries_out
+
+    cdef inline Py_ssize_t _stripe_of(self, uint64_t seq) noexcept:
+        """Return how many snapshots are less than seq."""
+        cdef Py_ssize_t lower = 0
+        cdef Py_ssize_t upper = self._snapshot_count
+        cdef Py_ssize_t middle
+        while lower < upper:
+            middle = lower + (upper - lower) // 2
+            # Safety: lower <= middle < upper <= count.
+            if self._snapshots[middle] < seq:
+                lower = middle + 1
+            else:
+                upper = middle
+        return lower
+
+    cdef inline bint _is_last_key(self, const unsigned char* key, Py_ssize_t size) noexcept:
+        # Safety: both keys have `size` bytes when memcmp looks.
+        return (self._has_key and self._key_size == size
+                and memcmp(self._key, key, <size_t>size) == 0)
+
+    cdef inline int _make_room(self, Py_ssize_t size) except -1:
+        """Make room for a key of this size; `_key` is not NULL afterwards."""
+        cdef unsigned char* grown
+        if size >= self._key_capacity:
+            grown = <unsigned char*>realloc(self._key, <size_t>size * 2 + 64)
+            if grown == NULL:
+                raise MemoryError
+            self._key = grown
+            self._key_capacity = size * 2 + 64
+        return 0
+
+    cdef inline bint _stays(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
+                            Py_ssize_t stripe, bint same) noexcept:
+        cdef uint64_t oldest
+        if same and stripe == self._stripe:
+            return False
+        if self._tombstones.fragment_count > 0:
+            # Safety: read only where stripe < count.
+            oldest = self._snapshots[stripe] if stripe < self._snapshot_count else SEQ_LAST
+            if self._tombstones.c_cover(key, size, oldest) > trailer >> 8:
+                return False
+        return not ((trailer & 0xFF) == KIND_DELETE and self._bottom and stripe == 0)
+
+
+cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64_t target_bytes,
+                Py_ssize_t drain_bytes, Py_ssize_t step_entries) except -1:
+    cdef Py_ssize_t steps = 0
+    cdef Py_ssize_t stripe
+    cdef uint64_t entry_bytes
+    cdef bint same
+    while cursor.at:
+        if builder.output_size >= drain_bytes:
+            return DRAIN
+        same = retention._is_last_key(cursor.key_data, cursor.key_size)
+        if not same and builder.file_bytes >= target_bytes:
+            return CUT
+        if steps == step_entries:
+            return YIELD
+        stripe = retention._stripe_of(cursor.trailer >> 8)
+        entry_bytes = <uint64_t>(cursor.key_size + cursor.value_size)
+        # What can fail comes first, so that a failed step has read nothing.
+        retention._make_room(cursor.key_size)
+        if retention._stays(cursor.key_data, cursor.key_size, cursor.trailer, stripe, same):
+            builder.c_add(cursor.key_data, cursor.key_size, cursor.trailer, cursor.value_data,
+                          cursor.value_size)
+            retention.entries_out += 1
+            retention.bytes_out += entry_bytes
+        if not same:
+            # Safety: room for key_size bytes was made above.
+            memcpy(retention._key, cursor.key_data, <size_t>cursor.key_size)
+            retention._key_size = cursor.key_size
+            retention._has_key = True
+        retention.entries_in += 1
+        retention.bytes_in += entry_bytes
+        retention._stripe = stripe
+        steps += 1
+        retention._moving = True
+        cursor.c_next()
+        retention._moving = False
+    return DONE
+
+
+def merge_into(Cursor cursor not None, TableBuilder builder not None, Retention retention not None,
+               *, uint64_t target_bytes, Py_ssize_t drain_bytes, Py_ssize_t step_entries):
+    """Move entries from a positioned cursor into the builder until there is a reason to stop.
+
+    DONE: the cursor is at its end. DRAIN: `drain_bytes` of output wait to be taken. CUT: the table
+    has `target_bytes` and the cursor stands at another user key, so that all versions of a key are
+    in one table. YIELD: `step_entries` were read. They are tried in this order before each entry.
+
+    An exception of the cursor kills the cursor; one of the builder leaves the entry where it was.
+
+    Raises: ValueError for a limit below 1, and whatever cursor and builder raise.
+    """
+    if target_bytes < 1 or drain_bytes < 1 or step_entries < 1:
+        raise ValueError("target_bytes, drain_bytes and step_entries must be at least 1")
+    if cursor.failure is not None:
+        raise cursor.failure
+    retention._moving = False
+    try:
+        return MergeStop(_merge(cursor, builder, retention, target_bytes, drain_bytes, step_entries))
+    except BaseException as error:
+        if retention._moving:
+            cursor.failure = error
+            cursor.at = False
+        raise

@@ -1,0 +1,109 @@
+"""Moves entries from a cursor into a table and leaves out what no reader can see: the specification.
+
+It is the inner loop of flush and of compaction. The rule is `retain.retained`, applied one entry at a
+time: the versions of a key arrive newest first, so the newest of a stripe is the first one seen.
+
+Thread safety: a retention, its cursor and its builder belong to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.base import DELETE, SEQ_MAX
+from holdfast.compaction.retain import MergeStop, stripe_of
+from holdfast.cursor import Cursor, RangeTombstones
+from holdfast.sstable import TableBuilder
+
+
+class Retention:
+    """What one merge knows about who can see what, kept from step to step and from table to table.
+
+    `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
+    that no deeper level holds older data of the merged keys.
+
+    Raises: ValueError when the snapshots are not ascending sequence numbers.
+    """
+
+    def __init__(
+        self, snapshots: Sequence[int], tombstones: RangeTombstones, *, bottom: bool
+    ) -> None:
+        self._snapshots = list(snapshots)
+        if self._snapshots != sorted(self._snapshots):
+            raise ValueError("snapshots must be ascending")
+        if not all(0 <= snapshot <= SEQ_MAX for snapshot in self._snapshots):
+            raise ValueError("a snapshot is a sequence number of 56 bits")
+        self._tombstones = tombstones
+        self._bottom = bottom
+        self._key: bytes | None = None
+        self._stripe = 0
+        self.entries_in = 0
+        """Entries read so far."""
+        self.entries_out = 0
+        """Entries written so far."""
+        self.bytes_in = 0
+        """Bytes of keys and values read so far."""
+        self.bytes_out = 0
+        """Bytes of keys and values written so far."""
+
+    @property
+    def entries_dropped(self) -> int:
+        """Entries that were left out so far."""
+        return self.entries_in - self.entries_out
+
+    def _take(self, cursor: Cursor, builder: TableBuilder) -> None:
+        """Pass the cursor's entry to the builder or leave it out. Does not move the cursor."""
+        key, seq, kind, value = cursor.key, cursor.seq, cursor.kind, cursor.value
+        stripe = stripe_of(seq, self._snapshots)
+        stays = not (
+            (key == self._key and stripe == self._stripe)
+            or self._is_covered(key, seq, stripe)
+            or (kind == DELETE and self._bottom and stripe == 0)
+        )
+        if stays:
+            builder.add(key, seq, kind, value)
+            self.entries_out += 1
+            self.bytes_out += len(key) + len(value)
+        self.entries_in += 1
+        self.bytes_in += len(key) + len(value)
+        self._key, self._stripe = key, stripe
+
+    def _is_covered(self, key: bytes, seq: int, stripe: int) -> bool:
+        """Return whether everybody who sees this version sees a newer tombstone over its key."""
+        oldest = self._snapshots[stripe] if stripe < len(self._snapshots) else SEQ_MAX
+        return self._tombstones.cover(key, oldest) > seq
+
+
+def merge_into(
+    cursor: Cursor,
+    builder: TableBuilder,
+    retention: Retention,
+    *,
+    target_bytes: int,
+    drain_bytes: int,
+    step_entries: int,
+) -> MergeStop:
+    """Move entries from a positioned cursor into the builder until there is a reason to stop.
+
+    DONE: the cursor is at its end. DRAIN: `drain_bytes` of output wait to be taken. CUT: the table
+    has `target_bytes` and the cursor stands at another user key, so that all versions of a key are
+    in one table. YIELD: `step_entries` were read. They are tried in this order before each entry.
+
+    An exception of the cursor kills the cursor; one of the builder leaves the entry where it was.
+
+    Raises: ValueError for a limit below 1, and whatever cursor and builder raise.
+    """
+    if min(target_bytes, drain_bytes, step_entries) < 1:
+        raise ValueError("target_bytes, drain_bytes and step_entries must be at least 1")
+    steps = 0
+    while cursor.valid:
+        if builder.output_size >= drain_bytes:
+            return MergeStop.DRAIN
+        if builder.file_bytes >= target_bytes and cursor.key != retention._key:
+            return MergeStop.CUT
+        if steps == step_entries:
+            return MergeStop.YIELD
+        retention._take(cursor, builder)
+        cursor.next()
+        steps += 1
+    return MergeStop.DONE
