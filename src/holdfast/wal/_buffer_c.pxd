@@ -21,12 +21,12 @@ cdef class WriteBatch:
     cdef Py_ssize_t bytes_max
     cdef Py_ssize_t used                      # bytes of operations, without the count in front
     cdef Storage storage
-    # Append an operation. Copies key and value. `value` is the stop key of OP_RANGE_DELETE, NULL for OP_DELETE.
-    # Raises with nothing changed.
+    # Append an operation. Copies key and value. `value` is the stop key of OP_RANGE_DELETE, NULL
+    # for OP_DELETE. Raises with nothing changed.
     cdef int c_add(self, int kind, uint32_t keyspace, const unsigned char* key, Py_ssize_t key_size,
                    const unsigned char* value, Py_ssize_t value_size) except -1
-    # The operations, without the count in front; valid until the batch changes. Read them with a PayloadWalk whose
-    # `left` is `op_count`.
+    # The operations, without the count in front; valid until the batch changes. Read them with a
+    # PayloadWalk whose `left` is `op_count`.
     cdef const unsigned char* operations_data(self) noexcept
 
 
@@ -43,5 +43,6 @@ cdef class RecordBuffer:
     cdef int c_append_batch(self, WriteBatch batch) except -1
     # Where `more` bytes may be written; raises with nothing changed when they do not fit.
     cdef unsigned char* room(self, Py_ssize_t more) except NULL
-    # The payload, `size` bytes; valid until the buffer changes. Read it with payload_start and payload_next.
+    # The payload, `size` bytes; valid until the buffer changes. Read it with payload_start and
+    # payload_next.
     cdef const unsigned char* payload_data(self) noexcept

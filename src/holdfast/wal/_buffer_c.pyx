@@ -1,7 +1,9 @@
-"""Encoding of operations into batches and of batches into a record: the compiled twin of `_buffer_py`.
+"""Encoding of operations into batches and of batches into a record: the compiled twin of
+`_buffer_py`.
 
-Thread safety: none; the owner of a batch or buffer serialises calls. Large payloads are hashed without the GIL, and
-the buffer counts as lent meanwhile, so that a caller who breaks the rule gets BufferError and not torn bytes.
+Thread safety: none; the owner of a batch or buffer serialises calls. Large payloads are hashed
+without the GIL, and the buffer counts as lent meanwhile, so that a caller who breaks the rule gets
+BufferError and not torn bytes.
 """
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -52,7 +54,9 @@ cdef class Storage:
         self.lent -= 1
 
     cdef int grow(self, Py_ssize_t used, Py_ssize_t more) except -1:
-        """Make room for `more` bytes behind `used`. Requires: both below 2**62, so that the sum cannot overflow."""
+        """Make room for `more` bytes behind `used`. Requires: both below 2**62, so that the sum
+        cannot overflow.
+        """
         cdef Py_ssize_t capacity
         cdef unsigned char* data
         if more <= self.capacity - used:
@@ -85,7 +89,9 @@ cdef class Storage:
 
 
 cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_size, bint has_value) except -1:
-    """Raise unless the encoder can take it; a value or key that Python code passed was already checked."""
+    """Raise unless the encoder can take it; a value or key that Python code passed was already
+    checked.
+    """
     if kind < 0 or kind > OP_RANGE_DELETE:
         raise ValueError(f"there is no kind {kind}")
     if key_size < 0 or key_size > OP_KEY_BYTES_MAX:
@@ -156,7 +162,8 @@ cdef inline Py_ssize_t batch_bytes(uint64_t op_count, Py_ssize_t used) noexcept:
 
 
 cdef list operations_of(const unsigned char* data, Py_ssize_t size, uint64_t left):
-    """Return the operations of our own encoding; with `left` 0, `data` starts with a batch's count."""
+    """Return the operations of our own encoding; with `left` 0, `data` starts with a batch's count.
+    """
     cdef PayloadWalk walk
     cdef list result = []
     payload_start(&walk, data, size)
@@ -226,7 +233,9 @@ cdef class WriteBatch:
         self.c_add(given.kind, given.keyspace, given.key_data(), given.key_size(), NULL, 0)
 
     def delete_range(self, keyspace, start, stop):
-        """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError, LimitError."""
+        """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError,
+        LimitError.
+        """
         cdef _Arguments given = check_arguments(OP_RANGE_DELETE, keyspace, start, stop)
         self.c_add(given.kind, given.keyspace, given.key_data(), given.key_size(),
                    given.value_data(), given.value_size())
@@ -257,8 +266,8 @@ cdef class WriteBatch:
 cdef class RecordBuffer:
     """The payload of the record being collected, with room for its header in front.
 
-    While a view that `seal` gave is alive, every change raises BufferError. What does not fit raises LimitError and
-    leaves the buffer as it was.
+    While a view that `seal` gave is alive, every change raises BufferError. What does not fit
+    raises LimitError and leaves the buffer as it was.
     """
 
     def __cinit__(self, bytes_max=BATCH_BYTES_MAX):
@@ -325,7 +334,8 @@ cdef class RecordBuffer:
         return self.size, self.op_count
 
     def rollback(self, mark):
-        """Forget what was appended since `mark`. Raises: ValueError for a mark from beyond the end."""
+        """Forget what was appended since `mark`. Raises: ValueError for a mark from beyond the end.
+        """
         size, op_count = mark
         if not (0 <= size <= self.size and 0 <= op_count <= self.op_count):
             raise ValueError("the mark does not lie within the buffer")
@@ -334,11 +344,13 @@ cdef class RecordBuffer:
         self.op_count = op_count
 
     def seal(self, segment, salt, lsn, seq_first, durable_lsn, manifest_edit, chain, alignment=8):
-        """Return the whole record, padded to `alignment`, and the checksum that the next record chains to.
+        """Return the whole record, padded to `alignment`, and the checksum that the next record
+        chains to.
 
-        The view is of this buffer's own memory and must be released before the buffer changes again. Sealing
-        changes nothing that was collected. Raises: ValueError when there is nothing to seal or no reader would
-        accept the header; OverflowError for a number that is not an unsigned 64-bit integer.
+        The view is of this buffer's own memory and must be released before the buffer changes
+        again. Sealing changes nothing that was collected. Raises: ValueError when there is nothing
+        to seal or no reader would accept the header; OverflowError for a number that is not an
+        unsigned 64-bit integer.
         """
         cdef Header header
         cdef uint64_t seed = salt

@@ -1,7 +1,9 @@
-"""Encoding of operations into batches and of batches into a record: the plain twin, which is the specification.
+"""Encoding of operations into batches and of batches into a record: the plain twin, which is the
+specification.
 
-A `WriteBatch` is one atomic set of operations of one transaction. A `RecordBuffer` collects the batches of a commit
-group and seals them as one record of the log. The bytes are those of docs/format/wal.md.
+A `WriteBatch` is one atomic set of operations of one transaction. A `RecordBuffer` collects the
+batches of a commit group and seals them as one record of the log. The bytes are those of
+docs/format/wal.md.
 
 Thread safety: none; the owner of a batch or buffer serialises calls.
 """
@@ -72,7 +74,9 @@ class WriteBatch:
         self._add(DELETE, keyspace, key, None)
 
     def delete_range(self, keyspace: int, start: bytes, stop: bytes) -> None:
-        """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError, LimitError."""
+        """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError,
+        LimitError.
+        """
         self._add(RANGE_DELETE, keyspace, start, stop)
 
     def clear(self) -> None:
@@ -104,8 +108,8 @@ class WriteBatch:
 class RecordBuffer:
     """The payload of the record being collected, with room for its header in front.
 
-    While a view that `seal` gave is alive, every change raises BufferError. What does not fit raises LimitError and
-    leaves the buffer as it was.
+    While a view that `seal` gave is alive, every change raises BufferError. What does not fit
+    raises LimitError and leaves the buffer as it was.
     """
 
     __slots__ = ("_buffer", "_bytes_max", "_op_count", "_size")
@@ -145,7 +149,8 @@ class RecordBuffer:
         return self._size, self._op_count
 
     def rollback(self, mark: tuple[int, int]) -> None:
-        """Forget what was appended since `mark`. Raises: ValueError for a mark from beyond the end."""
+        """Forget what was appended since `mark`. Raises: ValueError for a mark from beyond the end.
+        """
         size, op_count = mark
         if not (0 <= size <= self._size and 0 <= op_count <= self._op_count):
             raise ValueError("the mark does not lie within the buffer")
@@ -163,17 +168,21 @@ class RecordBuffer:
         chain: int,
         alignment: int = 8,
     ) -> tuple[memoryview, int]:
-        """Return the whole record, padded to `alignment`, and the checksum that the next record chains to.
+        """Return the whole record, padded to `alignment`, and the checksum that the next record
+        chains to.
 
-        The view is of this buffer's own memory and must be released before the buffer changes again. Sealing
-        changes nothing that was collected. Raises: ValueError when there is nothing to seal or no reader would
-        accept the header; OverflowError for a number that is not an unsigned 64-bit integer.
+        The view is of this buffer's own memory and must be released before the buffer changes
+        again. Sealing changes nothing that was collected. Raises: ValueError when there is nothing
+        to seal or no reader would accept the header; OverflowError for a number that is not an
+        unsigned 64-bit integer.
         """
         numbers = (segment, salt, lsn, seq_first, durable_lsn, manifest_edit, chain)
         if any(not 0 <= index(number) <= _U64_MAX for number in numbers):
             raise OverflowError("a header field is not a 64-bit unsigned integer")
         if not is_alignment(alignment):
-            raise ValueError(f"the alignment is {alignment}; it must be a power of two from 8 to 4096")
+            raise ValueError(
+                f"the alignment is {alignment}; it must be a power of two from 8 to 4096"
+            )
         if self._op_count == 0:
             raise ValueError("a record has at least one operation")
         self._own()
@@ -183,7 +192,9 @@ class RecordBuffer:
             payload_checksum=checksum(self.payload(), salt),
         )  # fmt: skip
         if not is_well_formed(header):
-            raise ValueError(f"no record has lsn {lsn}, durable lsn {durable_lsn}, sequence number {seq_first}")
+            raise ValueError(
+                f"no record has lsn {lsn}, durable lsn {durable_lsn}, sequence number {seq_first}"
+            )
         encoded, chain_next = encode_record_header(header, salt)
         self._buffer[:RECORD_HEADER_BYTES] = encoded
         total = record_bytes(self._size, alignment)
@@ -208,7 +219,9 @@ class RecordBuffer:
 
     def _append(self, encoded: bytes, op_count: int) -> None:
         if len(encoded) > self._bytes_max - self._size:
-            raise LimitError(f"the record would have {self._size + len(encoded)} bytes; the limit is {self._bytes_max}")
+            raise LimitError(
+                f"the record would have {self._size + len(encoded)} bytes; the limit is {self._bytes_max}"
+            )
         self._own()
         del self._buffer[RECORD_HEADER_BYTES + self._size :]
         self._buffer += encoded

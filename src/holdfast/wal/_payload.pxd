@@ -1,6 +1,8 @@
-"""Inline reading and writing of operations, shared by the kernels of the log and by those that replay it.
+"""Inline reading and writing of operations, shared by the kernels of the log and by those that
+replay it.
 
-The grammar is that of docs/format/wal.md: a payload is batches, a batch is a varint count and that many operations.
+The grammar is that of docs/format/wal.md: a payload is batches, a batch is a varint count and that
+many operations.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -54,9 +56,11 @@ cdef inline void payload_start(PayloadWalk* walk, const unsigned char* data, Py_
 
 
 cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
-    """Read one operation. Return PAYLOAD_OPERATION, PAYLOAD_END, or a negative status with `at` at what is wrong.
+    """Read one operation. Return PAYLOAD_OPERATION, PAYLOAD_END, or a negative status with `at` at
+    what is wrong.
 
-    Every size is compared with what remains before it is used, so hostile bytes cannot lead outside.
+    Every size is compared with what remains before it is used, so hostile bytes cannot lead
+    outside.
     """
     cdef const unsigned char* at
     cdef uint64_t number
@@ -73,7 +77,8 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
         walk.left = number
     if walk.at == walk.end:
         return PAYLOAD_CUT
-    # Safety: at < end was just checked; every later read goes through varint_get or a compared size.
+    # Safety: at < end was just checked; every later read goes through varint_get or a compared
+    # size.
     walk.kind = walk.at[0]
     if walk.kind > OP_RANGE_DELETE:
         return PAYLOAD_BAD_KIND
@@ -112,7 +117,9 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
 
 
 cdef inline Py_ssize_t operation_size(int kind, uint32_t keyspace, Py_ssize_t key_size, Py_ssize_t value_size) noexcept nogil:
-    """Return the encoded size. Requires: sizes within their limits, so that the sum cannot overflow."""
+    """Return the encoded size. Requires: sizes within their limits, so that the sum cannot
+    overflow.
+    """
     cdef Py_ssize_t size = 1 + varint_size(keyspace) + varint_size(<uint64_t>key_size) + key_size
     if kind != OP_DELETE:
         size += varint_size(<uint64_t>value_size) + value_size
@@ -122,7 +129,9 @@ cdef inline Py_ssize_t operation_size(int kind, uint32_t keyspace, Py_ssize_t ke
 cdef inline unsigned char* operation_put(unsigned char* target, int kind, uint32_t keyspace,
                                          const unsigned char* key, Py_ssize_t key_size,
                                          const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
-    """Write an operation and return the position behind it. Requires: room for operation_size(...) bytes."""
+    """Write an operation and return the position behind it. Requires: room for operation_size(...)
+    bytes.
+    """
     target[0] = <unsigned char>kind
     target = varint_put(target + 1, keyspace)
     target = varint_put(target, <uint64_t>key_size)

@@ -1,4 +1,6 @@
-"""Inline record headers, shared by the kernels that write and read them. The layout is docs/format/wal.md's."""
+"""Inline record headers, shared by the kernels that write and read them. The layout is
+docs/format/wal.md's.
+"""
 from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.codec._checksum_c cimport xxh64
@@ -55,10 +57,11 @@ cdef inline void header_put(unsigned char* target, Header* header, uint64_t salt
 
 
 cdef inline bint header_get(const unsigned char* source, Header* header, uint64_t salt) noexcept nogil:
-    """Read a header; False when its magic or checksum is wrong. Requires: HEADER_BYTES readable bytes.
+    """Read a header; False when its magic or checksum is wrong. Requires: HEADER_BYTES readable
+    bytes.
 
-    The three bytes behind the type, which must be zero, are read as its upper part, so `header_well_formed`
-    refuses a type that does not exist.
+    The three bytes behind the type, which must be zero, are read as its upper part, so
+    `header_well_formed` refuses a type that does not exist.
     """
     if load32(source) != MAGIC:
         return False

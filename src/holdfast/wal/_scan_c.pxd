@@ -24,6 +24,7 @@ cdef class ScanResult:
     cdef int stop_code
     cdef readonly uint64_t lsn_next
     cdef readonly uint64_t chain_next
+    cdef readonly uint64_t seq_first
     cdef readonly uint64_t seq_next
     cdef readonly uint64_t next_segment
     cdef readonly uint64_t durable_lsn_min

@@ -1,7 +1,7 @@
 """Reading records back from the bytes of a segment: the compiled twin of `_scan_py`.
 
-Thread safety: pure functions; results are immutable. Scans run without the GIL, so the caller must not change the
-data meanwhile; a scan of changing bytes stays within them.
+Thread safety: pure functions; results are immutable. Scans run without the GIL, so the caller must
+not change the data meanwhile; a scan of changing bytes stays within them.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -111,6 +111,8 @@ cdef class ScanResult:
             self.capacity = capacity
         if self.record_count == 0 or record.durable_lsn < self.durable_lsn_min:
             self.durable_lsn_min = record.durable_lsn
+        if self.record_count == 0:
+            self.seq_first = record.seq_first
         if record.durable_lsn > self.durable_lsn_max:
             self.durable_lsn_max = record.durable_lsn
         if record.manifest_edit > self.manifest_edit_max:
@@ -144,7 +146,9 @@ cdef inline ScanRecord record_of(const Header* header, Py_ssize_t payload_offset
 
 cdef int payload_status(const unsigned char* data, Py_ssize_t size, uint64_t* op_count,
                         const unsigned char** bad) noexcept nogil:
-    """Walk a payload and count its operations. Return PAYLOAD_END, or a negative status with the place in `bad`."""
+    """Walk a payload and count its operations. Return PAYLOAD_END, or a negative status with the
+    place in `bad`.
+    """
     cdef PayloadWalk walk
     cdef int status
     op_count[0] = 0
@@ -180,8 +184,8 @@ cdef int scan_one(const unsigned char* data, Py_ssize_t size, uint64_t segment, 
         return MALFORMED
     if result.lsn_next and (header.lsn != result.lsn_next or header.chain != result.chain_next):
         return BROKEN_CHAIN
-    # Safety: a payload size is below 2**32 and offset within the data, so no sum here overflows; payload and padding
-    # are read only after they were found to lie within the data.
+    # Safety: a payload size is below 2**32 and offset within the data, so no sum here overflows;
+    # payload and padding are read only after they were found to lie within the data.
     taken = (HEADER_BYTES + <Py_ssize_t>header.payload_size + alignment - 1) & ~(alignment - 1)
     if taken > size - offset:
         return MALFORMED
@@ -242,9 +246,10 @@ cdef Py_ssize_t check_place(object offset, object alignment) except -1:
 def scan_records(data, offset, segment, salt, lsn, chain, alignment):
     """Read records from `offset` of `data` on until something is not the next record.
 
-    `data` is a whole segment and `offset` a multiple of `alignment`. `lsn` and `chain` are what the first record must
-    have; with `lsn` 0 they are taken from it. Never raises for anything that `data` holds: see `StopReason`.
-    Raises: ValueError for a bad offset or alignment; OverflowError for a number that is not an unsigned 64-bit integer.
+    `data` is a whole segment and `offset` a multiple of `alignment`. `lsn` and `chain` are what the
+    first record must have; with `lsn` 0 they are taken from it. Never raises for anything that
+    `data` holds: see `StopReason`. Raises: ValueError for a bad offset or alignment; OverflowError
+    for a number that is not an unsigned 64-bit integer.
     """
     cdef ScanResult result = ScanResult.__new__(ScanResult)
     cdef uint64_t segment_number = segment
@@ -269,10 +274,11 @@ def scan_records(data, offset, segment, salt, lsn, chain, alignment):
 
 
 def find_later_records(data, offset, segment, salt, alignment, lsn=0):
-    """Find every record header of this segment from `offset` on that is right and has an ordinal above `lsn`.
+    """Find every record header of this segment from `offset` on that is right and has an ordinal
+    above `lsn`.
 
-    For evidence behind a bad place: payloads are not looked at, and nothing is required of the order.
-    Raises: as `scan_records`.
+    For evidence behind a bad place: payloads are not looked at, and nothing is required of the
+    order. Raises: as `scan_records`.
     """
     cdef ScanResult result = ScanResult.__new__(ScanResult)
     cdef uint64_t segment_number = segment
@@ -299,7 +305,8 @@ cdef object payload_error(int status, Py_ssize_t offset):
 
 
 def check_payload(data, offset, size, op_count):
-    """Check the structure of the batches in `size` bytes from `offset` of `data`, and that they add up.
+    """Check the structure of the batches in `size` bytes from `offset` of `data`, and that they add
+    up.
 
     Raises: ValueError that names the offset of what is wrong.
     """
@@ -324,7 +331,9 @@ def check_payload(data, offset, size, op_count):
 
 
 def decode_payload(data, offset, size):
-    """Return the batches in `size` bytes from `offset` of `data`. Raises: ValueError as `check_payload`."""
+    """Return the batches in `size` bytes from `offset` of `data`. Raises: ValueError as
+    `check_payload`.
+    """
     cdef Py_buffer view
     cdef Py_ssize_t start, count
     cdef PayloadWalk walk

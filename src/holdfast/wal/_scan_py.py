@@ -1,8 +1,10 @@
 """Reading records back from the bytes of a segment: the plain twin, which is the specification.
 
 Guarantees:
-1. No field of a header is used before the header's checksum is compared, and none before its range is checked.
-2. A record in a result is whole: checksums, padding, segment, chain and the structure of its payload are right.
+1. No field of a header is used before the header's checksum is compared, and none before its range
+   is checked.
+2. A record in a result is whole: checksums, padding, segment, chain and the structure of its
+   payload are right.
 3. Time and memory are linear in the data, whatever the data.
 
 Thread safety: pure functions; results are immutable.
@@ -48,6 +50,7 @@ class ScanResult:
         "lsn_next",
         "manifest_edit_max",
         "next_segment",
+        "seq_first",
         "seq_next",
         "stop",
     )
@@ -60,6 +63,8 @@ class ScanResult:
         self.lsn_next = lsn
         """The ordinal that a record at `end_offset` must have, 0 when not known."""
         self.chain_next = chain
+        self.seq_first = 0
+        """The first sequence number of the first record."""
         self.seq_next = 0
         """One more than the highest sequence number, 0 when there is no record."""
         self.next_segment = 0
@@ -83,6 +88,7 @@ class ScanResult:
             self.durable_lsn_min = record.durable_lsn
         self.durable_lsn_max = max(self.durable_lsn_max, record.durable_lsn)
         self.manifest_edit_max = max(self.manifest_edit_max, record.manifest_edit)
+        self.seq_first = self.seq_first if self._records else record.seq_first
         self._records.append(record)
 
 
@@ -91,9 +97,10 @@ def scan_records(
 ) -> ScanResult:
     """Read records from `offset` of `data` on until something is not the next record.
 
-    `data` is a whole segment and `offset` a multiple of `alignment`. `lsn` and `chain` are what the first record must
-    have; with `lsn` 0 they are taken from it. Never raises for anything that `data` holds: see `StopReason`.
-    Raises: ValueError for a bad offset or alignment; OverflowError for a number that is not an unsigned 64-bit integer.
+    `data` is a whole segment and `offset` a multiple of `alignment`. `lsn` and `chain` are what the
+    first record must have; with `lsn` 0 they are taken from it. Never raises for anything that
+    `data` holds: see `StopReason`. Raises: ValueError for a bad offset or alignment; OverflowError
+    for a number that is not an unsigned 64-bit integer.
     """
     view = _check_arguments(data, offset, alignment, segment, salt, lsn, chain)
     result = ScanResult(offset, lsn, chain)
@@ -109,7 +116,8 @@ def scan_records(
 def _scan_one(
     view: memoryview, offset: int, segment: int, salt: int, alignment: int, result: ScanResult
 ) -> StopReason | None:
-    """Add the record at `offset` to the result and move on; return why not, or why it is the last."""
+    """Add the record at `offset` to the result and move on; return why not, or why it is the last.
+    """
     stored = view[offset : offset + RECORD_HEADER_BYTES]
     if stored == _ZERO_HEADER:
         return StopReason.END_OF_ZEROS
@@ -128,7 +136,9 @@ def _scan_one(
     if end > len(view):
         return StopReason.MALFORMED
     payload = view[payload_offset : payload_offset + header.payload_size]
-    if checksum(payload, salt) != header.payload_checksum or any(view[payload_offset + header.payload_size : end]):
+    if checksum(payload, salt) != header.payload_checksum or any(
+        view[payload_offset + header.payload_size : end]
+    ):
         return StopReason.BAD_PAYLOAD
     if header.type == RecordType.END:
         next_segment = int.from_bytes(payload, "little")
@@ -140,7 +150,7 @@ def _scan_one(
             check_payload(payload, 0, len(payload), header.op_count)
         except ValueError:
             return StopReason.MALFORMED
-    result._add(_record(header, payload_offset, digest))  # noqa: SLF001  the result's own builder
+    result._add(_record(header, payload_offset, digest))
     result.end_offset = end
     result.lsn_next = header.lsn + 1
     result.chain_next = digest
@@ -151,10 +161,11 @@ def _scan_one(
 def find_later_records(
     data: Data, offset: int, segment: int, salt: int, alignment: int, lsn: int = 0
 ) -> ScanResult:
-    """Find every record header of this segment from `offset` on that is right and has an ordinal above `lsn`.
+    """Find every record header of this segment from `offset` on that is right and has an ordinal
+    above `lsn`.
 
-    For evidence behind a bad place: payloads are not looked at, and nothing is required of the order.
-    Raises: as `scan_records`.
+    For evidence behind a bad place: payloads are not looked at, and nothing is required of the
+    order. Raises: as `scan_records`.
     """
     view = _check_arguments(data, offset, alignment, segment, salt, lsn, 0)
     result = ScanResult(len(view), 0, 0)
@@ -166,12 +177,13 @@ def find_later_records(
             continue
         header, digest = decoded
         if header.segment == segment and header.lsn > lsn and is_well_formed(header):
-            result._add(_record(header, place + RECORD_HEADER_BYTES, digest))  # noqa: SLF001  as above
+            result._add(_record(header, place + RECORD_HEADER_BYTES, digest))
     return result
 
 
 def check_payload(data: Data, offset: int, size: int, op_count: int) -> None:
-    """Check the structure of the batches in `size` bytes from `offset` of `data`, and that they add up.
+    """Check the structure of the batches in `size` bytes from `offset` of `data`, and that they add
+    up.
 
     Raises: ValueError that names the offset of what is wrong.
     """
@@ -179,7 +191,9 @@ def check_payload(data: Data, offset: int, size: int, op_count: int) -> None:
 
 
 def decode_payload(data: Data, offset: int, size: int) -> list[list[Operation]]:
-    """Return the batches in `size` bytes from `offset` of `data`. Raises: ValueError as `check_payload`."""
+    """Return the batches in `size` bytes from `offset` of `data`. Raises: ValueError as
+    `check_payload`.
+    """
     return _walk(data, offset, size, None)
 
 
@@ -229,7 +243,12 @@ class _Reader:
         key = self.sized("a key", KEY_BYTES_MAX)
         if kind == DELETE:
             return kind, keyspace, key, None
-        return kind, keyspace, key, self.sized("a value", VALUE_BYTES_MAX if kind == PUT else KEY_BYTES_MAX)
+        return (
+            kind,
+            keyspace,
+            key,
+            self.sized("a value", VALUE_BYTES_MAX if kind == PUT else KEY_BYTES_MAX),
+        )
 
     def sized(self, what: str, limit: int) -> bytes:
         start = self.at

@@ -1,7 +1,8 @@
 """The bytes of a log segment: segment header, link and record header.
 
-docs/format/wal.md is the specification; this module encodes and decodes exactly it. Every field that is
-read is checked before it is returned, and checksums are compared before any other field is believed.
+docs/format/wal.md is the specification; this module encodes and decodes exactly it. Every field
+that is read is checked before it is returned, and checksums are compared before any other field is
+believed.
 
 Thread safety: pure functions and immutable values.
 """
@@ -34,7 +35,8 @@ BLOCK_BYTES: Final = 4096
 
 SEGMENT_HEADER_BYTES: Final = 80
 LINK_OFFSET: Final = 2048
-"""The link stands in another 512-byte sector than the header, so writing it cannot tear the header."""
+"""The link stands in another 512-byte sector than the header, so writing it cannot tear the header.
+"""
 
 LINK_BYTES: Final = 48
 RECORD_HEADER_BYTES: Final = 80
@@ -151,7 +153,9 @@ def segment_name(number: int) -> str:
 
 
 def parse_segment_name(name: str) -> int | None:
-    """Return the number of a segment's file name, or None when it is not one that `segment_name` gives."""
+    """Return the number of a segment's file name, or None when it is not one that `segment_name`
+    gives.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -189,10 +193,13 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
 def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
     """Return the header at the front of a segment's first BLOCK_BYTES bytes.
 
-    Raises: CorruptionError when it is damaged; FormatError when a newer version of Holdfast wrote it.
+    Raises: CorruptionError when it is damaged; FormatError when a newer version of Holdfast wrote
+    it.
     """
     if len(block) < BLOCK_BYTES:
-        raise CorruptionError(file, 0, f"the segment ends inside its header block, at byte {len(block)}")
+        raise CorruptionError(
+            file, 0, f"the segment ends inside its header block, at byte {len(block)}"
+        )
     (magic, version, alignment, number, salt, database_id, size, previous, created_us, stored) = (
         _SEGMENT.unpack_from(block)
     )
@@ -201,7 +208,9 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
     if magic != SEGMENT_MAGIC:
         raise FormatError(f"{file}: not a Holdfast log segment")
     if version != FORMAT_VERSION:
-        raise FormatError(f"{file}: log format {version}; this version of Holdfast reads {FORMAT_VERSION}")
+        raise FormatError(
+            f"{file}: log format {version}; this version of Holdfast reads {FORMAT_VERSION}"
+        )
     if not is_alignment(alignment):
         raise CorruptionError(file, 12, f"the alignment is {alignment}")
     if number == 0:
@@ -210,8 +219,12 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
         raise CorruptionError(file, 48, f"the segment size is {size}")
     if previous >= number:
         raise CorruptionError(file, 56, f"the previous segment is {previous}, not below {number}")
-    if any(block[SEGMENT_HEADER_BYTES:LINK_OFFSET]) or any(block[LINK_OFFSET + LINK_BYTES : BLOCK_BYTES]):
-        raise CorruptionError(file, SEGMENT_HEADER_BYTES, "the header block has bytes that must be zero")
+    if any(block[SEGMENT_HEADER_BYTES:LINK_OFFSET]) or any(
+        block[LINK_OFFSET + LINK_BYTES : BLOCK_BYTES]
+    ):
+        raise CorruptionError(
+            file, SEGMENT_HEADER_BYTES, "the header block has bytes that must be zero"
+        )
     return SegmentHeader(
         number=number, alignment=alignment, salt=salt, database_id=database_id,
         size=size, previous=previous, created_us=created_us,
@@ -220,15 +233,18 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
 
 def encode_link(link: SegmentLink, salt: int) -> bytes:
     """Return the LINK_BYTES bytes that stand at LINK_OFFSET of a segment with this salt."""
-    plain = _LINK.pack(LINK_MAGIC, 0, link.segment, link.previous, link.lsn_first, link.chain, 0)[:-8]
+    plain = _LINK.pack(LINK_MAGIC, 0, link.segment, link.previous, link.lsn_first, link.chain, 0)[
+        :-8
+    ]
     return plain + _U64.pack(checksum(plain, salt))
 
 
 def decode_link(block: bytes, header: SegmentHeader) -> SegmentLink | None:
-    """Return the link in a header block, or None when there is none, it is damaged, or it is another segment's.
+    """Return the link in a header block, or None when there is none, it is damaged, or it is
+    another segment's.
 
-    The three are one answer because a link is not synced before the first record behind it: a crash may
-    leave nothing, or a part.
+    The three are one answer because a link is not synced before the first record behind it: a crash
+    may leave nothing, or a part.
     """
     stored = block[LINK_OFFSET : LINK_OFFSET + LINK_BYTES]
     if len(stored) < LINK_BYTES:
@@ -242,7 +258,9 @@ def decode_link(block: bytes, header: SegmentHeader) -> SegmentLink | None:
 
 
 def encode_record_header(header: RecordHeader, salt: int) -> tuple[bytes, int]:
-    """Return the RECORD_HEADER_BYTES bytes of a header and its checksum, which the next record chains to."""
+    """Return the RECORD_HEADER_BYTES bytes of a header and its checksum, which the next record
+    chains to.
+    """
     plain = _RECORD.pack(
         RECORD_MAGIC, header.payload_size, header.segment, header.lsn, header.seq_first,
         header.durable_lsn, header.manifest_edit, header.chain, header.op_count, header.type,
@@ -253,7 +271,8 @@ def encode_record_header(header: RecordHeader, salt: int) -> tuple[bytes, int]:
 
 
 def decode_record_header(data: memoryview, salt: int) -> tuple[RecordHeader, int] | None:
-    """Return the header in these RECORD_HEADER_BYTES bytes and its checksum; None when the checksum is wrong.
+    """Return the header in these RECORD_HEADER_BYTES bytes and its checksum; None when the checksum
+    is wrong.
 
     A right checksum says nothing about the meaning of the fields: `is_well_formed` does.
     """
@@ -261,7 +280,7 @@ def decode_record_header(data: memoryview, salt: int) -> tuple[RecordHeader, int
     magic, digest = fields[0], fields[-1]
     if magic != RECORD_MAGIC or checksum(data[:-8], salt) != digest:
         return None
-    header = RecordHeader(*fields[1:10], payload_checksum=fields[11])
+    header = RecordHeader(*fields[1:10], fields[11])
     if fields[10] != b"\x00\x00\x00":
         # Of a type that does not exist, so that `is_well_formed` refuses it.
         header = header._replace(type=0)
@@ -287,14 +306,20 @@ def is_well_formed(header: RecordHeader) -> bool:
     )
 
 
-def encode_end(header: RecordHeader, salt: int, next_segment: int, alignment: int) -> tuple[bytes, int]:
+def encode_end(
+    header: RecordHeader, salt: int, next_segment: int, alignment: int
+) -> tuple[bytes, int]:
     """Return a whole END record, padded, and its header checksum.
 
-    `header` says where it stands; its payload size, type, count and payload checksum are filled in here.
+    `header` says where it stands; its payload size, type, count and payload checksum are filled in
+    here.
     """
     payload = _U64.pack(next_segment)
     filled = header._replace(
-        payload_size=len(payload), op_count=0, type=RecordType.END, payload_checksum=checksum(payload, salt)
+        payload_size=len(payload),
+        op_count=0,
+        type=RecordType.END,
+        payload_checksum=checksum(payload, salt),
     )
     plain, digest = encode_record_header(filled, salt)
     return (plain + payload).ljust(record_bytes(len(payload), alignment), b"\x00"), digest

@@ -1,0 +1,496 @@
+"""Writing the log: one current segment, one prepared ahead, and what happens when the disk says no.
+
+Guarantees:
+1. A record is written only behind records of the same log that were written whole; a later segment
+   gets a record only after the one before it was closed by an END record and synced.
+2. A segment is used only after it was created, allocated, given its header, synced, and its folder
+   synced.
+3. No room (ENOSPC, EDQUOT) raises DiskFullError and changes nothing: the same append may be tried
+   again, and a crash does not bring the failed one back.
+4. Any other failed write and any failed sync poisons the writer: that call and every later one
+   raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
+5. An ordinal (lsn) is given only to a record that was written.
+
+Thread safety: `append`, `sync`, `forget_through` and `close` are serialised by the caller.
+`prepare_next` and `needs_next` may run in another thread meanwhile. `allocate_number` must not wait
+for a lock that a caller of `append` or `prepare_next` holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.base import (
+    DatabaseClosedError,
+    DatabasePoisonedError,
+    DatabaseSettings,
+    DiskFullError,
+    mark,
+    require,
+)
+from holdfast.env import Env, File, is_disk_full
+from holdfast.wal._buffer import RecordBuffer
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    END_PAYLOAD_BYTES,
+    LINK_OFFSET,
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    RecordType,
+    SegmentHeader,
+    SegmentLink,
+    align_up,
+    encode_end,
+    encode_link,
+    encode_segment_header,
+    record_bytes,
+    segment_name,
+)
+
+FIRST_SEGMENT_BYTES_MAX: Final = 1 << 20
+"""The first segment of a process life is at most this large, so that a short process pays little
+for it.
+"""
+
+PREPARE_AT: Final = 8
+"""The next segment is asked for when one part in this many of the current one is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment of this writer. Sequence numbers are 0 when it has no operation."""
+
+    number: int
+    seq_first: int
+    seq_last: int
+    bytes_used: int
+
+
+class _Segment:
+    """A segment that is or will be written to."""
+
+    __slots__ = ("file", "header", "number", "position", "seq_first", "seq_last")
+
+    def __init__(self, file: File, header: SegmentHeader) -> None:
+        self.file = file
+        self.header = header
+        self.number = header.number
+        self.position = BLOCK_BYTES
+        self.seq_first = 0
+        self.seq_last = 0
+
+    def info(self) -> SegmentInfo:
+        return SegmentInfo(self.number, self.seq_first, self.seq_last, self.position)
+
+
+class LogWriter:
+    """The log of one process life. Construction makes the first segment ready, so its number may be
+    recorded then.
+
+    Ordinals start with `lsn_first`; records before it count as durable. `allocate_number` gives
+    numbers of new segments, each higher than the one before, and `manifest_edit` the highest
+    manifest edit that was synced.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        folder: str,
+        *,
+        settings: DatabaseSettings,
+        database_id: bytes,
+        allocate_number: Callable[[], int],
+        lsn_first: int,
+        manifest_edit: Callable[[], int],
+    ) -> None:
+        require(lsn_first > 0, "ordinals start with 1")
+        self._env = env
+        self._folder = folder
+        self._database_id = database_id
+        self._allocate_number = allocate_number
+        self._manifest_edit = manifest_edit
+        self._alignment = settings.wal_alignment_bytes
+        self._segment_bytes = settings.wal_segment_bytes
+        self._end_bytes = record_bytes(END_PAYLOAD_BYTES, self._alignment)
+        self._written_lsn = lsn_first - 1
+        self._durable_lsn = lsn_first - 1
+        self._written_seq = 0
+        self._durable_seq = 0
+        self._bytes_logged = 0
+        self._full: list[SegmentInfo] = []
+        self._closed = False
+        self._poison: BaseException | None = None
+        # A call that changes the disk is under way. It is still set at the next call when an
+        # exception took the place of an error of the disk before that could be noted.
+        self._in_doubt = False
+        # The bytes at the position may be those of a record that was not accepted.
+        self._stale = False
+        self._link_due = False
+        self._mutex = env.mutex()
+        self._prepared = env.condition(self._mutex)
+        # Guarded by _mutex: _next, _preparing. _closed, _poison and _current are set under it, too.
+        self._next: _Segment | None = None
+        self._preparing = False
+        # The END record that names it is written; `_current` is still the segment before it.
+        self._following: _Segment | None = None
+        try:
+            self._current = self._create_segment(
+                0, min(self._segment_bytes, FIRST_SEGMENT_BYTES_MAX), lsn_first
+            )
+        except OSError as exc:
+            if is_disk_full(exc):
+                raise DiskFullError(f"no room for the log: {exc}") from exc
+            raise
+        self._chain = self._current.header.salt
+
+    @property
+    def written_lsn(self) -> int:
+        """The ordinal of the last record that was written."""
+        return self._written_lsn
+
+    @property
+    def durable_lsn(self) -> int:
+        """The ordinal of the last record that is known to be synced."""
+        return self._durable_lsn
+
+    @property
+    def written_seq(self) -> int:
+        """The last sequence number written by this writer, 0 when there is none."""
+        return self._written_seq
+
+    @property
+    def durable_seq(self) -> int:
+        """The last sequence number of this writer known to be synced, 0 when there is none."""
+        return self._durable_seq
+
+    @property
+    def bytes_logged(self) -> int:
+        """Bytes of records written, headers and padding included."""
+        return self._bytes_logged
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a failure ended this writer."""
+        return self._poison is not None or self._in_doubt
+
+    @property
+    def needs_next(self) -> bool:
+        """Whether `prepare_next` would be of use now."""
+        with self._mutex:
+            return self._needs_next()
+
+    def append(self, buffer: RecordBuffer, seq_first: int) -> int:
+        """Write the record in `buffer`, whose first operation has `seq_first`; return its ordinal.
+
+        Goes to a next segment when it does not fit. Durable after `sync`. Raises: DiskFullError
+        when there is no room, with nothing changed; DatabasePoisonedError; DatabaseClosedError;
+        ValueError for an empty buffer.
+        """
+        self._check_usable()
+        op_count = buffer.op_count
+        if op_count == 0:
+            raise ValueError("a record has at least one operation")
+        require(seq_first > self._written_seq, "sequence numbers grow")
+        need = record_bytes(buffer.size, self._alignment)
+        self._wipe()
+        while (
+            self._following is not None
+            or need > self._current.header.size - self._end_bytes - self._current.position
+        ):
+            self._rotate(need)
+        self._write_link()
+        segment = self._current
+        lsn = self._written_lsn + 1
+        view, chain = buffer.seal(
+            segment.number, segment.header.salt, lsn, seq_first, self._durable_lsn, self._manifest_edit(),
+            self._chain, self._alignment,
+        )  # fmt: skip
+        with view:
+            self._write_record(view, "wal.record.write")
+        self._accept(need, lsn, chain)
+        segment.seq_first = segment.seq_first or seq_first
+        segment.seq_last = self._written_seq = seq_first + op_count - 1
+        self._in_doubt = False
+        return lsn
+
+    def sync(self) -> None:
+        """Make every record durable that was appended before; does nothing when all are.
+
+        Raises: DatabasePoisonedError when it fails, and for good; DatabaseClosedError.
+        """
+        self._check_usable()
+        if self._durable_lsn == self._written_lsn:
+            return
+        self._sync_current("wal.record.sync")
+
+    def prepare_next(self) -> None:
+        """Make the next segment ready, so that no append has to. Does nothing when that is done or
+        under way.
+
+        Raises: DiskFullError when there is no room, with nothing changed; DatabasePoisonedError.
+        """
+        with self._mutex:
+            if self._closed or self.poisoned or self._next is not None or self._preparing:
+                return
+            self._preparing = True
+            previous = self._current.number
+        made: _Segment | None = None
+        try:
+            made = self._make_segment(previous, self._segment_bytes)
+        finally:
+            # An append that needs a segment waits for this one, whatever became of it.
+            with self._mutex:
+                self._preparing = False
+                if made is not None and not self._closed and self._current.number == previous:
+                    self._next, made = made, None
+                self._prepared.notify_all()
+        if made is not None:
+            self._discard(made)
+
+    def segments(self) -> list[SegmentInfo]:
+        """Return this writer's segments that were not forgotten, oldest first, the current one
+        last.
+        """
+        return [*self._full, self._current.info()]
+
+    def forget_through(self, seq: int) -> list[int]:
+        """Forget the oldest segments whose every operation has a sequence number up to `seq`;
+        return their numbers.
+
+        Never the current one. The caller unlinks them after its manifest edit is synced.
+        """
+        count = 0
+        while count < len(self._full) and self._full[count].seq_last <= seq:
+            count += 1
+        gone, self._full = self._full[:count], self._full[count:]
+        return [segment.number for segment in gone]
+
+    def close(self) -> None:
+        """Close the files and unlink a prepared segment that was not used. Syncs nothing; a second
+        close is harmless.
+        """
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            while self._preparing:
+                self._prepared.wait()
+            unused, self._next = self._next, None
+        self._current.file.close()
+        if self._following is not None:
+            self._following.file.close()
+        if unused is not None:
+            self._discard(unused)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise DatabaseClosedError("the log is closed")
+        if self.poisoned:
+            raise DatabasePoisonedError(
+                "the log failed earlier; reopen the database"
+            ) from self._poison
+
+    def _needs_next(self) -> bool:
+        if self._closed or self.poisoned or self._next is not None or self._preparing:
+            return False
+        return self._current.position * PREPARE_AT >= self._current.header.size
+
+    def _wipe(self) -> None:
+        """Make sure that a record which was not accepted cannot come back after a crash."""
+        if not self._stale:
+            return
+        mark("wal.record_wiped")
+        segment = self._current
+        self._write(segment.position, bytes(RECORD_HEADER_BYTES), "wal.record.wipe")
+        self._in_doubt = False
+        self._sync_current("wal.record.wipe_sync")
+        self._stale = False
+
+    def _write_link(self) -> None:
+        """Say in the segment's header block what its first record continues, so that a damaged
+        first record is noticed even when the segment before is gone.
+        """
+        if not self._link_due:
+            return
+        header = self._current.header
+        link = SegmentLink(
+            segment=header.number,
+            previous=header.previous,
+            lsn_first=self._written_lsn + 1,
+            chain=self._chain,
+        )
+        self._write(LINK_OFFSET, encode_link(link, header.salt), "wal.segment.link")
+        self._link_due = False
+        self._in_doubt = False
+
+    def _write_record(self, record: bytes | memoryview, site: str) -> None:
+        """Write at the position. Guarantees: `_in_doubt` is set, for the caller to clear when the
+        state is updated.
+        """
+        try:
+            self._write(self._current.position, record, site)
+        except DiskFullError:
+            self._stale = True
+            # When there is no room for the zeros either, the next call tries again before it does
+            # anything else.
+            with contextlib.suppress(DiskFullError):
+                self._wipe()
+            raise
+        except BaseException:
+            self._stale = True
+            raise
+
+    def _write(self, offset: int, data: bytes | memoryview, site: str) -> None:
+        """Write to the current segment. Guarantees: `_in_doubt` is set afterwards, unless there was
+        no room or the call was interrupted by something else than an error of the disk.
+        """
+        self._in_doubt = True
+        try:
+            self._current.file.write_at(offset, data, site=site)
+        except OSError as exc:
+            if not is_disk_full(exc):
+                raise self._poisoned_by(exc) from exc
+            self._in_doubt = False
+            raise DiskFullError(f"no room for the log: {exc}") from exc
+        except BaseException as exc:
+            # A signal's exception. When it took the place of an error of the disk, that one counts.
+            self._in_doubt = isinstance(exc.__context__, OSError)
+            raise
+
+    def _sync_current(self, site: str) -> None:
+        lsn, seq = self._written_lsn, self._written_seq
+        self._in_doubt = True
+        try:
+            self._current.file.sync(site=site)
+        except OSError as exc:
+            raise self._poisoned_by(exc) from exc
+        except BaseException as exc:
+            self._in_doubt = isinstance(exc.__context__, OSError)
+            raise
+        self._durable_lsn, self._durable_seq = lsn, seq
+        self._in_doubt = False
+
+    def _accept(self, size: int, lsn: int, chain: int) -> None:
+        self._current.position += size
+        self._bytes_logged += size
+        self._written_lsn = lsn
+        self._chain = chain
+
+    def _rotate(self, need: int) -> None:
+        """Close the current segment and go to one that holds a record of `need` bytes.
+
+        May be called again after it was interrupted: `_following` says that the END record is
+        written.
+        """
+        if self._following is None:
+            following = self._take_next(need)
+            current = self._current
+            header = RecordHeader(
+                payload_size=0, segment=current.number, lsn=self._written_lsn + 1, seq_first=self._written_seq + 1,
+                durable_lsn=self._durable_lsn, manifest_edit=self._manifest_edit(), chain=self._chain, op_count=0,
+                type=RecordType.END, payload_checksum=0,
+            )  # fmt: skip
+            record, chain = encode_end(
+                header, current.header.salt, following.number, self._alignment
+            )
+            try:
+                self._write_record(record, "wal.end.write")
+            except BaseException:
+                with self._mutex:
+                    self._next = following
+                raise
+            self._accept(len(record), header.lsn, chain)
+            self._following = following
+            self._in_doubt = False
+        if self._durable_lsn < self._written_lsn:
+            self._sync_current("wal.end.sync")
+        full = self._current
+        with self._mutex:
+            self._current, self._following = self._following, None
+            self._link_due = True
+            self._full.append(full.info())
+        with contextlib.suppress(OSError):
+            # It was synced: closing cannot lose anything.
+            full.file.close()
+
+    def _take_next(self, need: int) -> _Segment:
+        """Return a segment that holds a record of `need` bytes: the prepared one, or one made now.
+        """
+        with self._mutex:
+            while self._preparing:
+                self._prepared.wait()
+            following, self._next = self._next, None
+        least = BLOCK_BYTES + need + self._end_bytes
+        if following is not None:
+            if following.header.size >= least:
+                return following
+            self._discard(following)
+        mark("wal.segment_made_in_append")
+        return self._make_segment(self._current.number, max(self._segment_bytes, least))
+
+    def _make_segment(self, previous: int, size: int) -> _Segment:
+        """Make a segment ready for records. Raises: DiskFullError with nothing left behind;
+        DatabasePoisonedError.
+        """
+        try:
+            return self._create_segment(previous, size, None)
+        except OSError as exc:
+            if is_disk_full(exc):
+                raise DiskFullError(f"no room for the log: {exc}") from exc
+            raise self._poisoned_by(exc) from exc
+
+    def _create_segment(self, previous: int, size: int, lsn_first: int | None) -> _Segment:
+        """Make a segment ready for records; with `lsn_first` it is the first of a process life and
+        has its link.
+        """
+        number = self._allocate_number()
+        path = f"{self._folder}/{segment_name(number)}"
+        header = SegmentHeader(
+            number=number,
+            alignment=self._alignment,
+            salt=int.from_bytes(self._env.random_bytes(8), "little"),
+            database_id=self._database_id,
+            size=align_up(max(size, BLOCK_BYTES + self._end_bytes), BLOCK_BYTES),
+            previous=previous,
+            created_us=int(self._env.wall_time() * 1_000_000),
+        )
+        block = encode_segment_header(header)
+        if lsn_first is not None:
+            link = SegmentLink(
+                segment=number, previous=previous, lsn_first=lsn_first, chain=header.salt
+            )
+            encoded = encode_link(link, header.salt)
+            block = block[:LINK_OFFSET] + encoded + block[LINK_OFFSET + len(encoded) :]
+        file = self._env.create(path, site="wal.segment.create")
+        segment = _Segment(file, header)
+        try:
+            file.allocate(header.size, site="wal.segment.allocate")
+            file.write_at(0, block, site="wal.segment.header")
+            file.sync(site="wal.segment.sync")
+            self._env.sync_dir(self._folder, site="wal.segment.folder_sync")
+        except OSError as exc:
+            if is_disk_full(exc):
+                self._discard(segment)
+            else:
+                file.close()
+            raise
+        except BaseException:
+            file.close()
+            raise
+        return segment
+
+    def _discard(self, segment: _Segment) -> None:
+        """Give up a segment that is not linked into the log. What cannot be unlinked is an orphan
+        for recovery.
+        """
+        with contextlib.suppress(OSError):
+            segment.file.close()
+            if not self.poisoned:
+                self._env.unlink(segment.file.name, site="wal.segment.unlink")
+
+    def _poisoned_by(self, exc: OSError) -> DatabasePoisonedError:
+        self._poison = exc
+        return DatabasePoisonedError(f"the log failed: {exc}; reopen the database")
