@@ -12,9 +12,7 @@ from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.snapshot import Snapshot
 from holdfast.engine.statistics import collect_stats
 from holdfast.engine.stats import Stats
-from holdfast.recovery import Report
-
-DEFAULT_KEYSPACE = "default"
+from holdfast.recovery import DEFAULT_KEYSPACE, Report
 
 
 class Database(Keyspace):

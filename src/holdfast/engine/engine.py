@@ -15,7 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from holdfast.base import (
@@ -43,7 +43,8 @@ from holdfast.env import Env, FileLock, is_disk_full
 from holdfast.lsm import TableStore, Tree
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet
 from holdfast.memtable import Memtable
-from holdfast.recovery import FileNumbers
+from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
+from holdfast.sstable import TableInfo, table_name
 from holdfast.wal import LogWriter, RecordBuffer, segment_name
 
 BUFFER_BYTES_MAX = 256 * 1024
@@ -115,6 +116,10 @@ class Engine:
         self.trees[keyspace.id] = tree
         self.write_path.memtables[keyspace.id] = tree.active
         return tree
+
+    def adopt_memtable(self, keyspace: int, memtable: Memtable) -> None:
+        """Show a replayed memtable; of a database that is only read."""
+        self.trees[keyspace].adopt(memtable)
 
     def published(self, tree: Tree) -> None:
         """Tell the keyspace's handle that its tree has a new view."""
@@ -351,12 +356,16 @@ class Engine:
                     if keyspace.name == name:
                         return keyspace.id
                 number = self._version.next_keyspace_id
-                created = KeyspaceVersion(id=number, name=name, settings=settings)
-                version = self.log_edit(VersionEdit(keyspaces_created=(created,)))
+                version = self.log_edit(VersionEdit(keyspaces_created=((number, name, settings),)))
                 self.add_tree(version.keyspaces[number])
                 return number
 
         return self.write_path.exclusive(create)
+
+    def find_keyspace(self, name: str) -> int | None:
+        """Return the id of keyspace `name`, or None."""
+        keyspace = self._version.keyspace_named(name)
+        return None if keyspace is None else keyspace.id
 
     def drop_keyspace(self, keyspace: int) -> None:
         """Drop a keyspace with everything in it. Durable when it returns."""
@@ -378,6 +387,54 @@ class Engine:
         """Remove the files of tables that nothing needs any more."""
         with self.version_mutex:
             self.store.purge()
+
+    def discard(self, tables: Iterable[TableInfo]) -> None:
+        """Unlink tables that never entered the manifest; a failure leaves orphans for the next open."""
+        for info in tables:
+            try:
+                self.env.unlink(f"{self.folder}/{table_name(info.number)}", site="table.discard.unlink")
+            except OSError:
+                mark("table.unlink_failed")
+
+    # -- what users ask for
+
+    def flush(self, keyspaces: Iterable[int]) -> None:
+        """Freeze and flush the memtables of `keyspaces`; returns when their tables are installed."""
+        wanted = list(keyspaces)
+
+        def freeze_all() -> None:
+            for keyspace in wanted:
+                tree = self.trees.get(keyspace)
+                if tree is not None:
+                    self.freeze(tree)
+
+        self.write_path.exclusive(freeze_all)
+        with self.version_mutex:
+            while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
+                self.write_path.check_writable()
+                self._raise_if_full()
+                self._room.wait(1.0)
+
+    def verify(self) -> Report:
+        """Check every byte of the database; commits wait while the log is read."""
+        report = Report()
+        with self.version_mutex:
+            trees = [tree.view for tree in self.trees.values()]
+            manifest = check_manifest(self.env, self.folder, self._version, report)
+        if manifest is not None:
+            if self.log is None:
+                check_log(self.env, self.folder, manifest, report)
+            else:
+                self.write_path.exclusive(lambda: self._check_log(report))
+        for view in trees:
+            check_tables((reader for level in view.levels for reader in level), report)
+        return report
+
+    def _check_log(self, report: Report) -> None:
+        with self.version_mutex:
+            manifest = check_manifest(self.env, self.folder, self._version, Report())
+            if manifest is not None:
+                check_log(self.env, self.folder, manifest, report)
 
     # -- the end
 

@@ -10,11 +10,9 @@ from holdfast.base import DatabaseClosedError, DatabasePoisonedError, DatabaseSe
 from holdfast.bufferpool import BufferPool
 from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
-from holdfast.env import Env, PosixEnv, is_disk_full
+from holdfast.env import Env, FileLock, PosixEnv, is_disk_full
 from holdfast.lsm import TableStore
-from holdfast.recovery import Recovery, recover_for_reading, recover_for_writing
-
-LOCK_NAME = "LOCK"
+from holdfast.recovery import LOCK_NAME, Recovery, recover_for_reading, recover_for_writing
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -75,7 +73,7 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
             raise FileNotFoundError(f"there is no database at {folder}")
 
 
-def _start(env: Env, folder: str, recovery: Recovery, lock: object) -> Engine:
+def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
     settings = recovery.settings
     pool = BufferPool(settings.memory_bytes)
     store = TableStore(env, folder, pool)

@@ -24,14 +24,13 @@ from holdfast.base import (
     BATCH_BYTES_MAX,
     DatabaseClosedError,
     DatabasePoisonedError,
-    DiskFullError,
     Error,
     LimitError,
     ReadOnlyError,
     mark,
 )
 from holdfast.engine._core import BUSY, CLOSED, CLOSING, FORKED, POISONED, READ_ONLY, CommitState
-from holdfast.env import Env, Mutex, is_disk_full
+from holdfast.env import Env, Mutex
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
 from holdfast.wal import LogWriter, WriteBatch
@@ -251,26 +250,25 @@ class WritePath:
         Between the first byte for the log and the last operation applied nothing may be skipped, or the numbers
         given here would be given again: any surprise there poisons the database.
         """
+        log = self._log
+        if log is None:
+            raise ReadOnlyError("the database was opened with read_only=True")
         self._writing = True
         state, buffer = self._state, self._state.buffer
         durable = any(waiter.durable for waiter in group)
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
+        written_lsn = log.written_lsn
         try:
             for waiter in group:
                 if waiter.batch is not None and waiter.batch.op_count:
                     buffer.append_batch(waiter.batch)
-            written = self._log_group(durable, applied_ops)
-        except OSError as error:
-            if not is_disk_full(error):
-                self.poison(error)
-                raise DatabasePoisonedError(f"the log could not be written: {error}") from error
-            buffer.rollback(rollback)
-            raise DiskFullError(f"no room for the log: {error}; nothing of this commit was written") from error
-        except (LimitError, MemoryError):
-            buffer.rollback(rollback)
-            raise
+            written = self._log_group(log, durable, applied_ops)
         except BaseException as error:
-            self.poison(error)
+            if log.poisoned or log.written_lsn != written_lsn:
+                # The record may be on disk, so its numbers must not be given again.
+                self.poison(error)
+            else:
+                buffer.rollback(rollback)
             raise
         try:
             new_ops = buffer.op_count - applied_ops
@@ -286,15 +284,12 @@ class WritePath:
             self.poison(error)
             raise
 
-    def _log_group(self, durable: bool, applied_ops: int) -> bool:
+    def _log_group(self, log: LogWriter, durable: bool, applied_ops: int) -> bool:
         """Write the buffer to the log when it must be, and sync when asked. Return whether it was written.
 
         Operations that nobody asked to be durable may stay in the buffer; its first `applied_ops` are applied.
         """
         state, buffer = self._state, self._state.buffer
-        log = self._log
-        if log is None:
-            raise ReadOnlyError("the database was opened with read_only=True")
         written = False
         if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
             log.append(buffer, state.next_seq - applied_ops)

@@ -55,6 +55,12 @@ class Tree:
         self._publish()
         return frozen
 
+    def adopt(self, memtable: Memtable) -> None:
+        """Publish `memtable` in place of the empty active one."""
+        require(not self.active.seq_min, "only an empty memtable is replaced")
+        self.active = memtable
+        self._publish()
+
     def install(self, version: KeyspaceVersion, flushed: Memtable | None = None) -> None:
         """Publish the tables of `version`, and drop the memtable that became one of them.
 

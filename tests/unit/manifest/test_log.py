@@ -498,7 +498,7 @@ def test_right_checksums_do_not_make_an_edit_valid(env: FailingEnv, folder: str)
     crafted(folder, b"\x0c\x7f")
     with pytest.raises(CorruptionError, match="does not fit"):
         VersionSet.recover(env, folder)
-    crafted(folder, b"\x18\x00")
+    crafted(folder, b"\x1a\x00")
     with pytest.raises(FormatError, match="newer"):
         VersionSet.recover(env, folder)
     crafted(folder, b"", edit_seq=0)

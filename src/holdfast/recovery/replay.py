@@ -1,0 +1,112 @@
+"""Replay: what the manifest and the log say, put back into memory. Writes nothing.
+
+Every committed operation that no table holds is applied to a memtable of its keyspace, in order. When a memtable gets
+full, `on_full` takes it away; without `on_full` it grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.base import CorruptionError, DatabaseSettings
+from holdfast.env import Env
+from holdfast.manifest import Recovered, Version
+from holdfast.memtable import Memtable
+from holdfast.recovery._apply import apply_payload
+from holdfast.wal import LogRecord, LogSegment, read_log
+
+LOOK_BYTES = 64 * 1024
+"""Memtables are compared with their limit after this many bytes of log, not after every record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a folder held."""
+
+    manifest: Recovered
+    memtables: dict[int, Memtable]
+    """By keyspace: what only the log holds, or its part that `on_full` did not take."""
+    last_seq: int
+    last_lsn: int
+    records: int
+    payload_bytes: int
+    is_tail_cut: bool
+    """The log ended in a record that was never whole; it was left out."""
+
+
+def replay(
+    env: Env,
+    folder: str,
+    manifest: Recovered,
+    settings: DatabaseSettings,
+    *,
+    on_full: Callable[[int, Memtable], None] | None = None,
+) -> Replayed:
+    """Replay the log behind `manifest`, which was read from the same folder.
+
+    Raises: CorruptionError for damage that is not a torn tail; FormatError for newer or foreign files; OSError.
+    """
+    version = manifest.version
+    memtables = {keyspace: Memtable() for keyspace in version.keyspaces}
+    flushed = {keyspace.id: keyspace.flushed_seq for keyspace in version.keyspaces.values()}
+    last_seq, last_lsn = version.last_seq, version.durable_lsn
+    records = payload_bytes = looked_at = 0
+    is_tail_cut = False
+    if version.wal_first:
+        contents = read_log(
+            env,
+            folder,
+            version.wal_first,
+            database_id=manifest.database_id,
+            alignment=settings.wal_alignment_bytes,
+            durable_lsn=version.durable_lsn,
+            manifest_edit_seen=version.edit_seq,
+            clean=version.clean,
+        )
+        for segment in contents:
+            for record in segment.records():
+                _apply(segment, record, memtables, flushed, version.next_keyspace_id)
+                records += 1
+                payload_bytes += len(record.payload)
+                if on_full is not None and payload_bytes - looked_at >= LOOK_BYTES:
+                    looked_at = payload_bytes
+                    _hand_over(version, memtables, on_full)
+        last_seq = max(last_seq, contents.last_seq)
+        last_lsn = max(last_lsn, contents.last_lsn)
+        is_tail_cut = contents.tail_cut
+    return Replayed(
+        manifest=manifest,
+        memtables=memtables,
+        last_seq=last_seq,
+        last_lsn=last_lsn,
+        records=records,
+        payload_bytes=payload_bytes,
+        is_tail_cut=is_tail_cut,
+    )
+
+
+def _apply(
+    segment: LogSegment,
+    record: LogRecord,
+    memtables: dict[int, Memtable],
+    flushed: dict[int, int],
+    next_keyspace_id: int,
+) -> None:
+    try:
+        apply_payload(
+            record.payload, 0, len(record.payload), record.seq_first, memtables, flushed, next_keyspace_id
+        )
+    except ValueError as error:
+        raise CorruptionError(segment.path, 0, f"record {record.lsn}: {error}") from error
+
+
+def _hand_over(
+    version: Version, memtables: dict[int, Memtable], on_full: Callable[[int, Memtable], None]
+) -> None:
+    """Give away the memtables that are full."""
+    for keyspace, memtable in memtables.items():
+        if memtable.bytes_used >= version.keyspaces[keyspace].settings.memtable_bytes:
+            memtable.freeze()
+            on_full(keyspace, memtable)
+            memtables[keyspace] = Memtable()

@@ -1,0 +1,243 @@
+"""Restart: from a folder in whatever state a crash left it to one that new commits may build on.
+
+What survives in the log is copied into new tables before anything is acknowledged, a new segment and a new manifest
+are written, and only then are the old files removed. So no file of an earlier process life is ever appended to, and
+what was read back after a failed sync, which a cache may show without the disk having it, is on disk again in new
+synced files before it is trusted. (Rebello et al., Can Applications Recover from fsync Failures?, ATC 2020.)
+
+The order, each step synced before the next:
+1. tables made of the replayed log;
+2. the first segment of the new log;
+3. a new manifest with both, found through a new marker;
+4. removal of everything the new manifest does not name.
+A crash between any two leaves the old manifest and log in force, and orphans that the next restart removes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from holdfast.base import DatabaseSettings, FormatError, LimitError, mark
+from holdfast.compaction import run_flush
+from holdfast.env import Env
+from holdfast.manifest import Recovered, Version, VersionEdit, VersionSet, manifest_name
+from holdfast.memtable import Memtable
+from holdfast.recovery.numbers import FileNumbers
+from holdfast.recovery.replay import Replayed, replay
+from holdfast.sstable import TableInfo, table_name
+from holdfast.wal import LogWriter, segment_name
+
+DEFAULT_KEYSPACE = "default"
+DATA_SUFFIXES = (".table", ".wal", ".manifest")
+LOCK_NAME = "LOCK"
+
+
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """What an engine starts from."""
+
+    settings: DatabaseSettings
+    version: Version
+    memtables: dict[int, Memtable]
+    """Replayed and not flushed; only when reading."""
+    last_seq: int
+    numbers: FileNumbers
+    version_set: VersionSet | None = None
+    log: LogWriter | None = None
+
+    def close(self) -> None:
+        """Close the files of a recovery that no engine took."""
+        if self.log is not None:
+            self.log.close()
+        if self.version_set is not None:
+            self.version_set.close()
+
+
+def recover_for_reading(env: Env, folder: str, settings: DatabaseSettings | None) -> Recovery:
+    """Replay a database in memory; nothing is written.
+
+    Raises: FileNotFoundError when there is none; CorruptionError, FormatError, OSError.
+    """
+    manifest = VersionSet.recover(env, folder)
+    if manifest.is_new:
+        raise FileNotFoundError(f"there is no database at {folder}")
+    replayed = replay(env, folder, manifest, stored_settings(manifest))
+    return Recovery(
+        settings=_settings(manifest, settings),
+        version=manifest.version,
+        memtables=replayed.memtables,
+        last_seq=replayed.last_seq,
+        numbers=FileNumbers(env, manifest.next_number),
+    )
+
+
+def recover_for_writing(
+    env: Env, folder: str, settings: DatabaseSettings | None, *, create: bool
+) -> Recovery:
+    """Bring a folder into a state that new commits may build on, creating the database when it is absent.
+
+    Raises: FileNotFoundError; CorruptionError, FormatError; OSError. After an exception the folder holds what it held,
+    and perhaps orphans.
+    """
+    manifest = VersionSet.recover(env, folder)
+    if manifest.is_new:
+        if not create:
+            raise FileNotFoundError(f"there is no database at {folder}")
+        return _create(env, folder, manifest, settings or DatabaseSettings())
+    numbers = FileNumbers(env, manifest.next_number)
+    tables: list[tuple[int, TableInfo]] = []
+
+    def flush(keyspace: int, memtable: Memtable) -> None:
+        result = run_flush(
+            env,
+            folder,
+            memtable,
+            allocate_number=numbers.allocate,
+            snapshots=[],
+            settings=manifest.version.keyspaces[keyspace].settings,
+        )
+        tables.extend((keyspace, info) for info in result.tables)
+
+    replayed = replay(env, folder, manifest, stored_settings(manifest), on_full=flush)
+    for keyspace, memtable in replayed.memtables.items():
+        if memtable.seq_min:
+            memtable.freeze()
+            flush(keyspace, memtable)
+    return _restart(env, folder, replayed, numbers, tables, _settings(manifest, settings))
+
+
+def stored_settings(manifest: Recovered) -> DatabaseSettings:
+    """Return the settings that the manifest holds. Raises: FormatError for those of a newer version."""
+    try:
+        return DatabaseSettings.from_text(manifest.version.settings_text)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"the stored settings cannot be used: {error}") from error
+
+
+def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSettings:
+    """Return the settings in force: the given ones, checked against the stored ones, or the stored ones."""
+    stored = stored_settings(manifest)
+    if given is None:
+        return stored
+    if given.wal_alignment_bytes != stored.wal_alignment_bytes:
+        raise LimitError(
+            f"wal_alignment_bytes is fixed when a database is created: it is {stored.wal_alignment_bytes}, "
+            f"not {given.wal_alignment_bytes}"
+        )
+    return given
+
+
+def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
+    foreign = [name for name in manifest.unrelated if name != LOCK_NAME]
+    if foreign:
+        raise FormatError(f"{folder} holds {foreign[0]!r} and no database; give an empty or a new folder")
+    numbers = FileNumbers(env, manifest.next_number)
+    database_id = env.random_bytes(16)
+    version = Version().apply(
+        VersionEdit(
+            keyspaces_created=((0, DEFAULT_KEYSPACE, settings.keyspace),), settings_text=settings.to_text()
+        )
+    )
+    # The first manifest precedes the first segment: a segment without a manifest would be damage.
+    number = numbers.allocate()
+    version = replace(version, next_number=numbers.next_number)
+    version_set = VersionSet.create(env, folder, number, database_id, version)
+    log = None
+    try:
+        log = LogWriter(
+            env,
+            folder,
+            settings=settings,
+            database_id=database_id,
+            allocate_number=numbers.allocate,
+            lsn_first=1,
+            manifest_edit=lambda: version_set.durable_edit,
+        )
+        version = version_set.log(
+            VersionEdit(wal_first=log.segments()[0].number, next_number=numbers.next_number)
+        )
+    except BaseException:
+        version_set.close()
+        if log is not None:
+            log.close()
+        raise
+    return Recovery(
+        settings=settings,
+        version=version,
+        memtables={},
+        last_seq=0,
+        numbers=numbers,
+        version_set=version_set,
+        log=log,
+    )
+
+
+def _restart(
+    env: Env,
+    folder: str,
+    replayed: Replayed,
+    numbers: FileNumbers,
+    tables: list[tuple[int, TableInfo]],
+    settings: DatabaseSettings,
+) -> Recovery:
+    manifest = replayed.manifest
+    version_sets: list[VersionSet] = []
+    log = LogWriter(
+        env,
+        folder,
+        settings=settings,
+        database_id=manifest.database_id,
+        allocate_number=numbers.allocate,
+        lsn_first=replayed.last_lsn + 1,
+        # Asked for when a record is sealed, which is after the manifest is there.
+        manifest_edit=lambda: version_sets[0].durable_edit,
+    )
+    try:
+        flushed = {
+            keyspace: max(info.seq_max for owner, info in tables if owner == keyspace)
+            for keyspace in {keyspace for keyspace, _ in tables}
+        }
+        number = numbers.allocate()
+        version = manifest.version.apply(
+            VersionEdit(
+                tables_added=tuple((keyspace, 0, info) for keyspace, info in tables),
+                flushed_seq=flushed,
+                next_number=numbers.next_number,
+                last_seq=replayed.last_seq,
+                wal_first=log.segments()[0].number,
+                durable_lsn=replayed.last_lsn,
+                settings_text=settings.to_text(),
+            )
+        )
+        version_set = VersionSet.create(
+            env, folder, number, manifest.database_id, version, iteration=manifest.iteration + 1
+        )
+        version_sets.append(version_set)
+    except BaseException:
+        log.close()
+        raise
+    _remove_orphans(env, folder, version, log, version_set)
+    return Recovery(
+        settings=settings,
+        version=version,
+        memtables={},
+        last_seq=replayed.last_seq,
+        numbers=numbers,
+        version_set=version_set,
+        log=log,
+    )
+
+
+def _remove_orphans(
+    env: Env, folder: str, version: Version, log: LogWriter, version_set: VersionSet
+) -> None:
+    """Unlink every database file that the new manifest does not name; a failure leaves it for the next restart."""
+    keep = {table_name(number) for number in version.table_numbers()}
+    keep.update(segment_name(segment.number) for segment in log.segments())
+    keep.add(manifest_name(version_set.number))
+    for name in env.list_dir(folder):
+        if name.endswith(DATA_SUFFIXES) and name not in keep:
+            try:
+                env.unlink(f"{folder}/{name}", site="recovery.orphan.unlink")
+            except OSError:
+                mark("recovery.orphan_kept")
