@@ -1,7 +1,7 @@
-"""Moves entries from a cursor into a table and leaves out what no reader can see: the specification.
+"""Moves entries from a cursor into a table, less what no reader can see: the specification.
 
-It is the inner loop of flush and of compaction. The rule is `retain.retained`, applied one entry at a
-time: the versions of a key arrive newest first, so the newest of a stripe is the first one seen.
+It is the inner loop of flush and of compaction. The rule is `retain.retained`, applied one entry at
+a time: the versions of a key arrive newest first, so the newest of a stripe is the first one seen.
 
 Thread safety: a retention, its cursor and its builder belong to one thread.
 """

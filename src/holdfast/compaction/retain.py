@@ -37,7 +37,7 @@ class MergeStop(IntEnum):
 
 
 def stripe_of(seq: int, snapshots: Sequence[int]) -> int:
-    """Return the stripe of a sequence number: how many of the ascending `snapshots` do not see it."""
+    """Return the stripe of a number: how many of the ascending `snapshots` do not see it."""
     return bisect_left(snapshots, seq)
 
 
