@@ -7,6 +7,8 @@ wrong answer.
 
 from holdfast.sstable._builder import TableBuilder
 from holdfast.sstable._filter import FilterBuilder, filter_check, filter_may_contain
+from holdfast.sstable._page import PageCursor, decode_entries
+from holdfast.sstable._reader import TableReader
 from holdfast.sstable.format import (
     FOOTER_BYTES,
     FORMAT_VERSION,
@@ -14,7 +16,9 @@ from holdfast.sstable.format import (
     Handle,
     PageType,
     TableInfo,
+    table_name,
 )
+from holdfast.sstable.writer import TableWriter
 
 __all__ = [
     "FOOTER_BYTES",
@@ -22,9 +26,14 @@ __all__ = [
     "FilterBuilder",
     "Footer",
     "Handle",
+    "PageCursor",
     "PageType",
     "TableBuilder",
     "TableInfo",
+    "TableReader",
+    "TableWriter",
+    "decode_entries",
     "filter_check",
     "filter_may_contain",
+    "table_name",
 ]

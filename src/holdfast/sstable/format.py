@@ -39,6 +39,11 @@ RESTART_BYTES = 4
 """Bytes of one restart offset, and of the count of them that ends an entry page."""
 
 
+def table_name(number: int) -> str:
+    """Return the file name of table `number`."""
+    return f"{number:08d}.table"
+
+
 class PageType(IntEnum):
     """What a page holds. Part of the file format: the numbers are stored in every page's trailer."""
 
