@@ -25,6 +25,16 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, VALUE_BYTES_MAX, LimitError
 from holdfast.memtable._memtable_py import ENTRY_BYTES, REPLACED_BYTES, TOMBSTONE_BYTES
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define HOLDFAST_PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define HOLDFAST_PREFETCH(address) ((void)(address))
+    #endif
+    """
+    void HOLDFAST_PREFETCH(const void* address) noexcept nogil
+
 cdef enum:
     HEIGHT_MAX = 12                  # enough for 4 ** 12 entries at full speed
     CHUNK_MIN = 4096
@@ -59,6 +69,13 @@ cdef inline bint _precedes(const Node* node, const unsigned char* key, Py_ssize_
 
 cdef inline bint _has_key(const Node* node, const unsigned char* key, Py_ssize_t size) noexcept nogil:
     return <Py_ssize_t>node.key_size == size and memcmp(_key(node), key, size) == 0
+
+
+cdef inline void _prefetch(const Node* node) noexcept nogil:
+    """Have a node on its way from memory while the caller uses the one before it. Any address is harmless."""
+    HOLDFAST_PREFETCH(node)
+    HOLDFAST_PREFETCH(<const unsigned char*>node + 64)
+    HOLDFAST_PREFETCH(<const unsigned char*>node + 128)
 
 
 cdef int _check_bytes(object value, str role) except -1:
@@ -354,7 +371,13 @@ cdef class MemtableCursor(Cursor):
         return self._stand(self.table.tail if node == NULL else node.back)
 
     cdef int c_next(self) except -1:
-        return self._stand(_link(self.node, 0).node) if self.at else 0
+        if not self.at or not self._stand(_link(self.node, 0).node):
+            return 0
+        _prefetch(_link(self.node, 0).node)
+        return 1
 
     cdef int c_prev(self) except -1:
-        return self._stand(self.node.back) if self.at else 0
+        if not self.at or not self._stand(self.node.back):
+            return 0
+        _prefetch(self.node.back)
+        return 1

@@ -1,0 +1,278 @@
+"""Goal: both twins of the user cursor show exactly the rows that a plain computation over all versions says.
+
+Method: random versions, tombstones, snapshots, bounds and limits, over list and merge sources, taken row by row and in
+chunks; failures at every possible move; use from several threads and from within.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.base import SEQ_MAX
+from holdfast.cursor import _cursor_c, _cursor_py, _tombstones_c, _tombstones_py, _user_c, _user_py
+
+
+def twin(*kernels: ModuleType) -> Any:
+    return SimpleNamespace(**{name: value for kernel in kernels for name, value in vars(kernel).items()})
+
+
+TWINS = [
+    pytest.param(twin(_cursor_c, _tombstones_c, _user_c), id="c"),
+    pytest.param(twin(_cursor_py, _tombstones_py, _user_py), id="py"),
+]
+KEYS = st.sampled_from([b"", b"a", b"a\x00", b"aa", b"b", b"bbbbbbbbb", b"c", b"d", b"\xff"])
+SEQS = st.one_of(st.integers(1, 12), st.integers(1, 60), st.just(SEQ_MAX))
+Entry = tuple[bytes, int, int, bytes]
+VERSIONS = st.one_of(
+    st.lists(st.tuples(KEYS, SEQS, st.sampled_from([0, 1, 1]), st.binary(max_size=2)), max_size=30),
+    # Few keys with many versions, so that the sources are asked to seek past them.
+    st.lists(
+        st.tuples(st.sampled_from([b"k", b"l"]), st.integers(1, 60), st.sampled_from([0, 1]), st.binary(max_size=1)),
+        min_size=30, max_size=90,
+    ),
+)
+TOMBSTONES = st.lists(st.tuples(KEYS, KEYS, SEQS), max_size=4)
+
+
+def order(entry: Entry) -> tuple[bytes, int]:
+    return entry[0], -(entry[1] << 8 | entry[2])
+
+
+def unique(versions: list[Entry]) -> list[Entry]:
+    return sorted({(each[0], each[1]): each for each in versions}.values(), key=order)
+
+
+def seen(
+    versions: list[Entry], tombstones: list[tuple[bytes, bytes, int]], snapshot: int,
+    lower: bytes | None, upper: bytes | None, reverse: bool, limit: int | None,
+) -> list[tuple[bytes, bytes]]:
+    rows = []
+    for key in sorted({each[0] for each in versions}, reverse=reverse):
+        if (lower is not None and key < lower) or (upper is not None and key >= upper):
+            continue
+        visible = [each for each in versions if each[0] == key and each[1] <= snapshot]
+        if not visible:
+            continue
+        _, seq, kind, value = max(visible, key=lambda each: each[1])
+        covered = any(start <= key < stop and seq < number <= snapshot for start, stop, number in tombstones)
+        if kind == 1 and not covered:
+            rows.append((key, value))
+    return rows if limit is None else rows[:limit]
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(
+    versions=VERSIONS, tombstones=st.lists(TOMBSTONES, max_size=3), snapshot=st.one_of(st.just(0), SEQS),
+    lower=st.none() | KEYS, upper=st.none() | KEYS, reverse=st.booleans(), limit=st.none() | st.integers(0, 6),
+    what=st.sampled_from([0, 1, 2]), sources=st.integers(1, 4), chunk=st.none() | st.integers(1, 4),
+)
+def test_the_rows_are_what_the_versions_say(
+    kernel: Any, versions: list[Entry], tombstones: list[Any], snapshot: int, lower: bytes | None,
+    upper: bytes | None, reverse: bool, limit: int | None, what: int, sources: int, chunk: int | None,
+) -> None:
+    versions = unique(versions)
+    lists = [kernel.ListCursor(versions[start::sources]) for start in range(sources)]
+    source = lists[0] if sources == 1 else kernel.MergeCursor(lists)
+    sets: Any = [kernel.RangeTombstones(each) for each in tombstones]
+    if len(sets) == 1:
+        sets = sets[0]
+    cursor = kernel.UserCursor(source, sets, snapshot, lower, upper, reverse, limit, what, None)
+    if chunk is None:
+        found = list(cursor)
+    else:
+        found = []
+        while rows := cursor.next_chunk(chunk):
+            assert len(rows) <= chunk
+            found += rows
+    flat = [each for part in tombstones for each in part]
+    expected: list[Any] = seen(versions, flat, snapshot, lower, upper, reverse, limit)
+    if what:
+        expected = [row[what - 1] for row in expected]
+    assert expected == found
+    assert [] == list(cursor) == cursor.next_chunk(3)
+
+
+class SourceError(Exception):
+    """What an injected failure raises."""
+
+
+def failing(kernel: Any, entries: list[Entry], fail_after: int) -> Any:
+    """Return a source that raises SourceError from its move number `fail_after` on."""
+
+    class Failing(kernel.Cursor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.index = -1
+            self.left = fail_after
+
+        def _stand(self, index: int) -> Entry | None:
+            self.left -= 1
+            if self.left < 0:
+                raise SourceError
+            self.index = index
+            return entries[index] if 0 <= index < len(entries) else None
+
+        def _first(self) -> Entry | None:
+            return self._stand(0)
+
+        def _last(self) -> Entry | None:
+            return self._stand(len(entries) - 1)
+
+        def _seek(self, key: bytes, trailer: int) -> Entry | None:
+            return self._stand(sum(order(entry) < (key, -trailer) for entry in entries))
+
+        def _seek_before(self, key: bytes) -> Entry | None:
+            return self._stand(sum(entry[0] < key for entry in entries) - 1)
+
+        def _next(self) -> Entry | None:
+            return self._stand(self.index + 1)
+
+        def _prev(self) -> Entry | None:
+            return self._stand(self.index - 1)
+
+    return Failing()
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_failure_at_any_move_is_never_a_silent_end(kernel: Any, reverse: bool, merged: bool) -> None:
+    entries = unique([(b"%d" % (number % 4), number, 1, b"v") for number in range(1, 100)])
+    complete = seen(entries, [], 60, b"0", b"3", reverse, None)
+    ended = False
+    for fail_after in range(300):
+        owner = Owner()
+        alive = weakref.ref(owner)
+        source = failing(kernel, entries, fail_after)
+        if merged:
+            source = kernel.MergeCursor([kernel.ListCursor([(b"00", 1, 0, b"")]), source])
+        cursor = kernel.UserCursor(source, (), 60, b"0", b"3", reverse, None, 0, owner)
+        del owner
+        rows = []
+        try:
+            for row in cursor:
+                assert alive() is not None
+                rows.append(row)
+        except SourceError as error:
+            assert complete[: len(rows)] == rows
+            for request in (lambda: next(cursor), lambda: cursor.next_chunk(5), lambda: cursor.next_chunk(0)):
+                with pytest.raises(SourceError) as caught:
+                    request()
+                assert error is caught.value
+            cursor.close()
+            with pytest.raises(SourceError):
+                next(cursor)
+        else:
+            assert complete == rows
+            ended = True
+        if fail_after % 10 == 0:
+            gc.collect()
+            assert alive() is None
+    assert ended
+
+
+class Owner:
+    """Something that a cursor keeps alive."""
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_close_lets_go_and_ends(kernel: Any) -> None:
+    owner = Owner()
+    alive = weakref.ref(owner)
+    cursor = kernel.UserCursor(kernel.ListCursor([(b"a", 1, 1, b"v"), (b"b", 1, 1, b"v")]), owner=owner)
+    del owner
+    assert (b"a", b"v") == next(cursor)
+    assert alive() is not None
+    cursor.close()
+    cursor.close()
+    gc.collect()
+    assert alive() is None
+    assert [] == list(cursor) == cursor.next_chunk(1)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_nothing_is_read_before_the_first_row_and_nothing_for_no_rows(kernel: Any) -> None:
+    for limit, count in ((0, 1), (None, 0)):
+        cursor = kernel.UserCursor(failing(kernel, [], 0), limit=limit)
+        assert [] == cursor.next_chunk(count)
+    with pytest.raises(SourceError):
+        next(kernel.UserCursor(failing(kernel, [], 0)))
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_kind_that_is_no_point_entry_is_an_error(kernel: Any, reverse: bool) -> None:
+    entries = [(b"a", 1, 1, b""), (b"b", 1, 2, b"c"), (b"c", 1, 1, b"")]
+    cursor = kernel.UserCursor(kernel.ListCursor(entries), reverse=reverse)
+    next(cursor)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="kind 2"):
+            next(cursor)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"cursor": 1}, TypeError), ({"tombstones": [1]}, TypeError), ({"tombstones": 1}, TypeError),
+        ({"snapshot": -1}, ValueError), ({"snapshot": SEQ_MAX + 1}, ValueError), ({"lower": "a"}, TypeError),
+        ({"upper": bytearray(b"a")}, TypeError), ({"limit": -1}, ValueError), ({"what": 3}, ValueError),
+    ],
+)
+def test_wrong_arguments_are_refused(kernel: Any, arguments: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        kernel.UserCursor(**{"cursor": kernel.ListCursor([]), **arguments})
+    with pytest.raises(ValueError):
+        kernel.UserCursor(kernel.ListCursor([])).next_chunk(-1)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_request_during_a_request_is_refused_and_harms_nothing(kernel: Any) -> None:
+    refused = []
+
+    class Curious(kernel.Cursor):  # type: ignore[misc, name-defined]
+        def _first(self) -> Entry | None:
+            for request in (lambda: next(cursor), lambda: cursor.next_chunk(1), cursor.close):
+                with pytest.raises(RuntimeError):
+                    request()
+                refused.append(1)
+            return (b"a", 1, 1, b"v")
+
+        def _next(self) -> Entry | None:
+            return None
+
+    cursor = kernel.UserCursor(Curious())
+    assert [(b"a", b"v")] == list(cursor)
+    assert 3 == len(refused)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_threads_that_share_a_cursor_do_not_crash_and_lose_no_row(kernel: Any) -> None:
+    entries = [(b"%06d" % number, 1, 1, b"v") for number in range(3_000)]
+    cursor = kernel.UserCursor(kernel.MergeCursor([kernel.ListCursor(entries[::2]), kernel.ListCursor(entries[1::2])]))
+    found: list[Any] = []
+
+    def take() -> None:
+        while True:
+            try:
+                rows = cursor.next_chunk(7)
+            except RuntimeError:
+                continue
+            if not rows:
+                return
+            found.extend(rows)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(key, value) for key, _, _, value in entries] == sorted(found)
