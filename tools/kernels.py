@@ -26,8 +26,8 @@ PROFILES = ("release", "debug", "asan", "coverage")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 IMPORT = re.compile(
-    r"^\s*(?:from\s+(?P<module>[\w.]+)\s+(?P<c1>c?)import\s+(?P<names>[\w*, ()]+)"
-    r"|(?P<c2>c?)import\s+(?P<modules>[\w., ]+))",
+    r"^[ \t]*(?:from[ ]+(?P<module>[\w.]+)[ ]+(?P<c1>c?)import[ ]+(?P<names>\([^)]*\)|[^\n(]+)"
+    r"|(?P<c2>c?)import[ ]+(?P<modules>[\w., ]+))",
     re.MULTILINE,
 )
 HEADER = re.compile(r"""^\s*cdef\s+extern\s+from\s+["']([^"'<>]+)["']""", re.MULTILINE)
@@ -45,7 +45,7 @@ def imports(path: Path, *, cimports_only: bool = False) -> Iterator[tuple[int, s
         line = text.count("\n", 0, found.start()) + 1
         if found["module"]:
             yield line, found["module"]
-            for name in re.findall(r"\w+", re.sub(r"\s+as\s+\w+", "", found["names"])):
+            for name in re.findall(r"\w+", re.sub(r"\s+as\s+\w+|#.*", "", found["names"])):
                 yield line, f"{found['module']}.{name}"
         else:
             for name in found["modules"].split(","):
