@@ -1,0 +1,279 @@
+"""The leveled strategy: which compaction a keyspace needs most, if any.
+
+Level 0 holds what was flushed, by age. Every deeper level is one sorted run of disjoint tables,
+`level_ratio` times as large as the one above. A level's *score* says how far it is above its
+target; the highest score of at least 1 goes first:
+
+- level 0: its number of tables over `level0_tables`, because each table costs every read; - level
+n: its bytes over `level1_bytes * level_ratio ** (n - 1)`. A table whose deletes are more than half
+of its entries counts
+  DELETE_WEIGHT times, unless snapshots would keep the deleted data anyway: space comes back sooner
+  for a little extra work;
+- tables that a compaction already has are not counted, and the last level has no target.
+
+A level gives tables to one compaction at a time. A second one might write between the tables of the
+first, into a range of the output level where neither has a table yet.
+
+Inside level n the table is taken that overlaps the fewest bytes of level n + 1 for each of its own.
+Against going round the keys this writes as much when keys are overwritten evenly and 8 percent less
+when some are overwritten more often (10.7 against 10.7 times, and 8.9 against 9.6, in the
+simulation of tests/unit/compaction), and it finds at once the tables that overlap nothing, which is
+the rule for data that arrives in time order.
+
+A table that overlaps nothing is moved by a manifest edit alone, so data in key order is written
+once. Three cases are merged although they could move. A table that would bring more than
+1/DELETE_FRACTION deletes, or range tombstones, to the bottom: a rewrite drops them. A table larger
+than MOVED_TABLES full ones: a rewrite cuts it. A table that is small (under 1/SMALL_FRACTION of
+`table_bytes`) and finds neighbours to join. A small result joins neighbours of its size or less in
+the output level, so tables double in size, as the carries of a binary counter, and their number
+stays bounded.
+
+Leveled trees are from O'Neil's LSM tree and LevelDB; the choice by overlap is RocksDB's.
+
+Thread safety: pure functions of immutable versions.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+
+from holdfast.base.limits import LEVELS_MAX
+from holdfast.compaction.plan import (
+    Plan,
+    is_bottom,
+    level0_group,
+    make_plan,
+    overlapping,
+    span,
+    total_bytes,
+)
+from holdfast.manifest import KeyspaceVersion
+from holdfast.sstable import TableInfo
+
+DELETE_WEIGHT = 1.5
+DELETE_FRACTION = 8
+SMALL_FRACTION = 16
+MOVED_TABLES = 2
+"""A table larger than this many full ones is cut by a rewrite instead of being moved."""
+EXPANDED_TABLES = 25
+"""A compaction takes more tables of its upper level for free as long as its inputs stay below this
+many full tables.
+"""
+NO_TABLES: frozenset[int] = frozenset()
+
+
+def level_target(version: KeyspaceVersion, level: int) -> int:
+    """Return the bytes that `level`, from 1 on, should not exceed."""
+    target: int = version.settings.level1_bytes * version.settings.level_ratio ** (level - 1)
+    return target
+
+
+def scores(
+    version: KeyspaceVersion, busy: frozenset[int], *, snapshots_exist: bool
+) -> list[tuple[float, int]]:
+    """Return (score, level) of every level but the last, the most urgent first."""
+    waiting = sum(table.number not in busy for table in version.levels[0])
+    found = [(waiting / version.settings.level0_tables, 0)]
+    for level in range(1, LEVELS_MAX - 1):
+        weighed = sum(
+            table.size_bytes
+            * (DELETE_WEIGHT if not snapshots_exist and _is_mostly_deletes(table) else 1)
+            for table in version.levels[level]
+            if table.number not in busy
+        )
+        found.append((weighed / level_target(version, level), level))
+    return sorted(found, key=lambda pair: (-pair[0], pair[1]))
+
+
+def debt_bytes(version: KeyspaceVersion) -> int:
+    """Return the bytes that lie above the targets of their levels."""
+    debt = 0
+    if len(version.levels[0]) > version.settings.level0_tables:
+        debt += total_bytes(version.levels[0])
+    for level in range(1, LEVELS_MAX - 1):
+        debt += max(0, total_bytes(version.levels[level]) - level_target(version, level))
+    return debt
+
+
+def pick(
+    version: KeyspaceVersion, busy: frozenset[int] = NO_TABLES, *, snapshots_exist: bool = False
+) -> Plan | None:
+    """Return the compaction that is needed most and takes no busy table, or None.
+
+    `busy` are the numbers of all tables that running compactions have.
+    """
+    for score, level in scores(version, busy, snapshots_exist=snapshots_exist):
+        if score < 1:
+            return None
+        plan = _pick_level0(version, busy) if level == 0 else _pick_deeper(version, level, busy)
+        if plan is not None:
+            return replace(plan, score=score)
+    return None
+
+
+def _is_mostly_deletes(table: TableInfo) -> bool:
+    return 2 * table.delete_count > table.entry_count
+
+
+def _is_busy(tables: Sequence[TableInfo], busy: frozenset[int]) -> bool:
+    return any(table.number in busy for table in tables)
+
+
+def _small_bytes(version: KeyspaceVersion) -> int:
+    return version.settings.table_bytes // SMALL_FRACTION
+
+
+def _pick_level0(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
+    """Return a compaction of the oldest tables that can go."""
+    tables = version.levels[0]
+    if _is_busy(tables, busy):
+        return None
+    tried: set[int] = set()
+    for seed in reversed(tables):
+        if seed.number in tried:
+            continue
+        group = _with_small_groups(version, level0_group(tables, seed.lower, seed.upper))
+        tried.update(table.number for table in group)
+        below = overlapping(version.levels[1], *span(group))
+        if not _is_busy(below, busy):
+            return _settled(version, 0, group, below, busy, "level 0 has too many tables")
+    return None
+
+
+def _with_small_groups(version: KeyspaceVersion, group: list[TableInfo]) -> list[TableInfo]:
+    """Return the group, joined by other tables of level 0 while all of it is small.
+
+    What it would have to take from level 1 counts, so that two small tables far apart do not
+    rewrite all between them.
+    """
+    tables = version.levels[0]
+    small = _small_bytes(version)
+    numbers = {table.number for table in group}
+    for other in reversed(tables):
+        if total_bytes(group) >= small:
+            break
+        if other.number in numbers:
+            continue
+        joined = level0_group(tables, *span((*group, other)))
+        below = overlapping(version.levels[1], *span(joined))
+        if total_bytes(joined) + total_bytes(below) <= version.settings.table_bytes:
+            group = joined
+            numbers = {table.number for table in group}
+    return group
+
+
+def _pick_deeper(version: KeyspaceVersion, level: int, busy: frozenset[int]) -> Plan | None:
+    """Return the compaction of the table with the least overlap."""
+    under = version.levels[level + 1]
+    if _is_busy(version.levels[level], busy):
+        return None
+    best: tuple[float, int] | None = None
+    chosen: tuple[TableInfo, Sequence[TableInfo]] | None = None
+    for table in version.levels[level]:
+        below = overlapping(under, table.lower, table.upper)
+        rank = (total_bytes(below) / table.size_bytes, table.number)
+        if (best is None or rank < best) and not _is_busy(below, busy):
+            best, chosen = rank, (table, below)
+    if chosen is None:
+        return None
+    table, below = chosen
+    tables = _expanded(version, level, table, below)
+    return _settled(version, level, tables, below, busy, f"level {level} is above its target")
+
+
+def _expanded(
+    version: KeyspaceVersion, level: int, table: TableInfo, below: Sequence[TableInfo]
+) -> Sequence[TableInfo]:
+    """Return the tables of `level` that can go along without a further table of the next level.
+
+    What of the next level is rewritten anyway then takes in more, and a small table that overlaps
+    nothing finds company.
+    """
+    limit = EXPANDED_TABLES * version.settings.table_bytes if below else _small_bytes(version)
+    tables = version.levels[level]
+    first = bisect_left(tables, table.lower, key=lambda other: other.lower)
+    last = first + 1
+    size = table.size_bytes + total_bytes(below)
+    lower, upper = span((table, *below))
+    for step in (-1, 1):
+        while True:
+            at = first - 1 if step < 0 else last
+            if not 0 <= at < len(tables):
+                break
+            other = tables[at]
+            reaches = other.overlaps(lower, upper) or not below
+            met = overlapping(version.levels[level + 1], other.lower, other.upper)
+            if (
+                not reaches
+                or size + other.size_bytes > limit
+                or any(under not in below for under in met)
+            ):
+                break
+            size += other.size_bytes
+            first, last = min(first, at), max(last, at + 1)
+    grown = tables[first:last]
+    if list(overlapping(version.levels[level + 1], *span(grown))) != list(below):
+        return (table,)
+    return grown
+
+
+def _settled(
+    version: KeyspaceVersion,
+    level: int,
+    tables: Sequence[TableInfo],
+    below: Sequence[TableInfo],
+    busy: frozenset[int],
+    reason: str,
+) -> Plan:
+    """Return the plan for these inputs: a move if it can be one, with small neighbours of the
+    output level if it is small.
+    """
+    output_level = level + 1
+    joined = _with_small_neighbours(version, output_level, tables, below, busy)
+    if len(tables) == 1 and not joined and _may_move(version, tables[0], output_level):
+        return make_plan(version, level, tables, output_level, (), reason=reason, is_move=True)
+    return make_plan(version, level, tables, output_level, joined, reason=reason)
+
+
+def _may_move(version: KeyspaceVersion, table: TableInfo, output_level: int) -> bool:
+    """Return whether a table that overlaps nothing below gains nothing from a rewrite."""
+    if table.size_bytes > MOVED_TABLES * version.settings.table_bytes:
+        return False
+    if (
+        table.delete_count * DELETE_FRACTION <= table.entry_count
+        and not table.range_tombstone_count
+    ):
+        return True
+    return not is_bottom(
+        version, output_level, table.lower, table.upper, frozenset((table.number,))
+    )
+
+
+def _with_small_neighbours(
+    version: KeyspaceVersion,
+    output_level: int,
+    tables: Sequence[TableInfo],
+    below: Sequence[TableInfo],
+    busy: frozenset[int],
+) -> Sequence[TableInfo]:
+    """Return `below` and, while all inputs together are small, neighbours of at most their size."""
+    level = version.levels[output_level]
+    lower, _ = span((*tables, *below))
+    first = bisect_left(level, lower, key=lambda table: table.lower)
+    last = first + len(below)
+    size = total_bytes(tables) + total_bytes(below)
+    while size < _small_bytes(version):
+        for at in (first - 1, last):
+            if (
+                0 <= at < len(level)
+                and level[at].size_bytes <= size
+                and level[at].number not in busy
+            ):
+                size += level[at].size_bytes
+                first, last = min(first, at), max(last, at + 1)
+                break
+        else:
+            break
+    return level[first:last]
