@@ -12,7 +12,10 @@ cdef struct Entry:
     Py_ssize_t value_size
 
 
-# Check a whole entry page. Return 0, or a negative status.
+cdef enum:
+    PAGE_CHECK_NO_MEMORY = -99
+
+# Check a whole entry page. Return 0, or a negative status: damage, but for PAGE_CHECK_NO_MEMORY.
 cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil
 # A sentence for a negative status.
 cdef str page_damage(int status)

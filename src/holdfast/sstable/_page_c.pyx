@@ -32,7 +32,6 @@ cdef enum:
     TRAILER_BYTES = 8
     KEY_BYTES_MAX = 65536
     KEY_BYTES_FIRST = 512
-    NO_MEMORY = -99
 
 if (DATA, INDEX_ROOT, RANGE_TOMBSTONES, PROPERTIES, KEY_BYTES_MAX) != (
         PageType.DATA, PageType.INDEX_ROOT, PageType.RANGE_TOMBSTONES, PageType.PROPERTIES, KEY_BYTES_MAX_PY):
@@ -63,7 +62,7 @@ cdef int require_checked(Page page, str file, uint64_t offset) except -1:
     cdef int status
     if not page.checked:
         status = page_check(page.data, page.size, page.page_type)
-        if status == NO_MEMORY:
+        if status == PAGE_CHECK_NO_MEMORY:
             raise MemoryError
         if status < 0:
             raise CorruptionError(file, offset, page_damage(status))
@@ -154,7 +153,7 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
             if <Py_ssize_t>(shared + unshared) > capacity[0]:
                 larger = <unsigned char*>malloc(KEY_BYTES_MAX)
                 if larger == NULL:
-                    return NO_MEMORY
+                    return PAGE_CHECK_NO_MEMORY
                 memcpy(larger, key, shared)
                 buffer[0] = larger
                 capacity[0] = KEY_BYTES_MAX

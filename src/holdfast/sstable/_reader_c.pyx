@@ -1,0 +1,477 @@
+"""Reads tables: the compiled twin of `_reader_py`, which specifies it.
+
+A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. A page that is not cached is read,
+verified, decompressed and checked in one section without the GIL; only ZSTD needs its library, and so the GIL.
+
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires that nobody reads.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from posix.types cimport off_t
+
+from holdfast.bufferpool._pool_c cimport BufferPool, Page
+from holdfast.codec._checksum_c cimport xxh64
+from holdfast.codec._envelope_c cimport PAGE_NO_MEMORY, PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of
+from holdfast.codec._fixed cimport load64
+from holdfast.codec._varint cimport varint_get
+from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.sstable._filter_c cimport filter_probe
+from holdfast.sstable._page_c cimport (
+    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, require_checked,
+)
+
+import os
+
+from holdfast.base import SEQ_MAX, CorruptionError
+from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
+from holdfast.codec import open_page
+from holdfast.sstable._filter import filter_check
+from holdfast.sstable._page_c import decode_entries
+from holdfast.sstable.format import FOOTER_BYTES, Handle, PageType, decode_index_value, decode_root_value
+from holdfast.sstable.opening import read_footer, read_info, read_tombstones
+from holdfast.sstable.verify import verify_table
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int descriptor, void* target, size_t size, off_t offset)
+
+cdef enum:
+    DATA = 1
+    INDEX = 2
+    INDEX_ROOT = 3
+    FILTER = 4
+    CHECKSUM_BYTES = 8
+    FILE_ENDS = -1
+
+if (DATA, INDEX, INDEX_ROOT, FILTER) != (PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT, PageType.FILTER):
+    raise ImportError("sstable/_reader_c disagrees with the format")
+
+cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
+ENDS_EARLY = "an index page ends before its separator in the root"
+
+
+cdef int read_whole(int descriptor, unsigned char* target, size_t size, uint64_t offset) noexcept nogil:
+    """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
+    cdef ssize_t count
+    while size > 0:
+        count = pread(descriptor, target, size, <off_t>offset)
+        if count == 0:
+            return FILE_ENDS
+        if count < 0:
+            if errno != EINTR:
+                return errno
+            continue
+        # Safety: the system read at most `size` bytes.
+        target += count
+        size -= count
+        offset += count
+    return 0
+
+
+cdef const unsigned char* take_handle(const unsigned char* source, const unsigned char* end, PageHandle* handle) noexcept nogil:
+    """Decode one handle of an index entry and return the position behind it, or NULL."""
+    source = varint_get(source, end, &handle.offset)
+    if source == NULL:
+        return NULL
+    source = varint_get(source, end, &handle.size)
+    if source == NULL or end - source < CHECKSUM_BYTES:
+        return NULL
+    handle.checksum = load64(source)
+    return source + CHECKSUM_BYTES
+
+
+cdef bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogil:
+    """Return whether this can be a page that ends at or before `limit`."""
+    return PAGE_TRAILER_BYTES <= handle.size <= limit and handle.offset <= limit - handle.size
+
+
+@cython.final
+cdef class TableReader:
+    """One open table. `file` becomes the reader's own once the constructor has returned.
+
+    `info` is what the manifest says about the table; with it every figure is compared.
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    """
+
+    def __cinit__(self):
+        self.closed = True
+
+    def __init__(self, file, uint64_t number, bytes file_id not None, BufferPool pool not None, info=None):
+        self.file = file
+        self.pool = pool
+        self.name = file.name
+        self.number = number
+        self.file_id = file_id
+        self.footer = footer = read_footer(file, number, file_id, info)
+        self.limit = footer.file_size - FOOTER_BYTES
+        self.descriptor = file.fileno()
+        self.closed = False
+        try:
+            self.open_pages(info)
+        except BaseException:
+            self.closed = True
+            raise
+
+    cdef int open_pages(self, info) except -1:
+        """Read root, properties and range tombstones."""
+        footer = self.footer
+        self.root = self.read_page(footer.root, INDEX_ROOT)
+        self.root_offset = footer.root.offset
+        page = self.read_page(footer.properties, PageType.PROPERTIES)
+        properties = decode_entries(page, self.name, footer.properties.offset)
+        self.info = read_info(properties, footer, self.name, info)
+        self.properties = {name: value for name, _, value in properties}
+        tombstones = []
+        if footer.tombstones is not None:
+            page = self.read_page(footer.tombstones, PageType.RANGE_TOMBSTONES)
+            tombstones = decode_entries(page, self.name, footer.tombstones.offset)
+        self.range_tombstones = read_tombstones(tombstones, footer, self.name, self.info)
+        self.pool.c_put(self.number, self.root_offset, self.root, True)
+        return 0
+
+    def get(self, key, snapshot):
+        """Return (seq, kind, value) of the newest version of `key` that is not newer than `snapshot`, or None.
+
+        Raises: CorruptionError; OSError.
+        """
+        cdef uint64_t trailer
+        cdef const unsigned char* data
+        cdef const unsigned char* value
+        cdef Py_ssize_t size, value_size
+        self.check_open()
+        check_key(key)
+        if not isinstance(snapshot, int):
+            raise TypeError(f"a sequence number is an int, not {type(snapshot).__name__}")
+        if not 0 <= snapshot <= SEQ_MAX:
+            raise ValueError(f"the sequence number {snapshot} does not fit 56 bits")
+        data = <const unsigned char*>PyBytes_AS_STRING(key)
+        size = PyBytes_GET_SIZE(key)
+        page = self.c_get(data, size, xxh64(data, size, 0), snapshot, &trailer, &value, &value_size)
+        if page is None:
+            return None
+        return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value, value_size)
+
+    def may_contain(self, key):
+        """Return False only when the table has no version of `key`. Raises: CorruptionError; OSError."""
+        cdef Entry entry
+        cdef PageHandle index_handle, filter_handle
+        cdef const unsigned char* data
+        cdef Py_ssize_t size
+        self.check_open()
+        check_key(key)
+        data = <const unsigned char*>PyBytes_AS_STRING(key)
+        size = PyBytes_GET_SIZE(key)
+        if page_lower_bound(self.root, data, size, <uint64_t>-1, &entry) == 0:
+            return False
+        self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
+        return self.passes(&filter_handle, xxh64(data, size, 0), True)
+
+    def cursor(self, bint fill_cache=True):
+        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter the pool."""
+        self.check_open()
+        return TableCursor(self, fill_cache)
+
+    def verify(self, progress=None):
+        """Read all pages from the file and yield an error for every damage; see `holdfast.sstable.verify`."""
+        self.check_open()
+        return verify_table(self, self.file, progress)
+
+    def close(self):
+        """Close the file and drop its pages from the pool. Harmless the second time. Requires: nobody reads."""
+        if not self.closed:
+            self.closed = True
+            self.descriptor = -1
+            self.root = None
+            self.pool.drop_file(self.number)
+            self.file.close()
+
+    def read_page(self, handle, int page_type):
+        """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
+        cdef PageHandle place
+        self.check_open()
+        problem = handle.problem(self.limit)
+        if problem is not None:
+            raise CorruptionError(self.name, handle.offset, problem)
+        place.offset = handle.offset
+        place.size = handle.size
+        place.checksum = handle.checksum
+        return self.read(&place, page_type)
+
+    cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash, uint64_t snapshot,
+                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size):
+        cdef Entry entry
+        cdef PageHandle index_handle, filter_handle, data_handle
+        cdef uint64_t newest = snapshot << 8 | 0xFF
+        cdef Page page
+        self.check_open()
+        if page_lower_bound(self.root, key, key_size, newest, &entry) == 0:
+            return None
+        self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
+        if not self.passes(&filter_handle, hash, True):
+            return None
+        page = self.load(&index_handle, INDEX, True)
+        if page_lower_bound(page, key, key_size, newest, &entry) == 0:
+            raise CorruptionError(self.name, index_handle.offset, ENDS_EARLY)
+        self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
+        page = self.load(&data_handle, DATA, True)
+        if page_lower_bound(page, key, key_size, newest, &entry) != 2:
+            return None
+        trailer[0] = entry.trailer
+        value[0] = entry.value
+        value_size[0] = entry.value_size
+        return page
+
+    cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash, bint fill_cache) except -1:
+        """Return whether a filter lets a key pass; a handle of size 0 is no filter."""
+        cdef Page page
+        if filter_handle.size == 0:
+            return True
+        page = self.load(filter_handle, FILTER, fill_cache)
+        return filter_probe(page.data, page.size, hash)
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise ValueError("the table is closed")
+        return 0
+
+    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache):
+        """Return a page from the pool, or read it. Entry pages are checked."""
+        cdef Page page
+        cdef bint pinned
+        page = self.pool.c_get(self.number, handle.offset)
+        if page is not None:
+            if page.page_type != page_type:
+                raise wrong_type(self.name, handle.offset, page.page_type, page_type)
+            if not page.checked and page_type != FILTER:
+                require_checked(page, self.name, handle.offset)
+            return page
+        self.check_open()
+        page = self.read(handle, page_type)
+        if fill_cache:
+            pinned = page_type == FILTER and (
+                self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
+            self.pool.c_put(self.number, handle.offset, page, pinned)
+        return page
+
+    cdef Page read(self, const PageHandle* handle, int page_type):
+        """Read a page from the file and check all of it. Requires: the handle lies within the file."""
+        cdef unsigned char* stored
+        cdef unsigned char* body = NULL
+        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
+        cdef Py_ssize_t body_size = 0
+        cdef int found_type = 0, opened = 0, checked = 0, failed = 0
+        cdef bint same = True
+        cdef int descriptor = self.descriptor
+        cdef PageHandle place = handle[0]
+        cdef bytes data
+        cdef Page page
+        # The size is at most that of the file. One section without the GIL: winning it back can take long.
+        if descriptor >= 0:
+            stored = <unsigned char*>malloc(place.size)
+            if stored == NULL:
+                raise MemoryError
+        else:
+            data = self.file.read_at(place.offset, place.size)
+            if <uint64_t>len(data) != place.size:
+                raise CorruptionError(self.name, place.offset, "the file ends within the page")
+            stored = <unsigned char*>PyBytes_AS_STRING(data)
+        try:
+            with nogil:
+                if descriptor >= 0:
+                    failed = read_whole(descriptor, stored, place.size, place.offset)
+                if failed == 0:
+                    opened = page_open(stored, place.size, page_seed_of(file_id, place.offset), &body, &body_size, &found_type)
+                if failed == 0 and opened >= 0:
+                    # Safety: a page that was opened has a trailer, which ends with its checksum.
+                    same = load64(stored + place.size - CHECKSUM_BYTES) == place.checksum
+                    if same and opened == 0 and found_type == page_type and page_type != FILTER:
+                        checked = page_check(body, body_size, page_type)
+            if failed == FILE_ENDS:
+                raise CorruptionError(self.name, place.offset, "the file ends within the page")
+            if failed != 0:
+                raise OSError(failed, os.strerror(failed), self.name)
+            if opened < 0:
+                page_raise(opened, self.name, place.offset)
+            if opened == 1:
+                page = self.read_by_library(stored, &place, page_type)
+            else:
+                page = Page.adopt(body, body_size, found_type)
+                body = NULL
+            if not same:
+                raise CorruptionError(self.name, place.offset, "the page is not the one that its handle names")
+            if page.page_type != page_type:
+                raise wrong_type(self.name, place.offset, page.page_type, page_type)
+        finally:
+            free(body)
+            if descriptor >= 0:
+                free(stored)
+        if page_type == FILTER:
+            problem = filter_check(page)
+            if problem is not None:
+                raise CorruptionError(self.name, place.offset, problem)
+        elif opened == 1:
+            require_checked(page, self.name, place.offset)
+        elif checked == PAGE_CHECK_NO_MEMORY:
+            raise MemoryError
+        elif checked < 0:
+            raise CorruptionError(self.name, place.offset, page_damage(checked))
+        else:
+            page.checked = True
+        return page
+
+    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle, int page_type):
+        """Open a stored page whose compression needs a library."""
+        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
+        cdef uint64_t seed = page_seed_of(file_id, handle.offset)
+        found_type, body = open_page(stored[:<Py_ssize_t>handle.size], seed, self.name, handle.offset)
+        return Page(body, found_type)
+
+    cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index, PageHandle* filter) except -1:
+        """Decode the handles in an entry of the root: of an index page and of its filter, whose size is 0 when there is none."""
+        cdef const unsigned char* end = value + size
+        cdef const unsigned char* position = take_handle(value, end, index)
+        if position != NULL:
+            position = take_handle(position, end, filter)
+        if position == end and is_page(index, self.limit) and (
+                is_page(filter, self.limit) or (filter.offset == 0 and filter.size == 0 and filter.checksum == 0)):
+            return 0
+        try:
+            decode_root_value(value[:size], self.limit)
+        except ValueError as error:
+            raise CorruptionError(self.name, self.root_offset, str(error)) from None
+        raise CorruptionError(self.name, self.root_offset, "an index root entry is malformed")
+
+    cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset, PageHandle* handle) except -1:
+        """Decode the handle in an entry of the index page at `index_offset`."""
+        if take_handle(value, value + size, handle) == value + size and is_page(handle, self.limit):
+            return 0
+        try:
+            decode_index_value(value[:size], self.limit)
+        except ValueError as error:
+            raise CorruptionError(self.name, index_offset, str(error)) from None
+        raise CorruptionError(self.name, index_offset, "an index entry is malformed")
+
+
+@cython.final
+cdef class TableCursor(Cursor):
+    """A cursor over the entries of a table, through root, index pages and data pages."""
+
+    def __cinit__(self, TableReader reader not None, bint fill_cache):
+        self.reader = reader
+        self.fill_cache = fill_cache
+        self.root = PageCursor(reader.root, reader.name, reader.root_offset)
+        self.index = PageCursor.__new__(PageCursor)
+        self.index.file = reader.name
+        self.data = PageCursor.__new__(PageCursor)
+        self.data.file = reader.name
+
+    cdef int c_first(self) except -1:
+        self.at = False
+        if not self.root.c_first():
+            return 0
+        self.load_index()
+        self.index.c_first()
+        self.load_data()
+        self.data.c_first()
+        return self.stand()
+
+    cdef int c_last(self) except -1:
+        self.at = False
+        if not self.root.c_last():
+            return 0
+        self.load_index()
+        self.index.c_last()
+        self.load_data()
+        self.data.c_last()
+        return self.stand()
+
+    cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        # `key` may lie in the page of the current entry, which so lives until the end of this call.
+        cdef Page current = self.data.page
+        self.at = False
+        if not self.root.c_seek(key, size, trailer):
+            return 0
+        self.load_index()
+        if not self.index.c_seek(key, size, trailer):
+            raise CorruptionError(self.reader.name, self.index.offset, ENDS_EARLY)
+        self.load_data()
+        if not self.data.c_seek(key, size, trailer):
+            return self.next_page()
+        return self.stand()
+
+    cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
+        if self.c_seek(key, size, <uint64_t>-1):
+            return self.c_prev()
+        return self.c_last()
+
+    cdef int c_next(self) except -1:
+        if not self.at:
+            return 0
+        if self.data.c_next():
+            return self.stand()
+        self.at = False
+        return self.next_page()
+
+    cdef int c_prev(self) except -1:
+        if not self.at:
+            return 0
+        if self.data.c_prev():
+            return self.stand()
+        self.at = False
+        if not self.index.c_prev():
+            if not self.root.c_prev():
+                return 0
+            self.load_index()
+            self.index.c_last()
+        self.load_data()
+        self.data.c_last()
+        return self.stand()
+
+    cdef int next_page(self) except -1:
+        """Move to the first entry of the next data page."""
+        if not self.index.c_next():
+            if not self.root.c_next():
+                return 0
+            self.load_index()
+            self.index.c_first()
+        self.load_data()
+        self.data.c_first()
+        return self.stand()
+
+    cdef int load_index(self) except -1:
+        """Open the index page that the root stands at. It has an entry, as every checked page but a root has."""
+        cdef PageHandle index_handle, filter_handle
+        self.reader.check_open()
+        self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle, &filter_handle)
+        self.index.open(self.reader.load(&index_handle, INDEX, self.fill_cache), index_handle.offset)
+        return 0
+
+    cdef int load_data(self) except -1:
+        """Open the data page that the index page stands at. It has an entry."""
+        cdef PageHandle handle
+        self.reader.check_open()
+        self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset, &handle)
+        self.data.open(self.reader.load(&handle, DATA, self.fill_cache), handle.offset)
+        return 0
+
+    cdef int stand(self) noexcept:
+        """Take over the entry at which the data page's cursor stands."""
+        self.key_data = self.data.key_data
+        self.key_size = self.data.key_size
+        self.trailer = self.data.trailer
+        self.value_data = self.data.value_data
+        self.value_size = self.data.value_size
+        self.at = True
+        return 1
+
+
+cdef object wrong_type(str name, uint64_t offset, int found, int wanted):
+    return CorruptionError(name, offset, f"the page has the type {found}; its place wants {wanted}")
+
+
+cdef int check_key(object key) except -1:
+    if type(key) is not bytes:
+        raise TypeError(f"a key is bytes, not {type(key).__name__}")
+    return 0

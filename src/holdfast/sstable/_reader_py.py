@@ -1,0 +1,299 @@
+"""Reads tables: the specification of opening a table, looking a key up, and walking one.
+
+Lookup: the root names the partition, its filter may deny the key, its index page names the data page. All of it goes by internal
+order, so versions of one key may span pages and partitions.
+
+Invariants:
+
+1. No page is used, or enters the pool, before its envelope, its type, its structure and the checksum that its handle holds
+   were checked. A page of the pool is compared with the expected type only: file numbers are never reused.
+2. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay within half the capacity.
+3. An answer is right or an error. A reader stays usable after an error; a cursor does not.
+
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from holdfast.base import SEQ_MAX, CorruptionError, pack_trailer, unpack_trailer
+from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
+from holdfast.codec import checksum, open_page, page_seed
+from holdfast.cursor import Cursor
+from holdfast.env import File
+from holdfast.sstable._filter import filter_check, filter_may_contain
+from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound
+from holdfast.sstable.format import (
+    FOOTER_BYTES,
+    Handle,
+    PageType,
+    TableInfo,
+    decode_index_value,
+    decode_root_value,
+)
+from holdfast.sstable.opening import read_footer, read_info, read_tombstones
+from holdfast.sstable.verify import verify_table
+
+Entry = tuple[bytes, int, int, bytes]
+
+
+class TableReader:
+    """One open table. `file` becomes the reader's own once the constructor has returned.
+
+    `info` is what the manifest says about the table; with it every figure is compared.
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        number: int,
+        file_id: bytes,
+        pool: BufferPool,
+        info: TableInfo | None = None,
+    ) -> None:
+        self._file = file
+        self._pool = pool
+        self._closed = False
+        self.name = file.name
+        self.number = number
+        self.file_id = file_id
+        self.footer = footer = read_footer(file, number, file_id, info)
+        self._limit = footer.file_size - FOOTER_BYTES
+        root = self.read_page(footer.root, PageType.INDEX_ROOT)
+        self._root = decode_entries(root, self.name, footer.root.offset)
+        properties = self._read_entries(footer.properties, PageType.PROPERTIES)
+        self.info = read_info(properties, footer, self.name, info)
+        self.properties = {name: value for name, _, value in properties}
+        tombstones = []
+        if footer.tombstones is not None:
+            tombstones = self._read_entries(footer.tombstones, PageType.RANGE_TOMBSTONES)
+        self.range_tombstones = read_tombstones(tombstones, footer, self.name, self.info)
+        pool.put(number, footer.root.offset, root, pinned=True)
+
+    def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None:
+        """Return (seq, kind, value) of the newest version of `key` that is not newer than `snapshot`, or None.
+
+        Raises: CorruptionError; OSError.
+        """
+        self._check_open()
+        _check_key(key)
+        trailer = pack_trailer(_check_seq(snapshot), 0xFF)
+        found = self._partition(key, trailer)
+        if found is None or not self._passes(found[1], key):
+            return None
+        handle = self._data_handle(found[0], key, trailer, fill_cache=True)
+        entries = self.entries(handle, PageType.DATA, fill_cache=True)
+        at = lower_bound(entries, key, trailer)
+        if at == len(entries) or entries[at][0] != key:
+            return None
+        return *unpack_trailer(entries[at][1]), entries[at][2]
+
+    def may_contain(self, key: bytes) -> bool:
+        """Return False only when the table has no version of `key`. Raises: CorruptionError; OSError."""
+        self._check_open()
+        _check_key(key)
+        found = self._partition(key, pack_trailer(SEQ_MAX, 0xFF))
+        return found is not None and self._passes(found[1], key)
+
+    def cursor(self, fill_cache: bool = True) -> TableCursor:
+        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter the pool."""
+        self._check_open()
+        return TableCursor(self, fill_cache)
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> Iterator[CorruptionError]:
+        """Read all pages from the file and yield an error for every damage; see `holdfast.sstable.verify`."""
+        self._check_open()
+        return verify_table(self, self._file, progress)
+
+    def close(self) -> None:
+        """Close the file and drop its pages from the pool. Harmless the second time. Requires: nobody reads."""
+        if not self._closed:
+            self._closed = True
+            self._pool.drop_file(self.number)
+            self._file.close()
+
+    def read_page(self, handle: Handle, page_type: int) -> Page:
+        """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
+        self._check_open()
+        offset = handle.offset
+        problem = handle.problem(self._limit)
+        if problem is not None:
+            raise CorruptionError(self.name, offset, problem)
+        stored = self._file.read_at(offset, handle.size)
+        if len(stored) != handle.size:
+            raise CorruptionError(self.name, offset, "the file ends within the page")
+        found_type, body = open_page(stored, page_seed(self.file_id, offset), self.name, offset)
+        if int.from_bytes(stored[-8:], "little") != handle.checksum:
+            raise CorruptionError(self.name, offset, "the page is not the one that its handle names")
+        page = self._typed(Page(body, found_type), page_type, offset)
+        if page_type == PageType.FILTER:
+            problem = filter_check(page)
+            if problem is not None:
+                raise CorruptionError(self.name, offset, problem)
+        else:
+            decode_entries(page, self.name, offset)
+        return page
+
+    def entries(self, handle: Handle, page_type: int, fill_cache: bool) -> list[StoredEntry]:
+        """Return the entries of a page, through the pool."""
+        return decode_entries(self._load(handle, page_type, fill_cache), self.name, handle.offset)
+
+    def root_handles(self, index: int) -> tuple[Handle, Handle | None]:
+        """Return the handles in an entry of the root: of an index page and of its filter."""
+        try:
+            return decode_root_value(self._root[index][2], self._limit)
+        except ValueError as error:
+            raise CorruptionError(self.name, self.footer.root.offset, str(error)) from None
+
+    def index_handle(self, value: bytes, index_page: Handle) -> Handle:
+        """Return the handle in the value of an entry of an index page."""
+        try:
+            return decode_index_value(value, self._limit)
+        except ValueError as error:
+            raise CorruptionError(self.name, index_page.offset, str(error)) from None
+
+    def _partition(self, key: bytes, trailer: int) -> tuple[Handle, Handle | None] | None:
+        at = lower_bound(self._root, key, trailer)
+        return None if at == len(self._root) else self.root_handles(at)
+
+    def _passes(self, filter_handle: Handle | None, key: bytes) -> bool:
+        if filter_handle is None:
+            return True
+        return filter_may_contain(self._load(filter_handle, PageType.FILTER, True), checksum(key))
+
+    def _data_handle(self, index_page: Handle, key: bytes, trailer: int, fill_cache: bool) -> Handle:
+        """Return the handle of the data page for (key, trailer)."""
+        entries = self.entries(index_page, PageType.INDEX, fill_cache)
+        at = lower_bound(entries, key, trailer)
+        if at == len(entries):
+            raise CorruptionError(self.name, index_page.offset, ENDS_EARLY)
+        return self.index_handle(entries[at][2], index_page)
+
+    def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
+        return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)
+
+    def _load(self, handle: Handle, page_type: int, fill_cache: bool) -> Page:
+        self._check_open()
+        page = self._pool.get(self.number, handle.offset)
+        if page is not None:
+            return self._typed(page, page_type, handle.offset)
+        page = self.read_page(handle, page_type)
+        if fill_cache:
+            pinned = page_type == PageType.FILTER and self._may_pin(len(page))
+            self._pool.put(self.number, handle.offset, page, pinned)
+        return page
+
+    def _typed(self, page: Page, page_type: int, offset: int) -> Page:
+        if page.page_type != page_type:
+            reason = f"the page has the type {page.page_type}; its place wants {int(page_type)}"
+            raise CorruptionError(self.name, offset, reason)
+        return page
+
+    def _may_pin(self, size: int) -> bool:
+        pool = self._pool
+        return pool.pinned_bytes + size + PAGE_OVERHEAD_BYTES <= pool.capacity_bytes // 2
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the table is closed")
+
+
+ENDS_EARLY = "an index page ends before its separator in the root"
+
+
+class TableCursor(Cursor):
+    """A cursor over the entries of a table, through root, index pages and data pages."""
+
+    def __init__(self, reader: TableReader, fill_cache: bool) -> None:
+        super().__init__()
+        self._reader = reader
+        self._fill_cache = fill_cache
+        self._root = reader._root  # noqa: SLF001  a cursor is the reader's other half
+        self._root_at = 0
+        self._index: list[StoredEntry] = []
+        self._index_at = 0
+        self._data: list[StoredEntry] = []
+        self._data_at = 0
+
+    def _first(self) -> Entry | None:
+        return self._open_index(0, 0) if self._root else None
+
+    def _last(self) -> Entry | None:
+        return self._open_index(len(self._root) - 1, -1) if self._root else None
+
+    def _seek(self, key: bytes, trailer: int) -> Entry | None:
+        root_at = lower_bound(self._root, key, trailer)
+        if root_at == len(self._root):
+            return None
+        self._load_index(root_at)
+        index_at = lower_bound(self._index, key, trailer)
+        if index_at == len(self._index):
+            raise CorruptionError(self._reader.name, self._index_page.offset, ENDS_EARLY)
+        self._load_data(index_at)
+        data_at = lower_bound(self._data, key, trailer)
+        return self._stand(data_at) if data_at < len(self._data) else self._next_page()
+
+    def _seek_before(self, key: bytes) -> Entry | None:
+        if self._seek(key, (1 << 64) - 1) is None:
+            return self._last()
+        return self._prev()
+
+    def _next(self) -> Entry | None:
+        if self._data_at + 1 < len(self._data):
+            return self._stand(self._data_at + 1)
+        return self._next_page()
+
+    def _next_page(self) -> Entry | None:
+        if self._index_at + 1 < len(self._index):
+            return self._open_data(self._index_at + 1, 0)
+        if self._root_at + 1 < len(self._root):
+            return self._open_index(self._root_at + 1, 0)
+        return None
+
+    def _prev(self) -> Entry | None:
+        if self._data_at > 0:
+            return self._stand(self._data_at - 1)
+        if self._index_at > 0:
+            return self._open_data(self._index_at - 1, -1)
+        if self._root_at > 0:
+            return self._open_index(self._root_at - 1, -1)
+        return None
+
+    def _open_index(self, root_at: int, side: int) -> Entry | None:
+        """Stand at the first (side 0) or last (side -1) entry below an entry of the root."""
+        self._load_index(root_at)
+        return self._open_data(range(len(self._index))[side], side)
+
+    def _open_data(self, index_at: int, side: int) -> Entry | None:
+        self._load_data(index_at)
+        return self._stand(range(len(self._data))[side])
+
+    def _load_index(self, root_at: int) -> None:
+        self._index_page = self._reader.root_handles(root_at)[0]
+        self._index = self._reader.entries(self._index_page, PageType.INDEX, self._fill_cache)
+        self._root_at = root_at
+
+    def _load_data(self, index_at: int) -> None:
+        handle = self._reader.index_handle(self._index[index_at][2], self._index_page)
+        self._data = self._reader.entries(handle, PageType.DATA, self._fill_cache)
+        self._index_at = index_at
+
+    def _stand(self, data_at: int) -> Entry:
+        self._data_at = data_at
+        key, trailer, value = self._data[data_at]
+        return key, *unpack_trailer(trailer), value
+
+
+def _check_key(key: bytes) -> None:
+    if type(key) is not bytes:
+        raise TypeError(f"a key is bytes, not {type(key).__name__}")
+
+
+def _check_seq(seq: int) -> int:
+    if not isinstance(seq, int):
+        raise TypeError(f"a sequence number is an int, not {type(seq).__name__}")
+    if not 0 <= seq <= SEQ_MAX:
+        raise ValueError(f"the sequence number {seq} does not fit 56 bits")
+    return seq

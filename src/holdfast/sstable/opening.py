@@ -1,0 +1,69 @@
+"""What is read when a table is opened: footer, properties and range tombstones, each compared with what is known.
+
+Guarantees: a file that is not the expected table, or not all of it, raises; nothing is believed because it merely parses.
+
+Thread safety: pure functions, but for reading the file.
+"""
+
+from __future__ import annotations
+
+from holdfast.base import KEY_BYTES_MAX, CorruptionError, unpack_trailer
+from holdfast.cursor import RangeTombstones
+from holdfast.env import File
+from holdfast.sstable.format import FOOTER_BYTES, Footer, TableInfo, decode_properties
+
+StoredEntry = tuple[bytes, int, bytes]
+"""(key, trailer, value)."""
+
+
+def read_footer(file: File, number: int, file_id: bytes, info: TableInfo | None) -> Footer:
+    """Return the footer of the table with this number and id, which the manifest describes as `info`.
+
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    """
+    size = file.size()
+    if info is not None and info.size_bytes != size:
+        reason = f"the file has {size} bytes; the manifest says {info.size_bytes}"
+        raise CorruptionError(file.name, min(size, info.size_bytes), reason)
+    at = max(0, size - FOOTER_BYTES)
+    footer = Footer.decode(file.read_at(at, FOOTER_BYTES), file.name, size)
+    if footer.file_id != file_id or footer.number != number:
+        reason = f"the footer belongs to another file, with the number {footer.number}"
+        raise CorruptionError(file.name, at, reason)
+    if info is not None and info.root_checksum != footer.root.checksum:
+        raise CorruptionError(file.name, at, "the footer names another index root than the manifest")
+    return footer
+
+
+def read_info(
+    entries: list[StoredEntry], footer: Footer, file: str, info: TableInfo | None
+) -> TableInfo:
+    """Return what the PROPERTIES page and the footer say. Raises: CorruptionError."""
+    at = footer.properties.offset
+    try:
+        found = decode_properties(footer, {name: value for name, _, value in entries})
+    except ValueError as error:
+        raise CorruptionError(file, at, str(error)) from None
+    if info is not None and info != found:
+        raise CorruptionError(file, at, "the properties differ from what the manifest says")
+    return found
+
+
+def read_tombstones(
+    entries: list[StoredEntry], footer: Footer, file: str, info: TableInfo
+) -> RangeTombstones:
+    """Return the range tombstones of a table; `entries` is empty when it has no page of them. Raises: CorruptionError."""
+    at = footer.tombstones.offset if footer.tombstones is not None else footer.properties.offset
+    if len(entries) != info.range_tombstone_count:
+        reason = f"there are {len(entries)} range tombstones; the properties count {info.range_tombstone_count}"
+        raise CorruptionError(file, at, reason)
+    found = []
+    for start, trailer, stop in entries:
+        seq = unpack_trailer(trailer)[0]
+        if not start < stop or len(stop) > KEY_BYTES_MAX or not info.seq_min <= seq <= info.seq_max:
+            raise CorruptionError(file, at, "a range tombstone is empty or out of range")
+        found.append((start, stop, seq))
+    try:
+        return RangeTombstones(found)
+    except ValueError as error:
+        raise CorruptionError(file, at, str(error)) from None
