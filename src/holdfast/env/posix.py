@@ -131,6 +131,9 @@ class PosixFile:
         os.ftruncate(self._descriptor, size)
 
     def sync(self, *, site: str) -> None:
+        if self._descriptor < 0:
+            # Python's sync calls reject such a number with a ValueError before the system sees it.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._name)
         _sync_data(self._descriptor)
 
     def size(self) -> int:
@@ -191,7 +194,7 @@ class PosixTask:
     def _run(self) -> None:
         try:
             self._function()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001  join raises it
             self._error = exc
         finally:
             # A finished task must not keep its owner alive through the function it ran.
@@ -229,7 +232,10 @@ class PosixEnv:
             os.close(descriptor)
 
     def file_size(self, path: str) -> int:
-        return os.stat(path).st_size
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return found.st_size
 
     def lock_file(self, path: str) -> FileLock:
         for _ in range(_LOCK_ATTEMPTS):
@@ -284,7 +290,7 @@ def _after_fork_in_child() -> None:
     for lock in list(_locks):
         with contextlib.suppress(OSError):
             lock.release()
-    for reference in list(_fork_callbacks):
+    for reference in _fork_callbacks.copy():
         callback = reference()
         if callback is not None:
             callback()

@@ -118,8 +118,7 @@ class SimFile:
         return -1
 
     def lose_writes(self, *, revert: bool) -> None:
-        """Forget the unsynced writes as a failed sync does; reads still see them unless `revert`.
-        """
+        """Forget the unsynced writes as a failed sync does; reads see them unless `revert`."""
         self._env.disk.lose(self._open_node(), revert=revert)
 
     def _open_node(self) -> FileNode:
@@ -334,9 +333,7 @@ class SimEnv:
             self._crash()
         return begun
 
-    def _done(
-        self, kind: str, site: str, path: str, detail: tuple[int, ...] | str = ()
-    ) -> None:
+    def _done(self, kind: str, site: str, path: str, detail: tuple[int, ...] | str = ()) -> None:
         """Log an operation that took effect and pass the point after it."""
         index = self._op_count
         operation = Operation(index, self._scheduler.running.number, kind, site, path, detail)

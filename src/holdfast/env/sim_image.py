@@ -77,7 +77,9 @@ class Image:
         return b"".join(pieces)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put `data` at `offset`, growing the image when needed."""
+        """Put `data` at `offset`, growing the image when needed; no data changes nothing."""
+        if not data:
+            return
         position = 0
         while position < len(data):
             index, start = divmod(offset + position, CHUNK_BYTES)

@@ -43,7 +43,7 @@ class SimCrash(BaseException):
     """
 
 
-class SimDeadlock(AssertionError):
+class SimDeadlock(AssertionError):  # noqa: N818  a twin of SimCrash
     """Every task waits and none has a deadline; the message lists who waits for what, and where."""
 
 
@@ -94,7 +94,7 @@ class SimTask:
         try:
             if not self._scheduler.off and self._function is not None:
                 self._function()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001  join raises it
             self.error = exc
         finally:
             # A finished task must not keep its owner alive through the function it ran.
@@ -181,8 +181,7 @@ class Scheduler:
         return task
 
     def cut_power(self) -> None:
-        """Turn the power off; the main task also unwinds and joins all others before this returns.
-        """
+        """Turn the power off; the main task also unwinds and joins all others first."""
         self.off = True
         if self.running is self._main:
             self._unwind()

@@ -1,5 +1,6 @@
 """The lock of `PosixEnv` against real processes: a second one, a killed one, a forked one."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -187,10 +188,8 @@ def test_a_lock_file_that_is_a_symbolic_link_is_refused(path: str, tmp_path: Pat
 def test_a_lock_file_replaced_while_it_is_taken_is_taken_anew(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fcntl
-
     real = fcntl.flock
-    unlinked = []
+    unlinked: list[str] = []
 
     def flock(descriptor: int, operation: int) -> None:
         real(descriptor, operation)

@@ -1,0 +1,111 @@
+"""What only the real machine does: odd files, short writes, the fallbacks of other systems."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from holdfast.env import PosixEnv, posix
+
+
+@pytest.fixture
+def env() -> PosixEnv:
+    return PosixEnv()
+
+
+def test_a_symbolic_link_is_not_followed(env: PosixEnv, tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"secret")
+    os.symlink(tmp_path / "target", tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic link"):
+        env.open(str(tmp_path / "link"))
+    with pytest.raises(FileExistsError):
+        env.create(str(tmp_path / "link"), site="create")
+
+
+def test_a_pipe_or_device_or_folder_is_refused_at_once(env: PosixEnv, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/null", str(tmp_path)):
+        before = len(os.listdir("/dev/fd"))
+        with pytest.raises(OSError, match="regular file"):
+            env.open(path)
+        assert before == len(os.listdir("/dev/fd")), "a refused file must not stay open"
+    with pytest.raises(OSError, match="regular file"):
+        env.lock_file(str(tmp_path / "pipe"))
+    with pytest.raises(OSError, match="regular file"):
+        env.lock_file(str(tmp_path))
+
+
+def test_short_writes_are_finished(
+    env: PosixEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    file = env.create(str(tmp_path / "f"), site="create")
+    file.write_at(2, b"0123456789", site="write")
+    assert b"\0\x000123456789" == (tmp_path / "f").read_bytes()
+
+
+def test_a_write_that_makes_no_progress_is_an_error(
+    env: PosixEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = env.create(str(tmp_path / "f"), site="create")
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 0)
+    with pytest.raises(OSError) as caught:
+        file.write_at(0, b"x", site="write")
+    assert errno.EIO == caught.value.errno
+
+
+def test_short_reads_are_finished(
+    env: PosixEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"0123456789")
+    file = env.open(str(tmp_path / "f"))
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 3), offset))
+    assert b"123456" == file.read_at(1, 6)
+    assert b"789" == file.read_at(7, 100)
+
+
+def test_a_disk_that_fills_up_says_so(env: PosixEnv) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    file = posix.PosixFile("/dev/full", os.open("/dev/full", os.O_RDWR))
+    with pytest.raises(OSError) as caught:
+        file.write_at(0, b"x", site="write")
+    assert errno.ENOSPC == caught.value.errno
+    file.close()
+
+
+def test_systems_without_fdatasync_or_with_a_full_sync_use_what_they_have(
+    env: PosixEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    file = env.create(str(tmp_path / "f"), site="create")
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
+    monkeypatch.delattr(os, "fdatasync", raising=False)
+    file.sync(site="sync")
+    assert ["fsync"] == calls
+    monkeypatch.setattr(posix, "_FULL_SYNC", 51)
+    monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: calls.append(f"fcntl {command}"))
+    file.sync(site="sync")
+    env.sync_dir(str(tmp_path), site="sync_dir")
+    assert ["fsync", "fcntl 51", "fcntl 51"] == calls
+
+
+def test_descriptors_are_not_inherited(env: PosixEnv, tmp_path: Path) -> None:
+    file = env.create(str(tmp_path / "f"), site="create")
+    assert not os.get_inheritable(file.fileno())
+    assert not os.get_inheritable(env.open(str(tmp_path / "f")).fileno())
+
+
+def test_files_and_folders_are_made_for_their_owner_to_write(env: PosixEnv, tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        env.create(str(tmp_path / "f"), site="create").close()
+        env.make_dir(str(tmp_path / "d"), site="make_dir")
+    finally:
+        os.umask(umask)
+    assert 0o644 == os.stat(tmp_path / "f").st_mode & 0o777
+    assert 0o755 == os.stat(tmp_path / "d").st_mode & 0o777
