@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     )
     from holdfast.env.sim import Operation, SimEnv
     from holdfast.env.sim_choices import CRASH_CLASSES
-    from holdfast.env.sim_crash import CrashState, crash_state, crash_states
+    from holdfast.env.sim_crash import CrashPoint, CrashState, crash_state, crash_states
     from holdfast.env.sim_profile import PROFILES, Profile
     from holdfast.env.sim_schedule import SimCrash, SimDeadlock
 
 _LAZY = {
     "CRASH_CLASSES": "sim_choices",
     "PROFILES": "sim_profile",
+    "CrashPoint": "sim_crash",
     "CrashState": "sim_crash",
     "Fault": "fault",
     "FaultEnv": "fault",
@@ -48,6 +49,7 @@ __all__ = [
     "CRASH_CLASSES",
     "PROFILES",
     "Condition",
+    "CrashPoint",
     "CrashState",
     "Env",
     "Fault",

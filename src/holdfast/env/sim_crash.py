@@ -47,18 +47,14 @@ class CrashState:
     from it.
     """
 
-    __slots__ = ("_choice", "_env", "_moment", "_tree", "_wall_start", "content_hash", "name")
+    __slots__ = ("_choice", "_point", "_tree", "content_hash", "name")
 
-    def __init__(
-        self, env: SimEnv, moment: Moment, choice: Choice, tree: Tree, content_hash: str
-    ) -> None:
+    def __init__(self, point: CrashPoint, choice: Choice, tree: Tree, content_hash: str) -> None:
         self.name = choice[0]
         self.content_hash = content_hash
-        self._env = env
-        self._moment = moment
+        self._point = point
         self._choice = choice
         self._tree = tree
-        self._wall_start = env.wall_start + env.uptime + _WALL_STEP
 
     def __repr__(self) -> str:
         return f"CrashState({self.name!r})"
@@ -70,10 +66,10 @@ class CrashState:
         content: a machine that starts again must not draw the same random numbers.
         """
         if seed is None:
-            text = f"{self._env.seed}/{self.content_hash}".encode()
+            text = f"{self._point.seed}/{self.content_hash}".encode()
             seed = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
-        env = SimEnv(seed, self._moment.profile)
-        env.wall_start = self._wall_start
+        env = SimEnv(seed, self._point.moment.profile)
+        env.wall_start = self._point.wall_time + _WALL_STEP
         _plant(env.disk, env.disk.root, self._tree, {})
         return env
 
@@ -81,7 +77,7 @@ class CrashState:
         """Return one line for each change that was pending: what it was and whether it survived."""
         _, mask, variants = self._choice
         lines = []
-        for position, (change, owner) in enumerate(self._moment.changes):
+        for position, (change, owner) in enumerate(self._point.moment.changes):
             if not mask >> position & 1:
                 fate = "lost"
             elif position in variants:
@@ -106,6 +102,45 @@ def _plant(disk: Disk, folder: FolderNode, tree: Tree, files: dict[int, FileNode
         folder.volatile[name] = folder.durable[name] = node
 
 
+class CrashPoint:
+    """A moment at which the power may go, kept while the machine goes on.
+
+    Holds copies and shared images only: the env is not changed and may be running or crashed.
+    """
+
+    __slots__ = ("moment", "seed", "wall_time")
+
+    def __init__(self, env: SimEnv) -> None:
+        self.moment = Moment(env.disk)
+        self.seed = env.seed
+        self.wall_time = env.wall_start + env.uptime
+
+    def states(self, classes: Iterable[str] = CRASH_CLASSES, seed: int = 0) -> Iterator[CrashState]:
+        """Yield what the disk may hold when the power goes here, each content once."""
+        seen: set[str] = set()
+        for name in classes:
+            for choice in crash_choices(self.moment, name, seed):
+                state = self._state(choice)
+                if state.content_hash not in seen:
+                    seen.add(state.content_hash)
+                    yield state
+
+    def state(self, name: str, seed: int = 0) -> CrashState:
+        """Return the state that had this name. Raises: KeyError when there is none."""
+        for kind in (*CRASH_CLASSES, "power-set"):
+            if name == kind or name.startswith(kind + "-"):
+                for choice in crash_choices(self.moment, kind, seed):
+                    if choice[0] == name:
+                        return self._state(choice)
+        raise KeyError(name)
+
+    def _state(self, choice: Choice) -> CrashState:
+        name, mask, variants = choice
+        mask = self.moment.legal(mask, variants)
+        tree, digest = self.moment.tree(mask, variants)
+        return CrashState(self, (name, mask, variants), tree, digest)
+
+
 def crash_states(
     env: SimEnv, classes: Iterable[str] = CRASH_CLASSES, seed: int = 0
 ) -> Iterator[CrashState]:
@@ -113,29 +148,9 @@ def crash_states(
 
     The env may be running or crashed; it is not changed, and may go on while the iterator is used.
     """
-    moment = Moment(env.disk)
-    seen: set[str] = set()
-    for name in classes:
-        for choice in crash_choices(moment, name, seed):
-            state = _state(env, moment, choice)
-            if state.content_hash not in seen:
-                seen.add(state.content_hash)
-                yield state
+    return CrashPoint(env).states(classes, seed)
 
 
 def crash_state(env: SimEnv, name: str, seed: int = 0) -> CrashState:
     """Return the state that had this name. Raises: KeyError when there is none."""
-    moment = Moment(env.disk)
-    for kind in (*CRASH_CLASSES, "power-set"):
-        if name == kind or name.startswith(kind + "-"):
-            for choice in crash_choices(moment, kind, seed):
-                if choice[0] == name:
-                    return _state(env, moment, choice)
-    raise KeyError(name)
-
-
-def _state(env: SimEnv, moment: Moment, choice: Choice) -> CrashState:
-    name, mask, variants = choice
-    mask = moment.legal(mask, variants)
-    tree, digest = moment.tree(mask, variants)
-    return CrashState(env, moment, (name, mask, variants), tree, digest)
+    return CrashPoint(env).state(name, seed)

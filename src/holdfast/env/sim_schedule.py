@@ -186,6 +186,10 @@ class Scheduler:
         if self.running is self._main:
             self._unwind()
 
+    def unfinished(self) -> list[str]:
+        """Return the names of the tasks that were spawned and have not ended."""
+        return [task.name for task in self._tasks if not task.done]
+
     # --- the baton
     # ----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from holdfast.base import DatabaseLockedError
 from holdfast.env import (
     CRASH_CLASSES,
     PROFILES,
+    CrashPoint,
     CrashState,
     File,
     Operation,
@@ -521,6 +522,36 @@ def test_an_image_equals_a_bytearray_and_its_digest_tells_equal_from_different(
         other = image.freeze().thawed()
         other.write(0, bytes([image.read(0, 1)[0] ^ 1]))
         assert other.digest() != image.digest()
+
+
+def test_a_crash_point_is_kept_while_the_machine_goes_on() -> None:
+    env = SimEnv()
+    file = env.create("a", site="create")
+    file.write_at(0, b"old", site="write")
+    expected = [state.content_hash for state in crash_states(env)]
+    point = CrashPoint(env)
+    file.write_at(0, b"new", site="write")
+    file.sync(site="sync")
+    env.sync_dir(".", site="sync_dir")
+    env.unlink("a", site="unlink")
+    assert expected == [state.content_hash for state in point.states()]
+    assert b"old" == point.state("all").build().open("a").read_at(0, 9)
+
+
+def test_what_was_not_given_back_is_named() -> None:
+    env = SimEnv()
+    file = env.create("a", site="create")
+    lock = env.lock_file("LOCK")
+    gate = env.mutex()
+    gate.acquire()
+    task = env.spawn("waits", gate.acquire)
+    expected = ["LOCK is locked", "a is open", "task waits has not ended"]
+    assert expected == env.unreturned()
+    file.close()
+    lock.release()
+    gate.release()
+    task.join()
+    assert [] == env.unreturned()
 
 
 def test_the_room_loads_the_simulation_only_when_asked(tmp_path: Path) -> None:
