@@ -1,8 +1,8 @@
-"""Do both twins of the merge kernel drop what the rule allows and stop where they should?."""
+"""Both twins of the merge kernel drop what the rule allows and stop where they should."""
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 from types import ModuleType
 from typing import Any
 
@@ -132,7 +132,7 @@ def test_twins_agree_with_each_other_and_with_the_rule(
     assert results[0] == results[1]
     merged = [read_table(table) for table in results[0][0]]
     assert [entry for table in merged for entry in table.entries] == expected_entries(*drawn)
-    for left, right in zip(merged, merged[1:], strict=False):
+    for left, right in pairwise(merged):
         assert left.entries[-1][0] < right.entries[0][0]
 
 

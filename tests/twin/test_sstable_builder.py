@@ -1,4 +1,4 @@
-"""Do both twins of the table builder write the same bytes, and do those bytes hold what was added?"""
+"""Both twins of the table builder write the same bytes, and those hold what was added."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def tables(draw: st.DrawFn) -> tuple[list[Added], list[tuple[bytes, bytes, int]]
     ]
     spans = draw(
         st.lists(
-            st.tuples(KEYS, KEYS, SEQS), max_size=6, unique_by=lambda span: (min(span[:2]), span[2])
+            st.tuples(KEYS, KEYS, SEQS.filter(bool)),
+            max_size=6,
+            unique_by=lambda span: (min(span[:2]), span[2]),
         )
     )
     tombstones = [(min(a, b), max(a, b), seq) for a, b, seq in spans if a != b]
@@ -249,6 +251,7 @@ def test_a_refused_entry_leaves_nothing_behind(twin: ModuleType, wrong: Added) -
         (b"b", b"b", 1),
         (b"b", b"a", 1),
         (b"a", b"b", -1),
+        (b"a", b"b", 0),
         (b"a", b"b", SEQ_MAX + 1),
         (b"a", b"b" * (KEY_BYTES_MAX + 1), 1),
     ],

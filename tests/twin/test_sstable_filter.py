@@ -1,4 +1,4 @@
-"""Do both twins of the filter kernel write the same filters, never miss a key, and stand any body?"""
+"""Both twins of the filter kernel write the same filters, miss no key, and stand any body."""
 
 from __future__ import annotations
 

@@ -177,7 +177,8 @@ def merge_into(Cursor cursor not None, TableBuilder builder not None, Retention 
         raise cursor.failure
     retention._moving = False
     try:
-        return MergeStop(_merge(cursor, builder, retention, target_bytes, drain_bytes, step_entries))
+        stop = _merge(cursor, builder, retention, target_bytes, drain_bytes, step_entries)
+        return MergeStop(stop)
     except BaseException as error:
         if retention._moving:
             cursor.failure = error

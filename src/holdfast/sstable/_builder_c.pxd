@@ -16,12 +16,12 @@ cdef struct EntryPage:
     Py_ssize_t start
     Buffer restarts          # u32 each, as stored
     Py_ssize_t interval
-    Py_ssize_t until_restart # entries until the next restart point, 0 when the next entry is one
+    Py_ssize_t until_restart  # entries until the next restart point, 0 when the next entry is one
     Py_ssize_t count         # entries of this page
     Buffer last              # the last key of this page
 
 
-# A closed data page that waits to be sealed: its body, its separator, and how many hashes belong to it.
+# A closed data page that waits to be sealed: its body, its separator, and how many hashes are its.
 cdef struct ClosedPage:
     Py_ssize_t body_start
     Py_ssize_t body_size
@@ -35,8 +35,8 @@ cdef struct ClosedPage:
 
 
 cdef class TableBuilder:
-    # Append one entry in internal order (checked: LimitError or ValueError otherwise). Finished pages collect in an
-    # output buffer.
+    # Append one entry in internal order, or raise ValueError or LimitError. Finished pages
+    # collect in an output buffer.
     cdef int c_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                    const unsigned char* value, Py_ssize_t value_size) except -1
     cdef readonly Py_ssize_t output_size      # sealed bytes waiting for take_output()
@@ -71,7 +71,8 @@ cdef class TableBuilder:
     cdef int _state
 
     cdef int _check_open(self) except -1
-    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size, Py_ssize_t shared) except -1
+    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size,
+                         Py_ssize_t shared) except -1
     cdef int _seal_closed(self) except -1
     cdef int _seal_by_library(self) except -1
     cdef int _index_closed(self) except -1
@@ -83,4 +84,5 @@ cdef class TableBuilder:
     cdef int _emit(self, bytes data) except -1
     cdef void _count_seq(self, uint64_t seq) noexcept
     cdef void _estimate(self) noexcept
-    cdef Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept
+    cdef Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size,
+                                Py_ssize_t value_size) noexcept

@@ -61,8 +61,8 @@ cdef enum:
     TRAILER_BYTES = 8
     RESTART_BYTES = 4
     HANDLE_BYTES_MAX = 28
-    TOMBSTONE_BYTES_MAX = 32    # more than an entry needs besides its key and value, its restart included
-    BUFFER_KEEP_BYTES = 8 << 20 # an emptied buffer larger than this is given back
+    TOMBSTONE_BYTES_MAX = 32    # more than an entry needs besides key and value, restart included
+    BUFFER_KEEP_BYTES = 8 << 20  # an emptied buffer larger than this is given back
 
 cdef Py_ssize_t KEY_MAX = _KEY_BYTES_MAX
 cdef Py_ssize_t VALUE_MAX = _VALUE_BYTES_MAX
@@ -139,17 +139,19 @@ cdef inline Py_ssize_t _page_size(const EntryPage* page) noexcept nogil:
     return page.body.size - page.start + page.restarts.size + RESTART_BYTES if page.count > 0 else 0
 
 
-cdef inline Py_ssize_t _entry_size(Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept nogil:
+cdef inline Py_ssize_t _entry_size(Py_ssize_t shared, Py_ssize_t key_size,
+                                   Py_ssize_t value_size) noexcept nogil:
     """Return the bytes of an entry. Requires: key and value are within their limits, so that
     nothing overflows.
     """
     cdef Py_ssize_t unshared = key_size - shared
-    return (varint_size(<uint64_t>shared) + varint_size(<uint64_t>unshared) + varint_size(<uint64_t>value_size)
-            + TRAILER_BYTES + unshared + value_size)
+    return (varint_size(<uint64_t>shared) + varint_size(<uint64_t>unshared)
+            + varint_size(<uint64_t>value_size) + TRAILER_BYTES + unshared + value_size)
 
 
-cdef inline int _page_append(EntryPage* page, Py_ssize_t shared, const unsigned char* key, Py_ssize_t key_size,
-                             uint64_t trailer, const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
+cdef inline int _page_append(EntryPage* page, Py_ssize_t shared, const unsigned char* key,
+                             Py_ssize_t key_size, uint64_t trailer, const unsigned char* value,
+                             Py_ssize_t value_size) noexcept nogil:
     """Append an entry whose key has its first `shared` bytes in common with the last one; at a
     restart point they are not used.
 
@@ -160,7 +162,9 @@ cdef inline int _page_append(EntryPage* page, Py_ssize_t shared, const unsigned 
     if restarts:
         shared = 0
     cdef Py_ssize_t size = _entry_size(shared, key_size, value_size)
-    if _reserve(&page.body, size) != 0 or (restarts and _reserve(&page.restarts, RESTART_BYTES) != 0):
+    if restarts and _reserve(&page.restarts, RESTART_BYTES) != 0:
+        return -1
+    if _reserve(&page.body, size) != 0:
         return -1
     if restarts:
         # Safety: reserved above. An offset is less than PAGE_BYTES_MAX, so it fits 32 bits.
@@ -205,6 +209,10 @@ cdef int _page_close(EntryPage* page) noexcept nogil:
     return 0
 
 
+cdef inline bytes _bytes(const unsigned char* data, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
 @cython.final
 cdef class TableBuilder:
     """Makes a table out of entries in internal order.
@@ -217,13 +225,16 @@ cdef class TableBuilder:
         self._tombstones = {}
         self._seq_min = SEQ_LAST
 
-    def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key, compression):
+    def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key,
+                 compression):
         if len(file_id) != FILE_ID_BYTES:
             raise ValueError(f"a file id has {FILE_ID_BYTES} bytes, not {len(file_id)}")
         if not 1 <= page_bytes <= PAGE_MAX // 4:
-            raise LimitError(f"page_bytes is {page_bytes}; it must lie between 1 and {PAGE_MAX // 4}")
+            raise LimitError(
+                f"page_bytes is {page_bytes}; it must lie between 1 and {PAGE_MAX // 4}")
         if not 1 <= restart_interval <= PAGE_MAX:
-            raise LimitError(f"restart_interval is {restart_interval}; it must lie between 1 and {PAGE_MAX}")
+            raise LimitError(
+                f"restart_interval is {restart_interval}; it must lie between 1 and {PAGE_MAX}")
         if self._file_id is not None:
             raise ValueError("a builder is initialised once")
         self._page_bytes = page_bytes
@@ -290,10 +301,12 @@ cdef class TableBuilder:
         if page.count > 0 and self._grown_size(shared, key_size, value_size) > self._page_bytes:
             self._close_page(key, key_size, shared)
         cdef bint hashed = self._filter is not None and (page.count == 0 or not same)
-        if (hashed and _reserve(&self._hashes, sizeof(uint64_t)) != 0) or _reserve(last, KEY_MAX) != 0:
+        if hashed and _reserve(&self._hashes, sizeof(uint64_t)) != 0:
+            raise MemoryError
+        if _reserve(last, KEY_MAX) != 0:
             raise MemoryError
         if self._first is None:
-            self._first = PyBytes_FromStringAndSize(<const char*>key, key_size)
+            self._first = _bytes(key, key_size)
         if _page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
             raise MemoryError
         if hashed:
@@ -315,7 +328,8 @@ cdef class TableBuilder:
         self._estimate()
         return 0
 
-    cdef inline Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size, Py_ssize_t value_size) noexcept:
+    cdef inline Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size,
+                                       Py_ssize_t value_size) noexcept:
         """Return the size of the open page's body if an entry were appended. Requires: it is not
         empty.
         """
@@ -336,6 +350,8 @@ cdef class TableBuilder:
                 raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_MAX}")
         if not 0 <= seq <= SEQ_LAST:
             raise LimitError(f"the sequence number {seq} does not have 56 bits")
+        if seq == 0:
+            raise LimitError("the sequence number 0 is before everything: it deletes nothing")
         if start >= stop:
             raise ValueError("a range tombstone must start before it stops")
         cdef Py_ssize_t added = len(start) + len(stop) + TOMBSTONE_BYTES_MAX
@@ -349,7 +365,7 @@ cdef class TableBuilder:
         """Return the sealed bytes that were not taken yet; all pieces in order are the file."""
         if self._state == STATE_SEALING:
             self._check_open()
-        cdef bytes output = PyBytes_FromStringAndSize(<const char*>self._output.data, self._output.size)
+        cdef bytes output = _bytes(self._output.data, self._output.size)
         _clear(&self._output)
         self.output_size = 0
         return output
@@ -371,12 +387,13 @@ cdef class TableBuilder:
         spans = [(start, stop) for (start, _), stop in self._tombstones.items()]
         last = None
         if self.entry_count > 0:
-            last = PyBytes_FromStringAndSize(<const char*>self._data.last.data, self._data.last.size)
+            last = _bytes(self._data.last.data, self._data.last.size)
         lower, upper = key_range(self._first, last, spans)
         info = TableInfo(
-            number=number, file_id=self._file_id, size_bytes=0, lower=lower, upper=upper, seq_min=self._seq_min,
-            seq_max=self._seq_max, entry_count=self.entry_count, delete_count=self._delete_count,
-            range_tombstone_count=len(spans), raw_bytes=self._raw_bytes + sum([len(a) + len(b) for a, b in spans]),
+            number=number, file_id=self._file_id, size_bytes=0, lower=lower, upper=upper,
+            seq_min=self._seq_min, seq_max=self._seq_max, entry_count=self.entry_count,
+            delete_count=self._delete_count, range_tombstone_count=len(spans),
+            raw_bytes=self._raw_bytes + sum([len(start) + len(stop) for start, stop in spans]),
             root_checksum=root.checksum, created_us=created_us)
         for name, value in encode_properties(info, self._compression):
             self._append_index(name, 0, value)
@@ -405,10 +422,11 @@ cdef class TableBuilder:
 
     cdef void _estimate(self) noexcept:
         """Bring `file_bytes` up to date: what is sealed, and bodies of pages that are not yet."""
-        self.file_bytes = (self._sealed_bytes + <uint64_t>self._data.start + <uint64_t>_page_size(&self._data)
-                           + self._partition_bytes)
+        self.file_bytes = (self._sealed_bytes + <uint64_t>self._data.start
+                           + <uint64_t>_page_size(&self._data) + self._partition_bytes)
 
-    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size, Py_ssize_t shared) except -1:
+    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size,
+                         Py_ssize_t shared) except -1:
         """Close the open data page, before an entry with the key `following`, which shares its
         first bytes with the last one.
         """
@@ -465,8 +483,8 @@ cdef class TableBuilder:
                     target = self._output.data + self._output.size
                     pages[index].offset = offset
                     pages[index].stored_size = page_seal_into(
-                        self._data.body.data + pages[index].body_start, pages[index].body_size, PAGE_DATA,
-                        self._compression, page_seed_of(file_id, offset), target)
+                        self._data.body.data + pages[index].body_start, pages[index].body_size,
+                        PAGE_DATA, self._compression, page_seed_of(file_id, offset), target)
                     pages[index].checksum = load64(target + pages[index].stored_size - 8)
                     self._output.size += pages[index].stored_size
                     offset += <uint64_t>pages[index].stored_size
@@ -486,8 +504,8 @@ cdef class TableBuilder:
         cdef Py_ssize_t index
         cdef bytes body
         for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
-            body = PyBytes_FromStringAndSize(<const char*>self._data.body.data + pages[index].body_start,
-                                             pages[index].body_size)
+            # Safety: the body lies within the body buffer.
+            body = _bytes(self._data.body.data + pages[index].body_start, pages[index].body_size)
             handle = self._seal(body, PAGE_DATA)
             pages[index].offset = handle.offset
             pages[index].stored_size = handle.size
@@ -509,7 +527,8 @@ cdef class TableBuilder:
             # Safety: the key lies within the buffer of separators. An empty one may have no buffer
             # and is not read.
             key = self._keys.data + page.key_start if page.key_size > 0 else value
-            if _page_append(&self._index, 0, key, page.key_size, page.trailer, value, end + 8 - value) != 0:
+            if _page_append(&self._index, 0, key, page.key_size, page.trailer, value,
+                            end + 8 - value) != 0:
                 raise MemoryError
             if self._filter is not None:
                 # Safety: the hash counts of the closed pages add up to the hashes collected.
@@ -517,7 +536,7 @@ cdef class TableBuilder:
                     self._filter.c_add_hash(load64(hashes + index * 8))
                 hashes += page.hash_count * 8
             if count == 1 or _page_size(&self._index) >= PARTITION_BYTES:
-                self._partition_end = PyBytes_FromStringAndSize(<const char*>key, page.key_size)
+                self._partition_end = _bytes(key, page.key_size)
                 self._partition_trailer = page.trailer
             if _page_size(&self._index) >= PARTITION_BYTES:
                 self._close_partition()
@@ -538,15 +557,15 @@ cdef class TableBuilder:
         return 0
 
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1:
-        if _page_append(&self._index, 0, <const unsigned char*>PyBytes_AS_STRING(key), len(key), trailer,
-                        <const unsigned char*>PyBytes_AS_STRING(value), len(value)) != 0:
+        if _page_append(&self._index, 0, <const unsigned char*>PyBytes_AS_STRING(key), len(key),
+                        trailer, <const unsigned char*>PyBytes_AS_STRING(value), len(value)) != 0:
             raise MemoryError
         return 0
 
     cdef bytes _close_index(self):
         if _page_close(&self._index) != 0:
             raise MemoryError
-        cdef bytes body = PyBytes_FromStringAndSize(<const char*>self._index.body.data, self._index.body.size)
+        cdef bytes body = _bytes(self._index.body.data, self._index.body.size)
         self._index.body.size = 0
         self._index.start = 0
         return body
@@ -556,7 +575,8 @@ cdef class TableBuilder:
         handles of root and tombstones.
         """
         self._close_partition()
-        filters = [NO_PAGE if body is None else self._seal(body, PageType.FILTER) for _, _, _, body in self._partitions]
+        filters = [NO_PAGE if body is None else self._seal(body, PageType.FILTER)
+                   for _, _, _, body in self._partitions]
         indexes = [self._seal(index, PageType.INDEX) for _, _, index, _ in self._partitions]
         tombstones = None
         if self._tombstones:

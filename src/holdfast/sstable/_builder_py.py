@@ -157,7 +157,8 @@ class TableBuilder:
             )
         if not 1 <= restart_interval <= PAGE_BYTES_MAX:
             raise LimitError(
-                f"restart_interval is {restart_interval}; it must lie between 1 and {PAGE_BYTES_MAX}"
+                f"restart_interval is {restart_interval}; "
+                f"it must lie between 1 and {PAGE_BYTES_MAX}"
             )
         self._file_id = bytes(file_id)
         self._page_bytes = page_bytes
@@ -241,6 +242,8 @@ class TableBuilder:
         _check_size(start, KEY_BYTES_MAX, "key")
         _check_size(stop, KEY_BYTES_MAX, "key")
         _check_seq(seq)
+        if seq == 0:
+            raise LimitError("the sequence number 0 is before everything: it deletes nothing")
         if start >= stop:
             raise ValueError("a range tombstone must start before it stops")
         added = len(start) + len(stop) + _ENTRY_BYTES_MAX

@@ -20,6 +20,11 @@ cdef enum:
     BITS_MAX = 64
 
 
+cdef inline uint64_t _block_start(uint64_t key_hash, uint64_t blocks) noexcept nogil:
+    """Return where in the body the block of this hash begins, of `blocks` < 2^32."""
+    return HEADER_BYTES + (((key_hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+
+
 cdef inline uint32_t _following(uint32_t state) noexcept nogil:
     """Return the next state of the probe sequence. Part of the file format."""
     return state * <uint32_t>0x9E3779B1
@@ -50,13 +55,14 @@ cdef inline int _status(const unsigned char* body, Py_ssize_t size) noexcept nog
     return SOUND
 
 
-cdef bint filter_probe(const unsigned char* body, Py_ssize_t size, uint64_t key_hash) noexcept nogil:
+cdef bint filter_probe(const unsigned char* body, Py_ssize_t size,
+                       uint64_t key_hash) noexcept nogil:
     if _status(body, size) != SOUND:
         return True
     cdef uint64_t blocks = load32(body + 4)
     # Safety: key_hash >> 32 < 2^32, so the block is < blocks, and a bit of 9 bits lies within its
     # 64 bytes.
-    cdef const unsigned char* block = body + HEADER_BYTES + (((key_hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef const unsigned char* block = body + _block_start(key_hash, blocks)
     cdef uint32_t state = <uint32_t>key_hash
     cdef uint32_t bit
     cdef int _probe
@@ -74,7 +80,8 @@ cdef class FilterBuilder:
 
     def __init__(self, int bits_per_key):
         if not 1 <= bits_per_key <= BITS_MAX:
-            raise LimitError(f"bits_per_key is {bits_per_key}; it must lie between 1 and {BITS_MAX}")
+            raise LimitError(
+                f"bits_per_key is {bits_per_key}; it must lie between 1 and {BITS_MAX}")
         self._bits_per_key = bits_per_key
         self._count = 0
 
@@ -128,9 +135,10 @@ cdef class FilterBuilder:
         return result
 
 
-cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes, uint64_t key_hash) noexcept nogil:
+cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes,
+                           uint64_t key_hash) noexcept nogil:
     # Safety: as in filter_probe; the body has 8 + 64 x blocks bytes.
-    cdef unsigned char* block = body + HEADER_BYTES + (((key_hash >> 32) * blocks) >> 32) * BLOCK_BYTES
+    cdef unsigned char* block = body + _block_start(key_hash, blocks)
     cdef uint32_t state = <uint32_t>key_hash
     cdef uint32_t bit
     cdef int _probe

@@ -45,7 +45,7 @@ def table_name(number: int) -> str:
 
 
 class PageType(IntEnum):
-    """What a page holds. Part of the file format: the numbers are stored in every page's trailer."""
+    """What a page holds. Part of the file format: the numbers are stored in the pages' trailers."""
 
     DATA = 1
     INDEX = 2
@@ -83,7 +83,10 @@ class Handle:
         if self.size < PAGE_TRAILER_BYTES:
             return f"a page handle has the size {self.size}, less than a page trailer"
         if self.offset > limit or self.size > limit - self.offset:
-            return f"a page handle points to bytes {self.offset} to {self.offset + self.size}, behind the last page at {limit}"
+            end = self.offset + self.size
+            return (
+                f"a page handle points to {self.offset} to {end}, behind the last page at {limit}"
+            )
         return None
 
     def encode(self) -> bytes:
@@ -189,7 +192,7 @@ class Footer:
             raise CorruptionError(file, at, "the checksum of the footer does not match")
         if version > FORMAT_VERSION:
             raise FormatError(
-                f"{file}: table format version {version}; this Holdfast reads up to {FORMAT_VERSION}"
+                f"{file}: table format version {version}; this Holdfast reads {FORMAT_VERSION}"
             )
         if version == 0 or zero != 0:
             raise CorruptionError(
@@ -220,7 +223,7 @@ def _fixed(handle: Handle) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInfo:
-    """What is known about a table without reading it; the manifest stores one for each live table."""
+    """What is known about a table without reading it; the manifest stores one for each live one."""
 
     number: int
     file_id: bytes

@@ -1,4 +1,4 @@
-"""Does a merge that drops what `retain` allows show every observer what it saw before?
+"""A merge that drops what `retain` allows shows every observer what it saw before.
 
 The oracle reads by brute force: it knows versions, tombstones and observers, and nothing of
 stripes. Small universes are walked exhaustively, larger ones drawn by Hypothesis.

@@ -1,4 +1,4 @@
-"""Do footer, handles, properties and infos survive encoding, and is every damaged form refused?."""
+"""Footer, handles, properties and infos survive encoding; every damaged form is refused."""
 
 from __future__ import annotations
 

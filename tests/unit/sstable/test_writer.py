@@ -1,4 +1,4 @@
-"""Does a table writer leave either a whole, synced table or nothing?."""
+"""A table writer leaves either a whole, synced table or nothing."""
 
 from __future__ import annotations
 
