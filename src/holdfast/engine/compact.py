@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.compaction import Plan, pick, plan_range, run_compaction
-from holdfast.manifest import VersionEdit
+from holdfast.compaction import Plan, RangeCompaction, pick, run_compaction
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -25,8 +24,9 @@ def _pick(engine: Engine) -> Plan | None:
     best: Plan | None = None
     with engine.version_mutex:
         busy = frozenset(engine.busy_tables)
+        snapshots_exist = bool(engine.snapshots.live())
         for tree in engine.trees.values():
-            plan = pick(tree.version, busy)
+            plan = pick(tree.version, busy, snapshots_exist=snapshots_exist)
             if plan is not None and (best is None or plan.score > best.score):
                 best = plan
         if best is not None:
@@ -43,6 +43,7 @@ def run_plan(engine: Engine, plan: Plan) -> bool:
     finally:
         with engine.version_mutex:
             engine.busy_tables.difference_update(plan.input_numbers)
+            engine.room.notify_all()
 
 
 def _install_move(engine: Engine, plan: Plan) -> bool:
@@ -50,16 +51,7 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
         tree = engine.trees.get(plan.keyspace)
         if tree is None:
             return False
-        version = engine.log_edit(
-            VersionEdit(
-                tables_removed=tuple(
-                    (plan.keyspace, level, info.number) for level, tables in plan.inputs for info in tables
-                ),
-                tables_added=tuple(
-                    (plan.keyspace, plan.output_level, info) for _, tables in plan.inputs for info in tables
-                ),
-            )
-        )
+        version = engine.log_edit(plan.edit())
         engine.counters.moves += 1
         tree.install(version.keyspaces[plan.keyspace])
         engine.published(tree)
@@ -72,7 +64,7 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
     if tree is None:
         return False
     with engine.version_mutex:
-        readers = {info.number: engine.store.reader(info) for _, tables in plan.inputs for info in tables}
+        readers = {info.number: engine.store.reader(info) for info in plan.tables}
     result = run_compaction(
         plan,
         engine.env,
@@ -87,14 +79,7 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
         if plan.keyspace not in engine.trees:
             engine.discard(result.tables)
             return False
-        version = engine.log_edit(
-            VersionEdit(
-                tables_removed=tuple(
-                    (plan.keyspace, level, info.number) for level, tables in plan.inputs for info in tables
-                ),
-                tables_added=tuple((plan.keyspace, plan.output_level, info) for info in result.tables),
-            )
-        )
+        version = engine.log_edit(plan.edit(result.tables))
         counters = engine.counters
         counters.compactions += 1
         counters.compacted_bytes_read += result.bytes_read
@@ -112,15 +97,22 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
 
 def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
     """Bring everything in [lower, upper) to the last level, dropping what no reader can see."""
+    with engine.version_mutex:
+        tree = engine.trees.get(keyspace)
+        if tree is None:
+            return
+        work = RangeCompaction(tree.version, lower, upper)
     while True:
         with engine.version_mutex:
-            tree = engine.trees.get(keyspace)
-            if tree is None:
+            if keyspace not in engine.trees:
                 return
-            plans = plan_range(tree.version, lower, upper, frozenset(engine.busy_tables))
-            if plans:
-                engine.busy_tables.update(plans[0].input_numbers)
-        if not plans:
-            return
-        if not run_plan(engine, plans[0]):
-            return
+            plan = work.next_plan(tree.version, frozenset(engine.busy_tables))
+            while plan is None and not work.is_done:
+                # A background compaction holds tables that the next step needs.
+                engine.write_path.check_writable()
+                engine.room.wait(1.0)
+                plan = work.next_plan(tree.version, frozenset(engine.busy_tables))
+            if plan is None:
+                return
+            engine.busy_tables.update(plan.input_numbers)
+        run_plan(engine, plan)

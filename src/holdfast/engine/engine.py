@@ -30,7 +30,7 @@ from holdfast.base import (
 )
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
-from holdfast.compaction import Pace, write_pace
+from holdfast.compaction import JobStoppedError, Pace, write_pace
 from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
 from holdfast.engine.closing import close_engine
 from holdfast.engine.compact import compact_once
@@ -85,7 +85,7 @@ class Engine:
         self.busy_tables: set[int] = set()
         self._version = version
         self._lock = lock
-        self._room = env.condition(self.version_mutex)
+        self.room = env.condition(self.version_mutex)
         self._pace = Pace(stop=False, seconds_per_mib=0.0)
         self._checked_bytes = 0
         self._reserved_bytes = 0
@@ -248,15 +248,16 @@ class Engine:
                 settings=tree.version.settings,
             )
             stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
-        log = self.log
-        if log is not None and self.log_bytes > 2 * self.settings.wal_bytes_max:
-            stop = True
+        held = sum(tree.memtable_bytes for tree in self.trees.values())
+        if self.log_bytes > 2 * self.settings.wal_bytes_max or held > self.settings.memory_bytes // 4 * 3:
+            # Flushes must catch up, if there are any: an active memtable is frozen by the leader, not by waiting.
+            stop = stop or any(tree.frozen for tree in self.trees.values())
         self._pace = Pace(stop=stop, seconds_per_mib=seconds)
         if stop or seconds > 0.0:
             self.state.flags |= SLOW
         else:
             self.state.flags &= ~SLOW
-        self._room.notify_all()
+        self.room.notify_all()
 
     def progressed(self) -> None:
         """Called after a flush or compaction was installed. Requires: the version mutex."""
@@ -275,7 +276,7 @@ class Engine:
                     if tree.frozen:
                         self.schedule_flush(tree.version.id)
                 self.schedule_compaction()
-                self._room.wait(1.0)
+                self.room.wait(1.0)
                 self._update_pace()
         self.counters.stall_seconds += self.env.monotonic() - began
 
@@ -293,7 +294,7 @@ class Engine:
     def _upkeep_failed(self, error: BaseException) -> None:
         """A background job raised. A full disk may pass; anything else stops writing."""
         full = isinstance(error, DiskFullError) or (isinstance(error, OSError) and is_disk_full(error))
-        if self.state.flags & (CLOSED | FORKED) or isinstance(error, DatabaseClosedError):
+        if self.state.flags & (CLOSED | FORKED) or isinstance(error, DatabaseClosedError | JobStoppedError):
             return
         if full:
             mark("engine.upkeep_disk_full")
@@ -301,7 +302,7 @@ class Engine:
             self.poison(error)
         with self.version_mutex:
             self._background_error = error
-            self._room.notify_all()
+            self.room.notify_all()
 
     @property
     def background_error(self) -> BaseException | None:
@@ -413,7 +414,7 @@ class Engine:
             while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
                 self.write_path.check_writable()
                 self._raise_if_full()
-                self._room.wait(1.0)
+                self.room.wait(1.0)
 
     def verify(self) -> Report:
         """Check every byte of the database; commits wait while the log is read."""

@@ -216,10 +216,10 @@ def _restart(
     except BaseException:
         log.close()
         raise
-    _remove_orphans(env, folder, version, log, version_set)
+    _remove_orphans(env, folder, version_set.version, log, version_set)
     return Recovery(
         settings=settings,
-        version=version,
+        version=version_set.version,
         memtables={},
         last_seq=replayed.last_seq,
         numbers=numbers,
