@@ -280,7 +280,7 @@ def decode_record_header(data: memoryview, salt: int) -> tuple[RecordHeader, int
     magic, digest = fields[0], fields[-1]
     if magic != RECORD_MAGIC or checksum(data[:-8], salt) != digest:
         return None
-    header = RecordHeader(*fields[1:10], fields[11])
+    header = RecordHeader._make((*fields[1:10], fields[11]))
     if fields[10] != b"\x00\x00\x00":
         # Of a type that does not exist, so that `is_well_formed` refuses it.
         header = header._replace(type=0)

@@ -131,9 +131,11 @@ class LogWriter:
         self._link_due = False
         self._mutex = env.mutex()
         self._prepared = env.condition(self._mutex)
-        # Guarded by _mutex: _next, _preparing. _closed, _poison and _current are set under it, too.
+        # Guarded by _mutex, as is every change of _closed and _current. While an append is on its
+        # way to another segment none is prepared: it would not continue the right one.
         self._next: _Segment | None = None
         self._preparing = False
+        self._rotating = False
         # The END record that names it is written; `_current` is still the segment before it.
         self._following: _Segment | None = None
         try:
@@ -180,7 +182,9 @@ class LogWriter:
     def needs_next(self) -> bool:
         """Whether `prepare_next` would be of use now."""
         with self._mutex:
-            return self._needs_next()
+            current = self._current
+            used, room = current.position - BLOCK_BYTES, current.header.size - BLOCK_BYTES
+            return self._may_prepare() and used * PREPARE_AT >= room
 
     def append(self, buffer: RecordBuffer, seq_first: int) -> int:
         """Write the record in `buffer`, whose first operation has `seq_first`; return its ordinal.
@@ -233,7 +237,7 @@ class LogWriter:
         Raises: DiskFullError when there is no room, with nothing changed; DatabasePoisonedError.
         """
         with self._mutex:
-            if self._closed or self.poisoned or self._next is not None or self._preparing:
+            if not self._may_prepare():
                 return
             self._preparing = True
             previous = self._current.number
@@ -244,7 +248,7 @@ class LogWriter:
             # An append that needs a segment waits for this one, whatever became of it.
             with self._mutex:
                 self._preparing = False
-                if made is not None and not self._closed and self._current.number == previous:
+                if not self._closed:
                     self._next, made = made, None
                 self._prepared.notify_all()
         if made is not None:
@@ -293,10 +297,10 @@ class LogWriter:
                 "the log failed earlier; reopen the database"
             ) from self._poison
 
-    def _needs_next(self) -> bool:
-        if self._closed or self.poisoned or self._next is not None or self._preparing:
-            return False
-        return self._current.position * PREPARE_AT >= self._current.header.size
+    def _may_prepare(self) -> bool:
+        """Return whether a next segment is wanted. Requires: the mutex is held."""
+        busy = self._closed or self._preparing or self._rotating or self.poisoned
+        return not busy and self._next is None
 
     def _wipe(self) -> None:
         """Make sure that a record which was not accepted cannot come back after a crash."""
@@ -400,7 +404,7 @@ class LogWriter:
                 self._write_record(record, "wal.end.write")
             except BaseException:
                 with self._mutex:
-                    self._next = following
+                    self._next, self._rotating = following, False
                 raise
             self._accept(len(record), header.lsn, chain)
             self._following = following
@@ -408,10 +412,13 @@ class LogWriter:
         if self._durable_lsn < self._written_lsn:
             self._sync_current("wal.end.sync")
         full = self._current
+        self._in_doubt = True
         with self._mutex:
             self._current, self._following = self._following, None
+            self._rotating = False
             self._link_due = True
             self._full.append(full.info())
+        self._in_doubt = False
         with contextlib.suppress(OSError):
             # It was synced: closing cannot lose anything.
             full.file.close()
@@ -423,13 +430,19 @@ class LogWriter:
             while self._preparing:
                 self._prepared.wait()
             following, self._next = self._next, None
+            self._rotating = True
         least = BLOCK_BYTES + need + self._end_bytes
         if following is not None:
             if following.header.size >= least:
                 return following
             self._discard(following)
         mark("wal.segment_made_in_append")
-        return self._make_segment(self._current.number, max(self._segment_bytes, least))
+        try:
+            return self._make_segment(self._current.number, max(self._segment_bytes, least))
+        except BaseException:
+            with self._mutex:
+                self._rotating = False
+            raise
 
     def _make_segment(self, previous: int, size: int) -> _Segment:
         """Make a segment ready for records. Raises: DiskFullError with nothing left behind;

@@ -1,0 +1,141 @@
+"""Headers and names decode to what was encoded, and nothing else decodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from struct import pack_into
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.base import CorruptionError, FormatError
+from holdfast.codec import checksum
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    LINK_BYTES,
+    LINK_OFFSET,
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    RecordHeader,
+    SegmentHeader,
+    SegmentLink,
+    align_up,
+    decode_link,
+    decode_record_header,
+    decode_segment_header,
+    encode_link,
+    encode_record_header,
+    encode_segment_header,
+    is_alignment,
+    parse_segment_name,
+    record_bytes,
+    segment_name,
+)
+
+HEADER = SegmentHeader(
+    number=12, alignment=512, salt=0xFEEDFACE, database_id=bytes(range(16)), size=65536, previous=9, created_us=5
+)
+LINK = SegmentLink(segment=12, previous=9, lsn_first=77, chain=123456)
+u64 = st.integers(0, 2**64 - 1)
+
+
+def forged(offset: int, layout: str, value: object) -> bytes:
+    """A header block with one field changed and the checksum made right again."""
+    block = bytearray(encode_segment_header(HEADER))
+    pack_into(layout, block, offset, value)
+    pack_into("<Q", block, SEGMENT_HEADER_BYTES - 8, checksum(block[: SEGMENT_HEADER_BYTES - 8]))
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(1, "00000001.wal"), (12345678, "12345678.wal"), (123456789, "123456789.wal")]
+)
+def test_names_have_eight_digits_or_more(number: int, name: str) -> None:
+    assert segment_name(number) == name
+    assert parse_segment_name(name) == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1.wal", "00000000.wal", "000000001.wal", "00000001.table", "00000001.wal2", "x0000001.wal", "-0000001.wal",
+     "0000000\u0661.wal", "00000001.WAL", "", ".wal", "99999999999999999999.wal", "00000001.wal\n"],
+)  # fmt: skip
+def test_other_names_are_no_segments(name: str) -> None:
+    assert parse_segment_name(name) is None
+
+
+def test_a_segment_header_decodes_to_what_was_encoded() -> None:
+    block = encode_segment_header(HEADER)
+    assert len(block) == BLOCK_BYTES
+    assert decode_segment_header(block, "f") == HEADER
+    assert decode_link(block, HEADER) is None
+
+
+def test_every_flipped_bit_of_the_header_block_is_noticed() -> None:
+    link = encode_link(LINK, HEADER.salt)
+    block = bytearray(encode_segment_header(HEADER))
+    block[LINK_OFFSET : LINK_OFFSET + LINK_BYTES] = link
+    assert decode_link(bytes(block), HEADER) == LINK
+    for bit in range(BLOCK_BYTES * 8):
+        block[bit // 8] ^= 1 << bit % 8
+        if LINK_OFFSET <= bit // 8 < LINK_OFFSET + LINK_BYTES:
+            assert decode_segment_header(bytes(block), "f") == HEADER
+            assert decode_link(bytes(block), HEADER) is None
+        else:
+            with pytest.raises(CorruptionError):
+                decode_segment_header(bytes(block), "f")
+        block[bit // 8] ^= 1 << bit % 8
+
+
+@pytest.mark.parametrize("size", [0, 1, 79, 80, 4095])
+def test_a_cut_header_block_is_damage(size: int) -> None:
+    with pytest.raises(CorruptionError, match="ends inside its header block"):
+        decode_segment_header(encode_segment_header(HEADER)[:size], "f")
+
+
+def test_another_magic_or_a_newer_version_is_no_damage() -> None:
+    with pytest.raises(FormatError, match="not a Holdfast log segment"):
+        decode_segment_header(forged(0, "<8s", b"\x89HFtab\r\n"), "f")
+    with pytest.raises(FormatError, match="log format 2"):
+        decode_segment_header(forged(8, "<I", 2), "f")
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value"),
+    [(12, "<I", 0), (12, "<I", 7), (12, "<I", 8192), (16, "<Q", 0), (48, "<Q", 4095), (56, "<Q", 12), (56, "<Q", 13)],
+)
+def test_a_header_that_no_writer_makes_is_damage(offset: int, layout: str, value: int) -> None:
+    with pytest.raises(CorruptionError) as caught:
+        decode_segment_header(forged(offset, layout, value), "f")
+    assert caught.value.offset == offset
+
+
+def test_a_link_of_another_segment_is_none() -> None:
+    for link in (replace(LINK, segment=13), replace(LINK, previous=8), replace(LINK, lsn_first=0),
+                 replace(LINK, lsn_first=2**63)):  # fmt: skip
+        block = bytes(LINK_OFFSET) + encode_link(link, HEADER.salt)
+        assert decode_link(block, HEADER) is None
+    assert decode_link(bytes(LINK_OFFSET) + encode_link(LINK, HEADER.salt + 1), HEADER) is None
+    assert decode_link(bytes(LINK_OFFSET) + encode_link(LINK, HEADER.salt)[:-1], HEADER) is None
+
+
+@given(
+    st.builds(
+        RecordHeader, payload_size=st.integers(0, 2**32 - 1), segment=u64, lsn=u64, seq_first=u64, durable_lsn=u64,
+        manifest_edit=u64, chain=u64, op_count=st.integers(0, 2**32 - 1), type=st.integers(0, 255), payload_checksum=u64,
+    ),
+    u64,
+)  # fmt: skip
+def test_record_headers_decode_to_what_was_encoded(header: RecordHeader, salt: int) -> None:
+    encoded, digest = encode_record_header(header, salt)
+    assert len(encoded) == RECORD_HEADER_BYTES
+    assert decode_record_header(memoryview(encoded), salt) == (header, digest)
+    assert decode_record_header(memoryview(encoded), salt ^ 1) is None
+
+
+def test_sizes_are_rounded_up_to_the_alignment() -> None:
+    assert [align_up(size, 8) for size in (0, 1, 8, 9)] == [0, 8, 8, 16]
+    assert record_bytes(1, 512) == 512
+    assert record_bytes(433, 512) == 1024
+    assert [value for value in range(-8, 9000) if is_alignment(value)] == [2**n for n in range(3, 13)]
