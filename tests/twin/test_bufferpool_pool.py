@@ -1,4 +1,6 @@
-"""Both twins of `holdfast.bufferpool._pool` keep the same pages in the same order, within the budget."""
+"""Both twins of `holdfast.bufferpool._pool` keep the same pages in the same order, within the
+budget.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,13 @@ def filled(twin: Any, frames: int, keys: range) -> Any:
 def test_a_page_is_read_only_bytes_with_a_type(twin: Any) -> None:
     page = twin.Page(bytearray(b"hello"), 3)
     view = memoryview(page)
-    assert (bytes(page), len(page), page.page_type, view.readonly, bytes(view[1:3])) == (b"hello", 5, 3, True, b"el")
+    assert (bytes(page), len(page), page.page_type, view.readonly, bytes(view[1:3])) == (
+        b"hello",
+        5,
+        3,
+        True,
+        b"el",
+    )
     assert bytes(twin.Page(b"", 1)) == b""
     assert repr(page) == "<Page type 3, 5 bytes>"
 
@@ -186,7 +194,11 @@ def test_pages_outlive_their_pool(twin: Any) -> None:
 def test_reservations_shrink_the_pages_at_once(twin: Any) -> None:
     pool = filled(twin, 10, range(10))
     pool.reserve(charge_of(7))
-    assert (pool.page_count, pool.used_bytes, pool.reserved_bytes) == (3, charge_of(3), charge_of(7))
+    assert (pool.page_count, pool.used_bytes, pool.reserved_bytes) == (
+        3,
+        charge_of(3),
+        charge_of(7),
+    )
     pool.reserve(charge_of(100))
     assert pool.page_count == 0
     pool.reserve(-charge_of(107))
@@ -235,8 +247,17 @@ def test_numbers_are_unsigned_64_bit(twin: Any) -> None:
 
 
 def state(pool: Any) -> tuple[Any, ...]:
-    return (pool.keys(), pool.hits, pool.misses, pool.evictions, pool.used_bytes, pool.pinned_bytes,
-            pool.reserved_bytes, pool.capacity_bytes, pool.page_count)
+    return (
+        pool.keys(),
+        pool.hits,
+        pool.misses,
+        pool.evictions,
+        pool.used_bytes,
+        pool.pinned_bytes,
+        pool.reserved_bytes,
+        pool.capacity_bytes,
+        pool.page_count,
+    )
 
 
 files = st.sampled_from([0, 1, 2, 1025])
@@ -245,7 +266,9 @@ steps = st.one_of(
     st.tuples(st.just("get"), files, offsets),
     st.tuples(st.just("hold"), files, offsets),
     st.tuples(st.just("put"), files, offsets, st.integers(0, 300), st.just(False)),
-    st.tuples(st.just("put"), files, offsets, st.integers(0, 300), st.integers(0, 9).map(lambda n: n == 0)),
+    st.tuples(
+        st.just("put"), files, offsets, st.integers(0, 300), st.integers(0, 9).map(lambda n: n == 0)
+    ),
     st.tuples(st.just("release"), st.integers(0, 5)),
     st.tuples(st.just("drop"), files),
     st.tuples(st.just("reserve"), st.integers(-2000, 2000)),
@@ -279,7 +302,9 @@ def apply(twin: Any, pool: Any, held: list[Any], step: tuple[Any, ...]) -> Any:
 
 
 @given(st.integers(0, 8000), st.lists(steps, max_size=200))
-def test_twins_keep_the_same_pages_after_every_step(capacity: int, trace: list[tuple[Any, ...]]) -> None:
+def test_twins_keep_the_same_pages_after_every_step(
+    capacity: int, trace: list[tuple[Any, ...]]
+) -> None:
     pools = [(twin, twin.BufferPool(capacity), []) for twin in (_pool_c, _pool_py)]
     for step in trace:
         answers = [apply(twin, pool, held, step) for twin, pool, held in pools]
@@ -289,7 +314,9 @@ def test_twins_keep_the_same_pages_after_every_step(capacity: int, trace: list[t
 
 @pytest.mark.parametrize("seed", range(3))
 def test_twins_keep_the_same_pages_over_long_skewed_traces(seed: int) -> None:
-    """Thousands of keys in a skewed order with scans, drops and reservations; the tables of the compiled twin grow."""
+    """Thousands of keys in a skewed order with scans, drops and reservations; the tables of the
+    compiled twin grow.
+    """
     choose = random.Random(seed)
     pools = [(twin, twin.BufferPool(charge_of(400, 500))) for twin in (_pool_c, _pool_py)]
     for step in range(30000):

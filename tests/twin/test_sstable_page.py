@@ -1,4 +1,6 @@
-"""Both twins of `holdfast.sstable._page` read the same entries from a page and reject the same damage."""
+"""Both twins of `holdfast.sstable._page` read the same entries from a page and reject the same
+damage.
+"""
 
 from __future__ import annotations
 
@@ -91,9 +93,15 @@ def test_seeks_find_every_entry_and_every_gap(twin: Any, interval: int) -> None:
     cursor = twin.PageCursor(page_of(SAMPLE, interval), "f", 0)
     order = [(key, -trailer) for key, trailer, _ in SAMPLE]
     keys = {key for key, _, _ in SAMPLE}
-    for key in sorted(keys | {key + b"\0" for key in keys} | {key[:-1] for key in keys} | {b"\xff"}):
+    for key in sorted(
+        keys | {key + b"\0" for key in keys} | {key[:-1] for key in keys} | {b"\xff"}
+    ):
         for seq in (0, 1, 950, 951, 999, SEQ_MAX):
-            expected = [e for e, at in zip(SAMPLE, order, strict=True) if at >= (key, -pack_trailer(seq, 255))]
+            expected = [
+                e
+                for e, at in zip(SAMPLE, order, strict=True)
+                if at >= (key, -pack_trailer(seq, 255))
+            ]
             assert cursor.seek(key, seq) == bool(expected)
             assert current(cursor) == (expected[0] if expected else None)
         before = [entry for entry in SAMPLE if entry[0] < key]
@@ -113,7 +121,9 @@ def test_a_cursor_keeps_its_page_alive(twin: Any) -> None:
 @twins
 def test_an_index_root_may_be_empty_and_other_pages_may_not(twin: Any) -> None:
     cursor = twin.PageCursor(Page(bytes(4), PageType.INDEX_ROOT), "f", 0)
-    assert not any([cursor.seek_first(), cursor.seek_last(), cursor.seek(b"a"), cursor.seek_before(b"a")])
+    assert not any(
+        [cursor.seek_first(), cursor.seek_last(), cursor.seek(b"a"), cursor.seek_before(b"a")]
+    )
     assert twin.decode_entries(Page(bytes(4), PageType.INDEX_ROOT), "f", 0) == []
     with pytest.raises(CorruptionError, match="no entries"):
         twin.PageCursor(Page(bytes(4), PageType.DATA), "f", 0)
@@ -130,12 +140,17 @@ DAMAGED = {
     "a page has entries but no restart offset": PUT_A + restarts_of(),
     "the first entry is not a restart point": PUT_A + restarts_of(1),
     "a length of an entry is not a minimal varint": b"\x80\x00" + PUT_A + restarts_of(0),
-    "an entry at a restart point shares bytes with the one before it":
-        PUT_A + encode_entry(1, b"b", 0x101, b"") + restarts_of(0, len(PUT_A)),
-    "an entry shares more bytes than the key before it has": PUT_A + encode_entry(2, b"b", 0x101, b"") + restarts_of(0),
+    "an entry at a restart point shares bytes with the one before it": PUT_A
+    + encode_entry(1, b"b", 0x101, b"")
+    + restarts_of(0, len(PUT_A)),
+    "an entry shares more bytes than the key before it has": PUT_A
+    + encode_entry(2, b"b", 0x101, b"")
+    + restarts_of(0),
     "an entry reaches beyond the entries of its page": PUT_A[:-1] + restarts_of(0),
-    "a key is longer than keys can be": encode_entry(0, bytes(KEY_BYTES_MAX + 1), 0x101, b"") + restarts_of(0),
-    "an entry has a kind that does not belong into its page": encode_entry(0, b"a", 0x102, b"") + restarts_of(0),
+    "a key is longer than keys can be": encode_entry(0, bytes(KEY_BYTES_MAX + 1), 0x101, b"")
+    + restarts_of(0),
+    "an entry has a kind that does not belong into its page": encode_entry(0, b"a", 0x102, b"")
+    + restarts_of(0),
     "the entries are out of order": PUT_A + encode_entry(1, b"", 0x101, b"w") + restarts_of(0),
     "a restart offset is not the start of an entry": PUT_A + restarts_of(0, 3),
 }
@@ -147,13 +162,23 @@ def test_damage_is_named_with_file_and_offset(twin: Any, reason: str) -> None:
     for function in (twin.PageCursor, twin.decode_entries):
         with pytest.raises(CorruptionError) as caught:
             function(Page(DAMAGED[reason], PageType.DATA), "some.table", 4096)
-        assert (caught.value.file, caught.value.offset, caught.value.reason) == ("some.table", 4096, reason)
+        assert (caught.value.file, caught.value.offset, caught.value.reason) == (
+            "some.table",
+            4096,
+            reason,
+        )
 
 
 @twins
 @pytest.mark.parametrize("length", [2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 12, 2**64 - 1])
 def test_lengths_near_overflow_are_damage(twin: Any, length: int) -> None:
-    for lengths in ((0, length, 1), (0, 1, length), (length, 0, 0), (0, length, length), (0, 2**64 - length, length)):
+    for lengths in (
+        (0, length, 1),
+        (0, 1, length),
+        (length, 0, 0),
+        (0, length, length),
+        (0, 2**64 - length, length),
+    ):
         body = b"".join(map(encode_varint, lengths)) + PUT_A
         for area in (body, PUT_A + body):
             with pytest.raises(CorruptionError):
@@ -170,14 +195,25 @@ def test_kinds_belong_to_page_types(twin: Any) -> None:
         return True
 
     assert [accepted(PageType.DATA, kind) for kind in range(4)] == [True, True, False, False]
-    assert [accepted(PageType.RANGE_TOMBSTONES, kind) for kind in range(4)] == [False, False, True, False]
-    assert [accepted(PageType.PROPERTIES, trailer) for trailer in (0, 1, 256)] == [True, False, False]
+    assert [accepted(PageType.RANGE_TOMBSTONES, kind) for kind in range(4)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [accepted(PageType.PROPERTIES, trailer) for trailer in (0, 1, 256)] == [
+        True,
+        False,
+        False,
+    ]
     assert all(accepted(PageType.INDEX, kind) for kind in range(4))
 
 
 @twins
 def test_a_long_run_of_long_shared_keys_takes_no_more_memory_than_it_must(twin: Any) -> None:
-    """Each entry shares the longest key but its last bytes; a moving cursor keeps one key, not all of them."""
+    """Each entry shares the longest key but its last bytes; a moving cursor keeps one key, not all
+    of them.
+    """
     base = bytes(KEY_BYTES_MAX - 4)
     entries = [(base + n.to_bytes(4, "big"), 1, b"") for n in range(500)]
     cursor = twin.PageCursor(page_of(entries, 1000), "f", 0)
@@ -193,8 +229,10 @@ def test_a_long_run_of_long_shared_keys_takes_no_more_memory_than_it_must(twin: 
 
 @twins
 def test_key_sizes_grow_and_shrink(twin: Any) -> None:
-    entries = in_order([(bytes([65]) * size, 1, b"v%d" % size) for size in (0, 1, 511, 512, 513, 4000, 65536)]
-                       + [(b"A" * 600 + b"B" * size, 1, b"") for size in range(1, 9)])
+    entries = in_order(
+        [(bytes([65]) * size, 1, b"v%d" % size) for size in (0, 1, 511, 512, 513, 4000, 65536)]
+        + [(b"A" * 600 + b"B" * size, 1, b"") for size in range(1, 9)]
+    )
     for interval in (1, 2, 100):
         cursor = twin.PageCursor(page_of(entries, interval), "f", 0)
         for index, entry in enumerate(entries):
@@ -223,23 +261,34 @@ def outcome(function: Any, *arguments: Any) -> Any:
 
 
 def both_agree(body: bytes, page_type: int) -> None:
-    results = [outcome(twin.decode_entries, Page(body, page_type), "f", 7) for twin in (_page_c, _page_py)]
+    results = [
+        outcome(twin.decode_entries, Page(body, page_type), "f", 7) for twin in (_page_c, _page_py)
+    ]
     assert results[0] == results[1]
 
 
 few = st.sampled_from([b"", b"a", b"ab", b"abc", b"abd", b"b", b"\0", b"\xff"])
 keys = st.one_of(few, st.lists(few, max_size=4).map(b"".join), st.binary(max_size=300))
-entry_lists = st.lists(st.tuples(keys, st.tuples(st.integers(0, 5), st.integers(0, 1)), st.binary(max_size=20)), max_size=60)
+entry_lists = st.lists(
+    st.tuples(keys, st.tuples(st.integers(0, 5), st.integers(0, 1)), st.binary(max_size=20)),
+    max_size=60,
+)
 moves = st.one_of(
-    st.just(("next",)), st.just(("prev",)), st.just(("seek_first",)), st.just(("seek_last",)),
-    st.tuples(st.just("seek"), keys), st.tuples(st.just("seek"), keys, st.integers(0, 6)),
+    st.just(("next",)),
+    st.just(("prev",)),
+    st.just(("seek_first",)),
+    st.just(("seek_last",)),
+    st.tuples(st.just("seek"), keys),
+    st.tuples(st.just("seek"), keys, st.integers(0, 6)),
     st.tuples(st.just("seek_before"), keys),
 )
 
 
 @settings(deadline=None)
 @given(entry_lists.filter(bool), st.integers(1, 20), st.booleans(), st.lists(moves, max_size=40))
-def test_twins_stand_at_the_same_entry_after_every_move(raw: Any, interval: int, share: bool, steps: Any) -> None:
+def test_twins_stand_at_the_same_entry_after_every_move(
+    raw: Any, interval: int, share: bool, steps: Any
+) -> None:
     entries = in_order([(key, pack_trailer(*trailer), value) for key, trailer, value in raw])
     body = encode_page(entries, interval, share)
     cursors = [twin.PageCursor(Page(body, PageType.DATA), "f", 0) for twin in (_page_c, _page_py)]
@@ -263,7 +312,9 @@ def test_twins_agree_on_mutated_pages(raw: Any, interval: int, data: Any) -> Non
     body = bytearray(encode_page(in_order([(k, pack_trailer(*t), v) for k, t, v in raw]), interval))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body) - 1))
-        body[at] = data.draw(st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])))
+        body[at] = data.draw(
+            st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
+        )
     both_agree(bytes(body), 1)
 
 
@@ -279,8 +330,16 @@ def test_twins_agree_on_every_bit_flip_and_cut_of_a_page() -> None:
 
 def test_twins_agree_on_a_large_page() -> None:
     choose = random.Random(1)
-    entries = in_order([(b"%x" % choose.randrange(1 << 40), choose.randrange(1 << 20) << 8 | 1, bytes(choose.randrange(50)))
-                        for _ in range(20000)])
+    entries = in_order(
+        [
+            (
+                b"%x" % choose.randrange(1 << 40),
+                choose.randrange(1 << 20) << 8 | 1,
+                bytes(choose.randrange(50)),
+            )
+            for _ in range(20000)
+        ]
+    )
     page = page_of(entries)
     assert _page_c.decode_entries(page, "f", 0) == _page_py.decode_entries(page, "f", 0) == entries
     cursors = [twin.PageCursor(page, "f", 0) for twin in (_page_c, _page_py)]

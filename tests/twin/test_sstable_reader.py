@@ -1,4 +1,6 @@
-"""Both twins of `holdfast.sstable._reader` give the entries that were added, or an error that names the damage."""
+"""Both twins of `holdfast.sstable._reader` give the entries that were added, or an error that names
+the damage.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ def build(
     return table.take_output(), info
 
 
-def reader_of(twin: ModuleType, data: bytes, info: TableInfo | None = None, pool: Any = None) -> Any:
+def reader_of(
+    twin: ModuleType, data: bytes, info: TableInfo | None = None, pool: Any = None
+) -> Any:
     return twin.TableReader(MemoryFile(data), NUMBER, FILE_ID, pool or BufferPool(1 << 20), info)
 
 
@@ -192,7 +196,9 @@ def test_a_table_may_hold_only_range_tombstones(twin: Any) -> None:
     assert len(reader.range_tombstones) == 2
     assert (reader.get(b"key", SEQ_MAX), reader.may_contain(b"key")) == (None, False)
     cursor = reader.cursor()
-    assert not any([cursor.seek_first(), cursor.seek_last(), cursor.seek(b"a"), cursor.seek_before(b"a")])
+    assert not any(
+        [cursor.seek_first(), cursor.seek_last(), cursor.seek(b"a"), cursor.seek_before(b"a")]
+    )
     assert list(reader.verify()) == []
 
 
@@ -260,7 +266,11 @@ def test_a_closed_reader_says_so(twin: Any) -> None:
 @twins
 def test_wrong_arguments_are_refused(twin: Any) -> None:
     reader = reader_of(twin, DATA)
-    for call in (lambda: reader.get("a", 1), lambda: reader.may_contain("a"), lambda: reader.get(b"", "")):
+    for call in (
+        lambda: reader.get("a", 1),
+        lambda: reader.may_contain("a"),
+        lambda: reader.get(b"", ""),
+    ):
         with pytest.raises(TypeError):
             call()
     for snapshot in (-1, SEQ_MAX + 1):
@@ -326,12 +336,17 @@ def outcome(function: Any, *arguments: Any) -> Any:
 PROBES = [SAMPLE[n][0] for n in range(0, len(SAMPLE), 97)] + [b"", b"key000001", b"zz"]
 
 
-def examine(twin: ModuleType, data: bytes, info: TableInfo | None, probes: list[bytes]) -> dict[str, Any]:
+def examine(
+    twin: ModuleType, data: bytes, info: TableInfo | None, probes: list[bytes]
+) -> dict[str, Any]:
     """Everything that can be asked of a table, each with a pool of its own."""
     reader = outcome(reader_of, twin, data, info)
     if isinstance(reader, tuple):
         return {"open": reader}
-    answers: dict[str, Any] = {"tombstones": reader.range_tombstones.tombstones(), "info": reader.info}
+    answers: dict[str, Any] = {
+        "tombstones": reader.range_tombstones.tombstones(),
+        "info": reader.info,
+    }
     answers["walk"] = outcome(walk, reader.cursor(fill_cache=False))
     answers["back"] = outcome(walk_back, reader.cursor(fill_cache=False))
     for key in probes:
@@ -349,8 +364,10 @@ def is_error(answer: Any) -> bool:
     return isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], type)
 
 
-def right_or_an_error(data: bytes, info: TableInfo | None, right: dict[str, Any], probes: list[bytes]) -> bool:
-    """Both twins agree, and each answer is right or names damage. Return whether anything failed."""
+def right_or_an_error(
+    data: bytes, info: TableInfo | None, right: dict[str, Any], probes: list[bytes]
+) -> bool:
+    """Both twins agree, and each answer is right or names damage. Return if anything failed."""
     found = [examine(twin, data, info, probes) for twin in (_reader_c, _reader_py)]
     assert found[0] == found[1]
     failed = False
@@ -376,7 +393,9 @@ SMALL_RIGHT = examine(_reader_c, SMALL_DATA, SMALL_INFO, SMALL_PROBES)
 def test_every_damaged_bit_gives_the_right_answer_or_an_error(with_info: bool) -> None:
     """Every bit of every byte, but in data pages one bit of each byte."""
     info = SMALL_INFO if with_info else None
-    first_filter = min(decode_root_value(value, len(SMALL_DATA))[1].offset for value in root_values(SMALL_DATA))
+    first_filter = min(
+        decode_root_value(value, len(SMALL_DATA))[1].offset for value in root_values(SMALL_DATA)
+    )
     for at in range(len(SMALL_DATA)):
         for bit in range(8) if at >= first_filter else [at % 8]:
             data = bytearray(SMALL_DATA)
@@ -440,7 +459,8 @@ def test_what_the_manifest_says_is_compared(twin: Any) -> None:
             reader_of(twin, DATA, wrong)
 
 
-# Surgery: change the body of a page, seal it again, and mend every checksum on the way up to the footer.
+# Surgery: change the body of a page, seal it again, and mend every checksum on the way up to the
+# footer.
 
 
 def footer_of(data: bytes) -> Footer:
@@ -525,7 +545,9 @@ def test_twins_agree_on_hostile_pages_with_sound_checksums(data: Any) -> None:
     body = bytearray(body_of(SMALL_DATA, page))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(body) - 1))
-        body[at] = data.draw(st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])))
+        body[at] = data.draw(
+            st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
+        )
     hostile = operate(SMALL_DATA, page, bytes(body))
     info = data.draw(st.sampled_from([None, SMALL_INFO]))
     found = [examine(twin, hostile, info, SMALL_PROBES) for twin in (_reader_c, _reader_py)]
@@ -541,7 +563,9 @@ def test_twins_agree_on_every_hostile_byte_of_the_index() -> None:
             body = bytearray(body_of(SMALL_DATA, page))
             body[at] ^= 0xFF if at % 2 else 0x01
             hostile = operate(SMALL_DATA, page, bytes(body))
-            found = [examine(twin, hostile, None, SMALL_PROBES[:1]) for twin in (_reader_c, _reader_py)]
+            found = [
+                examine(twin, hostile, None, SMALL_PROBES[:1]) for twin in (_reader_c, _reader_py)
+            ]
             assert found[0] == found[1]
 
 
@@ -574,7 +598,9 @@ def test_a_page_of_the_pool_must_have_the_type_of_its_place(twin: Any) -> None:
 def test_a_stale_page_is_told_by_its_handle(twin: Any) -> None:
     """A page that is sound by itself, at its own offset, but from another state of the file."""
     page = PAGES[0]
-    body = body_of(SMALL_DATA, page).replace(SMALL[0][3] or b"\0", b"?" * max(1, len(SMALL[0][3])), 1)
+    body = body_of(SMALL_DATA, page).replace(
+        SMALL[0][3] or b"\0", b"?" * max(1, len(SMALL[0][3])), 1
+    )
     stored = seal_page(body, PageType.DATA, Compression.NONE, page_seed(FILE_ID, page.offset))
     data = SMALL_DATA[: page.offset] + stored + SMALL_DATA[page.offset + page.size :]
     reader = reader_of(twin, data)
@@ -624,7 +650,9 @@ def test_verify_reads_the_disk_and_not_the_pool(twin: Any) -> None:
         file.data = bytes(data)
         assert [error.offset for error in reader.verify()] == [page.offset]
     file.data = SMALL_DATA[:-1] + b"\0"
-    assert [error.reason for error in reader.verify()] == ["the checksum of the footer does not match"]
+    assert [error.reason for error in reader.verify()] == [
+        "the checksum of the footer does not match"
+    ]
     file.data = SMALL_DATA[:-128] + b"X" + SMALL_DATA[-127:]
     assert "not a Holdfast table" in next(iter(reader.verify())).reason
 
@@ -672,11 +700,19 @@ def test_verify_compares_counts_with_the_properties(twin: Any) -> None:
 def test_verify_finds_bytes_that_belong_to_no_page(twin: Any) -> None:
     """A gap before the footer: the footer is moved and sealed again."""
     footer = footer_of(SMALL_DATA)
-    moved = Footer(footer.file_id, footer.number, footer.root, footer.tombstones, footer.properties,
-                   footer.file_size + 10)
+    moved = Footer(
+        footer.file_id,
+        footer.number,
+        footer.root,
+        footer.tombstones,
+        footer.properties,
+        footer.file_size + 10,
+    )
     data = SMALL_DATA[:-FOOTER_BYTES] + bytes(10) + moved.encode()
     found = damages(twin, data)
-    assert found == [(len(SMALL_DATA) - FOOTER_BYTES, "there are bytes between the last page and the footer")]
+    assert found == [
+        (len(SMALL_DATA) - FOOTER_BYTES, "there are bytes between the last page and the footer")
+    ]
 
 
 KEYS = st.binary(max_size=3) | st.builds(lambda n: b"user/%04d" % n, st.integers(0, 200))
@@ -697,7 +733,9 @@ moves = st.one_of(
 def test_twins_stand_at_the_same_entry_as_the_model_after_every_move(
     versions: Any, page_bytes: int, interval: int, steps: Any
 ) -> None:
-    entries = [(key, seq, PUT, b"%d" % seq) for key, seq in sorted(versions, key=lambda v: (v[0], -v[1]))]
+    entries = [
+        (key, seq, PUT, b"%d" % seq) for key, seq in sorted(versions, key=lambda v: (v[0], -v[1]))
+    ]
     data, info = build(entries, page_bytes=page_bytes, restart_interval=interval)
     cursors = [reader_of(twin, data, info).cursor() for twin in (_reader_c, _reader_py)]
     at = -1
@@ -705,12 +743,17 @@ def test_twins_stand_at_the_same_entry_as_the_model_after_every_move(
         if name in ("next", "prev") and not 0 <= at < len(entries):
             continue
         if name == "seek":
-            target = (arguments[0], -pack_trailer(arguments[1] if len(arguments) > 1 else SEQ_MAX, 255))
+            target = (
+                arguments[0],
+                -pack_trailer(arguments[1] if len(arguments) > 1 else SEQ_MAX, 255),
+            )
             at = sum((e[0], -pack_trailer(e[1], e[2])) < target for e in entries)
         elif name == "seek_before":
             at = sum(entry[0] < arguments[0] for entry in entries) - 1
         else:
-            at = {"next": at + 1, "prev": at - 1, "seek_first": 0, "seek_last": len(entries) - 1}[name]
+            at = {"next": at + 1, "prev": at - 1, "seek_first": 0, "seek_last": len(entries) - 1}[
+                name
+            ]
         expected = entries[at] if 0 <= at < len(entries) else None
         for cursor in cursors:
             assert getattr(cursor, name)(*arguments) == (expected is not None)
@@ -719,7 +762,9 @@ def test_twins_stand_at_the_same_entry_as_the_model_after_every_move(
 
 def test_twins_agree_on_a_large_table() -> None:
     entries = sample(20_000, 2)
-    data, info = build(entries, SPANS, page_bytes=4096, restart_interval=16, compression=Compression.LZ4)
+    data, info = build(
+        entries, SPANS, page_bytes=4096, restart_interval=16, compression=Compression.LZ4
+    )
     readers = [reader_of(twin, data, info) for twin in (_reader_c, _reader_py)]
     walks = [walk(reader.cursor()) for reader in readers]
     assert walks[0] == walks[1] == entries

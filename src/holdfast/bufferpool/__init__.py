@@ -3,7 +3,8 @@
 Invariants:
 
 1. A page is immutable and lives as long as anybody holds it, in the pool or not.
-2. Frames, held pages and reserved bytes stay within the capacity; only pinned and held pages and reservations exceed it.
+2. Frames, held pages and reserved bytes stay within the capacity; only pinned and held pages and
+   reservations exceed it.
 3. A (file number, offset) names one page for ever: file numbers are never reused.
 """
 

@@ -13,7 +13,8 @@ cdef class Page:
     cdef readonly int page_type
     cdef Ledger ledger                   # of the pool that counts this page, or None
     cdef bint resident                   # whether a frame of the pool holds it
-    cdef bint checked                    # for who made the page: whether its structure was found to be sound
+    # for who made the page: whether its structure was found to be sound
+    cdef bint checked
     # Take over a malloc'd buffer, freed with the page.
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type)
@@ -60,7 +61,8 @@ cdef class BufferPool:
     cdef int c_put(self, uint64_t file_number, uint64_t offset, Page page, bint pinned) except -1
     cdef uint32_t find(self, uint64_t file_number, uint64_t offset) noexcept
     cdef int make_room_for_a_node(self) except -1
-    cdef void insert(self, uint64_t file_number, uint64_t offset, Page page, Py_ssize_t charge, int queue, int hits) noexcept
+    cdef void insert(self, uint64_t file_number, uint64_t offset, Page page, Py_ssize_t charge,
+                     int queue, int hits) noexcept
     cdef void remove(self, uint32_t index) noexcept
     cdef void detach(self, Node* node) noexcept
     cdef void link(self, uint32_t index, int queue) noexcept

@@ -1,16 +1,19 @@
 """The buffer pool: the compiled twin of `_pool_py`, whose docstring defines the policy.
 
-Frames and ghosts are nodes of one array, linked into queues by index, and found through one open-addressing hash table of
-(hash tag, node index) words. A hit probes the table, compares one node, adds to its counter and takes a reference.
+Frames and ghosts are nodes of one array, linked into queues by index, and found through one
+open-addressing hash table of (hash tag, node index) words. A hit probes the table, compares one
+node, adds to its counter and takes a reference.
 
 Invariants:
 
-1. Every node in use is in exactly one queue, in the bucket list of its file, and in the table; no other node is.
+1. Every node in use is in exactly one queue, in the bucket list of its file, and in the table; no
+   other node is.
 2. A node of SMALL, MAIN or PINNED owns a reference to its page; a ghost owns none.
 3. A page with a ledger is resident in the pool of that ledger, or counted in `detached_bytes`.
 4. The table is at most half full, so every probe ends.
 
-Thread safety: every method may be called from any thread. None gives up the GIL, and freeing a page runs no Python code.
+Thread safety: every method may be called from any thread. None gives up the GIL, and freeing a page
+runs no Python code.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -51,7 +54,8 @@ cdef class Ledger:
 @cython.final
 @cython.no_gc
 cdef class Page:
-    """One decoded page: immutable bytes and a page type. `bytes(page)`, `len(page)` and the buffer protocol work on it.
+    """One decoded page: immutable bytes and a page type. `bytes(page)`, `len(page)` and the buffer
+    protocol work on it.
 
     It is charged to the one pool that it is put into, until it is freed.
     """
@@ -150,7 +154,8 @@ cdef class BufferPool:
     def put(self, uint64_t file_number, uint64_t offset, Page page not None, bint pinned=False):
         """Keep `page` under this key, if it fits or is pinned.
 
-        Raises: ValueError when the page is in this pool under another key, or belongs to another pool.
+        Raises: ValueError when the page is in this pool under another key, or belongs to another
+        pool.
         """
         self.c_put(file_number, offset, page, pinned)
 
@@ -165,7 +170,8 @@ cdef class BufferPool:
             index = following
 
     def reserve(self, byte_count):
-        """Add to the bytes that others use of the budget (negative: give back). Pages make room at once.
+        """Add to the bytes that others use of the budget (negative: give back). Pages make room at
+        once.
 
         Raises: ValueError when less than nothing would be reserved.
         """
@@ -180,7 +186,9 @@ cdef class BufferPool:
         self.trim_ghosts()
 
     def keys(self):
-        """Return the keys of all frames: SMALL oldest first, MAIN oldest first, then PINNED oldest first."""
+        """Return the keys of all frames: SMALL oldest first, MAIN oldest first, then PINNED oldest
+        first.
+        """
         cdef int queue
         cdef uint32_t index
         cdef list found = []
@@ -235,7 +243,8 @@ cdef class BufferPool:
         cdef uint32_t at = <uint32_t>mixed & self.slot_mask
         cdef uint64_t slot
         cdef Node* node
-        # Safety: `at` is masked to the table, whose words hold indices of nodes in use; invariant 4 ends the loop.
+        # Safety: `at` is masked to the table, whose words hold indices of nodes in use; invariant 4
+        # ends the loop.
         while True:
             slot = self.slots[at]
             if slot == 0:
@@ -247,7 +256,10 @@ cdef class BufferPool:
             at = (at + 1) & self.slot_mask
 
     cdef int make_room_for_a_node(self) except -1:
-        """Make sure that `insert` finds a node and keeps the table at most half full. Raises: MemoryError."""
+        """Make sure that `insert` finds a node and keeps the table at most half full.
+
+        Raises: MemoryError.
+        """
         cdef uint32_t capacity = 2 * self.nodes_capacity
         cdef Node* nodes
         cdef uint64_t* slots
@@ -265,7 +277,8 @@ cdef class BufferPool:
         slots = <uint64_t*>calloc(2 * <size_t>capacity, sizeof(uint64_t))
         if slots == NULL:
             raise MemoryError
-        # Safety: the new table has two words for every node there can be, so each probe finds an empty one.
+        # Safety: the new table has two words for every node there can be, so each probe finds an
+        # empty one.
         for old_at in range(self.slot_mask + 1):
             slot = self.slots[old_at]
             if slot:
@@ -281,7 +294,8 @@ cdef class BufferPool:
         self.nodes_capacity = capacity
         return 0
 
-    cdef void insert(self, uint64_t file_number, uint64_t offset, Page page, Py_ssize_t charge, int queue, int hits) noexcept:
+    cdef void insert(self, uint64_t file_number, uint64_t offset, Page page, Py_ssize_t charge,
+                     int queue, int hits) noexcept:
         """Make a frame. Requires: room for a node; the key has no node."""
         cdef uint32_t index = self.free_node
         cdef uint64_t mixed = hash_key(file_number, offset)
@@ -329,10 +343,12 @@ cdef class BufferPool:
             self.file_buckets[node.file_number & (FILE_BUCKETS - 1)] = node.file_next
         if node.file_next:
             self.nodes[node.file_next].file_previous = node.file_previous
-        # Safety: the node is in the table (invariant 1), so the first loop ends; an empty word ends the second.
+        # Safety: the node is in the table (invariant 1), so the first loop ends; an empty word ends
+        # the second.
         while <uint32_t>self.slots[at] != index:
             at = (at + 1) & self.slot_mask
-        # Words behind the hole move back when the hole lies between their home and their place, so no probe breaks off.
+        # Words behind the hole move back when the hole lies between their home and their place, so
+        # no probe breaks off.
         hole = at
         while True:
             at = (at + 1) & self.slot_mask
@@ -391,7 +407,9 @@ cdef class BufferPool:
         return self.queues[SMALL].charge + self.queues[MAIN].charge + self.queues[PINNED].charge
 
     cdef Py_ssize_t room(self) noexcept:
-        return self.capacity_bytes - self.reserved_bytes if self.capacity_bytes > self.reserved_bytes else 0
+        if self.capacity_bytes <= self.reserved_bytes:
+            return 0
+        return self.capacity_bytes - self.reserved_bytes
 
     cdef void shrink_to(self, Py_ssize_t target) noexcept:
         while (self.frames_charge() + self.ledger.detached_bytes > target
@@ -404,7 +422,8 @@ cdef class BufferPool:
         cdef Node* node
         while True:
             index = self.queues[SMALL].oldest
-            if index and (self.queues[SMALL].charge > self.room() // 10 or not self.queues[MAIN].oldest):
+            if index and (self.queues[SMALL].charge > self.room() // 10
+                          or not self.queues[MAIN].oldest):
                 node = &self.nodes[index]
                 self.unlink(index)
                 if node.hits < PROMOTE_HITS:

@@ -2,29 +2,35 @@
 
 Guarantees:
 
-- Frames, evicted pages that somebody still holds, and reserved bytes together stay within the capacity. Only pinned
-  pages, held pages and the reservation itself can exceed it.
-- A page is immutable. Who holds one may use it for ever: eviction drops the pool's reference and nothing else.
-- Each page is charged its body and PAGE_OVERHEAD_BYTES for its objects, so many tiny pages are bounded too.
+- Frames, evicted pages that somebody still holds, and reserved bytes together stay within the
+  capacity. Only pinned pages, held pages and the reservation itself can exceed it.
+- A page is immutable. Who holds one may use it for ever: eviction drops the pool's reference and
+  nothing else.
+- Each page is charged its body and PAGE_OVERHEAD_BYTES for its objects, so many tiny pages are
+  bounded too.
 
-The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: FIFO queues are all you need for cache eviction, SOSP 2023), with
-sizes in bytes. It resists scans: a page seen once passes through a small queue and leaves without touching the rest.
-With room = max(0, capacity - reserved), exactly:
+The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: FIFO queues are all you need for cache
+eviction, SOSP 2023), with sizes in bytes. It resists scans: a page seen once passes through a small
+queue and leaves without touching the rest. With room = max(0, capacity - reserved), exactly:
 
-1. A frame is in one of the queues SMALL, MAIN or PINNED; a GHOST is the key and charge of a page that left SMALL.
-   Queues are first in, first out. A frame has a hit counter that starts at 0.
+1. A frame is in one of the queues SMALL, MAIN or PINNED; a GHOST is the key and charge of a page
+   that left SMALL. Queues are first in, first out. A frame has a hit counter that starts at 0.
 2. `get` of a frame adds 1 to its counter, up to HITS_MAX. Nothing moves.
-3. `put` of a new key goes to SMALL, of a ghost to MAIN (and the ghost goes), pinned to PINNED. A key that is present is
-   removed first; its replacement enters the same queue with the same counter, except that one that was pinned enters SMALL.
-4. Before a page enters, pages are evicted until it fits. A page that is not pinned is not kept, and nothing is evicted for
-   it, when it is charged more than a quarter of the room, or more than pinned and held pages leave of the room.
-5. To evict a page: when SMALL is charged more than a tenth of the room, or MAIN is empty, take the oldest of SMALL: with
-   PROMOTE_HITS hits or more it moves to MAIN with counter 0, else it is evicted and becomes a ghost. Otherwise take
-   the oldest of MAIN: with a counter above 0 it goes round with one less, else it is evicted. Repeat until one was evicted.
-6. Ghosts are charged like their pages and dropped, oldest first, while they exceed nine tenths of the room.
+3. `put` of a new key goes to SMALL, of a ghost to MAIN (and the ghost goes), pinned to PINNED. A
+   key that is present is removed first; its replacement enters the same queue with the same
+   counter, except that one that was pinned enters SMALL.
+4. Before a page enters, pages are evicted until it fits. A page that is not pinned is not kept, and
+   nothing is evicted for it, when it is charged more than a quarter of the room, or more than
+   pinned and held pages leave of the room.
+5. To evict a page: when SMALL is charged more than a tenth of the room, or MAIN is empty, take the
+   oldest of SMALL: with PROMOTE_HITS hits or more it moves to MAIN with counter 0, else it is
+   evicted and becomes a ghost. Otherwise take the oldest of MAIN: with a counter above 0 it goes
+   round with one less, else it is evicted. Repeat until one was evicted.
+6. Ghosts are charged like their pages and dropped, oldest first, while they exceed nine tenths of
+   the room.
 
-Thread safety: every method may be called from any thread. The compiled twin never gives up the GIL within a method;
-this one takes a mutex.
+Thread safety: every method may be called from any thread. The compiled twin never gives up the GIL
+within a method; this one takes a mutex.
 """
 
 from __future__ import annotations
@@ -53,7 +59,8 @@ class _Ledger:
 
 
 class Page(bytes):
-    """One decoded page: immutable bytes and a page type. `bytes(page)`, `len(page)` and the buffer protocol work on it.
+    """One decoded page: immutable bytes and a page type. `bytes(page)`, `len(page)` and the buffer
+    protocol work on it.
 
     It is charged to the one pool that it is put into, until it is freed.
     """
@@ -160,7 +167,8 @@ class BufferPool:
     def put(self, file_number: int, offset: int, page: Page, pinned: bool = False) -> None:
         """Keep `page` under this key, if it fits or is pinned.
 
-        Raises: ValueError when the page is in this pool under another key, or belongs to another pool.
+        Raises: ValueError when the page is in this pool under another key, or belongs to another
+        pool.
         """
         key = _check_key(file_number, offset)
         if not isinstance(page, Page):
@@ -201,7 +209,8 @@ class BufferPool:
                     self._detach(queue.take(key))
 
     def reserve(self, byte_count: int) -> None:
-        """Add to the bytes that others use of the budget (negative: give back). Pages make room at once.
+        """Add to the bytes that others use of the budget (negative: give back). Pages make room at
+        once.
 
         Raises: ValueError when less than nothing would be reserved.
         """
@@ -218,7 +227,9 @@ class BufferPool:
             self._trim_ghosts()
 
     def keys(self) -> list[Key]:
-        """Return the keys of all frames: SMALL oldest first, MAIN oldest first, then PINNED oldest first."""
+        """Return the keys of all frames: SMALL oldest first, MAIN oldest first, then PINNED oldest
+        first.
+        """
         with self._mutex:
             return [*self._small, *self._main, *self._pinned]
 

@@ -21,9 +21,11 @@ cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) n
 cdef str page_damage(int status)
 # Make sure that `page` was checked. Raises: CorruptionError(file, offset of the page, reason).
 cdef int require_checked(Page page, str file, uint64_t offset) except -1
-# First entry >= (key, trailer) in internal order. Return 0 when there is none, 1 when its key is greater, 2 when its key is
-# equal. The first `shared` bytes of the found key are those of `key`. Requires: page.checked.
-cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer, Entry* found) noexcept
+# First entry >= (key, trailer) in internal order. Return 0 when there is none, 1 when its key is
+# greater, 2 when its key is equal. The first `shared` bytes of the found key are those of `key`.
+# Requires: page.checked.
+cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
+                          Entry* found) noexcept
 
 
 cdef class PageCursor(Cursor):
@@ -40,7 +42,8 @@ cdef class PageCursor(Cursor):
     cdef Py_ssize_t buffer_size
     cdef Entry* run                          # entries since a restart point, for moves backward
     cdef Py_ssize_t run_capacity
-    cdef Py_ssize_t run_index                # of the current entry in `run`; 0 when it must be loaded anew
+    # of the current entry in `run`; 0 when it must be loaded anew
+    cdef Py_ssize_t run_index
     # Move to another page; stands at no entry after it.
     cdef int open(self, Page page, uint64_t offset) except -1
     cdef int need_buffer(self, Py_ssize_t size) except -1

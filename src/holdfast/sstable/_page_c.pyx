@@ -1,11 +1,12 @@
 """Entry pages: the compiled twin of `_page_py`, which specifies what is read and what is rejected.
 
-`page_check` walks a page once, when it enters memory; a page that passed is marked `checked`. All other functions here
-require the mark and do not look at bounds again: pages are immutable.
+`page_check` walks a page once, when it enters memory; a page that passed is marked `checked`. All
+other functions here require the mark and do not look at bounds again: pages are immutable.
 
-A lookup compares keys without putting them together. While it walks the entries since a restart point, all of them less than
-the target, it knows how many leading bytes the last one has in common with the target: an entry that shares more than those
-with the one before it is less, too; any other entry differs from the target only behind the bytes it shares.
+A lookup compares keys without putting them together. While it walks the entries since a restart
+point, all of them less than the target, it knows how many leading bytes the last one has in common
+with the target: an entry that shares more than those with the one before it is less, too; any other
+entry differs from the target only behind the bytes it shares.
 
 Thread safety: pages are shared freely; a cursor belongs to one thread at a time.
 """
@@ -23,18 +24,31 @@ from holdfast.base import KEY_BYTES_MAX as KEY_BYTES_MAX_PY
 from holdfast.base import CorruptionError
 from holdfast.sstable.format import PageType
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define HOLDFAST_PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define HOLDFAST_PREFETCH(address) ((void)0)
+    #endif
+    """
+    void prefetch "HOLDFAST_PREFETCH"(const unsigned char* address) noexcept nogil
+
 cdef enum:
     DATA = 1
     INDEX_ROOT = 3
     RANGE_TOMBSTONES = 5
     PROPERTIES = 6
     RESTART_BYTES = 4
+    LINE_BYTES = 64
+    AHEAD_BYTES = 2048
     TRAILER_BYTES = 8
     KEY_BYTES_MAX = 65536
     KEY_BYTES_FIRST = 512
 
 if (DATA, INDEX_ROOT, RANGE_TOMBSTONES, PROPERTIES, KEY_BYTES_MAX) != (
-        PageType.DATA, PageType.INDEX_ROOT, PageType.RANGE_TOMBSTONES, PageType.PROPERTIES, KEY_BYTES_MAX_PY):
+        PageType.DATA, PageType.INDEX_ROOT, PageType.RANGE_TOMBSTONES, PageType.PROPERTIES,
+        KEY_BYTES_MAX_PY):
     raise ImportError("sstable/_page_c disagrees with the format")
 
 cdef tuple DAMAGES = (
@@ -108,7 +122,8 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
     limit = data + end
     position = data
     while position < limit:
-        at_restart = restart < count and load32(restarts + RESTART_BYTES * restart) == position - data
+        at_restart = (restart < count
+                      and load32(restarts + RESTART_BYTES * restart) == position - data)
         if at_restart:
             restart += 1
         elif first:
@@ -126,8 +141,10 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
             return -7
         if shared > <uint64_t>key_size:
             return -8
-        # Safety: each length is compared with what is left behind the ones before it; none is added to another first.
-        if (limit - position < TRAILER_BYTES or unshared > <uint64_t>(limit - position - TRAILER_BYTES)
+        # Safety: each length is compared with what is left behind the ones before it; none is added
+        # to another first.
+        if (limit - position < TRAILER_BYTES
+                or unshared > <uint64_t>(limit - position - TRAILER_BYTES)
                 or value_size > <uint64_t>(limit - position - TRAILER_BYTES) - unshared):
             return -9
         if shared + unshared > KEY_BYTES_MAX:
@@ -143,7 +160,8 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
         elif page_type == PROPERTIES and trailer != 0:
             return -11
         if not first:
-            order = compare_keys(key + shared, key_size - <Py_ssize_t>shared, position, <Py_ssize_t>unshared)
+            order = compare_keys(key + shared, key_size - <Py_ssize_t>shared,
+                                 position, <Py_ssize_t>unshared)
             if order > 0 or (order == 0 and last_trailer <= trailer):
                 return -12
         if shared == 0:
@@ -168,13 +186,15 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
     return 0 if restart == count else -13
 
 
-cdef inline const unsigned char* read_length(const unsigned char* source, Py_ssize_t* length) noexcept nogil:
+cdef inline const unsigned char* read_length(const unsigned char* source,
+                                             Py_ssize_t* length) noexcept nogil:
     """Read a varint of a checked page."""
     cdef int shift = 0
     if source[0] < 0x80:
         length[0] = source[0]
         return source + 1
-    # Safety: the varint was found to be whole and to be less than the size of the page, or of a key.
+    # Safety: the varint was found to be whole and to be less than the size of the page, or of a
+    # key.
     length[0] = 0
     while source[0] >= 0x80:
         length[0] |= <Py_ssize_t>(source[0] & 0x7F) << shift
@@ -184,7 +204,8 @@ cdef inline const unsigned char* read_length(const unsigned char* source, Py_ssi
     return source + 1
 
 
-cdef inline const unsigned char* read_entry(const unsigned char* source, Entry* entry) noexcept nogil:
+cdef inline const unsigned char* read_entry(const unsigned char* source,
+                                            Entry* entry) noexcept nogil:
     """Read an entry of a checked page and return the position behind it."""
     # Safety: `source` is the start of an entry of a checked page, so all of it lies in the page.
     source = read_length(source, &entry.shared)
@@ -196,7 +217,8 @@ cdef inline const unsigned char* read_entry(const unsigned char* source, Entry* 
     return entry.value + entry.value_size
 
 
-cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b, Py_ssize_t size) noexcept nogil:
+cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b,
+                              Py_ssize_t size) noexcept nogil:
     """Return how many leading bytes of two strings of `size` bytes are equal."""
     cdef Py_ssize_t index = 0
     while index < size and a[index] == b[index]:
@@ -204,9 +226,10 @@ cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b, Py
     return index
 
 
-cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer, Entry* found) noexcept:
+cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
+                          Entry* found) noexcept:
     cdef const unsigned char* data = page.data
-    cdef Py_ssize_t count, left = 0, right, middle, matched, equal
+    cdef Py_ssize_t count, left = 0, right, middle, matched, equal, ahead
     cdef const unsigned char* restarts
     cdef const unsigned char* limit
     cdef const unsigned char* position
@@ -224,6 +247,12 @@ cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, 
             right = middle
     limit = data + load32(restarts + RESTART_BYTES * left) if left < count else restarts
     if left > 0:
+        # The walk is short and each step waits for the one before; asking for its lines at once
+        # makes it wait once.
+        position = data + load32(restarts + RESTART_BYTES * (left - 1))
+        middle = limit - position if limit - position < AHEAD_BYTES else AHEAD_BYTES
+        for ahead in range(LINE_BYTES, middle, LINE_BYTES):
+            prefetch(position + ahead)
         position = read_entry(data + load32(restarts + RESTART_BYTES * (left - 1)), found)
         if position < limit:
             matched = common(found.key, key, found.unshared if found.unshared < size else size)
@@ -299,7 +328,8 @@ cdef class PageCursor(Cursor):
             self.key_data = entry.key
         else:
             # `key` may lie in the buffer itself, so it is not freed before its bytes were moved.
-            if self.buffer_size < entry.shared + entry.unshared and self.buffer <= key < self.buffer + self.buffer_size:
+            if (self.buffer_size < entry.shared + entry.unshared
+                    and self.buffer <= key < self.buffer + self.buffer_size):
                 memmove(self.buffer, key, entry.shared)
                 self.need_buffer(entry.shared + entry.unshared)
             else:
@@ -326,7 +356,8 @@ cdef class PageCursor(Cursor):
         if entry.shared == 0:
             self.key_data = entry.key
         else:
-            # Safety: the current key has at least `shared` bytes; in the buffer they are in place, and growing keeps them.
+            # Safety: the current key has at least `shared` bytes; in the buffer they are in place,
+            # and growing keeps them.
             if self.key_data != self.buffer:
                 self.need_buffer(entry.shared + entry.unshared)
                 memcpy(self.buffer, self.key_data, entry.shared)
@@ -370,15 +401,17 @@ cdef class PageCursor(Cursor):
         return 1
 
     cdef int stand_in_run(self, Py_ssize_t index) except -1:
-        """Stand at an entry of the run, putting its key together from the suffixes of those before it."""
+        """Stand at an entry of the run, putting its key together from the suffixes of those before
+        it.
+        """
         cdef Entry* entry = &self.run[index]
         cdef Py_ssize_t missing = entry.shared
         self.run_index = index
         if missing == 0:
             self.key_data = entry.key
         else:
-            # Safety: an entry shares at most the key before it, so `missing` bytes come from there; the first of a run shares
-            # nothing, which ends the loop.
+            # Safety: an entry shares at most the key before it, so `missing` bytes come from there;
+            # the first of a run shares nothing, which ends the loop.
             self.need_buffer(entry.shared + entry.unshared)
             memcpy(self.buffer + missing, entry.key, entry.unshared)
             while missing > 0:
@@ -391,7 +424,9 @@ cdef class PageCursor(Cursor):
         return self.stand(entry)
 
     cdef Py_ssize_t load_run(self, Py_ssize_t limit) except -1:
-        """Load the entries from the last restart point before `limit` up to `limit`; return their count, at least 1."""
+        """Load the entries from the last restart point before `limit` up to `limit`; return their
+        count, at least 1.
+        """
         cdef Py_ssize_t left = 0, right = self.restart_count, middle, count = 0, capacity
         cdef const unsigned char* position
         cdef Entry* larger
@@ -436,6 +471,8 @@ def decode_entries(Page page not None, str file not None, uint64_t offset):
     cdef list entries = []
     cdef int there = cursor.c_first()
     while there:
-        entries.append((cursor.key_data[:cursor.key_size], cursor.trailer, cursor.value_data[:cursor.value_size]))
+        key = cursor.key_data[:cursor.key_size]
+        value = cursor.value_data[:cursor.value_size]
+        entries.append((key, cursor.trailer, value))
         there = cursor.c_next()
     return entries

@@ -1,16 +1,21 @@
-"""Entry pages: the specification of how DATA, INDEX, INDEX_ROOT, RANGE_TOMBSTONES and PROPERTIES pages are read.
+"""Entry pages: the specification of how DATA, INDEX, INDEX_ROOT, RANGE_TOMBSTONES and PROPERTIES
+pages are read.
 
-A body is its entries, then the restart offsets (u32 each), then their count (u32). An entry is varint shared, varint unshared,
-varint value size, u64 trailer, key suffix, value; its key is the first `shared` bytes of the key before it and the suffix.
+A body is its entries, then the restart offsets (u32 each), then their count (u32). An entry is
+varint shared, varint unshared, varint value size, u64 trailer, key suffix, value; its key is the
+first `shared` bytes of the key before it and the suffix.
 
-A page is checked as a whole before anything in it is used; then no move can fail. What a reader rejects:
+A page is checked as a whole before anything in it is used; then no move can fail. What a reader
+rejects:
 
 1. A body that is too short for its restart offsets. No entries, except in an INDEX_ROOT.
-2. An entry whose lengths are not minimal varints, that reaches beyond the entries, or that shares more bytes than the key
-   before it has.
-3. Restart offsets other than, in order, starts of entries that share nothing; a first entry that is not a restart point.
+2. An entry whose lengths are not minimal varints, that reaches beyond the entries, or that shares
+   more bytes than the key before it has.
+3. Restart offsets other than, in order, starts of entries that share nothing; a first entry that is
+   not a restart point.
 4. A key longer than KEY_BYTES_MAX; entries that are not strictly ascending in internal order.
-5. Kinds other than PUT and DELETE in a DATA page and RANGE_DELETE in a RANGE_TOMBSTONES page; trailers in a PROPERTIES page.
+5. Kinds other than PUT and DELETE in a DATA page and RANGE_DELETE in a RANGE_TOMBSTONES page;
+   trailers in a PROPERTIES page.
 
 Thread safety: pages are shared freely; a cursor belongs to one thread at a time.
 """
@@ -107,7 +112,9 @@ def _decode(body: bytes, page_type: int) -> list[StoredEntry]:
             restarts.pop()
         elif not entries:
             raise ValueError("the first entry is not a restart point")
-        entry, position = _decode_entry(area, position, entries[-1][0] if entries else b"", at_restart)
+        entry, position = _decode_entry(
+            area, position, entries[-1][0] if entries else b"", at_restart
+        )
         key, trailer, _ = entry
         if not _kind_fits(page_type, trailer):
             raise ValueError("an entry has a kind that does not belong into its page")
@@ -119,7 +126,9 @@ def _decode(body: bytes, page_type: int) -> list[StoredEntry]:
     return entries
 
 
-def _decode_entry(area: bytes, position: int, previous: bytes, at_restart: bool) -> tuple[StoredEntry, int]:
+def _decode_entry(
+    area: bytes, position: int, previous: bytes, at_restart: bool
+) -> tuple[StoredEntry, int]:
     """Return the entry at `position` and the position behind it."""
     shared, position = _decode_length(area, position)
     unshared, position = _decode_length(area, position)
@@ -134,9 +143,9 @@ def _decode_entry(area: bytes, position: int, previous: bytes, at_restart: bool)
         raise ValueError("a key is longer than keys can be")
     (trailer,) = _TRAILER.unpack_from(area, position)
     position += _TRAILER.size
-    key = previous[:shared] + area[position:position + unshared]
+    key = previous[:shared] + area[position : position + unshared]
     position += unshared
-    return (key, trailer, area[position:position + value_size]), position + value_size
+    return (key, trailer, area[position : position + value_size]), position + value_size
 
 
 def _decode_length(area: bytes, position: int) -> tuple[int, int]:

@@ -22,24 +22,31 @@ cdef class TableReader:
     cdef readonly dict properties
     cdef object __weakref__
     cdef object file
-    cdef int descriptor                  # of the file, or -1: then it is read through `file.read_at`
+    # of the file, or -1: then it is read through `file.read_at`
+    cdef int descriptor
     cdef BufferPool pool
     cdef Page root
     cdef uint64_t root_offset
     cdef uint64_t limit                  # where the footer starts: all pages lie before
     cdef bint closed
-    # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup for all tables.
-    # Return the page that owns the value bytes and fill the outputs, or None when absent.
-    cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash, uint64_t snapshot,
+    # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
+    # for all tables. Return the page that owns the value bytes and fill the outputs, or None when
+    # absent.
+    cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                    uint64_t snapshot,
                     uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size)
     cdef int open_pages(self, info) except -1
-    cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash, bint fill_cache) except -1
+    cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
+                     bint fill_cache) except -1
     cdef int check_open(self) except -1
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache)
     cdef Page read(self, const PageHandle* handle, int page_type)
-    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle, int page_type)
-    cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index, PageHandle* filter) except -1
-    cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset, PageHandle* handle) except -1
+    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
+                              int page_type)
+    cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,
+                          PageHandle* filter) except -1
+    cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset,
+                          PageHandle* handle) except -1
 
 
 cdef class TableCursor(Cursor):

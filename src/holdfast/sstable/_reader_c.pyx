@@ -1,9 +1,11 @@
 """Reads tables: the compiled twin of `_reader_py`, which specifies it.
 
-A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. A page that is not cached is read,
-verified, decompressed and checked in one section without the GIL; only ZSTD needs its library, and so the GIL.
+A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. A
+page that is not cached is read, verified, decompressed and checked in one section without the GIL;
+only ZSTD needs its library, and so the GIL.
 
-Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires that nobody reads.
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires
+that nobody reads.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -14,13 +16,16 @@ from posix.types cimport off_t
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._envelope_c cimport PAGE_NO_MEMORY, PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of
+from holdfast.codec._envelope_c cimport (
+    PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of,
+)
 from holdfast.codec._fixed cimport load64
 from holdfast.codec._varint cimport varint_get
 from holdfast.cursor._cursor_c cimport Cursor
 from holdfast.sstable._filter_c cimport filter_probe
 from holdfast.sstable._page_c cimport (
-    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, require_checked,
+    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound,
+    require_checked,
 )
 
 import os
@@ -30,7 +35,7 @@ from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
 from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_c import decode_entries
-from holdfast.sstable.format import FOOTER_BYTES, Handle, PageType, decode_index_value, decode_root_value
+from holdfast.sstable.format import FOOTER_BYTES, PageType, decode_index_value, decode_root_value
 from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
 
@@ -45,14 +50,16 @@ cdef enum:
     CHECKSUM_BYTES = 8
     FILE_ENDS = -1
 
-if (DATA, INDEX, INDEX_ROOT, FILTER) != (PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT, PageType.FILTER):
+if (DATA, INDEX, INDEX_ROOT, FILTER) != (
+        PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT, PageType.FILTER):
     raise ImportError("sstable/_reader_c disagrees with the format")
 
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
 ENDS_EARLY = "an index page ends before its separator in the root"
 
 
-cdef int read_whole(int descriptor, unsigned char* target, size_t size, uint64_t offset) noexcept nogil:
+cdef int read_whole(int descriptor, unsigned char* target, size_t size,
+                    uint64_t offset) noexcept nogil:
     """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
     cdef ssize_t count
     while size > 0:
@@ -70,7 +77,8 @@ cdef int read_whole(int descriptor, unsigned char* target, size_t size, uint64_t
     return 0
 
 
-cdef const unsigned char* take_handle(const unsigned char* source, const unsigned char* end, PageHandle* handle) noexcept nogil:
+cdef const unsigned char* take_handle(const unsigned char* source, const unsigned char* end,
+                                      PageHandle* handle) noexcept nogil:
     """Decode one handle of an index entry and return the position behind it, or NULL."""
     source = varint_get(source, end, &handle.offset)
     if source == NULL:
@@ -92,13 +100,15 @@ cdef class TableReader:
     """One open table. `file` becomes the reader's own once the constructor has returned.
 
     `info` is what the manifest says about the table; with it every figure is compared.
-    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or
+    another table.
     """
 
     def __cinit__(self):
         self.closed = True
 
-    def __init__(self, file, uint64_t number, bytes file_id not None, BufferPool pool not None, info=None):
+    def __init__(self, file, uint64_t number, bytes file_id not None, BufferPool pool not None,
+                 info=None):
         self.file = file
         self.pool = pool
         self.name = file.name
@@ -132,7 +142,8 @@ cdef class TableReader:
         return 0
 
     def get(self, key, snapshot):
-        """Return (seq, kind, value) of the newest version of `key` that is not newer than `snapshot`, or None.
+        """Return (seq, kind, value) of the newest version of `key` that is not newer than
+        `snapshot`, or None.
 
         Raises: CorruptionError; OSError.
         """
@@ -151,10 +162,13 @@ cdef class TableReader:
         page = self.c_get(data, size, xxh64(data, size, 0), snapshot, &trailer, &value, &value_size)
         if page is None:
             return None
-        return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value, value_size)
+        return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value,
+                                                                       value_size)
 
     def may_contain(self, key):
-        """Return False only when the table has no version of `key`. Raises: CorruptionError; OSError."""
+        """Return False only when the table has no version of `key`. Raises: CorruptionError;
+        OSError.
+        """
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle
         cdef const unsigned char* data
@@ -169,17 +183,23 @@ cdef class TableReader:
         return self.passes(&filter_handle, xxh64(data, size, 0), True)
 
     def cursor(self, bint fill_cache=True):
-        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter the pool."""
+        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
+        the pool.
+        """
         self.check_open()
         return TableCursor(self, fill_cache)
 
     def verify(self, progress=None):
-        """Read all pages from the file and yield an error for every damage; see `holdfast.sstable.verify`."""
+        """Read all pages from the file and yield an error for every damage; see
+        `holdfast.sstable.verify`.
+        """
         self.check_open()
         return verify_table(self, self.file, progress)
 
     def close(self):
-        """Close the file and drop its pages from the pool. Harmless the second time. Requires: nobody reads."""
+        """Close the file and drop its pages from the pool. Harmless the second time. Requires:
+        nobody reads.
+        """
         if not self.closed:
             self.closed = True
             self.descriptor = -1
@@ -199,7 +219,8 @@ cdef class TableReader:
         place.checksum = handle.checksum
         return self.read(&place, page_type)
 
-    cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash, uint64_t snapshot,
+    cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                    uint64_t snapshot,
                     uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size):
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle, data_handle
@@ -223,7 +244,8 @@ cdef class TableReader:
         value_size[0] = entry.value_size
         return page
 
-    cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash, bint fill_cache) except -1:
+    cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
+                     bint fill_cache) except -1:
         """Return whether a filter lets a key pass; a handle of size 0 is no filter."""
         cdef Page page
         if filter_handle.size == 0:
@@ -256,7 +278,8 @@ cdef class TableReader:
         return page
 
     cdef Page read(self, const PageHandle* handle, int page_type):
-        """Read a page from the file and check all of it. Requires: the handle lies within the file."""
+        """Read a page from the file and check all of it. Requires: the handle lies within the file.
+        """
         cdef unsigned char* stored
         cdef unsigned char* body = NULL
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
@@ -267,7 +290,8 @@ cdef class TableReader:
         cdef PageHandle place = handle[0]
         cdef bytes data
         cdef Page page
-        # The size is at most that of the file. One section without the GIL: winning it back can take long.
+        # The size is at most that of the file. One section without the GIL: winning it back can
+        # take long.
         if descriptor >= 0:
             stored = <unsigned char*>malloc(place.size)
             if stored == NULL:
@@ -282,7 +306,8 @@ cdef class TableReader:
                 if descriptor >= 0:
                     failed = read_whole(descriptor, stored, place.size, place.offset)
                 if failed == 0:
-                    opened = page_open(stored, place.size, page_seed_of(file_id, place.offset), &body, &body_size, &found_type)
+                    opened = page_open(stored, place.size, page_seed_of(file_id, place.offset),
+                                       &body, &body_size, &found_type)
                 if failed == 0 and opened >= 0:
                     # Safety: a page that was opened has a trailer, which ends with its checksum.
                     same = load64(stored + place.size - CHECKSUM_BYTES) == place.checksum
@@ -300,7 +325,8 @@ cdef class TableReader:
                 page = Page.adopt(body, body_size, found_type)
                 body = NULL
             if not same:
-                raise CorruptionError(self.name, place.offset, "the page is not the one that its handle names")
+                raise CorruptionError(
+                    self.name, place.offset, "the page is not the one that its handle names")
             if page.page_type != page_type:
                 raise wrong_type(self.name, place.offset, page.page_type, page_type)
         finally:
@@ -321,21 +347,27 @@ cdef class TableReader:
             page.checked = True
         return page
 
-    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle, int page_type):
+    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
+                              int page_type):
         """Open a stored page whose compression needs a library."""
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef uint64_t seed = page_seed_of(file_id, handle.offset)
-        found_type, body = open_page(stored[:<Py_ssize_t>handle.size], seed, self.name, handle.offset)
+        found_type, body = open_page(stored[:<Py_ssize_t>handle.size], seed, self.name,
+                                     handle.offset)
         return Page(body, found_type)
 
-    cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index, PageHandle* filter) except -1:
-        """Decode the handles in an entry of the root: of an index page and of its filter, whose size is 0 when there is none."""
+    cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,
+                          PageHandle* filter) except -1:
+        """Decode the handles in an entry of the root: of an index page and of its filter, whose
+        size is 0 when there is none.
+        """
         cdef const unsigned char* end = value + size
         cdef const unsigned char* position = take_handle(value, end, index)
         if position != NULL:
             position = take_handle(position, end, filter)
         if position == end and is_page(index, self.limit) and (
-                is_page(filter, self.limit) or (filter.offset == 0 and filter.size == 0 and filter.checksum == 0)):
+                is_page(filter, self.limit)
+                or (filter.offset == 0 and filter.size == 0 and filter.checksum == 0)):
             return 0
         try:
             decode_root_value(value[:size], self.limit)
@@ -343,7 +375,8 @@ cdef class TableReader:
             raise CorruptionError(self.name, self.root_offset, str(error)) from None
         raise CorruptionError(self.name, self.root_offset, "an index root entry is malformed")
 
-    cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset, PageHandle* handle) except -1:
+    cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset,
+                          PageHandle* handle) except -1:
         """Decode the handle in an entry of the index page at `index_offset`."""
         if take_handle(value, value + size, handle) == value + size and is_page(handle, self.limit):
             return 0
@@ -441,18 +474,23 @@ cdef class TableCursor(Cursor):
         return self.stand()
 
     cdef int load_index(self) except -1:
-        """Open the index page that the root stands at. It has an entry, as every checked page but a root has."""
+        """Open the index page that the root stands at. It has an entry, as every checked page but a
+        root has.
+        """
         cdef PageHandle index_handle, filter_handle
         self.reader.check_open()
-        self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle, &filter_handle)
-        self.index.open(self.reader.load(&index_handle, INDEX, self.fill_cache), index_handle.offset)
+        self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
+                                 &filter_handle)
+        self.index.open(self.reader.load(&index_handle, INDEX, self.fill_cache),
+                        index_handle.offset)
         return 0
 
     cdef int load_data(self) except -1:
         """Open the data page that the index page stands at. It has an entry."""
         cdef PageHandle handle
         self.reader.check_open()
-        self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset, &handle)
+        self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset,
+                                 &handle)
         self.data.open(self.reader.load(&handle, DATA, self.fill_cache), handle.offset)
         return 0
 

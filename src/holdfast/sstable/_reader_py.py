@@ -1,16 +1,19 @@
 """Reads tables: the specification of opening a table, looking a key up, and walking one.
 
-Lookup: the root names the partition, its filter may deny the key, its index page names the data page. All of it goes by internal
-order, so versions of one key may span pages and partitions.
+Lookup: the root names the partition, its filter may deny the key, its index page names the data
+page. All of it goes by internal order, so versions of one key may span pages and partitions.
 
 Invariants:
 
-1. No page is used, or enters the pool, before its envelope, its type, its structure and the checksum that its handle holds
-   were checked. A page of the pool is compared with the expected type only: file numbers are never reused.
-2. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay within half the capacity.
+1. No page is used, or enters the pool, before its envelope, its type, its structure and the
+   checksum that its handle holds were checked. A page of the pool is compared with the expected
+   type only: file numbers are never reused.
+2. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay
+   within half the capacity.
 3. An answer is right or an error. A reader stays usable after an error; a cursor does not.
 
-Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires that nobody reads.
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires
+that nobody reads.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class TableReader:
     """One open table. `file` becomes the reader's own once the constructor has returned.
 
     `info` is what the manifest says about the table; with it every figure is compared.
-    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or
+    another table.
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class TableReader:
         pool.put(number, footer.root.offset, root, pinned=True)
 
     def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None:
-        """Return (seq, kind, value) of the newest version of `key` that is not newer than `snapshot`, or None.
+        """Return (seq, kind, value) of the newest version of `key` that is not newer than
+        `snapshot`, or None.
 
         Raises: CorruptionError; OSError.
         """
@@ -91,24 +96,32 @@ class TableReader:
         return *unpack_trailer(entries[at][1]), entries[at][2]
 
     def may_contain(self, key: bytes) -> bool:
-        """Return False only when the table has no version of `key`. Raises: CorruptionError; OSError."""
+        """Return False only when the table has no version of `key`. Raises: CorruptionError;
+        OSError.
+        """
         self._check_open()
         _check_key(key)
         found = self._partition(key, pack_trailer(SEQ_MAX, 0xFF))
         return found is not None and self._passes(found[1], key)
 
     def cursor(self, fill_cache: bool = True) -> TableCursor:
-        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter the pool."""
+        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
+        the pool.
+        """
         self._check_open()
         return TableCursor(self, fill_cache)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> Iterator[CorruptionError]:
-        """Read all pages from the file and yield an error for every damage; see `holdfast.sstable.verify`."""
+        """Read all pages from the file and yield an error for every damage; see
+        `holdfast.sstable.verify`.
+        """
         self._check_open()
         return verify_table(self, self._file, progress)
 
     def close(self) -> None:
-        """Close the file and drop its pages from the pool. Harmless the second time. Requires: nobody reads."""
+        """Close the file and drop its pages from the pool. Harmless the second time. Requires:
+        nobody reads.
+        """
         if not self._closed:
             self._closed = True
             self._pool.drop_file(self.number)
@@ -126,7 +139,9 @@ class TableReader:
             raise CorruptionError(self.name, offset, "the file ends within the page")
         found_type, body = open_page(stored, page_seed(self.file_id, offset), self.name, offset)
         if int.from_bytes(stored[-8:], "little") != handle.checksum:
-            raise CorruptionError(self.name, offset, "the page is not the one that its handle names")
+            raise CorruptionError(
+                self.name, offset, "the page is not the one that its handle names"
+            )
         page = self._typed(Page(body, found_type), page_type, offset)
         if page_type == PageType.FILTER:
             problem = filter_check(page)
@@ -163,7 +178,9 @@ class TableReader:
             return True
         return filter_may_contain(self._load(filter_handle, PageType.FILTER, True), checksum(key))
 
-    def _data_handle(self, index_page: Handle, key: bytes, trailer: int, fill_cache: bool) -> Handle:
+    def _data_handle(
+        self, index_page: Handle, key: bytes, trailer: int, fill_cache: bool
+    ) -> Handle:
         """Return the handle of the data page for (key, trailer)."""
         entries = self.entries(index_page, PageType.INDEX, fill_cache)
         at = lower_bound(entries, key, trailer)
@@ -210,7 +227,7 @@ class TableCursor(Cursor):
         super().__init__()
         self._reader = reader
         self._fill_cache = fill_cache
-        self._root = reader._root  # noqa: SLF001  a cursor is the reader's other half
+        self._root = reader._root
         self._root_at = 0
         self._index: list[StoredEntry] = []
         self._index_at = 0

@@ -1,6 +1,8 @@
-"""What is read when a table is opened: footer, properties and range tombstones, each compared with what is known.
+"""What is read when a table is opened: footer, properties and range tombstones, each compared with
+what is known.
 
-Guarantees: a file that is not the expected table, or not all of it, raises; nothing is believed because it merely parses.
+Guarantees: a file that is not the expected table, or not all of it, raises; nothing is believed
+because it merely parses.
 
 Thread safety: pure functions, but for reading the file.
 """
@@ -17,9 +19,11 @@ StoredEntry = tuple[bytes, int, bytes]
 
 
 def read_footer(file: File, number: int, file_id: bytes, info: TableInfo | None) -> Footer:
-    """Return the footer of the table with this number and id, which the manifest describes as `info`.
+    """Return the footer of the table with this number and id, which the manifest describes as
+    `info`.
 
-    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or another table.
+    Raises: FormatError when the file is no table or is newer; CorruptionError when it is damaged or
+    another table.
     """
     size = file.size()
     if info is not None and info.size_bytes != size:
@@ -31,7 +35,9 @@ def read_footer(file: File, number: int, file_id: bytes, info: TableInfo | None)
         reason = f"the footer belongs to another file, with the number {footer.number}"
         raise CorruptionError(file.name, at, reason)
     if info is not None and info.root_checksum != footer.root.checksum:
-        raise CorruptionError(file.name, at, "the footer names another index root than the manifest")
+        raise CorruptionError(
+            file.name, at, "the footer names another index root than the manifest"
+        )
     return footer
 
 
@@ -52,10 +58,12 @@ def read_info(
 def read_tombstones(
     entries: list[StoredEntry], footer: Footer, file: str, info: TableInfo
 ) -> RangeTombstones:
-    """Return the range tombstones of a table; `entries` is empty when it has no page of them. Raises: CorruptionError."""
+    """Return the range tombstones of a table; `entries` is empty when it has no page of them.
+    Raises: CorruptionError.
+    """
     at = footer.tombstones.offset if footer.tombstones is not None else footer.properties.offset
     if len(entries) != info.range_tombstone_count:
-        reason = f"there are {len(entries)} range tombstones; the properties count {info.range_tombstone_count}"
+        reason = f"{len(entries)} range tombstones; there must be {info.range_tombstone_count}"
         raise CorruptionError(file, at, reason)
     found = []
     for start, trailer, stop in entries:

@@ -1,8 +1,9 @@
 """Verification: reads every page of a table from the disk and finds every damaged one.
 
-Checked: what a reader checks of each page; that pages of all levels lie between their separators; that no filter denies a
-key; that counts, sequence numbers and key range are those of the properties; that every byte belongs to exactly one page.
-Damage does not end the walk: what lies behind an unreadable index page is not reached, everything else is.
+Checked: what a reader checks of each page; that pages of all levels lie between their separators;
+that no filter denies a key; that counts, sequence numbers and key range are those of the
+properties; that every byte belongs to exactly one page. Damage does not end the walk: what lies
+behind an unreadable index page is not reached, everything else is.
 
 Thread safety: a verification belongs to one thread; others may use the reader meanwhile.
 """
@@ -180,12 +181,21 @@ class _Verification:
             return
         raw_bytes = counts.raw_bytes + sum(len(start) + len(stop) for start, stop in spans)
         found = (
-            counts.entries, counts.deletes, raw_bytes, counts.seqs[0], counts.seqs[1],
+            counts.entries,
+            counts.deletes,
+            raw_bytes,
+            counts.seqs[0],
+            counts.seqs[1],
             *key_range(counts.first, counts.last, spans),
         )
         stated = (
-            info.entry_count, info.delete_count, info.raw_bytes, info.seq_min, info.seq_max,
-            info.lower, info.upper,
+            info.entry_count,
+            info.delete_count,
+            info.raw_bytes,
+            info.seq_min,
+            info.seq_max,
+            info.lower,
+            info.upper,
         )
         if found != stated:
             at = self._reader.footer.properties.offset
