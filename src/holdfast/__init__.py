@@ -10,27 +10,43 @@
 Everything public is here; the rooms below are the implementation.
 """
 
-from holdfast.base import (
-    ConflictError,
-    CorruptionError,
-    DatabaseClosedError,
-    DatabaseLockedError,
-    DatabasePoisonedError,
-    DatabaseSettings,
-    DeadlockError,
-    DiskFullError,
-    Error,
-    FormatError,
-    KeyspaceSettings,
-    LimitError,
-    ReadOnlyError,
-    TransactionTooOldError,
-    WrongKeyError,
-)
-from holdfast.engine import Database, Keyspace, KeyspaceStats, LevelStats, Report, Snapshot, Stats
-from holdfast.engine import open_database as open
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.base import (
+        ConflictError,
+        CorruptionError,
+        DatabaseClosedError,
+        DatabaseLockedError,
+        DatabasePoisonedError,
+        DatabaseSettings,
+        DeadlockError,
+        DiskFullError,
+        Error,
+        FormatError,
+        KeyspaceSettings,
+        LimitError,
+        ReadOnlyError,
+        TransactionTooOldError,
+        WrongKeyError,
+    )
+    from holdfast.engine import Database, Keyspace, KeyspaceStats, LevelStats, Report, Snapshot, Stats
+    from holdfast.engine import open_database as open
 
 __version__ = "0.1.0"
+
+_ENGINE = {
+    "Database": "Database",
+    "Keyspace": "Keyspace",
+    "KeyspaceStats": "KeyspaceStats",
+    "LevelStats": "LevelStats",
+    "Report": "Report",
+    "Snapshot": "Snapshot",
+    "Stats": "Stats",
+    "open": "open_database",
+}
+"""Public names that live in the engine, and what they are called there. The rest are in `base`."""
 
 __all__ = [
     "ConflictError",
@@ -57,3 +73,19 @@ __all__ = [
     "WrongKeyError",
     "open",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # A room imports its package first, so loading the engine here would make every room import all others.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _ENGINE:
+        value = getattr(import_module("holdfast.engine"), _ENGINE[name])
+    else:
+        value = getattr(import_module("holdfast.base"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
