@@ -64,7 +64,8 @@ def main() -> None:
         selected,
         compiler_directives=DIRECTIVES,
         include_path=["src"],
-        build_dir=f"build/cython-{PROFILE}",
+        # The coverage plugin finds the C files only beside their sources.
+        build_dir=None if PROFILE == "coverage" else f"build/cython-{PROFILE}",
         nthreads=cores if parallel else 0,
         force=FORCE or None,
     )

@@ -148,8 +148,11 @@ def build_one(path: Path, profile: str) -> tuple[Path, float, str]:
     return path, seconds, ""
 
 
-def remove_orphans() -> None:
-    """Remove compiled modules whose source is gone: Python would go on importing them."""
+def remove_orphans(profile: str) -> None:
+    """Remove compiled modules whose source is gone, and C files that a coverage build left."""
+    if profile != "coverage":
+        for file in SOURCE.glob("holdfast/**/_*_c.c"):
+            file.unlink()
     for file in SOURCE.glob(f"holdfast/**/_*_c{SUFFIX}"):
         if not file.with_name(file.name.removesuffix(SUFFIX) + ".pyx").exists():
             file.unlink()
@@ -157,7 +160,7 @@ def remove_orphans() -> None:
 
 def build(profile: str, rooms: list[str]) -> int:
     """Build what changed, on all cores; returns the number of kernels that failed."""
-    remove_orphans()
+    remove_orphans(profile)
     found = sorted(SOURCE.glob("holdfast/**/_*_c.pyx"))
     unknown = set(rooms) - {path.parent.name for path in found} - {kernel_name(p) for p in found}
     if unknown:

@@ -98,7 +98,7 @@ def test_a_library_without_a_source_is_removed(tree):
     kept = tree / f"src/holdfast/wal/_scan_c{kernels.SUFFIX}"
     for path in (orphan, kept):
         path.write_bytes(b"built")
-    kernels.remove_orphans()
+    kernels.remove_orphans("release")
     assert not orphan.exists()
     assert kept.exists()
 
