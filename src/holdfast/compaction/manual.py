@@ -51,7 +51,7 @@ class RangeCompaction:
         """Return the next plan, or None when there is none now.
 
         None and not `is_done`: a running compaction is in the way; ask again when one has ended.
-        The plan must be carried out, or the whole compaction be given up.
+        Requires: the plan before was carried out. If it cannot be, give up the whole compaction.
         """
         while not self.is_done:
             ahead = overlapping(version.levels[self._level], self._position, self._stop)
