@@ -6,6 +6,7 @@ that only they define; cursors that stay while the table grows and after it is d
 
 from __future__ import annotations
 
+import bisect
 import gc
 import random
 from types import ModuleType
@@ -141,6 +142,44 @@ def test_large_tables_are_sorted_both_ways(kernel: ModuleType, order: str, count
         assert newest[key] == table.get(key, SEQ_MAX)
         assert table.get(key + b"\x00", SEQ_MAX) is None
     assert table.get(b"\xff" * 20, SEQ_MAX) is None
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("seed", range(12))
+def test_tables_grown_in_runs_are_searched_like_a_sorted_list(kernel: ModuleType, seed: int) -> None:
+    """Runs up and down from random places, keys that share long or no prefixes, many versions of a few."""
+    rng = random.Random(seed)
+    table = kernel.Memtable()
+    order: list[tuple[bytes, int]] = []
+    seq = 0
+    while len(order) < 6_000:
+        prefix = rng.choice([b"", b"a", b"\xff", b"series/temperature/", b"series/temperature/room", b"\x00" * 9])
+        base = rng.randrange(1 << 20)
+        step = rng.choice([0, 1, -1, 3, -70])
+        width = rng.choice([0, 4, 9])
+        for index in range(rng.choice([1, 5, 70, 300])):
+            seq += 1
+            key = prefix + b"%0*d" % (width, max(base + step * index, 0))
+            table.put(seq, 1, key, b"%d" % seq)
+            order.append((key, -seq))
+    order.sort()
+    assert [(key, -minus) for key, minus in order] == [row[:2] for row in walk(table.cursor(), "seek_first", "next")]
+    assert order[::-1] == [(row[0], -row[1]) for row in walk(table.cursor(), "seek_last", "prev")]
+    cursor = table.cursor()
+    for _ in range(1_500):
+        key, minus = rng.choice(order)
+        key = rng.choice([key, key[:-1], key + b"\x00", key[: rng.randrange(len(key) + 1)] + rng.randbytes(2)])
+        snapshot = rng.choice([-minus, -minus - 1, -minus + 1, rng.randrange(seq), SEQ_MAX])
+        at = bisect.bisect_left(order, (key, -snapshot))
+        assert (at < len(order)) is cursor.seek(key, snapshot)
+        if at < len(order):
+            assert order[at] == (cursor.key, -cursor.seq)
+        found = order[at] if at < len(order) and order[at][0] == key else None
+        assert (found and (-found[1], 1, b"%d" % -found[1])) == table.get(key, snapshot)
+        before = bisect.bisect_left(order, (key, -SEQ_MAX)) - 1
+        assert (before >= 0) is cursor.seek_before(key)
+        if before >= 0:
+            assert order[before] == (cursor.key, -cursor.seq)
 
 
 def walk(cursor: Any, start: str, step: str) -> list[Version]:

@@ -5,20 +5,24 @@ from holdfast.cursor._cursor_c cimport Cursor
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 
-# Private. A link to the next node of a level: with the node's key_prefix, so that most search steps need not touch
-# the node. The last link of a level has node NULL and the highest prefix.
-cdef struct Link:
-    uint64_t prefix
-    Node* node
-
-
-# Private. One entry: its links lie in front of it, level 0 last, and its key behind it.
+# Private. One entry, its key behind it. The entries are a list in internal order.
 cdef struct Node:
     uint64_t trailer
     const unsigned char* value       # behind the key, or elsewhere in the arena once replaced
-    Node* back                       # the previous node of level 0, or the head
+    Node* next
+    Node* back
     uint32_t key_size
     uint32_t value_size
+
+
+# Private. One page of the index over the entries.
+cdef struct Page:
+    int count
+    int level                        # 0 in a leaf
+    Py_ssize_t skip                  # the first bytes that all keys of the page are known to share
+    uint64_t prefixes[64]            # key_prefix of what follows the shared bytes
+    Node* nodes[64]                  # the entries of a leaf, or the first entry under each child
+    # In a page above the leaves: Page* children[64]
 
 
 @cython.final
@@ -37,12 +41,12 @@ cdef class Memtable:
     cdef unsigned char* free_start
     cdef Py_ssize_t free_size
     cdef Py_ssize_t chunk_size
-    # Private: the skip list.
-    cdef Node* head
-    cdef Node* tail                  # the last node, or the head
-    cdef Node* finger[12]            # the nodes before the place behind the last insertion, of each level
-    cdef int height
-    cdef uint64_t random
+    # Private: the entries and their index.
+    cdef Node* first                 # NULL in an empty table
+    cdef Node* last
+    cdef Page* root
+    cdef Page* finger_page           # the leaf and place of the latest insertion
+    cdef int finger_place
 
     # Insert PUT or DELETE. Copies key and value. An equal (key, seq) replaces.
     # Raises MemoryError with nothing inserted.
@@ -54,9 +58,14 @@ cdef class Memtable:
                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size) noexcept
 
     cdef unsigned char* _allocate(self, Py_ssize_t size) except NULL
-    cdef int _new_height(self) noexcept
-    cdef Node* _find(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
-                     Node** before) noexcept nogil
+    cdef Page* _allocate_page(self, int level) except NULL
+    cdef Node* _allocate_node(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                              const unsigned char* value, Py_ssize_t value_size) except NULL
+    cdef Node* _find(self, const unsigned char* key, Py_ssize_t size,
+                     uint64_t trailer) noexcept nogil
+    cdef Node* _insert(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                       const unsigned char* value, Py_ssize_t value_size) except NULL
+    cdef void _link(self, Node* node, Node* before, Node* following) noexcept
     cdef int _check_writable(self) except -1
     cdef void _count_seq(self, uint64_t seq) noexcept
 

@@ -19,8 +19,8 @@ from bisect import bisect_left, insort
 from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
 from holdfast.cursor import Cursor, Entry, RangeTombstones
 
-ENTRY_BYTES = 56
-"""Overhead of one entry: 40 bytes of node, 4/3 links of 8 bytes, rounding, on average."""
+ENTRY_BYTES = 64
+"""Overhead of one entry: 40 bytes of node, 16 of index in pages that are two thirds full, rounding, on average."""
 
 REPLACED_BYTES = 4
 """Overhead of the new value when an entry is replaced: rounding, on average."""
