@@ -51,7 +51,7 @@ BUFFER_BYTES_MAX = 256 * 1024
 """Unsynced operations are written to the log when there are this many bytes of them."""
 
 ROOM_CHECK_BYTES = 64 * 1024
-"""Memtable sizes are looked at after this many bytes of user data, not at every commit."""
+"""Memtable sizes are looked at after this many bytes of user data at most, not at every commit."""
 
 
 class Engine:
@@ -88,6 +88,7 @@ class Engine:
         self.room = env.condition(self.version_mutex)
         self._pace = Pace(stop=False, seconds_per_mib=0.0)
         self._checked_bytes = 0
+        self._check_every = ROOM_CHECK_BYTES
         self._reserved_bytes = 0
         self._background_error: BaseException | None = None
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, version.last_seq)
@@ -114,6 +115,7 @@ class Engine:
         """Open the tree of a keyspace."""
         tree = Tree(self.store, keyspace)
         self.trees[keyspace.id] = tree
+        self._check_every = min(self._check_every, keyspace.settings.memtable_bytes // 8)
         self.write_path.memtables[keyspace.id] = tree.active
         return tree
 
@@ -140,7 +142,8 @@ class Engine:
                 replace(
                     edit,
                     next_number=self.numbers.next_number,
-                    last_seq=log.durable_seq,
+                    # A writer that has written nothing knows no sequence number yet.
+                    last_seq=max(self._version.last_seq, log.durable_seq),
                     durable_lsn=log.durable_lsn,
                 )
             )
@@ -181,7 +184,7 @@ class Engine:
             self._wait_for_room()
         elif pace.seconds_per_mib > 0.0 and written > 0:
             self._stall(pace.seconds_per_mib * written / (1 << 20))
-        if written >= ROOM_CHECK_BYTES or pace.stop or self.state.buffer.size * 2 > BUFFER_BYTES_MAX:
+        if written >= self._check_every or pace.stop or self.state.buffer.size * 2 > BUFFER_BYTES_MAX:
             self._checked_bytes = self.state.user_bytes
             self._freeze_full()
             log = self.log
