@@ -66,19 +66,19 @@ class Page(bytes):
     """
 
     page_type: int
-    ledger: _Ledger | None
-    resident: bool
+    _ledger: _Ledger | None
+    _resident: bool
 
     def __new__(cls, body: bytes | bytearray | memoryview, page_type: int) -> Self:
         page = super().__new__(cls, memoryview(body))
         page.page_type = page_type
-        page.ledger = None
-        page.resident = False
+        page._ledger = None
+        page._resident = False
         return page
 
     def __del__(self) -> None:
-        if self.ledger is not None and not self.resident:
-            self.ledger.detached_bytes -= len(self) + PAGE_OVERHEAD_BYTES
+        if self._ledger is not None and not self._resident:
+            self._ledger.detached_bytes -= len(self) + PAGE_OVERHEAD_BYTES
 
     def __repr__(self) -> str:
         return f"<Page type {self.page_type}, {len(self)} bytes>"
@@ -119,7 +119,7 @@ class BufferPool:
     """Pages by (file number, offset), within `capacity_bytes`. See the module for the policy."""
 
     def __init__(self, capacity_bytes: int) -> None:
-        self.ledger = _Ledger()
+        self._ledger = _Ledger()
         self._small = _Queue()
         self._main = _Queue()
         self._pinned = _Queue()
@@ -139,7 +139,7 @@ class BufferPool:
     @property
     def used_bytes(self) -> int:
         """What all pages are charged: the frames, and evicted pages that are still held."""
-        return self._frames_charge() + self.ledger.detached_bytes
+        return self._frames_charge() + self._ledger.detached_bytes
 
     @property
     def pinned_bytes(self) -> int:
@@ -175,8 +175,8 @@ class BufferPool:
             raise TypeError(f"a page is a Page, not {type(page).__name__}")
         with self._mutex:
             here = next((queue for queue in self._queues() if key in queue), None)
-            known = page.ledger in (None, self.ledger)
-            if not known or (page.resident and (here is None or here[key].page is not page)):
+            known = page._ledger in (None, self._ledger)
+            if not known or (page._resident and (here is None or here[key].page is not page)):
                 raise ValueError("a page belongs to one pool and has one key there")
             queue, hits = self._small, 0
             if here is not None:
@@ -191,14 +191,14 @@ class BufferPool:
             if pinned:
                 queue = self._pinned
             charge = len(page) + PAGE_OVERHEAD_BYTES
-            fixed = self._pinned.charge + self.ledger.detached_bytes
+            fixed = self._pinned.charge + self._ledger.detached_bytes
             if not pinned and (charge > self._room() // 4 or charge > self._room() - fixed):
                 return
             self._shrink_to(self._room() - charge)
             if pinned or self.used_bytes + charge <= self._room():
-                if page.ledger is not None:
-                    self.ledger.detached_bytes -= charge
-                page.ledger, page.resident = self.ledger, True
+                if page._ledger is not None:
+                    self._ledger.detached_bytes -= charge
+                page._ledger, page._resident = self._ledger, True
                 queue.push(key, _Frame(page, charge, hits))
 
     def drop_file(self, file_number: int) -> None:
@@ -245,8 +245,8 @@ class BufferPool:
     def _detach(self, frame: _Frame) -> None:
         """Give up the page of a frame that has left its queue."""
         if frame.page is not None:
-            frame.page.resident = False
-            self.ledger.detached_bytes += frame.charge
+            frame.page._resident = False
+            self._ledger.detached_bytes += frame.charge
             frame.page = None
 
     def _shrink_to(self, target: int) -> None:

@@ -84,50 +84,66 @@ cdef int require_checked(Page page, str file, uint64_t offset) except -1:
     return 0
 
 
+cdef struct LastKey:
+    const unsigned char* data        # in the page, or in the buffer when it shares bytes
+    Py_ssize_t size
+    uint64_t trailer
+    unsigned char* buffer
+    Py_ssize_t capacity
+
+
 cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil:
     cdef unsigned char[KEY_BYTES_FIRST] first_buffer
-    cdef unsigned char* buffer = first_buffer
-    cdef Py_ssize_t capacity = KEY_BYTES_FIRST
-    cdef int status = check_entries(data, size, page_type, &buffer, &capacity)
-    if buffer != first_buffer:
-        free(buffer)
+    cdef LastKey last
+    cdef Py_ssize_t restart_count, entries_size
+    cdef int status = check_frame(data, size, page_type, &restart_count, &entries_size)
+    if status == 0:
+        last.data = data
+        last.size = 0
+        last.trailer = 0
+        last.buffer = first_buffer
+        last.capacity = KEY_BYTES_FIRST
+        status = check_entries(data, entries_size, restart_count, page_type, &last)
+        if last.buffer != first_buffer:
+            free(last.buffer)
     return status
 
 
-cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type,
-                       unsigned char** buffer, Py_ssize_t* capacity) noexcept nogil:
-    """Check a page, keeping keys that share bytes in `buffer`, which at first is not malloc'd."""
-    cdef Py_ssize_t count, end, restart = 0
-    cdef const unsigned char* position
-    cdef const unsigned char* limit
-    cdef const unsigned char* restarts
-    cdef const unsigned char* key = data
-    cdef Py_ssize_t key_size = 0
-    cdef uint64_t last_trailer = 0, trailer, shared, unshared, value_size
-    cdef bint first = True, at_restart
-    cdef int order
-    cdef unsigned char* larger
+cdef int check_frame(const unsigned char* data, Py_ssize_t size, int page_type,
+                     Py_ssize_t* restart_count, Py_ssize_t* entries_size) noexcept nogil:
+    """Find out where entries and restart offsets lie."""
     if size < RESTART_BYTES:
         return -1
-    # Safety: at least the count is there; then as many offsets as were found to fit.
-    count = load32(data + size - RESTART_BYTES)
-    if count > (size - RESTART_BYTES) // RESTART_BYTES:
+    # Safety: at least the count is there.
+    restart_count[0] = load32(data + size - RESTART_BYTES)
+    if restart_count[0] > (size - RESTART_BYTES) // RESTART_BYTES:
         return -2
-    end = size - RESTART_BYTES * (count + 1)
-    if count == 0 and end > 0:
+    entries_size[0] = size - RESTART_BYTES * (restart_count[0] + 1)
+    if restart_count[0] == 0 and entries_size[0] > 0:
         return -3
-    if count == 0 and page_type != INDEX_ROOT:
+    if restart_count[0] == 0 and page_type != INDEX_ROOT:
         return -4
-    restarts = data + end
-    limit = data + end
-    position = data
+    return 0
+
+
+cdef int check_entries(const unsigned char* data, Py_ssize_t size, Py_ssize_t restart_count,
+                       int page_type, LastKey* last) noexcept nogil:
+    """Check `size` bytes of entries, behind which the restart offsets lie."""
+    cdef const unsigned char* restarts = data + size
+    cdef const unsigned char* limit = data + size
+    cdef const unsigned char* position = data
+    cdef Py_ssize_t restart = 0
+    cdef uint64_t trailer, shared, unshared, value_size
+    cdef bint at_restart, first
+    cdef int order
     while position < limit:
-        at_restart = (restart < count
+        at_restart = (restart < restart_count
                       and load32(restarts + RESTART_BYTES * restart) == position - data)
         if at_restart:
             restart += 1
-        elif first:
+        elif position == data:
             return -5
+        first = position == data
         position = varint_get(position, limit, &shared)
         if position == NULL:
             return -6
@@ -139,10 +155,10 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
             return -6
         if at_restart and shared > 0:
             return -7
-        if shared > <uint64_t>key_size:
+        if shared > <uint64_t>last.size:
             return -8
-        # Safety: each length is compared with what is left behind the ones before it; none is added
-        # to another first.
+        # Safety: each length is compared with what is left behind the ones before it; none is
+        # added to another first.
         if (limit - position < TRAILER_BYTES
                 or unshared > <uint64_t>(limit - position - TRAILER_BYTES)
                 or value_size > <uint64_t>(limit - position - TRAILER_BYTES) - unshared):
@@ -151,39 +167,51 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, int page_type
             return -10
         trailer = load64(position)
         position += TRAILER_BYTES
-        if page_type == DATA:
-            if trailer & 0xFF > 1:
-                return -11
-        elif page_type == RANGE_TOMBSTONES:
-            if trailer & 0xFF != 2:
-                return -11
-        elif page_type == PROPERTIES and trailer != 0:
+        if not kind_fits(page_type, trailer):
             return -11
         if not first:
-            order = compare_keys(key + shared, key_size - <Py_ssize_t>shared,
+            order = compare_keys(last.data + shared, last.size - <Py_ssize_t>shared,
                                  position, <Py_ssize_t>unshared)
-            if order > 0 or (order == 0 and last_trailer <= trailer):
+            if order > 0 or (order == 0 and last.trailer <= trailer):
                 return -12
-        if shared == 0:
-            key = position
-        else:
-            # Safety: shared + unshared is at most KEY_BYTES_MAX, and the buffer grows to it.
-            if <Py_ssize_t>(shared + unshared) > capacity[0]:
-                larger = <unsigned char*>malloc(KEY_BYTES_MAX)
-                if larger == NULL:
-                    return PAGE_CHECK_NO_MEMORY
-                memcpy(larger, key, shared)
-                buffer[0] = larger
-                capacity[0] = KEY_BYTES_MAX
-            elif key != buffer[0]:
-                memcpy(buffer[0], key, shared)
-            memcpy(buffer[0] + shared, position, unshared)
-            key = buffer[0]
-        key_size = <Py_ssize_t>(shared + unshared)
-        last_trailer = trailer
-        first = False
+        if not keep_key(last, <Py_ssize_t>shared, position, <Py_ssize_t>unshared):
+            return PAGE_CHECK_NO_MEMORY
+        last.trailer = trailer
         position += unshared + value_size
-    return 0 if restart == count else -13
+    return 0 if restart == restart_count else -13
+
+
+cdef inline bint kind_fits(int page_type, uint64_t trailer) noexcept nogil:
+    """Return whether an entry with this trailer belongs into a page of this type."""
+    if page_type == DATA:
+        return trailer & 0xFF <= 1
+    if page_type == RANGE_TOMBSTONES:
+        return trailer & 0xFF == 2
+    return page_type != PROPERTIES or trailer == 0
+
+
+cdef inline bint keep_key(LastKey* last, Py_ssize_t shared, const unsigned char* suffix,
+                          Py_ssize_t unshared) noexcept nogil:
+    """Make the key with this suffix the last one. Return whether there was memory for it."""
+    cdef unsigned char* larger
+    if shared == 0:
+        last.data = suffix
+    else:
+        # Safety: the last key has at least `shared` bytes; shared + unshared is at most
+        # KEY_BYTES_MAX, and the buffer grows to that.
+        if shared + unshared > last.capacity:
+            larger = <unsigned char*>malloc(KEY_BYTES_MAX)
+            if larger == NULL:
+                return False
+            memcpy(larger, last.data, shared)
+            last.buffer = larger
+            last.capacity = KEY_BYTES_MAX
+        elif last.data != last.buffer:
+            memcpy(last.buffer, last.data, shared)
+        memcpy(last.buffer + shared, suffix, unshared)
+        last.data = last.buffer
+    last.size = shared + unshared
+    return True
 
 
 cdef inline const unsigned char* read_length(const unsigned char* source,

@@ -89,7 +89,7 @@ class TableReader:
         if found is None or not self._passes(found[1], key):
             return None
         handle = self._data_handle(found[0], key, trailer, fill_cache=True)
-        entries = self.entries(handle, PageType.DATA, fill_cache=True)
+        entries = self._entries(handle, PageType.DATA, fill_cache=True)
         at = lower_bound(entries, key, trailer)
         if at == len(entries) or entries[at][0] != key:
             return None
@@ -151,18 +151,18 @@ class TableReader:
             decode_entries(page, self.name, offset)
         return page
 
-    def entries(self, handle: Handle, page_type: int, fill_cache: bool) -> list[StoredEntry]:
+    def _entries(self, handle: Handle, page_type: int, fill_cache: bool) -> list[StoredEntry]:
         """Return the entries of a page, through the pool."""
         return decode_entries(self._load(handle, page_type, fill_cache), self.name, handle.offset)
 
-    def root_handles(self, index: int) -> tuple[Handle, Handle | None]:
+    def _root_handles(self, index: int) -> tuple[Handle, Handle | None]:
         """Return the handles in an entry of the root: of an index page and of its filter."""
         try:
             return decode_root_value(self._root[index][2], self._limit)
         except ValueError as error:
             raise CorruptionError(self.name, self.footer.root.offset, str(error)) from None
 
-    def index_handle(self, value: bytes, index_page: Handle) -> Handle:
+    def _index_handle(self, value: bytes, index_page: Handle) -> Handle:
         """Return the handle in the value of an entry of an index page."""
         try:
             return decode_index_value(value, self._limit)
@@ -171,7 +171,7 @@ class TableReader:
 
     def _partition(self, key: bytes, trailer: int) -> tuple[Handle, Handle | None] | None:
         at = lower_bound(self._root, key, trailer)
-        return None if at == len(self._root) else self.root_handles(at)
+        return None if at == len(self._root) else self._root_handles(at)
 
     def _passes(self, filter_handle: Handle | None, key: bytes) -> bool:
         if filter_handle is None:
@@ -182,11 +182,11 @@ class TableReader:
         self, index_page: Handle, key: bytes, trailer: int, fill_cache: bool
     ) -> Handle:
         """Return the handle of the data page for (key, trailer)."""
-        entries = self.entries(index_page, PageType.INDEX, fill_cache)
+        entries = self._entries(index_page, PageType.INDEX, fill_cache)
         at = lower_bound(entries, key, trailer)
         if at == len(entries):
             raise CorruptionError(self.name, index_page.offset, ENDS_EARLY)
-        return self.index_handle(entries[at][2], index_page)
+        return self._index_handle(entries[at][2], index_page)
 
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
         return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)
@@ -288,13 +288,13 @@ class TableCursor(Cursor):
         return self._stand(range(len(self._data))[side])
 
     def _load_index(self, root_at: int) -> None:
-        self._index_page = self._reader.root_handles(root_at)[0]
-        self._index = self._reader.entries(self._index_page, PageType.INDEX, self._fill_cache)
+        self._index_page = self._reader._root_handles(root_at)[0]
+        self._index = self._reader._entries(self._index_page, PageType.INDEX, self._fill_cache)
         self._root_at = root_at
 
     def _load_data(self, index_at: int) -> None:
-        handle = self._reader.index_handle(self._index[index_at][2], self._index_page)
-        self._data = self._reader.entries(handle, PageType.DATA, self._fill_cache)
+        handle = self._reader._index_handle(self._index[index_at][2], self._index_page)
+        self._data = self._reader._entries(handle, PageType.DATA, self._fill_cache)
         self._index_at = index_at
 
     def _stand(self, data_at: int) -> Entry:
