@@ -283,7 +283,7 @@ class FaultEnv:
     def on_fork(self, callback: Callable[[], None]) -> None:
         self.inner.on_fork(callback)
 
-    # --- deciding ---------------------------------------------------------------------------------
+    # --- deciding ---
 
     def _strike(self, kind: str, site: str, path: str) -> FaultRule | None:
         """Count a call; return the rule that makes it fail."""

@@ -191,8 +191,7 @@ class SimEnv:
         found += [f"task {name} has not ended" for name in self._scheduler.unfinished()]
         return sorted(found)
 
-    # --- the crash
-    # ----------------------------------------------------------------------------------
+    # --- the crash ---
 
     @property
     def op_count(self) -> int:
@@ -232,8 +231,7 @@ class SimEnv:
         """
         self._scheduler.cut_power()
 
-    # --- files
-    # --------------------------------------------------------------------------------------
+    # --- files ---
 
     def create(self, path: str, *, site: str) -> File:
         index = self._begin()
@@ -288,8 +286,7 @@ class SimEnv:
         self._locks[node.number] = lock
         return lock
 
-    # --- clock, randomness, threads
-    # -----------------------------------------------------------------
+    # --- clock, randomness, threads ---
 
     def monotonic(self) -> float:
         self._scheduler.tick()
@@ -328,8 +325,7 @@ class SimEnv:
     def on_fork(self, callback: Callable[[], None]) -> None:
         """Do nothing: a simulated process never forks."""
 
-    # --- operations
-    # ---------------------------------------------------------------------------------
+    # --- operations ---
 
     def _begin(self) -> int:
         """Pass the point before an operation; return its index."""

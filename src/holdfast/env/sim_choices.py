@@ -60,8 +60,7 @@ def _only_one(moment: Moment, seed: int) -> Iterator[Choice]:
         yield f"only-one-{position}", 1 << position, {}
 
 
-# --- torn writes
-# ------------------------------------------------------------------------------------
+# --- torn writes ---
 
 
 def _torn_last(moment: Moment, seed: int) -> Iterator[Choice]:
@@ -142,8 +141,7 @@ def _filled(write: Write, start: int, fill: str, seed: int) -> FileChange:
     return Write(write.index, write.site, start, noise)
 
 
-# --- sizes
-# ------------------------------------------------------------------------------------------
+# --- sizes ---
 
 
 def _size_skew(moment: Moment, seed: int) -> Iterator[Choice]:
@@ -215,8 +213,7 @@ def _stale_bytes(moment: Moment, number: int, start: int, count: int) -> bytes:
     return b""
 
 
-# --- combinations
-# -----------------------------------------------------------------------------------
+# --- combinations ---
 
 
 def _dir_subset(moment: Moment, seed: int) -> Iterator[Choice]:

@@ -199,7 +199,7 @@ class Disk:
         self._numbers += 1
         return FolderNode(self._numbers)
 
-    # --- names -----------------------------------------------------------------------------------
+    # --- names ---
 
     def split(self, path: str) -> tuple[FolderNode, str]:
         """Return the folder that `path` lies in and its last part; "" names the root itself."""
@@ -277,7 +277,7 @@ class Disk:
         change.apply(folder.volatile)
         folder.pending.append(change)
 
-    # --- bytes -----------------------------------------------------------------------------------
+    # --- bytes ---
 
     def write(self, node: FileNode, offset: int, data: bytes, index: int, site: str) -> None:
         """Put `data` at `offset`."""
@@ -299,7 +299,7 @@ class Disk:
         change.apply(node.volatile)
         node.pending.append(change)
 
-    # --- durability ------------------------------------------------------------------------------
+    # --- durability ---
 
     def sync(self, node: FileNode | FolderNode, begun: int) -> None:
         """Finish a sync of a file or folder that began when `begun` operations were done."""

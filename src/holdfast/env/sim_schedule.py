@@ -118,7 +118,7 @@ class Scheduler:
         self._unwinding = False
         self._deadlock = ""
 
-    # --- called by the running task ---------------------------------------------------------------
+    # --- called by the running task ---
 
     def tick(self) -> None:
         """Pass a call that neither blocks nor changes anything."""
@@ -190,8 +190,7 @@ class Scheduler:
         """Return the names of the tasks that were spawned and have not ended."""
         return [task.name for task in self._tasks if not task.done]
 
-    # --- the baton
-    # ----------------------------------------------------------------------------------
+    # --- the baton ---
 
     def finish(self, task: SimTask) -> None:
         """Give the baton away for good, at the end of a task's thread."""

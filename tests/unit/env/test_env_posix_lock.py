@@ -1,5 +1,6 @@
 """The lock of `PosixEnv` against real processes: a second one, a killed one, a forked one."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env import PosixEnv
+from holdfast.env import PosixEnv, posix
 
 HOLDER = """
 import sys
@@ -200,6 +201,70 @@ def test_a_lock_file_replaced_while_it_is_taken_is_taken_anew(
     monkeypatch.setattr(fcntl, "flock", flock)
     lock = PosixEnv().lock_file(path)
     assert unlinked and try_lock(path) == 1
+    lock.release()
+
+
+def test_a_lock_file_that_keeps_being_replaced_is_given_up(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        os.unlink(path)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="keeps being replaced"):
+        PosixEnv().lock_file(path)
+
+
+def test_a_file_system_without_locks_says_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="no locks"):
+        PosixEnv().lock_file(path)
+    assert before == len(os.listdir("/dev/fd"))
+
+
+def test_the_fork_hook_drops_locks_and_tells_owners(path: str) -> None:
+    """The hook itself, run in this process, where its effect can be seen."""
+    env = PosixEnv()
+    lock = env.lock_file(path)
+    calls: list[str] = []
+
+    def callback() -> None:
+        calls.append("told")
+
+    env.on_fork(callback)
+    posix._after_fork_in_child()
+    assert ["told"] == calls
+    assert try_lock(path) == 0
+    lock.release()
+
+
+@pytest.mark.parametrize("pid", [999_999_999, 0])
+def test_a_note_of_a_process_that_cannot_be_seen_still_names_it(path: str, pid: int) -> None:
+    lock = PosixEnv().lock_file(path)
+    Path(path).write_text(f"{pid} {os.uname().nodename} 2026-01-01T00:00:00Z\n")
+    with pytest.raises(DatabaseLockedError, match=f"process {pid} since 2026"):
+        PosixEnv().lock_file(path)
+    lock.release()
+
+
+def test_a_note_that_cannot_be_read_names_nobody(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = PosixEnv().lock_file(path)
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(DatabaseLockedError, match="locked by another process"):
+        PosixEnv().lock_file(path)
     lock.release()
 
 

@@ -2,6 +2,7 @@
 they share.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import holdfast.env
 from holdfast.base import DatabaseLockedError
 from holdfast.env import (
     CRASH_CLASSES,
@@ -26,6 +28,7 @@ from holdfast.env import (
     crash_state,
     crash_states,
 )
+from holdfast.env.sim_disk import Write
 from holdfast.env.sim_image import CHUNK_BYTES, Image
 
 
@@ -361,7 +364,7 @@ def test_the_hash_is_the_same_in_every_process() -> None:
     outputs = {
         subprocess.run(
             [sys.executable, "-c", script],
-            env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,
@@ -406,6 +409,33 @@ def test_taking_states_is_quick() -> None:
     count = len(list(crash_states(env)))
     assert count > 300
     assert (time.perf_counter() - started) / count < 0.001
+
+
+def test_two_files_with_many_changes_are_cut_at_a_sample_of_pairs() -> None:
+    env = SimEnv()
+    files = [env.create(name, site="create") for name in "ab"]
+    env.sync_dir("/", site="sync_dir")
+    for step in range(10):
+        for file in files:
+            file.write_at(step, b"x", site="write")
+    states = list(crash_states(env, ["file-cuts"]))
+    assert 40 < len(states) <= 64
+    assert [s.name for s in states] == [s.name for s in crash_states(env, ["file-cuts"])]
+    assert [] == list(crash_states(env, ["power-set"])), "twenty changes are too many"
+
+
+def test_a_truncation_to_the_same_size_changes_nothing() -> None:
+    env = SimEnv()
+    file = env.create("f", site="create")
+    env.sync_dir("/", site="sync_dir")
+    file.truncate(0, site="truncate")
+    assert 3 == env.op_count
+    assert 1 == len(hashes(env))
+
+
+def test_a_name_that_the_room_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        getattr(holdfast.env, "nothing")
 
 
 def test_profiles_are_checked() -> None:
@@ -478,7 +508,7 @@ class Reference:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "zero", "resize", "copy"]),
+        st.sampled_from(["write", "change", "zero", "resize", "copy"]),
         st.integers(0, 3 * CHUNK_BYTES),
         st.sampled_from([0, 1, 3, 511, 512, 4095, 4096, 4097, 9000]),
         st.integers(0, 2),
@@ -497,6 +527,10 @@ def test_an_image_equals_a_bytearray_and_its_digest_tells_equal_from_different(
         if kind == "write":
             data = bytes([letter]) * count
             image.write(offset, data)
+            reference.write(offset, data)
+        elif kind == "change":
+            data = bytes([letter]) * count
+            Write(0, "site", offset, data).apply(image)
             reference.write(offset, data)
         elif kind == "zero" and count:
             image.zero(offset, count)
@@ -544,7 +578,7 @@ def test_what_was_not_given_back_is_named() -> None:
     lock = env.lock_file("LOCK")
     gate = env.mutex()
     gate.acquire()
-    task = env.spawn("waits", gate.acquire)
+    task = env.spawn("waits", gate.acquire)  # type: ignore[arg-type]  # its result is ignored
     expected = ["LOCK is locked", "a is open", "task waits has not ended"]
     assert expected == env.unreturned()
     file.close()
@@ -564,7 +598,7 @@ def test_the_room_loads_the_simulation_only_when_asked(tmp_path: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         check=True,

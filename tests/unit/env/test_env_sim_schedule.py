@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from holdfast.env import SimCrash, SimDeadlock, SimEnv, crash_states
+from holdfast.env import Condition, Mutex, SimCrash, SimDeadlock, SimEnv, crash_states
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +212,80 @@ def test_a_deadlock_of_the_main_task_alone_is_found() -> None:
     condition = env.condition(mutex)
     with pytest.raises(SimDeadlock, match="main waits for a condition"), mutex:
         condition.wait()
+
+
+def test_a_deadlock_names_a_task_that_runs_nothing_but_the_env() -> None:
+    env = SimEnv()
+    mutex = env.mutex()
+    mutex.acquire()
+    task = env.spawn("taker", mutex.acquire)  # type: ignore[arg-type]  # what it returns is ignored
+    with pytest.raises(SimDeadlock, match=r"taker waits for a mutex held by main(\n|$)"):
+        task.join()
+
+
+def test_the_power_can_be_cut_when_a_sync_ends_after_what_others_did_meanwhile() -> None:
+    """The sync is operation 3 when it begins and operation 4 when it takes effect."""
+    cut = 0
+    for seed in range(20):
+        env = SimEnv(seed)
+        file = env.create("f", site="create")
+        env.sync_dir("/", site="sync_dir")
+        file.write_at(0, b"A", site="first")
+        env.spawn("w", partial(file.write_at, 0, b"B", site="second"))
+        begun = env.op_count == 3
+        env.crash_at(4)
+        with pytest.raises(SimCrash):
+            file.sync(site="sync")
+            env.sleep(1.0)
+            file.sync(site="again")
+        if begun and [op.site for op in env.op_log][3:] == ["second"]:
+            cut += 1
+            contents = {s.build().open("f").read_at(0, 2) for s in crash_states(env)}
+            assert {b"", b"A", b"B"} <= contents
+    assert cut
+
+
+def test_a_waiter_whose_time_is_up_may_still_be_notified() -> None:
+    """Both at the same moment: what wait returns says whether the notification was used up."""
+    results = set()
+    for seed in range(40):
+        env = SimEnv(seed)
+        mutex = env.mutex()
+        condition = env.condition(mutex)
+        notified: list[bool] = []
+
+        def wait(
+            mutex: Mutex = mutex, condition: Condition = condition, notified: list[bool] = notified
+        ) -> None:
+            with mutex:
+                notified.append(condition.wait(timeout=1.0))
+
+        tasks = [env.spawn(name, wait) for name in ("one", "two")]
+        env.sleep(1.0)
+        with mutex:
+            condition.notify(2)
+        for task in tasks:
+            task.join()
+        results.add(tuple(sorted(notified)))
+    assert {(False, False), (True, True)} <= results
+
+
+def test_a_folder_sync_does_not_cover_a_name_made_while_it_runs() -> None:
+    lost = 0
+    for seed in range(20):
+        env = SimEnv(seed)
+        env.create("a", site="create")
+
+        def work(env: SimEnv = env) -> None:
+            env.create("b", site="create")
+
+        task = env.spawn("w", work)
+        env.sync_dir("/", site="sync_dir")
+        task.join()
+        names = next(crash_states(env, ["none"])).build().list_dir("/")
+        assert names in (["a"], ["a", "b"])
+        lost += names == ["a"] and env.op_log[-1].kind == "sync_dir"
+    assert lost
 
 
 def test_a_deadlock_after_the_last_other_task_ended_is_found() -> None:
