@@ -176,7 +176,7 @@ class LogWriter:
     @property
     def poisoned(self) -> bool:
         """Whether a failure ended this writer."""
-        return self._poison is not None or self._in_doubt
+        return self._poison is not None
 
     @property
     def needs_next(self) -> bool:
@@ -292,6 +292,8 @@ class LogWriter:
     def _check_usable(self) -> None:
         if self._closed:
             raise DatabaseClosedError("the log is closed")
+        if self._in_doubt and self._poison is None:
+            self._poison = InterruptedError("a call of the disk was interrupted")
         if self.poisoned:
             raise DatabasePoisonedError(
                 "the log failed earlier; reopen the database"
@@ -360,8 +362,7 @@ class LogWriter:
             self._in_doubt = False
             raise DiskFullError(f"no room for the log: {exc}") from exc
         except BaseException as exc:
-            # A signal's exception. When it took the place of an error of the disk, that one counts.
-            self._in_doubt = isinstance(exc.__context__, OSError)
+            self._interrupted_by(exc)
             raise
 
     def _sync_current(self, site: str) -> None:
@@ -372,7 +373,7 @@ class LogWriter:
         except OSError as exc:
             raise self._poisoned_by(exc) from exc
         except BaseException as exc:
-            self._in_doubt = isinstance(exc.__context__, OSError)
+            self._interrupted_by(exc)
             raise
         self._durable_lsn, self._durable_seq = lsn, seq
         self._in_doubt = False
@@ -503,6 +504,14 @@ class LogWriter:
             segment.file.close()
             if not self.poisoned:
                 self._env.unlink(segment.file.name, site="wal.segment.unlink")
+
+    def _interrupted_by(self, exc: BaseException) -> None:
+        """Note that a call of the disk ended with the exception of a signal handler. When that took
+        the place of an error of the disk, the error counts.
+        """
+        if isinstance(exc.__context__, OSError):
+            self._poison = exc.__context__
+        self._in_doubt = False
 
     def _poisoned_by(self, exc: OSError) -> DatabasePoisonedError:
         self._poison = exc
