@@ -84,6 +84,19 @@ class Tree:
             VersionEdit(tables_added=((KEYSPACE, 0, table),), flushed_seq={KEYSPACE: self.seq})
         )
 
+    def place(self, level: int, keys: Iterable[int], deleted: Iterable[int] = ()) -> TableInfo:
+        """Put a table with these keys right into a level."""
+        self.flush(keys, deleted)
+        table = self.keyspace.levels[0][0]
+        self.tables_new = {}
+        self.log(
+            VersionEdit(
+                tables_removed=((KEYSPACE, 0, table.number),),
+                tables_added=((KEYSPACE, level, table),),
+            )
+        )
+        return table
+
     def run(self, plan: Plan) -> None:
         """Carry out a plan."""
         self.tables_new = {}

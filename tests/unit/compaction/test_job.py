@@ -266,6 +266,15 @@ def test_tombstones_alone_are_a_table_and_nothing_at_all_is_none() -> None:
     assert names == [table_name(1), table_name(2)]
 
 
+def test_a_table_larger_than_the_output_buffer_is_written_in_pieces() -> None:
+    settings = KeyspaceSettings(compression="none")
+    bench = Bench(SimEnv(), settings)
+    operations = [(PUT, b"%06d" % n, bytes(10_000)) for n in range(350)]
+    (table,) = bench.flush(bench.memtable(operations)).tables
+    assert table.size_bytes > 3 << 20
+    assert sum(1 for _ in bench.entries()) == 350
+
+
 def test_a_job_says_what_it_moved() -> None:
     bench = Bench(SimEnv())
     first = bench.flush(bench.memtable([(PUT, b"a", bytes(50)), (PUT, b"b", bytes(50))]))
@@ -301,7 +310,7 @@ def test_the_bottom_has_its_own_compression() -> None:
 def test_a_flush_makes_one_table_of_a_full_memtable() -> None:
     """Also when `table_bytes` is smaller, because tables of level 0 are counted."""
     bench = Bench(SimEnv(), KeyspaceSettings(table_bytes=4096, memtable_bytes=1 << 20))
-    assert len(bench.flush(bench.memtable(noise(1_000))).tables) == 1
+    assert len(bench.flush(bench.memtable(noise(5_000))).tables) == 1
 
 
 def test_a_job_that_is_asked_to_stop_leaves_nothing() -> None:

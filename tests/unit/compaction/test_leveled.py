@@ -5,11 +5,11 @@ import random
 import pytest
 
 from holdfast.base import KeyspaceSettings
-from holdfast.compaction import Plan, pick, plan_range, scores
-from holdfast.manifest import VersionEdit
-from tests.unit.compaction.pretend import KEY_BYTES, KEYSPACE, SETTINGS, Tree, check_plan
+from holdfast.compaction import debt_bytes, pick, scores
+from tests.unit.compaction.pretend import KEY_BYTES, SETTINGS, Tree, check_plan, key
 
 MIB = 1 << 20
+NONE: frozenset[int] = frozenset()
 FLUSH_KEYS = SETTINGS.memtable_bytes // KEY_BYTES
 """Keys of a full memtable."""
 
@@ -168,36 +168,87 @@ def test_a_table_that_is_too_large_is_cut_and_not_moved() -> None:
     assert max(table.size_bytes for table in tree.keyspace.levels[1]) <= SMALL.table_bytes
 
 
+def scores_of(tree: Tree, *, snapshots_exist: bool = False) -> dict[int, float]:
+    found = scores(tree.keyspace, NONE, snapshots_exist=snapshots_exist)
+    assert found == sorted(found, key=lambda pair: -pair[0])
+    return {level: score for score, level in found}
+
+
 def test_deletes_raise_the_score_unless_a_snapshot_needs_what_they_delete() -> None:
     tree = Tree(SMALL)
-    tree.flush(range(10))
-    tree.run(next_of(tree))
-    plain = {
-        level: score for score, level in scores(tree.keyspace, frozenset(), snapshots_exist=False)
-    }
-    other = Tree(SMALL)
-    other.flush(range(100, 110))
-    other.run(next_of(other))
-    other.flush((), deleted=range(10))
-    moved = other.keyspace.levels[0][0]
-    other.tables_new = {}
-    other.log(
-        VersionEdit(
-            tables_removed=((KEYSPACE, 0, moved.number),), tables_added=((KEYSPACE, 1, moved),)
-        )
-    )
-    without = {
-        level: score for score, level in scores(other.keyspace, frozenset(), snapshots_exist=False)
-    }
-    held = {
-        level: score for score, level in scores(other.keyspace, frozenset(), snapshots_exist=True)
-    }
-    assert plain[1] == 10 / 32
-    assert held[1] == 20 / 32
-    assert without[1] == 25 / 32
+    tree.place(1, range(10))
+    assert scores_of(tree)[1] == 10 / 32
+    tree.place(1, range(20, 24), deleted=range(24, 30))
+    assert scores_of(tree)[1] == 25 / 32
+    assert scores_of(tree, snapshots_exist=True)[1] == 20 / 32
 
 
-def next_of(tree: Tree) -> Plan:
-    plan = plan_range(tree.keyspace, None, None).next_plan(tree.keyspace, frozenset())
+def test_debt_is_what_lies_above_the_targets() -> None:
+    """Level 0 counts whole once it has more tables than it should."""
+    tree = Tree(SMALL)
+    for start in (0, 10, 20):
+        tree.flush(range(start, start + 2))
+    tree.place(1, range(100, 140))
+    tree.place(2, range(100, 200))
+    assert debt_bytes(tree.keyspace) == (40 - 32) * KEY_BYTES
+    tree.flush(range(30, 32))
+    assert debt_bytes(tree.keyspace) == (8 + 8) * KEY_BYTES
+
+
+def test_tables_that_overlap_busy_ones_wait_and_the_next_level_has_its_turn() -> None:
+    tree = Tree(SMALL)
+    upper = tree.place(1, range(0, 400, 10))
+    under = tree.place(2, range(0, 400, 2))
+    plan = pick(tree.keyspace)
     assert plan is not None
-    return plan
+    assert (plan.level, plan.input_numbers) == (2, {under.number})
+    plan = pick(tree.keyspace, frozenset({999}))
+    assert plan is not None
+    assert pick(tree.keyspace, frozenset({under.number})) is None
+    plan = pick(tree.keyspace, frozenset({upper.number}))
+    assert plan is not None
+    assert plan.level == 2
+
+
+def test_level_0_waits_for_a_busy_level_1_and_takes_what_is_free_of_it() -> None:
+    tree = Tree(SMALL)
+    under = tree.place(1, range(20))
+    for start in (0, 5, 200):
+        tree.flush(range(start, start + 8))
+    plan = pick(tree.keyspace, frozenset({under.number}))
+    assert plan is not None
+    assert plan.is_move
+    assert [table.lower for table in plan.tables] == [key(200)]
+    tree.flush(range(300, 308))
+    busy = frozenset({under.number, *plan.input_numbers})
+    assert pick(tree.keyspace, busy) is None
+
+
+def test_more_of_the_upper_level_goes_along_when_it_costs_nothing() -> None:
+    """Three tables over one of the next level go together; a fourth beside it does not."""
+    tree = Tree(SMALL)
+    along = [tree.place(1, range(start, start + 9)) for start in (0, 20, 40)]
+    tree.place(1, range(100, 109))
+    tree.place(1, range(120, 129))
+    under = tree.place(2, range(5, 50, 5))
+    tree.place(2, range(60, 130))
+    plan = pick(tree.keyspace)
+    assert plan is not None
+    check_plan(tree.keyspace, plan)
+    assert plan.input_numbers == {under.number, *(table.number for table in along)}
+
+
+def test_tables_do_not_go_along_over_a_gap_that_the_next_level_fills() -> None:
+    """Two small tables overlap nothing, but a table of the next level lies between them."""
+    settings = KeyspaceSettings(
+        table_bytes=256 * KEY_BYTES, level1_bytes=4 * KEY_BYTES, level_ratio=100
+    )
+    tree = Tree(settings)
+    tree.place(1, range(2))
+    tree.place(1, range(50, 52))
+    tree.place(2, range(10, 40))
+    plan = pick(tree.keyspace)
+    assert plan is not None
+    check_plan(tree.keyspace, plan)
+    assert plan.is_move
+    assert len(plan.tables) == 1

@@ -45,6 +45,7 @@ EDITS = st.builds(
     wal_first=st.none() | U64,
     durable_lsn=st.none() | U64,
     clean=st.booleans(),
+    settings_text=st.none() | NAMES,
 )
 
 EDIT = VersionEdit(
