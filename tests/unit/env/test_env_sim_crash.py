@@ -405,10 +405,10 @@ def test_taking_states_is_quick() -> None:
         if i % 3 == 0:
             env.rename(f"f{i}", f"g{i}", site="rename")
             file.write_at(80_000, random.Random(i).randbytes(20_000), site="write")
-    started = time.perf_counter()
+    started = time.process_time()
     count = len(list(crash_states(env)))
     assert count > 300
-    assert (time.perf_counter() - started) / count < 0.001
+    assert (time.process_time() - started) / count < 0.001
 
 
 def test_two_files_with_many_changes_are_cut_at_a_sample_of_pairs() -> None:
