@@ -40,11 +40,8 @@ from holdfast.manifest.format import (
 from holdfast.manifest.reader import decode_manifest
 from holdfast.manifest.version import Version
 
-REWRITE_BYTES = 1 << 20
-REWRITE_RATIO = 4
-"""A manifest is worth rewriting when its edits take REWRITE_BYTES and REWRITE_RATIO times its
-snapshot.
-"""
+REWRITE_BYTES = 256 * 1024
+"""A manifest is worth rewriting when its edits take this and more than its snapshot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +218,7 @@ class VersionSet:
         history.
         """
         edits = self._end - self._snapshot_bytes
-        return edits > REWRITE_BYTES and edits > REWRITE_RATIO * self._snapshot_bytes
+        return edits > max(REWRITE_BYTES, self._snapshot_bytes)
 
     def log(self, edit: VersionEdit) -> Version:
         """Append `edit`, sync, then publish and return the version after it.

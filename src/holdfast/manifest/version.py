@@ -213,17 +213,22 @@ def _check_numbers(
 def _apply_to_keyspace(keyspace: KeyspaceVersion, edit: VersionEdit) -> KeyspaceVersion:
     flushed_seq = _raised("flushed_seq", keyspace.flushed_seq, edit.flushed_seq.get(keyspace.id))
     levels = list(keyspace.levels)
-    gone = [
-        (level, number)
-        for keyspace_id, level, number in edit.tables_removed
-        if keyspace_id == keyspace.id
-    ]
-    for level, number in gone:
+    removed: dict[int, set[int]] = {}
+    for keyspace_id, level, number in edit.tables_removed:
+        if keyspace_id != keyspace.id:
+            continue
         _check_level(level)
-        if not any(table.number == number for table in levels[level]):
-            raise ValueError(f"table {number} is not in level {level} of keyspace {keyspace.id}")
-        levels[level] = tuple(table for table in levels[level] if table.number != number)
-    live = set(keyspace.numbers.difference(number for _, number in gone))
+        if number in removed.setdefault(level, set()):
+            raise ValueError(f"table {number} is removed twice")
+        removed[level].add(number)
+    for level, numbers in removed.items():
+        levels[level] = tuple(table for table in levels[level] if table.number not in numbers)
+        if len(levels[level]) + len(numbers) != len(keyspace.levels[level]):
+            absent = numbers.difference(table.number for table in keyspace.levels[level])
+            raise ValueError(
+                f"table {min(absent)} is not in level {level} of keyspace {keyspace.id}"
+            )
+    live = set(keyspace.numbers.difference(*removed.values()))
     added: dict[int, list[TableInfo]] = {}
     for keyspace_id, level, table in edit.tables_added:
         if keyspace_id != keyspace.id:
@@ -247,7 +252,10 @@ def _apply_to_keyspace(keyspace: KeyspaceVersion, edit: VersionEdit) -> Keyspace
             if level == 0
             else _with_sorted(level, levels[level], tables)
         )
-    return replace(keyspace, levels=tuple(levels), flushed_seq=flushed_seq)
+    after = replace(keyspace, levels=tuple(levels), flushed_seq=flushed_seq)
+    # What the cached property would compute from all tables again, for every edit of a long replay.
+    vars(after)["numbers"] = frozenset(live)
+    return after
 
 
 def _check_level(level: int) -> None:
