@@ -14,7 +14,6 @@ import sys
 
 import pytest
 
-import holdfast
 from tools import tree
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,8 +32,6 @@ def verbs():
 
 
 def test_the_examples_of_readme_run(tmp_path, monkeypatch):
-    if not hasattr(holdfast, "open"):
-        pytest.skip("holdfast.open does not exist yet")
     monkeypatch.chdir(tmp_path)
     examples = doctest.DocTestParser().get_doctest(
         "\n".join(blocks("pycon")), {}, "README.md", "README.md", 0

@@ -47,7 +47,7 @@ def test_every_room_is_a_package_and_has_its_floor():
     table = floors()
     faults = []
     for path in sorted(PACKAGE.iterdir()):
-        if path.is_dir() and list(path.glob("*.py*")):
+        if path.is_dir() and any(path.glob("[a-z_]*.py*")) and path.name != "__pycache__":
             if path.name not in table:
                 faults.append(f"{tree.shown(path)}: give the room a floor in pyproject.toml")
             if not (path / "__init__.py").is_file():

@@ -13,21 +13,24 @@ PURE = os.environ.get("HOLDFAST_PURE", "") == "1"
 """Whether the plain Python twins are used. Constant after import."""
 
 KERNELS = (
+    "holdfast.bufferpool._pool",
     "holdfast.codec._checksum",
-    "holdfast.codec._lz4",
     "holdfast.codec._envelope",
+    "holdfast.codec._lz4",
     "holdfast.codec._varint",
+    "holdfast.compaction._merge",
     "holdfast.cursor._cursor",
     "holdfast.cursor._tombstones",
     "holdfast.cursor._user",
-    "holdfast.bufferpool._pool",
+    "holdfast.engine._core",
+    "holdfast.lsm._view",
     "holdfast.memtable._memtable",
+    "holdfast.recovery._apply",
+    "holdfast.sstable._builder",
+    "holdfast.sstable._filter",
+    "holdfast.sstable._page",
+    "holdfast.sstable._reader",
     "holdfast.wal._buffer",
     "holdfast.wal._scan",
-    "holdfast.sstable._page",
-    "holdfast.sstable._filter",
-    "holdfast.sstable._builder",
-    "holdfast.sstable._reader",
-    "holdfast.compaction._merge",
 )
 """Every kernel triple, named by its chooser. A test compares this list with the files."""

@@ -7,7 +7,6 @@ each open. The table in docs/reference/settings.md is generated from this file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -156,6 +155,8 @@ class DatabaseSettings:
         Raises: LimitError for an unknown name or a value out of range; TypeError for a value of
         another type; ValueError when the text is not TOML.
         """
+        import tomllib  # noqa: PLC0415  dear, and needed only where a database is opened
+
         plain = tomllib.loads(text)
         keyspace = plain.pop("keyspace", {})
         if not isinstance(keyspace, dict):
