@@ -132,9 +132,10 @@ cdef class KeyspaceCore:
         if self.view.active.bytes_used >= self.memtable_bytes:
             return False
         size_before = state.buffer.size
+        # A deletion has no value, which is something else than an empty one.
         state.buffer.c_append_op(
             kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
-            <const unsigned char*>PyBytes_AS_STRING(value), value_size)
+            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL, value_size)
         try:
             self.view.active.c_put(
                 state.next_seq, kind, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
