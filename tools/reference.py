@@ -46,8 +46,7 @@ def settings_page() -> str:
     return (
         "# Settings\n\n"
         + NOTE.format(source="src/holdfast/base/settings.py")
-        + "\nSettings are frozen, validated when they are made, and kept as text in the file\n"
-        "`SETTINGS` of the database folder.\n"
+        + "\nSettings are frozen, validated when they are made, and kept as text in the manifest.\n"
         "A value outside its range is a `LimitError`, a value of another type a `TypeError`.\n"
         f"\n## DatabaseSettings\n\n{DatabaseSettings.__doc__}\n\n{settings_table(DatabaseSettings)}"
         f"\n## KeyspaceSettings\n\n{KeyspaceSettings.__doc__}\n\n{settings_table(KeyspaceSettings)}"

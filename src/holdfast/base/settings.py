@@ -1,4 +1,4 @@
-"""Settings: frozen, validated, persisted as text beside the database and checked at reopen.
+"""Settings: frozen, validated, persisted as text in the manifest and checked at reopen.
 
 `DatabaseSettings` holds for the whole database, `KeyspaceSettings` for one keyspace.
 Fields marked *fixed* may not change once the database or keyspace exists; the others may differ at
