@@ -150,7 +150,36 @@ class Engine:
         except BaseException as error:
             self.poison(error)
             raise
+        if version_set.needs_rewrite:
+            try:
+                self.rewrite_manifest()
+            except OSError:
+                # The edit is durable in the old manifest, which goes on.
+                if version_set.is_poisoned:
+                    raise
+                mark("engine.manifest_rewrite_failed")
         return self._version
+
+    def rewrite_manifest(self) -> None:
+        """Go over to a new manifest that starts with the current version. Requires: the version mutex.
+
+        Raises: OSError with nothing changed; when it is not known which manifest is current, the database is poisoned.
+        """
+        version_set = self.version_set
+        if version_set is None:
+            raise ReadOnlyError("the database was opened with read_only=True")
+        try:
+            obsolete = version_set.rewrite(self.numbers.allocate())
+        except BaseException as error:
+            if version_set.is_poisoned:
+                self.poison(error)
+            raise
+        self._version = version_set.version
+        for name in obsolete:
+            try:
+                self.env.unlink(f"{self.folder}/{name}", site="manifest.obsolete.unlink")
+            except OSError:
+                mark("manifest.unlink_failed")
 
     def unflushed_seq(self, without: Memtable | None = None) -> int:
         """Return the least sequence number that only memtables other than `without` hold."""

@@ -1,7 +1,12 @@
 """Bugs that other suites found, each in the smallest form."""
 
+import errno
+
+import pytest
+
+from holdfast.base import marks_seen
 from holdfast.engine import open_database
-from holdfast.env import SimEnv
+from holdfast.env import FaultEnv, FaultRule, SimEnv
 
 
 def test_a_deletion_without_a_sync_is_logged_and_applied() -> None:
@@ -13,3 +18,57 @@ def test_a_deletion_without_a_sync_is_logged_and_applied() -> None:
     database.close()
     with open_database("/db", env=env) as database:
         assert None is database.get(b"key")
+
+
+def manifests(env: SimEnv) -> list[str]:
+    return [name for name in env.list_dir("/db") if name.endswith(".manifest")]
+
+
+def test_a_manifest_full_of_edits_is_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.manifest.log.REWRITE_BYTES", 100)
+    env = SimEnv()
+    with open_database("/db", env=env) as database:
+        first = manifests(env)
+        for index in range(20):
+            database[b"key"] = b"%d" % index
+            database.flush()
+        assert 1 == len(manifests(env))
+        assert first != manifests(env)
+        assert database.verify().ok
+    with open_database("/db", env=env) as database:
+        assert b"19" == database[b"key"]
+
+
+def test_without_room_for_a_new_manifest_the_old_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.manifest.log.REWRITE_BYTES", 100)
+    machine = SimEnv()
+    env = FaultEnv(machine)
+    with open_database("/db", env=env) as database:
+        kept = manifests(machine)
+        env.add(FaultRule(kind="create", path="*.manifest", error=errno.ENOSPC, times=None))
+        for index in range(20):
+            database[b"key"] = b"%d" % index
+            database.flush()
+        assert "engine.manifest_rewrite_failed" in marks_seen()
+        assert kept == manifests(machine)
+    with open_database("/db", env=machine) as database:
+        assert b"19" == database[b"key"]
+
+
+def test_a_manifest_that_cannot_be_removed_is_left_to_the_next_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.manifest.log.REWRITE_BYTES", 100)
+    machine = SimEnv()
+    env = FaultEnv(machine, [FaultRule(kind="unlink", path="*.manifest", times=None)])
+    with open_database("/db", env=env) as database:
+        for index in range(20):
+            database[b"key"] = b"%d" % index
+            database.flush()
+        assert "manifest.unlink_failed" in marks_seen()
+        assert len(manifests(machine)) > 1
+    with open_database("/db", env=machine) as database:
+        assert b"19" == database[b"key"]
+        assert 1 == len(manifests(machine))
