@@ -1,7 +1,8 @@
-"""Goal: both twins of the cursor kernel walk a source, and a merge of sources, exactly as a sorted list says.
+"""Goal: both twins of the cursor kernel walk a source, and a merge of sources, exactly as a sorted
+list says.
 
-Method: random histories of moves against a model that is an index into the sorted entries; failures injected through
-sources written in Python, which both twins accept.
+Method: random histories of moves against a model that is an index into the sorted entries; failures
+injected through sources written in Python, which both twins accept.
 """
 
 from __future__ import annotations
@@ -19,15 +20,26 @@ from holdfast.cursor import _cursor_c, _cursor_py
 TWINS = [pytest.param(_cursor_c, id="c"), pytest.param(_cursor_py, id="py")]
 KEYS = st.one_of(
     st.binary(max_size=3),
-    st.sampled_from([b"", b"\x00", b"a", b"a\x00", b"aaaaaaaa", b"aaaaaaaa\x00", b"aaaaaaaab", b"\xff" * 9]),
+    st.sampled_from(
+        [b"", b"\x00", b"a", b"a\x00", b"aaaaaaaa", b"aaaaaaaa\x00", b"aaaaaaaab", b"\xff" * 9]
+    ),
 )
 SEQS = st.one_of(st.integers(0, 6), st.sampled_from([SEQ_MAX - 1, SEQ_MAX]))
-ENTRIES = st.lists(st.tuples(KEYS, SEQS, st.sampled_from([0, 1]), st.binary(max_size=3)), max_size=14)
+ENTRIES = st.lists(
+    st.tuples(KEYS, SEQS, st.sampled_from([0, 1]), st.binary(max_size=3)), max_size=14
+)
 MOVES = st.lists(
     st.one_of(
-        st.just(("next",)), st.just(("next",)), st.just(("next",)), st.just(("prev",)), st.just(("prev",)),
-        st.just(("prev",)), st.just(("seek_first",)), st.just(("seek_last",)),
-        st.tuples(st.just("seek"), KEYS, SEQS), st.tuples(st.just("seek_before"), KEYS),
+        st.just(("next",)),
+        st.just(("next",)),
+        st.just(("next",)),
+        st.just(("prev",)),
+        st.just(("prev",)),
+        st.just(("prev",)),
+        st.just(("seek_first",)),
+        st.just(("seek_last",)),
+        st.tuples(st.just("seek"), KEYS, SEQS),
+        st.tuples(st.just("seek_before"), KEYS),
     ),
     max_size=40,
 )
@@ -76,7 +88,7 @@ def walk(cursor: Any, entries: list[Entry], moves: list[tuple[Any, ...]]) -> Non
             with pytest.raises(ValueError, match="stands at no entry"):
                 getattr(cursor, name)()
             with pytest.raises(ValueError, match="stands at no entry"):
-                cursor.key  # noqa: B018  the property raises
+                cursor.key
             continue
         assert model.move(name, *arguments) is getattr(cursor, name)(*arguments)
         assert model.valid is cursor.valid
@@ -86,7 +98,9 @@ def walk(cursor: Any, entries: list[Entry], moves: list[tuple[Any, ...]]) -> Non
 
 @pytest.mark.parametrize("kernel", TWINS)
 @given(entries=ENTRIES, moves=MOVES)
-def test_a_list_cursor_walks_its_list(kernel: ModuleType, entries: list[Entry], moves: list[Any]) -> None:
+def test_a_list_cursor_walks_its_list(
+    kernel: ModuleType, entries: list[Entry], moves: list[Any]
+) -> None:
     entries = unique(entries)
     walk(kernel.ListCursor(entries), entries, moves)
 
@@ -116,7 +130,11 @@ def test_a_merge_of_merges_and_python_sources_is_the_same(
         key=lambda each: (order(each[0]), each[1]),
     )
     inner = kernel.MergeCursor([failing(kernel, part, fail_after=1 << 30) for part in parts[1:]])
-    walk(kernel.MergeCursor([kernel.ListCursor(parts[0]), inner]), [entry for entry, _ in union], moves)
+    walk(
+        kernel.MergeCursor([kernel.ListCursor(parts[0]), inner]),
+        [entry for entry, _ in union],
+        moves,
+    )
 
 
 class SourceError(Exception):
@@ -124,7 +142,9 @@ class SourceError(Exception):
 
 
 def failing(kernel: ModuleType, entries: list[Entry], fail_after: int) -> Any:
-    """Return a source written in Python that raises SourceError from its move number `fail_after` on."""
+    """Return a source written in Python that raises SourceError from its move number `fail_after`
+    on.
+    """
 
     class Failing(kernel.Cursor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -219,13 +239,18 @@ def test_a_dead_source_kills_the_merge_at_its_first_move(kernel: ModuleType) -> 
         [(b"a", 1, -1, b"")],
     ],
 )
-def test_a_list_that_is_out_of_order_or_range_is_refused(kernel: ModuleType, entries: list[Entry]) -> None:
+def test_a_list_that_is_out_of_order_or_range_is_refused(
+    kernel: ModuleType, entries: list[Entry]
+) -> None:
     with pytest.raises(ValueError):
         kernel.ListCursor(entries)
 
 
 @pytest.mark.parametrize("kernel", TWINS)
-@pytest.mark.parametrize("entry", [("a", 1, 1, b""), (b"a", 1, 1, "v"), (bytearray(b"a"), 1, 1, b""), (b"a", "1", 1, b"")])
+@pytest.mark.parametrize(
+    "entry",
+    [("a", 1, 1, b""), (b"a", 1, 1, "v"), (bytearray(b"a"), 1, 1, b""), (b"a", "1", 1, b"")],
+)
 def test_fields_of_the_wrong_type_are_refused(kernel: ModuleType, entry: Any) -> None:
     with pytest.raises(TypeError):
         kernel.ListCursor([entry])
@@ -236,9 +261,12 @@ def test_arguments_are_checked_and_leave_the_cursor_alive(kernel: ModuleType) ->
     cursor = kernel.ListCursor([(b"a", 1, 1, b"v")])
     cursor.seek_first()
     for wrong, kind in [
-        (lambda: cursor.seek("a"), TypeError), (lambda: cursor.seek(b"a", "1"), TypeError),
-        (lambda: cursor.seek(b"a", -1), ValueError), (lambda: cursor.seek(b"a", SEQ_MAX + 1), ValueError),
-        (lambda: cursor.seek_before(None), TypeError), (lambda: kernel.MergeCursor([cursor, 1]), TypeError),
+        (lambda: cursor.seek("a"), TypeError),
+        (lambda: cursor.seek(b"a", "1"), TypeError),
+        (lambda: cursor.seek(b"a", -1), ValueError),
+        (lambda: cursor.seek(b"a", SEQ_MAX + 1), ValueError),
+        (lambda: cursor.seek_before(None), TypeError),
+        (lambda: kernel.MergeCursor([cursor, 1]), TypeError),
     ]:
         with pytest.raises(kind):
             wrong()
@@ -249,8 +277,10 @@ def test_arguments_are_checked_and_leave_the_cursor_alive(kernel: ModuleType) ->
 @pytest.mark.parametrize("kernel", TWINS)
 def test_a_base_cursor_has_no_moves(kernel: ModuleType) -> None:
     for move in [
-        lambda cursor: cursor.seek_first(), lambda cursor: cursor.seek_last(),
-        lambda cursor: cursor.seek(b""), lambda cursor: cursor.seek_before(b""),
+        lambda cursor: cursor.seek_first(),
+        lambda cursor: cursor.seek_last(),
+        lambda cursor: cursor.seek(b""),
+        lambda cursor: cursor.seek_before(b""),
     ]:
         with pytest.raises(NotImplementedError):
             move(kernel.Cursor())

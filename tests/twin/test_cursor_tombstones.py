@@ -1,4 +1,5 @@
-"""Goal: both twins of the range tombstone kernel delete exactly the keys that a plain list of ranges says.
+"""Goal: both twins of the range tombstone kernel delete exactly the keys that a plain list of
+ranges says.
 
 Method: random sets, built at once and one by one, against a scan over the list that made them.
 """
@@ -16,7 +17,10 @@ from holdfast.base import SEQ_MAX
 from holdfast.cursor import _tombstones_c, _tombstones_py
 
 TWINS = [pytest.param(_tombstones_c, id="c"), pytest.param(_tombstones_py, id="py")]
-KEYS = st.one_of(st.binary(max_size=2), st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"b\x00", b"\xff\xff\xff"]))
+KEYS = st.one_of(
+    st.binary(max_size=2),
+    st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"b\x00", b"\xff\xff\xff"]),
+)
 SEQS = st.one_of(st.integers(1, 12), st.just(SEQ_MAX))
 SETS = st.lists(st.tuples(KEYS, KEYS, SEQS), max_size=20)
 Tombstone = tuple[bytes, bytes, int]
@@ -26,13 +30,20 @@ def covering(tombstones: list[Tombstone], key: bytes) -> list[int]:
     return sorted({seq for start, stop, seq in tombstones if start <= key < stop}, reverse=True)
 
 
-def assert_same(kernel: ModuleType, expected: list[Tombstone], found: Any, probes: list[bytes]) -> None:
-    """Compare a set with the list of tombstones that made it, and with its twin in canonical form."""
-    for key in [*probes, *(edge for start, stop, _ in expected for edge in (start, stop, start + b"\x00"))]:
+def assert_same(
+    kernel: ModuleType, expected: list[Tombstone], found: Any, probes: list[bytes]
+) -> None:
+    """Compare a set with the list of tombstones that made it, and with its twin's form."""
+    for key in [
+        *probes,
+        *(edge for start, stop, _ in expected for edge in (start, stop, start + b"\x00")),
+    ]:
         seqs = covering(expected, key)
         assert seqs == found.seqs_covering(key)
         for snapshot in (0, 1, 5, 6, 11, SEQ_MAX - 1, SEQ_MAX):
-            assert max((seq for seq in seqs if seq <= snapshot), default=0) == found.cover(key, snapshot)
+            assert max((seq for seq in seqs if seq <= snapshot), default=0) == found.cover(
+                key, snapshot
+            )
     canonical = _tombstones_py.RangeTombstones(expected)
     assert canonical.tombstones() == found.tombstones()
     assert canonical.bounds() == found.bounds()
@@ -51,7 +62,11 @@ def test_a_set_built_at_once_covers_what_its_list_covers(
 @pytest.mark.parametrize("kernel", TWINS)
 @given(tombstones=SETS, more=SETS, probes=st.lists(KEYS, max_size=5), ascending=st.booleans())
 def test_a_set_built_one_by_one_is_the_same_and_leaves_its_parents_alone(
-    kernel: ModuleType, tombstones: list[Tombstone], more: list[Tombstone], probes: list[bytes], ascending: bool
+    kernel: ModuleType,
+    tombstones: list[Tombstone],
+    more: list[Tombstone],
+    probes: list[bytes],
+    ascending: bool,
 ) -> None:
     if ascending:
         more = [(start, stop, 20 + index) for index, (start, stop, _) in enumerate(more)]
@@ -75,7 +90,11 @@ def test_union_and_clip(
     union = [each for part in parts for each in part]
     assert_same(kernel, union, merged, [])
     clipped = [
-        (start if lower is None else max(start, lower), stop if upper is None else min(stop, upper), seq)
+        (
+            start if lower is None else max(start, lower),
+            stop if upper is None else min(stop, upper),
+            seq,
+        )
         for start, stop, seq in union
     ]
     assert_same(kernel, clipped, merged.clipped(lower, upper), [])
@@ -84,7 +103,9 @@ def test_union_and_clip(
 
 @pytest.mark.parametrize("kernel", TWINS)
 def test_tombstones_of_one_sequence_number_that_touch_are_one(kernel: ModuleType) -> None:
-    found = kernel.RangeTombstones([(b"c", b"d", 5), (b"a", b"b", 5), (b"b", b"c", 5), (b"b", b"c", 7), (b"x", b"x", 9)])
+    found = kernel.RangeTombstones(
+        [(b"c", b"d", 5), (b"a", b"b", 5), (b"b", b"c", 5), (b"b", b"c", 7), (b"x", b"x", 9)]
+    )
     assert [(b"a", b"d", 5), (b"b", b"c", 7)] == found.tombstones()
     assert (b"a", b"d") == found.bounds()
 
@@ -95,18 +116,29 @@ def test_the_empty_set(kernel: ModuleType) -> None:
     assert 0 == len(empty) == empty.fragment_count == empty.cover(b"", SEQ_MAX)
     assert [] == empty.tombstones() == empty.seqs_covering(b"a")
     assert empty.bounds() is None
-    assert 0 == len(empty.merged([])) == len(empty.clipped(None, b"z")) == len(empty.with_added(b"b", b"a", 1))
+    assert (
+        0
+        == len(empty.merged([]))
+        == len(empty.clipped(None, b"z"))
+        == len(empty.with_added(b"b", b"a", 1))
+    )
 
 
 @pytest.mark.parametrize("kernel", TWINS)
 @pytest.mark.parametrize(
     ("tombstone", "error"),
     [
-        (("a", b"b", 1), TypeError), ((b"a", None, 1), TypeError), ((b"a", b"b", "1"), TypeError),
-        ((b"a", b"b", 0), ValueError), ((b"a", b"b", -1), ValueError), ((b"a", b"b", SEQ_MAX + 1), ValueError),
+        (("a", b"b", 1), TypeError),
+        ((b"a", None, 1), TypeError),
+        ((b"a", b"b", "1"), TypeError),
+        ((b"a", b"b", 0), ValueError),
+        ((b"a", b"b", -1), ValueError),
+        ((b"a", b"b", SEQ_MAX + 1), ValueError),
     ],
 )
-def test_wrong_tombstones_are_refused(kernel: ModuleType, tombstone: Any, error: type[Exception]) -> None:
+def test_wrong_tombstones_are_refused(
+    kernel: ModuleType, tombstone: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         kernel.RangeTombstones([(b"a", b"b", 3), tombstone])
     with pytest.raises(error):
@@ -141,4 +173,8 @@ def test_thousands_of_tombstones_added_one_by_one_agree_with_the_twin(shape: str
         key = b"%06d" % probe
         assert twin.seqs_covering(key) == grown.seqs_covering(key)
         for snapshot in (1, 700, 1999, SEQ_MAX):
-            assert twin.cover(key, snapshot) == grown.cover(key, snapshot) == built.cover(key, snapshot)
+            assert (
+                twin.cover(key, snapshot)
+                == grown.cover(key, snapshot)
+                == built.cover(key, snapshot)
+            )

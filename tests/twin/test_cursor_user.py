@@ -1,7 +1,9 @@
-"""Goal: both twins of the user cursor show exactly the rows that a plain computation over all versions says.
+"""Goal: both twins of the user cursor show exactly the rows that a plain computation over all
+versions says.
 
-Method: random versions, tombstones, snapshots, bounds and limits, over list and merge sources, taken row by row and in
-chunks; failures at every possible move; use from several threads and from within.
+Method: random versions, tombstones, snapshots, bounds and limits, over list and merge sources,
+taken row by row and in chunks; failures at every possible move; use from several threads and from
+within.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from holdfast.cursor import _cursor_c, _cursor_py, _tombstones_c, _tombstones_py
 
 
 def twin(*kernels: ModuleType) -> Any:
-    return SimpleNamespace(**{name: value for kernel in kernels for name, value in vars(kernel).items()})
+    return SimpleNamespace(
+        **{name: value for kernel in kernels for name, value in vars(kernel).items()}
+    )
 
 
 TWINS = [
@@ -35,8 +39,14 @@ VERSIONS = st.one_of(
     st.lists(st.tuples(KEYS, SEQS, st.sampled_from([0, 1, 1]), st.binary(max_size=2)), max_size=30),
     # Few keys with many versions, so that the sources are asked to seek past them.
     st.lists(
-        st.tuples(st.sampled_from([b"k", b"l"]), st.integers(1, 60), st.sampled_from([0, 1]), st.binary(max_size=1)),
-        min_size=30, max_size=90,
+        st.tuples(
+            st.sampled_from([b"k", b"l"]),
+            st.integers(1, 60),
+            st.sampled_from([0, 1]),
+            st.binary(max_size=1),
+        ),
+        min_size=30,
+        max_size=90,
     ),
 )
 TOMBSTONES = st.lists(st.tuples(KEYS, KEYS, SEQS), max_size=4)
@@ -51,8 +61,13 @@ def unique(versions: list[Entry]) -> list[Entry]:
 
 
 def seen(
-    versions: list[Entry], tombstones: list[tuple[bytes, bytes, int]], snapshot: int,
-    lower: bytes | None, upper: bytes | None, reverse: bool, limit: int | None,
+    versions: list[Entry],
+    tombstones: list[tuple[bytes, bytes, int]],
+    snapshot: int,
+    lower: bytes | None,
+    upper: bytes | None,
+    reverse: bool,
+    limit: int | None,
 ) -> list[tuple[bytes, bytes]]:
     rows = []
     for key in sorted({each[0] for each in versions}, reverse=reverse):
@@ -62,7 +77,9 @@ def seen(
         if not visible:
             continue
         _, seq, kind, value = max(visible, key=lambda each: each[1])
-        covered = any(start <= key < stop and seq < number <= snapshot for start, stop, number in tombstones)
+        covered = any(
+            start <= key < stop and seq < number <= snapshot for start, stop, number in tombstones
+        )
         if kind == 1 and not covered:
             rows.append((key, value))
     return rows if limit is None else rows[:limit]
@@ -70,13 +87,29 @@ def seen(
 
 @pytest.mark.parametrize("kernel", TWINS)
 @given(
-    versions=VERSIONS, tombstones=st.lists(TOMBSTONES, max_size=3), snapshot=st.one_of(st.just(0), SEQS),
-    lower=st.none() | KEYS, upper=st.none() | KEYS, reverse=st.booleans(), limit=st.none() | st.integers(0, 6),
-    what=st.sampled_from([0, 1, 2]), sources=st.integers(1, 4), chunk=st.none() | st.integers(1, 4),
+    versions=VERSIONS,
+    tombstones=st.lists(TOMBSTONES, max_size=3),
+    snapshot=st.one_of(st.just(0), SEQS),
+    lower=st.none() | KEYS,
+    upper=st.none() | KEYS,
+    reverse=st.booleans(),
+    limit=st.none() | st.integers(0, 6),
+    what=st.sampled_from([0, 1, 2]),
+    sources=st.integers(1, 4),
+    chunk=st.none() | st.integers(1, 4),
 )
 def test_the_rows_are_what_the_versions_say(
-    kernel: Any, versions: list[Entry], tombstones: list[Any], snapshot: int, lower: bytes | None,
-    upper: bytes | None, reverse: bool, limit: int | None, what: int, sources: int, chunk: int | None,
+    kernel: Any,
+    versions: list[Entry],
+    tombstones: list[Any],
+    snapshot: int,
+    lower: bytes | None,
+    upper: bytes | None,
+    reverse: bool,
+    limit: int | None,
+    what: int,
+    sources: int,
+    chunk: int | None,
 ) -> None:
     versions = unique(versions)
     lists = [kernel.ListCursor(versions[start::sources]) for start in range(sources)]
@@ -144,7 +177,9 @@ def failing(kernel: Any, entries: list[Entry], fail_after: int) -> Any:
 @pytest.mark.parametrize("kernel", TWINS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("merged", [False, True])
-def test_a_failure_at_any_move_is_never_a_silent_end(kernel: Any, reverse: bool, merged: bool) -> None:
+def test_a_failure_at_any_move_is_never_a_silent_end(
+    kernel: Any, reverse: bool, merged: bool
+) -> None:
     entries = unique([(b"%d" % (number % 4), number, 1, b"v") for number in range(1, 100)])
     complete = seen(entries, [], 60, b"0", b"3", reverse, None)
     ended = False
@@ -163,7 +198,11 @@ def test_a_failure_at_any_move_is_never_a_silent_end(kernel: Any, reverse: bool,
                 rows.append(row)
         except SourceError as error:
             assert complete[: len(rows)] == rows
-            for request in (lambda: next(cursor), lambda: cursor.next_chunk(5), lambda: cursor.next_chunk(0)):
+            for request in (
+                lambda: next(cursor),
+                lambda: cursor.next_chunk(5),
+                lambda: cursor.next_chunk(0),
+            ):
                 with pytest.raises(SourceError) as caught:
                     request()
                 assert error is caught.value
@@ -187,7 +226,9 @@ class Owner:
 def test_close_lets_go_and_ends(kernel: Any) -> None:
     owner = Owner()
     alive = weakref.ref(owner)
-    cursor = kernel.UserCursor(kernel.ListCursor([(b"a", 1, 1, b"v"), (b"b", 1, 1, b"v")]), owner=owner)
+    cursor = kernel.UserCursor(
+        kernel.ListCursor([(b"a", 1, 1, b"v"), (b"b", 1, 1, b"v")]), owner=owner
+    )
     del owner
     assert (b"a", b"v") == next(cursor)
     assert alive() is not None
@@ -222,9 +263,15 @@ def test_a_kind_that_is_no_point_entry_is_an_error(kernel: Any, reverse: bool) -
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"cursor": 1}, TypeError), ({"tombstones": [1]}, TypeError), ({"tombstones": 1}, TypeError),
-        ({"snapshot": -1}, ValueError), ({"snapshot": SEQ_MAX + 1}, ValueError), ({"lower": "a"}, TypeError),
-        ({"upper": bytearray(b"a")}, TypeError), ({"limit": -1}, ValueError), ({"what": 3}, ValueError),
+        ({"cursor": 1}, TypeError),
+        ({"tombstones": [1]}, TypeError),
+        ({"tombstones": 1}, TypeError),
+        ({"snapshot": -1}, ValueError),
+        ({"snapshot": SEQ_MAX + 1}, ValueError),
+        ({"lower": "a"}, TypeError),
+        ({"upper": bytearray(b"a")}, TypeError),
+        ({"limit": -1}, ValueError),
+        ({"what": 3}, ValueError),
     ],
 )
 def test_wrong_arguments_are_refused(kernel: Any, arguments: Any, error: type[Exception]) -> None:
@@ -257,7 +304,9 @@ def test_a_request_during_a_request_is_refused_and_harms_nothing(kernel: Any) ->
 @pytest.mark.parametrize("kernel", TWINS)
 def test_threads_that_share_a_cursor_do_not_crash_and_lose_no_row(kernel: Any) -> None:
     entries = [(b"%06d" % number, 1, 1, b"v") for number in range(3_000)]
-    cursor = kernel.UserCursor(kernel.MergeCursor([kernel.ListCursor(entries[::2]), kernel.ListCursor(entries[1::2])]))
+    cursor = kernel.UserCursor(
+        kernel.MergeCursor([kernel.ListCursor(entries[::2]), kernel.ListCursor(entries[1::2])])
+    )
     found: list[Any] = []
 
     def take() -> None:

@@ -1,7 +1,9 @@
-"""Goal: both twins of the memtable are a sorted list of versions, however they grow and whoever is reading.
+"""Goal: both twins of the memtable are a sorted list of versions, however they grow and whoever is
+reading.
 
-Method: random histories of writes, reads and cursor moves against a sorted list; both twins side by side for numbers
-that only they define; cursors that stay while the table grows and after it is dropped.
+Method: random histories of writes, reads and cursor moves against a sorted list; both twins side by
+side for numbers that only they define; cursors that stay while the table grows and after it is
+dropped.
 """
 
 from __future__ import annotations
@@ -22,15 +24,22 @@ from holdfast.memtable import _memtable_c, _memtable_py
 TWINS = [pytest.param(_memtable_c, id="c"), pytest.param(_memtable_py, id="py")]
 KEYS = st.one_of(
     st.binary(max_size=2),
-    st.sampled_from([b"", b"\x00", b"a", b"aaaaaaaa", b"aaaaaaaa\x00", b"aaaaaaaab", b"\xff" * 8, b"\xff" * 9]),
+    st.sampled_from(
+        [b"", b"\x00", b"a", b"aaaaaaaa", b"aaaaaaaa\x00", b"aaaaaaaab", b"\xff" * 8, b"\xff" * 9]
+    ),
 )
 SEQS = st.one_of(st.integers(1, 8), st.sampled_from([SEQ_MAX - 1, SEQ_MAX]))
 WRITES = st.tuples(st.just("put"), SEQS, st.sampled_from([0, 1]), KEYS, st.binary(max_size=3))
 RANGES = st.tuples(st.just("delete_range"), SEQS, KEYS, KEYS)
 MOVES = st.one_of(
-    st.just(("next",)), st.just(("next",)), st.just(("prev",)), st.just(("prev",)),
-    st.just(("seek_first",)), st.just(("seek_last",)),
-    st.tuples(st.just("seek"), KEYS, SEQS), st.tuples(st.just("seek_before"), KEYS),
+    st.just(("next",)),
+    st.just(("next",)),
+    st.just(("prev",)),
+    st.just(("prev",)),
+    st.just(("seek_first",)),
+    st.just(("seek_last",)),
+    st.tuples(st.just("seek"), KEYS, SEQS),
+    st.tuples(st.just("seek_before"), KEYS),
 )
 GETS = st.tuples(st.just("get"), KEYS, st.one_of(st.just(0), SEQS))
 Version = tuple[bytes, int, int, bytes]
@@ -48,7 +57,9 @@ class Model:
         self.versions[key, -seq] = (key, seq, kind, value)
 
     def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None:
-        found = [place for place in sorted(self.versions) if place[0] == key and -place[1] <= snapshot]
+        found = [
+            place for place in sorted(self.versions) if place[0] == key and -place[1] <= snapshot
+        ]
         return self.versions[found[0]][1:] if found else None
 
     def move(self, name: str, *arguments: Any) -> bool:
@@ -63,7 +74,9 @@ class Model:
         elif name == "seek_before":
             candidates = [place for place in reversed(order) if place[0] < arguments[0]]
         elif name == "prev":
-            candidates = [place for place in reversed(order) if self.place is not None and place < self.place]
+            candidates = [
+                place for place in reversed(order) if self.place is not None and place < self.place
+            ]
         else:
             candidates = order[::-1]
         self.place = candidates[0] if candidates else None
@@ -146,14 +159,20 @@ def test_large_tables_are_sorted_both_ways(kernel: ModuleType, order: str, count
 
 @pytest.mark.parametrize("kernel", TWINS)
 @pytest.mark.parametrize("seed", range(12))
-def test_tables_grown_in_runs_are_searched_like_a_sorted_list(kernel: ModuleType, seed: int) -> None:
-    """Runs up and down from random places, keys that share long or no prefixes, many versions of a few."""
+def test_tables_grown_in_runs_are_searched_like_a_sorted_list(
+    kernel: ModuleType, seed: int
+) -> None:
+    """Runs up and down from random places, keys that share long or no prefixes, many versions of a
+    few.
+    """
     rng = random.Random(seed)
     table = kernel.Memtable()
     order: list[tuple[bytes, int]] = []
     seq = 0
     while len(order) < 6_000:
-        prefix = rng.choice([b"", b"a", b"\xff", b"series/temperature/", b"series/temperature/room", b"\x00" * 9])
+        prefix = rng.choice(
+            [b"", b"a", b"\xff", b"series/temperature/", b"series/temperature/room", b"\x00" * 9]
+        )
         base = rng.randrange(1 << 20)
         step = rng.choice([0, 1, -1, 3, -70])
         width = rng.choice([0, 4, 9])
@@ -163,12 +182,16 @@ def test_tables_grown_in_runs_are_searched_like_a_sorted_list(kernel: ModuleType
             table.put(seq, 1, key, b"%d" % seq)
             order.append((key, -seq))
     order.sort()
-    assert [(key, -minus) for key, minus in order] == [row[:2] for row in walk(table.cursor(), "seek_first", "next")]
+    assert [(key, -minus) for key, minus in order] == [
+        row[:2] for row in walk(table.cursor(), "seek_first", "next")
+    ]
     assert order[::-1] == [(row[0], -row[1]) for row in walk(table.cursor(), "seek_last", "prev")]
     cursor = table.cursor()
     for _ in range(1_500):
         key, minus = rng.choice(order)
-        key = rng.choice([key, key[:-1], key + b"\x00", key[: rng.randrange(len(key) + 1)] + rng.randbytes(2)])
+        key = rng.choice(
+            [key, key[:-1], key + b"\x00", key[: rng.randrange(len(key) + 1)] + rng.randbytes(2)]
+        )
         snapshot = rng.choice([-minus, -minus - 1, -minus + 1, rng.randrange(seq), SEQ_MAX])
         at = bisect.bisect_left(order, (key, -snapshot))
         assert (at < len(order)) is cursor.seek(key, snapshot)
@@ -192,7 +215,9 @@ def walk(cursor: Any, start: str, step: str) -> list[Version]:
 
 
 @pytest.mark.parametrize("kernel", TWINS)
-def test_cursors_keep_working_while_the_table_grows_and_after_it_is_dropped(kernel: ModuleType) -> None:
+def test_cursors_keep_working_while_the_table_grows_and_after_it_is_dropped(
+    kernel: ModuleType,
+) -> None:
     rng = random.Random(3)
     table = kernel.Memtable()
     written: dict[tuple[bytes, int], Version] = {}
@@ -273,9 +298,15 @@ def test_a_frozen_memtable_refuses_writes_and_is_still_read(kernel: ModuleType) 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ((0, 1, b"k", b""), ValueError), ((-1, 1, b"k", b""), ValueError), ((SEQ_MAX + 1, 1, b"k", b""), ValueError),
-        ((1 << 64, 1, b"k", b""), ValueError), ((1, 2, b"k", b""), ValueError), ((1, -1, b"k", b""), ValueError),
-        ((1, 1, "k", b""), TypeError), ((1, 1, b"k", None), TypeError), (("1", 1, b"k", b""), TypeError),
+        ((0, 1, b"k", b""), ValueError),
+        ((-1, 1, b"k", b""), ValueError),
+        ((SEQ_MAX + 1, 1, b"k", b""), ValueError),
+        ((1 << 64, 1, b"k", b""), ValueError),
+        ((1, 2, b"k", b""), ValueError),
+        ((1, -1, b"k", b""), ValueError),
+        ((1, 1, "k", b""), TypeError),
+        ((1, 1, b"k", None), TypeError),
+        (("1", 1, b"k", b""), TypeError),
         ((1, 1, bytearray(b"k"), b""), TypeError),
     ],
 )
@@ -292,8 +323,12 @@ def test_wrong_entries_are_refused_and_change_nothing(
 @pytest.mark.parametrize("kernel", TWINS)
 def test_wrong_ranges_and_keys_are_refused(kernel: ModuleType) -> None:
     table = kernel.Memtable()
-    for wrong in (lambda: table.delete_range(1, "a", b"b"), lambda: table.delete_range(1, b"a", None),
-                  lambda: table.get("a", 1), lambda: table.cursor().seek("a")):
+    for wrong in (
+        lambda: table.delete_range(1, "a", b"b"),
+        lambda: table.delete_range(1, b"a", None),
+        lambda: table.get("a", 1),
+        lambda: table.cursor().seek("a"),
+    ):
         with pytest.raises(TypeError):
             wrong()
     with pytest.raises(ValueError):

@@ -1,7 +1,9 @@
-"""Floor 2: ordered cursors over internal entries, their merge, range tombstones, and what a user sees of them.
+"""Floor 2: ordered cursors over internal entries, their merge, range tombstones, and what a user
+sees of them.
 
-Every source of the read path (memtable, table, merge) is a `Cursor`. A cursor and its sources are used by one thread
-at a time. The semantics are in the plain twins: `_cursor_py`, `_tombstones_py`, `_user_py`.
+Every source of the read path (memtable, table, merge) is a `Cursor`. A cursor and its sources are
+used by one thread at a time. The semantics are in the plain twins: `_cursor_py`, `_tombstones_py`,
+`_user_py`.
 """
 
 from holdfast.cursor._cursor import Cursor, Entry, ListCursor, MergeCursor

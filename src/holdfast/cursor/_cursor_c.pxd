@@ -1,13 +1,16 @@
-"""The compiled face of cursors. Moves return 1 when positioned, 0 at the end, -1 with an exception set."""
+"""The compiled face of cursors. Moves return 1 when positioned, 0 at the end, -1 with an exception
+set.
+"""
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 
 
 cdef class Cursor:
-    # Where the cursor stands; constant between moves. Valid memory until the next move or the cursor's end,
-    # even if the source grows or its page is evicted. `at` is 1 when positioned.
+    # Where the cursor stands; constant between moves. Valid memory until the next move or the
+    # cursor's end, even if the source grows or its page is evicted. `at` is 1 when positioned.
     cdef bint at
     cdef const unsigned char* key_data
     cdef Py_ssize_t key_size
@@ -36,7 +39,13 @@ cdef class Cursor:
     cdef int _check_at(self) except -1
 
 
-cdef inline int compare_keys(const unsigned char* a, Py_ssize_t a_size, const unsigned char* b, Py_ssize_t b_size) noexcept nogil:
+cdef inline const unsigned char* bytes_data(object value) noexcept:
+    """Return where the bytes of a bytes object are. Requires: bytes, kept alive by the caller."""
+    return <const unsigned char*>PyBytes_AS_STRING(value)
+
+
+cdef inline int compare_keys(const unsigned char* a, Py_ssize_t a_size,
+                             const unsigned char* b, Py_ssize_t b_size) noexcept nogil:
     """Return <0, 0, >0 as a sorts before, with, after b: bytewise, the shorter first on a tie."""
     cdef int order = memcmp(a, b, a_size if a_size < b_size else b_size)
     if order != 0:
@@ -44,9 +53,12 @@ cdef inline int compare_keys(const unsigned char* a, Py_ssize_t a_size, const un
     return (a_size > b_size) - (a_size < b_size)
 
 
-cdef inline int compare_entries(const unsigned char* a, Py_ssize_t a_size, uint64_t a_trailer,
-                                const unsigned char* b, Py_ssize_t b_size, uint64_t b_trailer) noexcept nogil:
-    """Return <0, 0, >0 as a sorts before, with, after b in internal order: key ascending, trailer descending."""
+cdef inline int compare_entries(
+        const unsigned char* a, Py_ssize_t a_size, uint64_t a_trailer,
+        const unsigned char* b, Py_ssize_t b_size, uint64_t b_trailer) noexcept nogil:
+    """Return <0, 0, >0 as a sorts before, with, after b in internal order: key ascending, trailer
+    descending.
+    """
     cdef int order = compare_keys(a, a_size, b, b_size)
     if order != 0:
         return order
@@ -54,11 +66,14 @@ cdef inline int compare_entries(const unsigned char* a, Py_ssize_t a_size, uint6
 
 
 cdef inline uint64_t key_prefix(const unsigned char* key, Py_ssize_t size) noexcept nogil:
-    """Return the first 8 bytes of key as a big-endian number, zero padded: unequal prefixes order their keys."""
+    """Return the first 8 bytes of key as a big-endian number, zero padded: unequal prefixes order
+    their keys.
+    """
     cdef uint64_t prefix = 0
     cdef Py_ssize_t index
     if size >= 8:
-        # Safety: at least 8 bytes are there. Written out, this compiles to one load and a byte swap.
+        # Safety: at least 8 bytes are there. Written out, this compiles to one load and a byte
+        # swap.
         return (<uint64_t>key[0] << 56 | <uint64_t>key[1] << 48 | <uint64_t>key[2] << 40
                 | <uint64_t>key[3] << 32 | <uint64_t>key[4] << 24 | <uint64_t>key[5] << 16
                 | <uint64_t>key[6] << 8 | <uint64_t>key[7])
@@ -72,10 +87,12 @@ cdef class ListCursor(Cursor):
     cdef list entries
     cdef Py_ssize_t index
     cdef int c_stand(self, Py_ssize_t index) except -1
-    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1
+    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size,
+                                  uint64_t trailer) except -1
 
 
-# Where one source of a merge stands. The sources are kept alive by the merge, so `source` is borrowed.
+# Where one source of a merge stands. The sources are kept alive by the merge, so `source` is
+# borrowed.
 cdef struct Leader:
     uint64_t prefix
     const unsigned char* key
@@ -91,7 +108,8 @@ cdef class MergeCursor(Cursor):
     cdef Leader* heap
     cdef Py_ssize_t heap_size
     cdef bint forward
-    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1
+    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size,
+                    uint64_t trailer) except -1
     cdef int _advance(self, bint forward) except -1
     cdef int _turn(self, Cursor current, bint forward) except -1
     cdef int _build(self) except -1

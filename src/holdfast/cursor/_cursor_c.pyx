@@ -1,15 +1,17 @@
 """Ordered cursors over internal entries: the compiled twin of `_cursor_py`, which specifies them.
 
-A compiled source overrides the `c_*` methods of `_cursor_c.pxd` and is moved without calling Python. A source
-written in Python overrides the hooks `_first` ... `_prev`, which the `c_*` methods of the base class call.
+A compiled source overrides the `c_*` methods of `_cursor_c.pxd` and is moved without calling
+Python. A source written in Python overrides the hooks `_first` ... `_prev`, which the `c_*` methods
+of the base class call.
 
-`MergeCursor` keeps its positioned sources in a binary heap of C structs that hold the first eight key bytes as a
-number, so that most comparisons touch no key. With one source a step compares nothing, with two it compares once.
+`MergeCursor` keeps its positioned sources in a binary heap of C structs that hold the first eight
+key bytes as a number, so that most comparisons touch no key. With one source a step compares
+nothing, with two it compares once.
 
 Thread safety: none; one thread at a time uses a cursor and its sources.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -56,7 +58,8 @@ cdef class Cursor:
             raise
 
     def seek(self, key: bytes, seq: int = SEQ_MAX) -> bool:
-        """Move to the newest version of `key` that is not newer than `seq`, or else to the next entry after it.
+        """Move to the newest version of `key` that is not newer than `seq`, or else to the next
+        entry after it.
 
         Raises: TypeError, ValueError for arguments of the wrong type or range.
         """
@@ -64,7 +67,7 @@ cdef class Cursor:
         cdef uint64_t trailer = _checked_seq(seq) << 8 | TRAILER_ANY
         self._check_alive()
         try:
-            return self.c_seek(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), trailer) == 1
+            return self.c_seek(bytes_data(key), PyBytes_GET_SIZE(key), trailer) == 1
         except BaseException as error:
             self._die(error)
             raise
@@ -74,7 +77,7 @@ cdef class Cursor:
         _check_bytes(key, "key")
         self._check_alive()
         try:
-            return self.c_seek_before(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)) == 1
+            return self.c_seek_before(bytes_data(key), PyBytes_GET_SIZE(key)) == 1
         except BaseException as error:
             self._die(error)
             raise
@@ -181,15 +184,14 @@ cdef class Cursor:
 
     cdef void _show(self, tuple pair, uint64_t trailer) noexcept:
         """Stand at (key, value) = pair. Requires: two bytes objects."""
-        # Safety: `entry` keeps both bytes objects, and so the memory pointed to, until the next move.
-        cdef PyObject* key = <PyObject*>pair[0]
-        cdef PyObject* value = <PyObject*>pair[1]
+        # Safety: `entry` keeps both bytes objects, and so the memory pointed to, until the next
+        # move.
         self.entry = pair
-        self.key_data = <const unsigned char*>PyBytes_AS_STRING(<object>key)
-        self.key_size = PyBytes_GET_SIZE(<object>key)
+        self.key_data = bytes_data(pair[0])
+        self.key_size = PyBytes_GET_SIZE(pair[0])
         self.trailer = trailer
-        self.value_data = <const unsigned char*>PyBytes_AS_STRING(<object>value)
-        self.value_size = PyBytes_GET_SIZE(<object>value)
+        self.value_data = bytes_data(pair[1])
+        self.value_size = PyBytes_GET_SIZE(pair[1])
         self.at = 1
 
     cdef void _die(self, object error) noexcept:
@@ -213,7 +215,8 @@ cdef class Cursor:
 cdef class ListCursor(Cursor):
     """A cursor over a sequence of entries that is in internal order already.
 
-    Raises: TypeError for a field of the wrong type; ValueError for a number out of range or entries out of order.
+    Raises: TypeError for a field of the wrong type; ValueError for a number out of range or entries
+    out of order.
     """
 
     def __init__(self, entries) -> None:
@@ -228,7 +231,8 @@ cdef class ListCursor(Cursor):
             if kind not in (0, 1, 2):
                 raise ValueError(f"the kind {kind} is unknown")
             trailer |= <uint64_t>kind
-            if key_before is not None and (key_before > key or (key_before == key and trailer_before <= trailer)):
+            if key_before is not None and (
+                    key_before > key or (key_before == key and trailer_before <= trailer)):
                 raise ValueError("the entries are not in internal order")
             kept.append((key, value, trailer))
             key_before = key
@@ -257,7 +261,8 @@ cdef class ListCursor(Cursor):
         return self.c_stand(self._count_before(key, size, trailer))
 
     cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
-        # No trailer is greater than the greatest, so what is before it is before every version of the key.
+        # No trailer is greater than the greatest, so what is before it is before every version of
+        # the key.
         return self.c_stand(self._count_before(key, size, 0xFFFFFFFFFFFFFFFF) - 1)
 
     cdef int c_next(self) except -1:
@@ -266,7 +271,8 @@ cdef class ListCursor(Cursor):
     cdef int c_prev(self) except -1:
         return self.c_stand(self.index - 1) if self.at else 0
 
-    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+    cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size,
+                                  uint64_t trailer) except -1:
         """Return the number of entries before (key, trailer)."""
         cdef Py_ssize_t low = 0
         cdef Py_ssize_t high = len(self.entries)
@@ -277,7 +283,7 @@ cdef class ListCursor(Cursor):
             middle = (low + high) // 2
             pair = <tuple>self.entries[middle]
             found = <bytes>pair[0]
-            if compare_entries(<const unsigned char*>PyBytes_AS_STRING(found), PyBytes_GET_SIZE(found), pair[2],
+            if compare_entries(bytes_data(found), PyBytes_GET_SIZE(found), pair[2],
                                key, size, trailer) < 0:
                 low = middle + 1
             else:
@@ -349,8 +355,9 @@ cdef class MergeCursor(Cursor):
         self._check_alive()
         return 0
 
-    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
-        """Seek all sources and rebuild the heap. `how` is 0 first, 1 last, 2 seek, 3 seek before."""
+    cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size,
+                    uint64_t trailer) except -1:
+        """Seek all sources and rebuild the heap: 0 first, 1 last, 2 seek, 3 seek before."""
         cdef Cursor source
         cdef Py_ssize_t index
         cdef Py_ssize_t count = 0 if self.sources is None else len(self.sources)
@@ -403,7 +410,9 @@ cdef class MergeCursor(Cursor):
         return self._show_top()
 
     cdef int _turn(self, Cursor current, bint forward) except -1:
-        """Change direction: seek all other sources to the other side of the current entry, then move `current`."""
+        """Change direction: seek all other sources to the other side of the current entry, then
+        move `current`.
+        """
         cdef Cursor source
         cdef Py_ssize_t index
         cdef Py_ssize_t current_index = self.heap[0].index
@@ -477,7 +486,8 @@ cdef class MergeCursor(Cursor):
             child = 2 * index + 1
             if child >= self.heap_size:
                 break
-            if child + 1 < self.heap_size and _precedes(&self.heap[child + 1], &self.heap[child], self.forward):
+            if child + 1 < self.heap_size and _precedes(
+                    &self.heap[child + 1], &self.heap[child], self.forward):
                 child += 1
             if not _precedes(&self.heap[child], &moving, self.forward):
                 break
@@ -486,7 +496,8 @@ cdef class MergeCursor(Cursor):
         self.heap[index] = moving
 
     cdef inline int _show_top(self) noexcept:
-        # Safety: `sources` keeps every source alive as long as the merge; only the merge moves them.
+        # Safety: `sources` keeps every source alive as long as the merge; only the merge moves
+        # them.
         cdef Cursor top = <Cursor>self.heap[0].source
         self.key_data = top.key_data
         self.key_size = top.key_size

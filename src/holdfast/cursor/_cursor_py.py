@@ -1,23 +1,26 @@
 """Ordered cursors over internal entries: the plain Python twin and specification of `_cursor_c`.
 
-A *cursor* walks one ordered source of entries (key, seq, kind, value) in internal order: key ascending, then
-trailer (`seq << 8 | kind`) descending, so that the newest version of a key comes first. No two entries of one
-source have the same key and trailer.
+A *cursor* walks one ordered source of entries (key, seq, kind, value) in internal order: key
+ascending, then trailer (`seq << 8 | kind`) descending, so that the newest version of a key comes
+first. No two entries of one source have the same key and trailer.
 
-A source is a subclass of `Cursor` that overrides the six hooks `_first`, `_last`, `_seek`, `_seek_before`,
-`_next` and `_prev`; each returns the entry it moved to, or None past either end. `_next` and `_prev` are only
-called while the cursor stands at an entry.
+A source is a subclass of `Cursor` that overrides the six hooks `_first`, `_last`, `_seek`,
+`_seek_before`, `_next` and `_prev`; each returns the entry it moved to, or None past either end.
+`_next` and `_prev` are only called while the cursor stands at an entry.
 
 Invariants:
- 1. A cursor is positioned by a seek. It starts, and may come to stand, at no entry (`valid` is false); then the
-    entry's properties and the relative moves raise ValueError, which leaves the cursor as it was.
- 2. An exception that leaves a hook kills the cursor: every later call and property raises that same exception.
+ 1. A cursor is positioned by a seek. It starts, and may come to stand, at no entry (`valid` is
+    false); then the entry's properties and the relative moves raise ValueError, which leaves the
+    cursor as it was.
+ 2. An exception that leaves a hook kills the cursor: every later call and property raises that same
+    exception.
 
 Thread safety: none; one thread at a time uses a cursor and its sources.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from holdfast.base import DELETE, PUT, RANGE_DELETE, SEQ_MAX, pack_trailer
@@ -42,7 +45,8 @@ class Cursor:
         return self._move(self._last)
 
     def seek(self, key: bytes, seq: int = SEQ_MAX) -> bool:
-        """Move to the newest version of `key` that is not newer than `seq`, or else to the next entry after it.
+        """Move to the newest version of `key` that is not newer than `seq`, or else to the next
+        entry after it.
 
         Raises: TypeError, ValueError for arguments of the wrong type or range.
         """
@@ -134,7 +138,8 @@ class Cursor:
 class ListCursor(Cursor):
     """A cursor over a sequence of entries that is in internal order already.
 
-    Raises: TypeError for a field of the wrong type; ValueError for a number out of range or entries out of order.
+    Raises: TypeError for a field of the wrong type; ValueError for a number out of range or entries
+    out of order.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
@@ -147,7 +152,7 @@ class ListCursor(Cursor):
             _check_seq(seq)
             if kind not in (DELETE, PUT, RANGE_DELETE):
                 raise ValueError(f"the kind {kind} is unknown")
-        for before, after in zip(self._entries, self._entries[1:]):
+        for before, after in itertools.pairwise(self._entries):
             if entry_order(before) >= entry_order(after):
                 raise ValueError("the entries are not in internal order")
 
@@ -177,13 +182,14 @@ class ListCursor(Cursor):
 class MergeCursor(Cursor):
     """The entries of several cursors in internal order, in both directions.
 
-    The cursors become the merge's own: nobody else may move them. While the merge stands at an entry of one
-    source, going forward every other source stands at its first entry after that one, going backward at its last
-    entry before it; so the next entry is the least (greatest) of those where the sources stand. A change of
-    direction seeks all other sources to their places on the other side of the current entry.
+    The cursors become the merge's own: nobody else may move them. While the merge stands at an
+    entry of one source, going forward every other source stands at its first entry after that one,
+    going backward at its last entry before it; so the next entry is the least (greatest) of those
+    where the sources stand. A change of direction seeks all other sources to their places on the
+    other side of the current entry.
 
-    An entry with the same key and trailer in two sources does not occur in a sound database; such entries
-    are all yielded, in the order of the sources.
+    An entry with the same key and trailer in two sources does not occur in a sound database; such
+    entries are all yielded, in the order of the sources.
     """
 
     def __init__(self, cursors: Sequence[Cursor]) -> None:
@@ -234,7 +240,9 @@ class MergeCursor(Cursor):
             order = _order_of(current)
             for index, source in enumerate(self._sources):
                 if index != self._current_index:
-                    if not _seek_trailer(source, current.key, pack_trailer(current.seq, current.kind)):
+                    if not _seek_trailer(
+                        source, current.key, pack_trailer(current.seq, current.kind)
+                    ):
                         source.seek_last()
                     elif index > self._current_index or _order_of(source) != order:
                         source.prev()
@@ -243,12 +251,16 @@ class MergeCursor(Cursor):
 
     def _least(self) -> Entry | None:
         self._forward = True
-        live = [(_order_of(source), index) for index, source in enumerate(self._sources) if source.valid]
+        live = [
+            (_order_of(source), index) for index, source in enumerate(self._sources) if source.valid
+        ]
         return self._stand(min(live)[1] if live else -1)
 
     def _greatest(self) -> Entry | None:
         self._forward = False
-        live = [(_order_of(source), index) for index, source in enumerate(self._sources) if source.valid]
+        live = [
+            (_order_of(source), index) for index, source in enumerate(self._sources) if source.valid
+        ]
         return self._stand(max(live)[1] if live else -1)
 
     def _stand(self, index: int) -> Entry | None:

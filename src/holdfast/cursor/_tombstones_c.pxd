@@ -14,5 +14,6 @@ cdef class RangeTombstones:
     cdef int root_count
     # Highest sequence number <= snapshot of a tombstone over key, 0 when none. O(log^2 n) at worst.
     # Sequence numbers over a key are enumerated by asking again with the answer less one.
-    cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot) noexcept
+    cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size,
+                          uint64_t snapshot) noexcept
     cdef uint64_t _seq_max(self) noexcept

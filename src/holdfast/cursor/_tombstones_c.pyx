@@ -1,13 +1,15 @@
 """Range tombstones: the compiled twin of `_tombstones_py`, which specifies them.
 
-A set is a short list of trees over its sequence numbers, older trees first. A leaf holds the ranges of one sequence
-number; an inner block holds the union of its children's ranges, coalesced. The question "which is the newest tombstone
-over this key, not newer than the snapshot" descends only into blocks whose union covers the key. Memory is
-O(n log n) ranges at worst, whatever way the ranges overlap: fragmenting n nested ranges would need O(n^2).
+A set is a short list of trees over its sequence numbers, older trees first. A leaf holds the ranges
+of one sequence number; an inner block holds the union of its children's ranges, coalesced. The
+question "which is the newest tombstone over this key, not newer than the snapshot" descends only
+into blocks whose union covers the key. Memory is O(n log n) ranges at worst, whatever way the
+ranges overlap: fragmenting n nested ranges would need O(n^2).
 
-Blocks are immutable, counted and shared between sets. Adding a tombstone that is newer than all others pushes a
-leaf and joins trees of equal size, as a binary counter carries, so n additions cost O(n log n). (Bentley and Saxe,
-"Decomposable searching problems I", 1980.) A set that is built at once is one tree.
+Blocks are immutable, counted and shared between sets. Adding a tombstone that is newer than all
+others pushes a leaf and joins trees of equal size, as a binary counter carries, so n additions cost
+O(n log n). (Bentley and Saxe, "Decomposable searching problems I", 1980.) A set that is built at
+once is one tree.
 
 Thread safety: sets are immutable. Blocks are counted under the interpreter lock.
 """
@@ -17,7 +19,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from holdfast.cursor._cursor_c cimport compare_keys
+from holdfast.cursor._cursor_c cimport bytes_data, compare_keys
 
 from holdfast.base import SEQ_MAX
 
@@ -44,7 +46,7 @@ cdef struct Block:
 
 
 cdef Block* _make_leaf(uint64_t seq, list spans) except NULL:
-    """Return a new leaf. Requires: (start, stop) bytes, sorted, neither overlapping nor touching."""
+    """Return a new leaf. Requires: (start, stop), sorted, neither overlapping nor touching."""
     cdef size_t size = sizeof(Block) + len(spans) * sizeof(Span)
     cdef Block* block
     cdef unsigned char* target
@@ -80,9 +82,20 @@ cdef Block* _make_leaf(uint64_t seq, list spans) except NULL:
     return block
 
 
+cdef inline bint _starts_first(const Span* a, const Span* b) noexcept nogil:
+    return compare_keys(a.start, a.start_size, b.start, b.start_size) <= 0
+
+
+cdef inline bint _stops_last(const Span* a, const Span* b) noexcept nogil:
+    return compare_keys(a.stop, a.stop_size, b.stop, b.stop_size) > 0
+
+
 cdef Block* _join(Block* older, Block* newer) except NULL:
-    """Return a new block over two, which it takes over. They stay the caller's when MemoryError is raised."""
-    cdef Block* block = <Block*>malloc(sizeof(Block) + (older.span_count + newer.span_count) * sizeof(Span))
+    """Return a new block over two, which it takes over. They stay the caller's when MemoryError is
+    raised.
+    """
+    cdef Block* block = <Block*>malloc(
+        sizeof(Block) + (older.span_count + newer.span_count) * sizeof(Span))
     cdef Span* last
     cdef Span* taken
     cdef Py_ssize_t a = 0
@@ -100,15 +113,16 @@ cdef Block* _join(Block* older, Block* newer) except NULL:
     last = NULL
     # Safety: at most one span is written for each span read.
     while a < older.span_count or b < newer.span_count:
-        if b == newer.span_count or (a < older.span_count and compare_keys(
-                older.spans[a].start, older.spans[a].start_size, newer.spans[b].start, newer.spans[b].start_size) <= 0):
+        if b == newer.span_count or (
+                a < older.span_count and _starts_first(&older.spans[a], &newer.spans[b])):
             taken = &older.spans[a]
             a += 1
         else:
             taken = &newer.spans[b]
             b += 1
-        if last != NULL and compare_keys(taken.start, taken.start_size, last.stop, last.stop_size) <= 0:
-            if compare_keys(taken.stop, taken.stop_size, last.stop, last.stop_size) > 0:
+        if last != NULL and compare_keys(
+                taken.start, taken.start_size, last.stop, last.stop_size) <= 0:
+            if _stops_last(taken, last):
                 last.stop = taken.stop
                 last.stop_size = taken.stop_size
         else:
@@ -129,7 +143,9 @@ cdef void _release(Block* block) noexcept:
 
 
 cdef Block* _make_tree(Block** leaves, Py_ssize_t count) except NULL:
-    """Return a tree over leaves, oldest first, each of which it takes over and replaces by NULL. Requires: count > 0."""
+    """Return a tree over leaves, oldest first, each of which it takes over and replaces by NULL.
+    Requires: count > 0.
+    """
     cdef Block* older
     cdef Block* newer
     cdef Block* tree
@@ -167,8 +183,11 @@ cdef bint _covers(const Block* block, const unsigned char* key, Py_ssize_t size)
     return compare_keys(key, size, block.spans[low - 1].stop, block.spans[low - 1].stop_size) < 0
 
 
-cdef uint64_t _newest(const Block* block, const unsigned char* key, Py_ssize_t size, uint64_t snapshot) noexcept nogil:
-    """Return the highest sequence number <= snapshot of a leaf that has the key, 0 when there is none."""
+cdef uint64_t _newest(const Block* block, const unsigned char* key, Py_ssize_t size,
+                      uint64_t snapshot) noexcept nogil:
+    """Return the highest sequence number <= snapshot of a leaf that has the key, 0 when there is
+    none.
+    """
     cdef uint64_t found
     if block.seq_min > snapshot or not _covers(block, key, size):
         return 0
@@ -190,8 +209,9 @@ cdef int _collect(const Block* block, list found) except -1:
         return 0
     for index in range(block.span_count):
         span = &block.spans[index]
-        found.append((PyBytes_FromStringAndSize(<const char*>span.start, span.start_size),
-                      PyBytes_FromStringAndSize(<const char*>span.stop, span.stop_size), block.seq_min))
+        start = PyBytes_FromStringAndSize(<const char*>span.start, span.start_size)
+        stop = PyBytes_FromStringAndSize(<const char*>span.stop, span.stop_size)
+        found.append((start, stop, block.seq_min))
     return 0
 
 
@@ -235,9 +255,11 @@ def _by_start(each):
 @cython.final
 @cython.no_gc
 cdef class RangeTombstones:
-    """An immutable set of range tombstones. A tombstone whose start is not less than its stop is ignored.
+    """An immutable set of range tombstones. A tombstone whose start is not less than its stop is
+    ignored.
 
-    Raises: TypeError for a field of the wrong type; ValueError for a sequence number outside 1..SEQ_MAX.
+    Raises: TypeError for a field of the wrong type; ValueError for a sequence number outside
+    1..SEQ_MAX.
     """
 
     def __cinit__(self, tombstones=()) -> None:
@@ -276,7 +298,8 @@ cdef class RangeTombstones:
         """Return the number of tombstones in canonical form."""
         return self.fragment_count
 
-    cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot) noexcept:
+    cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size,
+                          uint64_t snapshot) noexcept:
         cdef int index
         cdef uint64_t found
         for index in range(self.root_count - 1, -1, -1):
@@ -286,11 +309,13 @@ cdef class RangeTombstones:
         return 0
 
     def cover(self, key: bytes, snapshot: int) -> int:
-        """Return the highest sequence number <= snapshot of a tombstone over `key`, 0 when there is none."""
+        """Return the highest sequence number <= snapshot of a tombstone over `key`, 0 when there is
+        none.
+        """
         _check_key(key)
         if snapshot < 0:
             return 0
-        return self.c_cover(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), min(snapshot, SEQ_MAX))
+        return self.c_cover(bytes_data(key), PyBytes_GET_SIZE(key), min(snapshot, SEQ_MAX))
 
     def seqs_covering(self, key: bytes) -> list[int]:
         """Return the sequence numbers of all tombstones over `key`, highest first."""
@@ -298,16 +323,17 @@ cdef class RangeTombstones:
         cdef list found = []
         cdef uint64_t snapshot = SEQ_MAX
         while True:
-            snapshot = self.c_cover(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), snapshot)
+            snapshot = self.c_cover(bytes_data(key), PyBytes_GET_SIZE(key), snapshot)
             if snapshot == 0:
                 return found
             found.append(snapshot)
             snapshot -= 1
 
     def with_added(self, start: bytes, stop: bytes, seq: int) -> RangeTombstones:
-        """Return a set that has one tombstone more. Quickest when `seq` is higher than all others."""
+        """Return a set that has one tombstone more. Quickest when `seq` is above all others."""
         cdef RangeTombstones added
         cdef Block* joined
+        cdef Block** roots
         cdef int index
         _check(start, stop, seq)
         if start >= stop:
@@ -323,11 +349,13 @@ cdef class RangeTombstones:
         added.roots[added.root_count] = _make_leaf(seq, [(start, stop)])
         added.root_count += 1
         added.fragment_count = self.fragment_count + 1
-        while (added.root_count > 1 and
-               added.roots[added.root_count - 2].leaf_count <= added.roots[added.root_count - 1].leaf_count):
-            joined = _join(added.roots[added.root_count - 2], added.roots[added.root_count - 1])
+        while added.root_count > 1:
+            roots = &added.roots[added.root_count - 2]
+            if roots[0].leaf_count > roots[1].leaf_count:
+                break
+            joined = _join(roots[0], roots[1])
+            roots[0] = joined
             added.root_count -= 1
-            added.roots[added.root_count - 1] = joined
         return added
 
     cdef uint64_t _seq_max(self) noexcept:
@@ -344,7 +372,8 @@ cdef class RangeTombstones:
     def clipped(self, lower: bytes | None, upper: bytes | None) -> RangeTombstones:
         """Return what the tombstones delete of the keys in [lower, upper). None is unbounded."""
         return RangeTombstones([
-            (start if lower is None else max(start, lower), stop if upper is None else min(stop, upper), seq)
+            (start if lower is None else max(start, lower),
+             stop if upper is None else min(stop, upper), seq)
             for start, stop, seq in self.tombstones()
         ])
 
@@ -366,12 +395,9 @@ cdef class RangeTombstones:
         for index in range(self.root_count):
             block = self.roots[index]
             # Safety: no block is empty.
-            if least == NULL or compare_keys(
-                    block.spans[0].start, block.spans[0].start_size, least.start, least.start_size) < 0:
+            if least == NULL or _starts_first(&block.spans[0], least):
                 least = &block.spans[0]
-            if last == NULL or compare_keys(
-                    block.spans[block.span_count - 1].stop, block.spans[block.span_count - 1].stop_size,
-                    last.stop, last.stop_size) > 0:
+            if last == NULL or _stops_last(&block.spans[block.span_count - 1], last):
                 last = &block.spans[block.span_count - 1]
         if least == NULL:
             return None

@@ -1,8 +1,9 @@
 """Range tombstones: the plain Python twin and specification of `_tombstones_c`.
 
-A *range tombstone* (start, stop, seq) deletes every entry whose key lies in [start, stop) and whose sequence
-number is less than its own. `RangeTombstones` is an immutable set of them, in canonical form: the ranges of one
-sequence number neither overlap nor touch. It is shared freely between threads.
+A *range tombstone* (start, stop, seq) deletes every entry whose key lies in [start, stop) and whose
+sequence number is less than its own. `RangeTombstones` is an immutable set of them, in canonical
+form: the ranges of one sequence number neither overlap nor touch. It is shared freely between
+threads.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ Tombstone = tuple[bytes, bytes, int]
 
 
 class RangeTombstones:
-    """An immutable set of range tombstones. A tombstone whose start is not less than its stop is ignored.
+    """An immutable set of range tombstones. A tombstone whose start is not less than its stop is
+    ignored.
 
-    Raises: TypeError for a field of the wrong type; ValueError for a sequence number outside 1..SEQ_MAX.
+    Raises: TypeError for a field of the wrong type; ValueError for a sequence number outside
+    1..SEQ_MAX.
     """
 
     def __init__(self, tombstones: Iterable[Tombstone] = ()) -> None:
@@ -27,7 +30,9 @@ class RangeTombstones:
             _check(start, stop, seq)
             if start < stop:
                 by_seq.setdefault(seq, []).append((start, stop))
-        canonical = [(start, stop, seq) for seq, spans in by_seq.items() for start, stop in _joined(spans)]
+        canonical = [
+            (start, stop, seq) for seq, spans in by_seq.items() for start, stop in _joined(spans)
+        ]
         self._tombstones = sorted(canonical, key=lambda each: (each[0], -each[2]))
 
     def __len__(self) -> int:
@@ -40,17 +45,21 @@ class RangeTombstones:
         return len(self._tombstones)
 
     def cover(self, key: bytes, snapshot: int) -> int:
-        """Return the highest sequence number <= snapshot of a tombstone over `key`, 0 when there is none."""
+        """Return the highest sequence number <= snapshot of a tombstone over `key`, 0 when there is
+        none.
+        """
         return max((seq for seq in self.seqs_covering(key) if seq <= snapshot), default=0)
 
     def seqs_covering(self, key: bytes) -> list[int]:
         """Return the sequence numbers of all tombstones over `key`, highest first."""
         if type(key) is not bytes:
             raise TypeError(f"a key is bytes, not {type(key).__name__}")
-        return sorted((seq for start, stop, seq in self._tombstones if start <= key < stop), reverse=True)
+        return sorted(
+            (seq for start, stop, seq in self._tombstones if start <= key < stop), reverse=True
+        )
 
     def with_added(self, start: bytes, stop: bytes, seq: int) -> RangeTombstones:
-        """Return a set that has one tombstone more. Quickest when `seq` is higher than all others."""
+        """Return a set that has one tombstone more. Quickest when `seq` is above all others."""
         return RangeTombstones([*self._tombstones, (start, stop, seq)])
 
     def merged(self, others: Iterable[RangeTombstones]) -> RangeTombstones:
@@ -60,7 +69,11 @@ class RangeTombstones:
     def clipped(self, lower: bytes | None, upper: bytes | None) -> RangeTombstones:
         """Return what the tombstones delete of the keys in [lower, upper). None is unbounded."""
         return RangeTombstones(
-            (start if lower is None else max(start, lower), stop if upper is None else min(stop, upper), seq)
+            (
+                start if lower is None else max(start, lower),
+                stop if upper is None else min(stop, upper),
+                seq,
+            )
             for start, stop, seq in self._tombstones
         )
 

@@ -1,17 +1,18 @@
 """What a user sees of a cursor: the compiled twin of `_user_py`, which specifies it.
 
-A key with many versions is not walked through: after SKIP_MAX of them the source is asked to seek past.
+A key with many versions is not walked through: after SKIP_MAX of them the source is asked to seek
+past.
 
-Thread safety: one thread at a time. A request while another one runs (a source may let go of the interpreter lock
-while it reads) raises RuntimeError and harms nothing.
+Thread safety: one thread at a time. A request while another one runs (a source may let go of the
+interpreter lock while it reads) raises RuntimeError and harms nothing.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy
 
-from holdfast.cursor._cursor_c cimport Cursor, compare_keys
+from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 import sys
@@ -28,6 +29,14 @@ cdef enum:
 SIZE_MAX = sys.maxsize
 
 cdef uint64_t TRAILER_MAX = 0xFFFFFFFFFFFFFFFF
+
+
+cdef inline bytes _key_of(Cursor source):
+    return PyBytes_FromStringAndSize(<const char*>source.key_data, source.key_size)
+
+
+cdef inline bytes _value_of(Cursor source):
+    return PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size)
 
 
 @cython.final
@@ -101,7 +110,9 @@ cdef class UserCursor:
         return row
 
     def next_chunk(self, n: int) -> list:
-        """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is negative."""
+        """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is
+        negative.
+        """
         cdef list rows = []
         cdef Py_ssize_t count
         if n < 0:
@@ -168,7 +179,8 @@ cdef class UserCursor:
         cdef Py_ssize_t size = self.source.key_size
         cdef unsigned char* grown
         if size >= self.decided_room:
-            # One byte more makes room for the key's successor. Safety: keys are far from the greatest size.
+            # One byte more makes room for the key's successor. Safety: keys are far from the
+            # greatest size.
             grown = <unsigned char*>realloc(self.decided, 2 * size + 64)
             if grown == NULL:
                 raise MemoryError()
@@ -179,14 +191,18 @@ cdef class UserCursor:
         return 0
 
     cdef bint _is_seen(self, uint64_t trailer) except -1:
-        """Return whether the user sees the key decided last, whose newest visible version has this trailer."""
+        """Return whether the user sees the key decided last, whose newest visible version has this
+        trailer.
+        """
         cdef uint64_t kind = trailer & 0xFF
         if kind != PUT:
             if kind > PUT:
                 raise ValueError(f"an entry of kind {kind} among point entries")
             return False
+        cdef RangeTombstones one
         for each in self.sets:
-            if (<RangeTombstones>each).c_cover(self.decided, self.decided_size, self.snapshot) > trailer >> 8:
+            one = <RangeTombstones>each
+            if one.c_cover(self.decided, self.decided_size, self.snapshot) > trailer >> 8:
                 return False
         return True
 
@@ -197,7 +213,7 @@ cdef class UserCursor:
         cdef Py_ssize_t size
         cdef int skipped = 0
         if self.upper is not None:
-            upper = <const unsigned char*>PyBytes_AS_STRING(self.upper)
+            upper = bytes_data(self.upper)
             upper_size = PyBytes_GET_SIZE(self.upper)
         if self.started:
             source.c_next()
@@ -206,7 +222,7 @@ cdef class UserCursor:
             if self.lower is None:
                 source.c_first()
             else:
-                source.c_seek(<const unsigned char*>PyBytes_AS_STRING(self.lower), PyBytes_GET_SIZE(self.lower),
+                source.c_seek(bytes_data(self.lower), PyBytes_GET_SIZE(self.lower),
                               self.visible)
         while source.at:
             if self._is_decided():
@@ -219,7 +235,8 @@ cdef class UserCursor:
                 else:
                     source.c_next()
                 continue
-            if upper != NULL and compare_keys(source.key_data, source.key_size, upper, upper_size) >= 0:
+            if upper != NULL and compare_keys(
+                    source.key_data, source.key_size, upper, upper_size) >= 0:
                 return None
             if source.trailer > self.visible:
                 skipped += 1
@@ -237,11 +254,8 @@ cdef class UserCursor:
             self._decide()
             if self._is_seen(source.trailer):
                 if self.what == ITEMS:
-                    return (PyBytes_FromStringAndSize(<const char*>source.key_data, source.key_size),
-                            PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size))
-                if self.what == KEYS:
-                    return PyBytes_FromStringAndSize(<const char*>source.key_data, source.key_size)
-                return PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size)
+                    return _key_of(source), _value_of(source)
+                return _key_of(source) if self.what == KEYS else _value_of(source)
             source.c_next()
         return None
 
@@ -254,25 +268,26 @@ cdef class UserCursor:
         cdef int skipped
         cdef object value
         if self.lower is not None:
-            lower = <const unsigned char*>PyBytes_AS_STRING(self.lower)
+            lower = bytes_data(self.lower)
             lower_size = PyBytes_GET_SIZE(self.lower)
         if not self.started:
             self.started = 1
             if self.upper is None:
                 source.c_last()
             else:
-                source.c_seek_before(<const unsigned char*>PyBytes_AS_STRING(self.upper),
+                source.c_seek_before(bytes_data(self.upper),
                                      PyBytes_GET_SIZE(self.upper))
         while source.at:
-            if lower != NULL and compare_keys(source.key_data, source.key_size, lower, lower_size) < 0:
+            if lower != NULL and compare_keys(
+                    source.key_data, source.key_size, lower, lower_size) < 0:
                 return None
             self._decide()
             found = False
             newest = 0
             skipped = 0
             value = None
-            # The versions of a key come oldest first, so the last visible one counts. Its value is copied before
-            # the source moves on.
+            # The versions of a key come oldest first, so the last visible one counts. Its value is
+            # copied before the source moves on.
             while source.at and self._is_decided():
                 skipped += 1
                 if skipped > SKIP_MAX:
@@ -299,4 +314,4 @@ cdef class UserCursor:
     cdef inline object _copy_value(self, Cursor source):
         if self.what == KEYS or source.trailer & 0xFF != PUT:
             return None
-        return PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size)
+        return _value_of(source)

@@ -1,16 +1,19 @@
 """What a user sees of a cursor: the plain Python twin and specification of `_user_c`.
 
-Of each key the newest version with a sequence number <= snapshot counts. The key is seen when that version is a PUT
-and no tombstone with a sequence number <= snapshot that is greater than the version's lies over it.
+Of each key the newest version with a sequence number <= snapshot counts. The key is seen when that
+version is a PUT and no tombstone with a sequence number <= snapshot that is greater than the
+version's lies over it.
 
 Invariants:
- 1. Rows come in key order, ascending or descending, each key once, within [lower, upper), at most `limit`.
+ 1. Rows come in key order, ascending or descending, each key once, within [lower, upper), at most
+    `limit`.
  2. Nothing is read before the first row is asked for.
- 3. An exception ends the iteration for good: every later request raises that same exception, so that a damaged
-    source never looks like one that ended.
+ 3. An exception ends the iteration for good: every later request raises that same exception, so
+    that a damaged source never looks like one that ended.
  4. `owner` and the source are held until the end, a failure or `close`, whichever is first.
 
-Thread safety: one thread at a time. A request while another one runs raises RuntimeError and harms nothing.
+Thread safety: one thread at a time. A request while another one runs raises RuntimeError and harms
+nothing.
 """
 
 from __future__ import annotations
@@ -88,7 +91,9 @@ class UserCursor:
         return rows[0]
 
     def next_chunk(self, n: int) -> list[Row]:
-        """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is negative."""
+        """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is
+        negative.
+        """
         if n < 0:
             raise ValueError(f"the count is {n}; it must not be negative")
         return self._take(n)
@@ -108,7 +113,11 @@ class UserCursor:
             while len(rows) < n and self._source is not None:
                 row = None
                 if self._left != 0:
-                    row = self._backward(self._source) if self._reverse else self._forward(self._source)
+                    row = (
+                        self._backward(self._source)
+                        if self._reverse
+                        else self._forward(self._source)
+                    )
                 if row is None:
                     self._release()
                     break
@@ -167,10 +176,11 @@ class UserCursor:
                 return None
             # The versions of a key come oldest first.
             newest = None
-            while source.valid and source.key == key:
+            at = True
+            while at and source.key == key:
                 if source.seq <= self._snapshot:
                     newest = source.seq, source.kind, source.value
-                source.prev()
+                at = source.prev()
             if newest is not None and self._is_seen(key, newest[0], newest[1]):
                 return self._row(key, newest[2])
         return None

@@ -1,34 +1,37 @@
 """The memtable: the compiled twin of `_memtable_py`, which specifies it.
 
-The entries are a doubly linked list in internal order, in an arena, and never move or go away: a reader's pointers
-stay valid while the memtable lives, and a cursor only follows the list. Over the list lies an index that only searches
-use, a B+-tree of pages in the same arena. On tables larger than the caches a search is a chain of cache misses, of
-which a tree of wide pages has three or four where a skip list has a dozen (measured: half the time of a skip list).
+The entries are a doubly linked list in internal order, in an arena, and never move or go away: a
+reader's pointers stay valid while the memtable lives, and a cursor only follows the list. Over the
+list lies an index that only searches use, a B+-tree of pages in the same arena. On tables larger
+than the caches a search is a chain of cache misses, of which a tree of wide pages has three or four
+where a skip list has a dozen (measured: half the time of a skip list).
 
-A page holds eight bytes of each key as a number, taken behind the bytes that all keys between the page's fences
-share, so that a search touches a key only when those eight bytes are equal. (Fences and truncated keys in slots:
-Graefe, "Modern B-tree techniques", 2011.)
+A page holds eight bytes of each key as a number, taken behind the bytes that all keys between the
+page's fences share, so that a search touches a key only when those eight bytes are equal. (Fences
+and truncated keys in slots: Graefe, "Modern B-tree techniques", 2011.)
 
 Invariants:
  1. `first` and `next` list all entries in internal order; `last` and `back` the same backwards.
- 2. The leaves hold all entries in the same order. The node of a page's child n > 0 is the first entry under it. The
-    node of child 0 counts as before everything: smaller entries may have come under that child.
- 3. The *fences* of a page are the nodes nearest to the path that leads to it, on either side; one that does not exist
-    shares nothing. Every key under the page, and every key sought there, lies between them, so it starts with the
-    `skip` bytes that the fences share.
+ 2. The leaves hold all entries in the same order. The node of a page's child n > 0 is the first
+    entry under it. The node of child 0 counts as before everything: smaller entries may have come
+    under that child.
+ 3. The *fences* of a page are the nodes nearest to the path that leads to it, on either side; one
+    that does not exist shares nothing. Every key under the page, and every key sought there, lies
+    between them, so it starts with the `skip` bytes that the fences share.
  4. An entry is linked only after all of it is written, and its key never changes.
- 5. `finger_page.nodes[finger_place]` is the latest insertion. An insertion that follows it directly, as appends in key
-    order do, needs two comparisons and no search.
+ 5. `finger_page.nodes[finger_place]` is the latest insertion. An insertion that follows it
+    directly, as appends in key order do, needs two comparisons and no search.
 
-Thread safety: every method holds the interpreter lock for its whole length. Writers are serialised by the caller.
+Thread safety: every method holds the interpreter lock for its whole length. Writers are serialised
+by the caller.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
-from holdfast.cursor._cursor_c cimport Cursor, compare_entries, compare_keys, key_prefix
+from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_entries, compare_keys, key_prefix
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, VALUE_BYTES_MAX, LimitError
@@ -77,12 +80,15 @@ cdef inline bint _precedes_node(const unsigned char* key, Py_ssize_t size, uint6
     return order < 0 or (order == 0 and trailer >> 8 > node.trailer >> 8)
 
 
-cdef inline bint _has_key(const Node* node, const unsigned char* key, Py_ssize_t size) noexcept nogil:
+cdef inline bint _has_key(const Node* node, const unsigned char* key,
+                          Py_ssize_t size) noexcept nogil:
     return <Py_ssize_t>node.key_size == size and memcmp(_key(node), key, size) == 0
 
 
 cdef inline void _prefetch(const Node* node) noexcept nogil:
-    """Have a node on its way from memory while the caller uses the one before it. Any address is harmless."""
+    """Have a node on its way from memory while the caller uses the one before it. Any address is
+    harmless.
+    """
     HOLDFAST_PREFETCH(node)
     HOLDFAST_PREFETCH(<const unsigned char*>node + 64)
     HOLDFAST_PREFETCH(<const unsigned char*>node + 128)
@@ -93,7 +99,8 @@ cdef inline Page** _children(Page* page) noexcept nogil:
     return <Page**>(page + 1)
 
 
-cdef inline uint64_t _prefix_in(const Page* page, const unsigned char* key, Py_ssize_t size) noexcept nogil:
+cdef inline uint64_t _prefix_in(const Page* page, const unsigned char* key,
+                                Py_ssize_t size) noexcept nogil:
     # Safety: by invariant 3 the key has the bytes skipped; a shorter one would read nothing.
     return key_prefix(key + page.skip, size - page.skip)
 
@@ -102,7 +109,8 @@ cdef inline int _rank(const Page* page, const unsigned char* key, Py_ssize_t siz
                       uint64_t trailer) noexcept nogil:
     """Return the number of the page's nodes that are before (key, trailer).
 
-    Above the leaves the first node counts as before everything, so that child number rank - 1 is the one to go to.
+    Above the leaves the first node counts as before everything, so that child number rank - 1 is
+    the one to go to.
     """
     cdef uint64_t prefix = _prefix_in(page, key, size)
     cdef int low = 1 if page.level > 0 else 0
@@ -132,7 +140,9 @@ cdef inline int _rank(const Page* page, const unsigned char* key, Py_ssize_t siz
 
 
 cdef void _put_item(Page* page, int place, Node* node, Page* child) noexcept nogil:
-    """Insert a node, and its child above the leaves. Requires: the page is not full and place <= count."""
+    """Insert a node, and its child above the leaves. Requires: the page is not full and place <=
+    count.
+    """
     cdef int behind = page.count - place
     # Safety: count < FANOUT, so one item more fits.
     memmove(&page.prefixes[place + 1], &page.prefixes[place], behind * sizeof(uint64_t))
@@ -146,7 +156,9 @@ cdef void _put_item(Page* page, int place, Node* node, Page* child) noexcept nog
 
 
 cdef void _set_fences(Page* page, const Node* lower, const Node* upper) noexcept nogil:
-    """Note the bytes that two fences share, either of which may be NULL, and take the prefixes behind them."""
+    """Note the bytes that two fences share, either of which may be NULL, and take the prefixes
+    behind them.
+    """
     cdef Py_ssize_t skip = 0
     cdef Py_ssize_t limit
     cdef int place
@@ -203,7 +215,8 @@ cdef class Memtable:
             self.free_size -= size
             return block
         if self.chunk_count == self.chunk_room:
-            grown = <unsigned char**>realloc(self.chunks, (2 * self.chunk_room + 8) * sizeof(unsigned char*))
+            grown = <unsigned char**>realloc(
+                self.chunks, (2 * self.chunk_room + 8) * sizeof(unsigned char*))
             if grown == NULL:
                 raise MemoryError()
             self.chunks = grown
@@ -278,8 +291,8 @@ cdef class Memtable:
 
     cdef Node* _insert(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                        const unsigned char* value, Py_ssize_t value_size) except NULL:
-        """Return the entry with this key and sequence number, which is new when its trailer is `trailer`'s and
-        `entry_count` went up.
+        """Return the entry with this key and sequence number, which is new when its trailer is
+        `trailer`'s and `entry_count` went up.
         """
         cdef uint64_t newest = trailer | 0xFF
         cdef Page* pages[DEPTH_MAX]
@@ -413,11 +426,13 @@ cdef class Memtable:
         if value_size > VALUE_LIMIT:
             raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_LIMIT}")
 
-        # Safety: count < FANOUT is checked, and the finger's place is taken in a table that is not empty.
+        # Safety: count < FANOUT is checked, and the finger's place is taken in a table that is not
+        # empty.
         if 0 < page.count < FANOUT:
             finger = page.nodes[self.finger_place]
             if (_precedes(finger, key, key_size, newest)
-                    and (finger.next == NULL or _precedes_node(key, key_size, trailer, finger.next))):
+                    and (finger.next == NULL
+                         or _precedes_node(key, key_size, trailer, finger.next))):
                 node = self._allocate_node(key, key_size, trailer, value, value_size)
                 self._link(node, finger, finger.next)
                 self.finger_place += 1
@@ -455,7 +470,8 @@ cdef class Memtable:
     def put(self, seq: int, kind: int, key: bytes, value: bytes) -> None:
         """Insert an entry, or replace the one with the same key and sequence number.
 
-        Raises: ValueError when the memtable is frozen or a number is out of range; LimitError; TypeError.
+        Raises: ValueError when the memtable is frozen or a number is out of range; LimitError;
+        TypeError.
         """
         self._check_writable()
         cdef uint64_t number = _checked_seq(seq)
@@ -463,13 +479,15 @@ cdef class Memtable:
             raise ValueError(f"a point entry has kind 0 or 1, not {kind}")
         _check_bytes(key, "key")
         _check_bytes(value, "value")
-        self.c_put(number, kind, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
-                   <const unsigned char*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        self.c_put(number, kind, bytes_data(key), PyBytes_GET_SIZE(key),
+                   bytes_data(value), PyBytes_GET_SIZE(value))
 
     def delete_range(self, seq: int, start: bytes, stop: bytes) -> None:
-        """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the range is empty.
+        """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the
+        range is empty.
 
-        Raises: ValueError when the memtable is frozen or `seq` is out of range; LimitError; TypeError.
+        Raises: ValueError when the memtable is frozen or `seq` is out of range; LimitError;
+        TypeError.
         """
         cdef uint64_t number
         self._check_writable()
@@ -495,13 +513,16 @@ cdef class Memtable:
         _check_bytes(key, "key")
         if snapshot < 0:
             return None
-        if not self.c_get(<const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+        if not self.c_get(bytes_data(key), PyBytes_GET_SIZE(key),
                           min(snapshot, SEQ_MAX), &trailer, &value, &value_size):
             return None
-        return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value, value_size)
+        return (trailer >> 8, trailer & 0xFF,
+                PyBytes_FromStringAndSize(<const char*>value, value_size))
 
     def cursor(self) -> Cursor:
-        """Return a cursor over the entries, which keeps the memtable alive and sees entries added later."""
+        """Return a cursor over the entries, which keeps the memtable alive and sees entries added
+        later.
+        """
         cdef MemtableCursor cursor = MemtableCursor.__new__(MemtableCursor)
         cursor.table = self
         return cursor
@@ -543,7 +564,8 @@ cdef class MemtableCursor(Cursor):
         return self._stand(self.table._find(key, size, trailer))
 
     cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
-        # No trailer is greater than the greatest, so what is before it is before every version of the key.
+        # No trailer is greater than the greatest, so what is before it is before every version of
+        # the key.
         cdef Node* node = self.table._find(key, size, 0xFFFFFFFFFFFFFFFF)
         return self._stand(self.table.last if node == NULL else node.back)
 

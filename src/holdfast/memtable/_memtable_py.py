@@ -1,13 +1,13 @@
 """The memtable: the plain Python twin and specification of `_memtable_c`.
 
-A memtable is an ordered table in memory of point entries (key, seq, kind, value), in internal order, and of range
-tombstones. It only grows, until it is frozen.
+A memtable is an ordered table in memory of point entries (key, seq, kind, value), in internal
+order, and of range tombstones. It only grows, until it is frozen.
 
-Cursors keep the memtable alive. They see entries that are added after they were made: a snapshot number, not the
-cursor, hides what is newer.
+Cursors keep the memtable alive. They see entries that are added after they were made: a snapshot
+number, not the cursor, hides what is newer.
 
-`bytes_used` is what the compiled twin's arena takes, by a formula both twins share: the bytes of the keys and values
-and a fixed number for each entry and tombstone. Replaced values still count.
+`bytes_used` is what the compiled twin's arena takes, by a formula both twins share: the bytes of
+the keys and values and a fixed number for each entry and tombstone. Replaced values still count.
 
 Thread safety: writers are serialised by the caller; readers may run between writes at any point.
 """
@@ -20,13 +20,17 @@ from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, 
 from holdfast.cursor import Cursor, Entry, RangeTombstones
 
 ENTRY_BYTES = 64
-"""Overhead of one entry: 40 bytes of node, 16 of index in pages that are two thirds full, rounding, on average."""
+"""Overhead of one entry: 40 bytes of node, 16 of index in pages that are two thirds full, rounding,
+on average.
+"""
 
 REPLACED_BYTES = 4
 """Overhead of the new value when an entry is replaced: rounding, on average."""
 
 TOMBSTONE_BYTES = 400
-"""Overhead of one range tombstone: its leaf, and its 32 bytes in each block above it, of which there are about ten."""
+"""Overhead of one range tombstone: its leaf, and its 32 bytes in each block above it, of which
+there are about ten.
+"""
 
 
 class Memtable:
@@ -73,7 +77,8 @@ class Memtable:
     def put(self, seq: int, kind: int, key: bytes, value: bytes) -> None:
         """Insert an entry, or replace the one with the same key and sequence number.
 
-        Raises: ValueError when the memtable is frozen or a number is out of range; LimitError; TypeError.
+        Raises: ValueError when the memtable is frozen or a number is out of range; LimitError;
+        TypeError.
         """
         self._check_writable()
         _check_seq(seq)
@@ -95,9 +100,11 @@ class Memtable:
         self._entries[place] = kind, value
 
     def delete_range(self, seq: int, start: bytes, stop: bytes) -> None:
-        """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the range is empty.
+        """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the
+        range is empty.
 
-        Raises: ValueError when the memtable is frozen or `seq` is out of range; LimitError; TypeError.
+        Raises: ValueError when the memtable is frozen or `seq` is out of range; LimitError;
+        TypeError.
         """
         self._check_writable()
         _check_seq(seq)
@@ -122,7 +129,9 @@ class Memtable:
         return entry[1:] if entry is not None and entry[0] == key else None
 
     def cursor(self) -> Cursor:
-        """Return a cursor over the entries, which keeps the memtable alive and sees entries added later."""
+        """Return a cursor over the entries, which keeps the memtable alive and sees entries added
+        later.
+        """
         return _MemtableCursor(self)
 
     def freeze(self) -> None:
@@ -146,7 +155,7 @@ class Memtable:
 
 
 class _MemtableCursor(Cursor):
-    """Remembers where it stands by key and sequence number, for the index moves as the table grows."""
+    """Remembers where it stands by key and sequence number: indexes move as the table grows."""
 
     def __init__(self, table: Memtable) -> None:
         super().__init__()
