@@ -1,4 +1,4 @@
-"""docs/format/wal.md: its example decodes as it says, encodes to the same bytes, and its numbers are the code's."""
+"""docs/format/wal.md: its example decodes and encodes as it says; its numbers are the code's."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from holdfast.wal.format import (
 
 NAME = "docs/format/wal.md"
 HEADER = SegmentHeader(
-    number=7, alignment=8, salt=0x1122334455667788, database_id=bytes(range(16)), size=8192, previous=0,
+    number=7,
+    alignment=8,
+    salt=0x1122334455667788,
+    database_id=bytes(range(16)),
+    size=8192,
+    previous=0,
     created_us=1767225600000000,
-)  # fmt: skip
+)
 LINK = SegmentLink(segment=7, previous=0, lsn_first=41, chain=HEADER.salt)
 
 
@@ -59,11 +64,21 @@ def encoded() -> bytes:
     view, chain = buffer.seal(7, HEADER.salt, 41, 1000, 40, 12, LINK.chain, 8)
     end, _ = layout.encode_end(
         RecordHeader(
-            payload_size=0, segment=7, lsn=42, seq_first=1003, durable_lsn=41, manifest_edit=12, chain=chain,
-            op_count=0, type=RecordType.END, payload_checksum=0,
+            payload_size=0,
+            segment=7,
+            lsn=42,
+            seq_first=1003,
+            durable_lsn=41,
+            manifest_edit=12,
+            chain=chain,
+            op_count=0,
+            type=RecordType.END,
+            payload_checksum=0,
         ),
-        HEADER.salt, 9, 8,
-    )  # fmt: skip
+        HEADER.salt,
+        9,
+        8,
+    )
     return (bytes(block) + bytes(view) + end).ljust(HEADER.size, b"\x00")
 
 
@@ -78,7 +93,13 @@ def test_the_example_decodes_as_the_page_says(image: bytes) -> None:
     found = scan_records(image, BLOCK_BYTES, 7, header.salt, 41, header.salt, 8)
     assert (found.stop, found.next_segment, found.record_count) == (StopReason.END_OF_SEGMENT, 9, 2)
     first, end = found.records
-    assert (first.lsn, first.seq_first, first.op_count, first.durable_lsn, first.manifest_edit) == (41, 1000, 3, 40, 12)
+    assert (first.lsn, first.seq_first, first.op_count, first.durable_lsn, first.manifest_edit) == (
+        41,
+        1000,
+        3,
+        40,
+        12,
+    )
     assert decode_payload(image, first.payload_offset, first.payload_size) == [
         [(PUT, 1, b"key", b"value"), (DELETE, 300, b"old", None)],
         [(RANGE_DELETE, 1, b"a", b"b")],
@@ -99,9 +120,16 @@ def test_checksums_are_where_and_over_what_the_page_says(image: bytes) -> None:
 
 
 def test_every_decision_of_the_code_is_a_row_of_the_page(text: str) -> None:
-    table = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| [yn-] \|", line)]
+    table = [
+        line.strip("| ").split(" | ")
+        for line in text.splitlines()
+        if re.match(r"\| [yn-] \|", line)
+    ]
     letters = {True: "y", False: "n", None: "-"}
-    assert [[*(letters[answer] for answer in row.answers), row.decision.value, row.reason] for row in TABLE] == table
+    assert [
+        [*(letters[answer] for answer in row.answers), row.decision.value, row.reason]
+        for row in TABLE
+    ] == table
     for question in QUESTIONS:
         assert f"`{question}`" in text
 
@@ -109,10 +137,16 @@ def test_every_decision_of_the_code_is_a_row_of_the_page(text: str) -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        f"version {layout.FORMAT_VERSION}", f"{layout.SEGMENT_HEADER_BYTES} bytes", f"`{layout.SEGMENT_MAGIC.hex(' ')}`",
-        f"{layout.LINK_BYTES} bytes", f"byte {LINK_OFFSET}", f"{BLOCK_BYTES} bytes", f"`0x{layout.RECORD_MAGIC:08X}`",
-        f"`0x{layout.LINK_MAGIC:08X}`", f"{BATCH_BYTES_MAX} bytes",
+        f"version {layout.FORMAT_VERSION}",
+        f"{layout.SEGMENT_HEADER_BYTES} bytes",
+        f"`{layout.SEGMENT_MAGIC.hex(' ')}`",
+        f"{layout.LINK_BYTES} bytes",
+        f"byte {LINK_OFFSET}",
+        f"{BLOCK_BYTES} bytes",
+        f"`0x{layout.RECORD_MAGIC:08X}`",
+        f"`0x{layout.LINK_MAGIC:08X}`",
+        f"{BATCH_BYTES_MAX} bytes",
     ],
-)  # fmt: skip
+)
 def test_numbers_of_the_page_are_those_of_the_code(text: str, fact: str) -> None:
     assert fact in text

@@ -62,9 +62,19 @@ def test_a_batch_is_its_count_and_its_operations(twin: Any) -> None:
 @both
 def test_an_empty_batch_is_nothing(twin: Any) -> None:
     batch, buffer = twin.WriteBatch(), twin.RecordBuffer()
-    assert (batch.payload(), batch.size, batch.op_count, list(batch.operations())) == (b"", 0, 0, [])
+    assert (batch.payload(), batch.size, batch.op_count, list(batch.operations())) == (
+        b"",
+        0,
+        0,
+        [],
+    )
     buffer.append_batch(batch)
-    assert (buffer.payload(), buffer.size, buffer.op_count, list(buffer.operations())) == (b"", 0, 0, [])
+    assert (buffer.payload(), buffer.size, buffer.op_count, list(buffer.operations())) == (
+        b"",
+        0,
+        0,
+        [],
+    )
 
 
 @both
@@ -93,12 +103,22 @@ def test_any_bytes_like_object_is_a_key_or_a_value(twin: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (3, 1, b"k", b"v"), (-1, 1, b"k", b"v"), (PUT, -1, b"k", b"v"), (PUT, 2**32, b"k", b"v"),
-        (PUT, 1, "k", b"v"), (PUT, 1, b"k", "v"), (PUT, 1, b"k", None), (PUT, 1, 5, b"v"), (PUT, 1, b"k"),
-        (DELETE, 1, b"k", b""), (RANGE_DELETE, 1, b"k"), (PUT, 1, bytes(KEY_BYTES_MAX + 1), b"v"),
-        (RANGE_DELETE, 1, b"k", bytes(KEY_BYTES_MAX + 1)), (DELETE, 1, bytes(KEY_BYTES_MAX + 1)),
+        (3, 1, b"k", b"v"),
+        (-1, 1, b"k", b"v"),
+        (PUT, -1, b"k", b"v"),
+        (PUT, 2**32, b"k", b"v"),
+        (PUT, 1, "k", b"v"),
+        (PUT, 1, b"k", "v"),
+        (PUT, 1, b"k", None),
+        (PUT, 1, 5, b"v"),
+        (PUT, 1, b"k"),
+        (DELETE, 1, b"k", b""),
+        (RANGE_DELETE, 1, b"k"),
+        (PUT, 1, bytes(KEY_BYTES_MAX + 1), b"v"),
+        (RANGE_DELETE, 1, b"k", bytes(KEY_BYTES_MAX + 1)),
+        (DELETE, 1, bytes(KEY_BYTES_MAX + 1)),
     ],
-)  # fmt: skip
+)
 def test_a_bad_operation_is_refused_alike_and_changes_nothing(arguments: tuple[Any, ...]) -> None:
     results = []
     for twin in (_buffer_c, _buffer_py):
@@ -115,13 +135,21 @@ def test_a_bad_operation_is_refused_alike_and_changes_nothing(arguments: tuple[A
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
-        ("put", (1, "k", b"v")), ("put", (1, b"k", "v")), ("put", (2**32, b"k", b"v")), ("put", (1, b"k", None)),
-        ("put", (1, bytes(KEY_BYTES_MAX + 1), b"")), ("put", (-1, "k", b"v")), ("delete", (1, None)),
-        ("delete", (1, bytes(KEY_BYTES_MAX + 1))), ("delete_range", (1, b"a", None)),
+        ("put", (1, "k", b"v")),
+        ("put", (1, b"k", "v")),
+        ("put", (2**32, b"k", b"v")),
+        ("put", (1, b"k", None)),
+        ("put", (1, bytes(KEY_BYTES_MAX + 1), b"")),
+        ("put", (-1, "k", b"v")),
+        ("delete", (1, None)),
+        ("delete", (1, bytes(KEY_BYTES_MAX + 1))),
+        ("delete_range", (1, b"a", None)),
         ("delete_range", (1, b"a", bytes(KEY_BYTES_MAX + 1))),
     ],
-)  # fmt: skip
-def test_a_bad_call_on_a_batch_is_refused_alike_and_changes_nothing(method: str, arguments: Any) -> None:
+)
+def test_a_bad_call_on_a_batch_is_refused_alike_and_changes_nothing(
+    method: str, arguments: Any
+) -> None:
     results = []
     for twin in (_buffer_c, _buffer_py):
         batch = twin.WriteBatch()
@@ -139,7 +167,7 @@ def test_the_longest_key_is_taken(twin: Any) -> None:
     batch = twin.WriteBatch()
     batch.put(1, bytes(KEY_BYTES_MAX), b"")
     batch.delete_range(1, b"", bytes(KEY_BYTES_MAX))
-    assert list(batch.operations())[0] == (PUT, 1, bytes(KEY_BYTES_MAX), b"")
+    assert next(batch.operations()) == (PUT, 1, bytes(KEY_BYTES_MAX), b"")
 
 
 @both
@@ -147,7 +175,11 @@ def test_a_batch_over_the_limit_is_refused_before_anything_changes(twin: Any) ->
     batch = twin.WriteBatch(20)
     batch.put(1, b"k", b"12345678901234")
     assert batch.size == 20
-    for call in (lambda: batch.put(1, b"", b""), lambda: batch.delete(1, b""), lambda: batch.delete_range(1, b"", b"")):
+    for call in (
+        lambda: batch.put(1, b"", b""),
+        lambda: batch.delete(1, b""),
+        lambda: batch.delete_range(1, b"", b""),
+    ):
         with pytest.raises(LimitError, match="the limit is 20"):
             call()
     assert (batch.size, batch.op_count) == (20, 1)
@@ -168,7 +200,10 @@ def test_a_record_over_the_limit_is_refused_before_anything_changes(twin: Any) -
     buffer, batch = twin.RecordBuffer(20), twin.WriteBatch()
     batch.put(1, b"k", b"x" * 20)
     buffer.append_op(PUT, 1, b"k", b"v")
-    for call in (lambda: buffer.append_batch(batch), lambda: buffer.append_op(PUT, 1, b"k", b"x" * 20)):
+    for call in (
+        lambda: buffer.append_batch(batch),
+        lambda: buffer.append_op(PUT, 1, b"k", b"x" * 20),
+    ):
         with pytest.raises(LimitError, match="the limit is 20"):
             call()
     assert (buffer.size, buffer.op_count) == (7, 1)
@@ -212,12 +247,29 @@ def test_a_sealed_record_is_header_payload_and_padding(twin: Any) -> None:
     view, chain = buffer.seal(*SEAL)
     record = bytes(view)
     assert view.readonly
-    assert (view.format, view.itemsize, view.ndim, view.shape, view.strides) == ("B", 1, 1, (88,), (1,))
+    assert (view.format, view.itemsize, view.ndim, view.shape, view.strides) == (
+        "B",
+        1,
+        1,
+        (88,),
+        (1,),
+    )
     decoded = decode_record_header(memoryview(record)[:80], SEAL[1])
     assert decoded is not None
     header, digest = decoded
     assert digest == chain
-    assert header == (7, 7, 9, 100, 8, 3, 555, 1, RecordType.BATCHES, checksum(buffer.payload(), SEAL[1]))
+    assert header == (
+        7,
+        7,
+        9,
+        100,
+        8,
+        3,
+        555,
+        1,
+        RecordType.BATCHES,
+        checksum(buffer.payload(), SEAL[1]),
+    )
     assert record[80:] == b"\x01\x01\x01\x01k\x01v" + b"\x00"
 
 
@@ -294,11 +346,20 @@ def test_an_empty_buffer_is_not_sealed(twin: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (7, 1, 0, 1, 0, 0, 0), (7, 1, 5, 1, 5, 0, 0), (7, 1, 5, 0, 4, 0, 0), (7, 1, 5, 2**56, 4, 0, 0),
-        (7, 1, 2**63, 1, 4, 0, 0), (7, 1, 5, 1, 4, 0, 0, 7), (7, 1, 5, 1, 4, 0, 0, 0), (7, 1, 5, 1, 4, 0, 0, 8192),
-        (-1, 1, 5, 1, 4, 0, 0), (7, 2**64, 5, 1, 4, 0, 0), (7, 1, 5, 1, 4, -5, 0), (7, 1, 5, 1, 4, 0, 2**64),
+        (7, 1, 0, 1, 0, 0, 0),
+        (7, 1, 5, 1, 5, 0, 0),
+        (7, 1, 5, 0, 4, 0, 0),
+        (7, 1, 5, 2**56, 4, 0, 0),
+        (7, 1, 2**63, 1, 4, 0, 0),
+        (7, 1, 5, 1, 4, 0, 0, 7),
+        (7, 1, 5, 1, 4, 0, 0, 0),
+        (7, 1, 5, 1, 4, 0, 0, 8192),
+        (-1, 1, 5, 1, 4, 0, 0),
+        (7, 2**64, 5, 1, 4, 0, 0),
+        (7, 1, 5, 1, 4, -5, 0),
+        (7, 1, 5, 1, 4, 0, 2**64),
     ],
-)  # fmt: skip
+)
 def test_a_header_that_no_reader_accepts_is_refused(arguments: tuple[int, ...]) -> None:
     kinds = set()
     for twin in (_buffer_c, _buffer_py):
@@ -315,6 +376,7 @@ def test_a_header_that_no_reader_accepts_is_refused(arguments: tuple[int, ...]) 
 def test_twins_give_equal_bytes(batches: list[Any], alignment: int, data: st.DataObject) -> None:
     mark_at = data.draw(st.integers(0, len(batches)))
     single = data.draw(operations)
+    rolled_back = data.draw(st.booleans())
     results = []
     for twin in (_buffer_c, _buffer_py):
         buffer = twin.RecordBuffer()
@@ -330,11 +392,8 @@ def test_twins_give_equal_bytes(batches: list[Any], alignment: int, data: st.Dat
             assert len(batch.payload()) == batch.size
             buffer.append_batch(batch)
             seen.append((batch.payload(), batch.size, batch.op_count))
-        if data.draw(st.booleans(), label="rollback") if twin is _buffer_c else rolled:
+        if rolled_back:
             buffer.rollback(mark)
-            rolled = True
-        else:
-            rolled = False
         for operation in single:
             buffer.append_op(*operation)
         seen.append((buffer.payload(), buffer.size, buffer.op_count, list(buffer.operations())))

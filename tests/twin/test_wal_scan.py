@@ -1,4 +1,4 @@
-"""Both twins of `holdfast.wal._scan` find the same records, and hostile bytes lead neither astray."""
+"""Both twins of `holdfast.wal._scan` find the same records; hostile bytes lead neither astray."""
 
 from __future__ import annotations
 
@@ -30,9 +30,19 @@ both = pytest.mark.parametrize("twin", TWINS)
 
 SEGMENT, SALT, CHAIN = 7, 0xABCDEF, 99
 FIELDS = (
-    "record_count", "end_offset", "stop", "lsn_next", "chain_next", "seq_first", "seq_next", "next_segment",
-    "durable_lsn_min", "durable_lsn_max", "manifest_edit_max", "records",
-)  # fmt: skip
+    "record_count",
+    "end_offset",
+    "stop",
+    "lsn_next",
+    "chain_next",
+    "seq_first",
+    "seq_next",
+    "next_segment",
+    "durable_lsn_min",
+    "durable_lsn_max",
+    "manifest_edit_max",
+    "records",
+)
 
 
 def everything(result: Any) -> dict[str, Any]:
@@ -76,10 +86,17 @@ class Segment:
     def raw(self, payload: bytes, **fields: int) -> Segment:
         """A record whose checksums are right, with whatever in it."""
         plain = {
-            "payload_size": len(payload), "segment": SEGMENT, "lsn": self.lsn, "seq_first": self.seq,
-            "durable_lsn": self.lsn - 1, "manifest_edit": 0, "chain": self.chain, "op_count": 1,
-            "type": RecordType.BATCHES, "payload_checksum": checksum(payload, SALT),
-        }  # fmt: skip
+            "payload_size": len(payload),
+            "segment": SEGMENT,
+            "lsn": self.lsn,
+            "seq_first": self.seq,
+            "durable_lsn": self.lsn - 1,
+            "manifest_edit": 0,
+            "chain": self.chain,
+            "op_count": 1,
+            "type": RecordType.BATCHES,
+            "payload_checksum": checksum(payload, SALT),
+        }
         header = RecordHeader(**{**plain, **fields})
         encoded, self.chain = encode_record_header(header, SALT)
         size = record_bytes(len(payload), self.alignment)
@@ -91,7 +108,9 @@ class Segment:
             "durable_lsn": self.lsn - 1, "manifest_edit": 0, "chain": self.chain, "op_count": 0,
             "type": RecordType.END, "payload_checksum": 0,
         }  # fmt: skip
-        record, self.chain = encode_end(RecordHeader(**{**plain, **fields}), SALT, next_segment, self.alignment)
+        record, self.chain = encode_end(
+            RecordHeader(**{**plain, **fields}), SALT, next_segment, self.alignment
+        )
         return self._add(record, 0)
 
     def zeros(self, count: int) -> Segment:
@@ -113,14 +132,33 @@ class Segment:
 
 
 def test_records_are_found_in_order_and_the_scan_knows_what_comes_next() -> None:
-    segment = Segment().record(b"a", b"bb", edit=3).record(b"c" * 100, durable=2, edit=9).record().zeros(200)
+    segment = (
+        Segment()
+        .record(b"a", b"bb", edit=3)
+        .record(b"c" * 100, durable=2, edit=9)
+        .record()
+        .zeros(200)
+    )
     found = segment.scan()
     assert found["stop"] == StopReason.END_OF_ZEROS
     assert (found["lsn_next"], found["seq_first"], found["seq_next"]) == (8, 50, 54)
-    assert (found["chain_next"], found["end_offset"], found["next_segment"]) == (segment.chain, segment.offsets[2] + 96, 0)
-    assert (found["durable_lsn_min"], found["durable_lsn_max"], found["manifest_edit_max"]) == (2, 6, 9)
+    assert (found["chain_next"], found["end_offset"], found["next_segment"]) == (
+        segment.chain,
+        segment.offsets[2] + 96,
+        0,
+    )
+    assert (found["durable_lsn_min"], found["durable_lsn_max"], found["manifest_edit_max"]) == (
+        2,
+        6,
+        9,
+    )
     first = found["records"][0]
-    assert (first.lsn, first.seq_first, first.op_count, first.type) == (5, 50, 2, RecordType.BATCHES)
+    assert (first.lsn, first.seq_first, first.op_count, first.type) == (
+        5,
+        50,
+        2,
+        RecordType.BATCHES,
+    )
     assert (first.payload_offset, first.durable_lsn, first.manifest_edit) == (80, 4, 3)
     payload = segment.data[80 : 80 + first.payload_size]
     assert agreed("decode_payload", payload, 0, len(payload)) == [
@@ -131,8 +169,16 @@ def test_records_are_found_in_order_and_the_scan_knows_what_comes_next() -> None
 def test_an_end_record_ends_the_scan_and_names_the_next_segment() -> None:
     segment = Segment().record().end(12).record()
     found = segment.scan()
-    assert (found["stop"], found["next_segment"], found["lsn_next"]) == (StopReason.END_OF_SEGMENT, 12, 7)
-    assert (found["end_offset"], found["record_count"], found["seq_next"]) == (segment.offsets[2], 2, 51)
+    assert (found["stop"], found["next_segment"], found["lsn_next"]) == (
+        StopReason.END_OF_SEGMENT,
+        12,
+        7,
+    )
+    assert (found["end_offset"], found["record_count"], found["seq_next"]) == (
+        segment.offsets[2],
+        2,
+        51,
+    )
     assert found["records"][1].type == RecordType.END
 
 
@@ -157,7 +203,11 @@ def test_without_an_ordinal_the_first_record_is_taken_as_it_is() -> None:
 def test_nothing_is_an_end() -> None:
     for size in (0, 8, 72, 79):
         found = Segment().zeros(size).scan()
-        assert (found["stop"], found["end_offset"], found["record_count"]) == (StopReason.END_OF_DATA, 0, 0)
+        assert (found["stop"], found["end_offset"], found["record_count"]) == (
+            StopReason.END_OF_DATA,
+            0,
+            0,
+        )
     assert Segment().zeros(80).scan()["stop"] == StopReason.END_OF_ZEROS
     assert Segment().scan(offset=8000)["end_offset"] == 8000
 
@@ -190,11 +240,17 @@ def test_nothing_is_an_end() -> None:
         ({"payload_checksum": 5}, StopReason.BAD_PAYLOAD),
     ],
 )  # fmt: skip
-def test_a_header_that_lies_under_a_right_checksum_is_not_followed(fields: dict[str, int], stop: StopReason) -> None:
+def test_a_header_that_lies_under_a_right_checksum_is_not_followed(
+    fields: dict[str, int], stop: StopReason
+) -> None:
     payload = b"\x01\x01\x01\x03key\x01v"
     segment = Segment().record().raw(payload, **fields)
     found = segment.scan()
-    assert (found["stop"], found["record_count"], found["end_offset"]) == (stop, 1, segment.offsets[1])
+    assert (found["stop"], found["record_count"], found["end_offset"]) == (
+        stop,
+        1,
+        segment.offsets[1],
+    )
     assert (found["lsn_next"], found["seq_next"]) == (6, 51)
 
 
@@ -241,7 +297,11 @@ def test_later_records_are_found_behind_any_damage() -> None:
     segment.data[segment.offsets[2] + 81] ^= 1
     found = segment.later(0)
     assert found["records"] == clean[1:]
-    assert (found["durable_lsn_min"], found["durable_lsn_max"], found["manifest_edit_max"]) == (1, 7, 4)
+    assert (found["durable_lsn_min"], found["durable_lsn_max"], found["manifest_edit_max"]) == (
+        1,
+        7,
+        4,
+    )
     assert segment.later(0, lsn=7)["records"] == clean[3:]
     assert segment.later(segment.offsets[3] + 8)["records"] == []
     assert segment.later(10**9 * 8)["records"] == []
@@ -258,7 +318,9 @@ def test_a_header_inside_a_payload_is_found_where_it_stands() -> None:
     segment = Segment().record(b"y" * 7 + bytes(inner.data))
     place = bytes(segment.data).index(bytes(inner.data))
     found = segment.later(8)
-    assert [record.payload_offset for record in found["records"]] == ([place + 80] if place % 8 == 0 else [])
+    assert [record.payload_offset for record in found["records"]] == (
+        [place + 80] if place % 8 == 0 else []
+    )
     assert segment.later(0, lsn=4)["record_count"] == 1
 
 
@@ -266,13 +328,33 @@ def test_a_header_inside_a_payload_is_found_where_it_stands() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"offset": -8}, {"offset": 4}, {"alignment": 0}, {"alignment": 7}, {"alignment": 4}, {"alignment": 8192},
-        {"alignment": -8}, {"segment": -1}, {"segment": 2**64}, {"salt": 2**64}, {"lsn": -1}, {"data": "text"},
-        {"data": None}, {"data": memoryview(b"abcd")[::2]},
+        {"offset": -8},
+        {"offset": 4},
+        {"alignment": 0},
+        {"alignment": 7},
+        {"alignment": 4},
+        {"alignment": 8192},
+        {"alignment": -8},
+        {"segment": -1},
+        {"segment": 2**64},
+        {"salt": 2**64},
+        {"lsn": -1},
+        {"data": "text"},
+        {"data": None},
+        {"data": memoryview(b"abcd")[::2]},
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_refused_alike(name: str, bad: dict[str, Any]) -> None:
-    given_ = {"data": bytes(200), "offset": 0, "segment": 1, "salt": 2, "lsn": 3, "chain": 4, "alignment": 8, **bad}
+    given_ = {
+        "data": bytes(200),
+        "offset": 0,
+        "segment": 1,
+        "salt": 2,
+        "lsn": 3,
+        "chain": 4,
+        "alignment": 8,
+        **bad,
+    }
     order = ("data", "offset", "segment", "salt", "lsn", "chain", "alignment")
     if name == "find_later_records":
         order = ("data", "offset", "segment", "salt", "alignment", "lsn")
@@ -314,12 +396,15 @@ def walked(payload: bytes, op_count: int = 1) -> Any:
         (b"\x01\x01\x01\x01k", "the size of a value cannot be read at byte 5"),
         (b"\x01\x01\x01\x01k\x02v", "a value too long at byte 5"),
         (b"\x01\x01\x01\x01k\x81\x80\x80\x80\x04v", "a value too long at byte 5"),
-        (b"\x01\x01\x01\x01k\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01v", "a value too long at byte 5"),
+        (
+            b"\x01\x01\x01\x01k\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01v",
+            "a value too long at byte 5",
+        ),
         (b"\x01\x02\x01\x01k\x81\x80\x04" + bytes(KEY_BYTES_MAX + 1), "a value too long at byte 5"),
         (b"\x01\x00\x01\x01k\x01\x00\x01\x01l", "the operations do not add up at byte 10"),
         (b"", "the operations do not add up at byte 0"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_payload_is_named_with_its_place(payload: bytes, message: str) -> None:
     assert walked(payload) == (ValueError, message)
     shifted = agreed("check_payload", b"\xee" * 16 + payload + b"\xee", 16, len(payload), 1)
@@ -337,10 +422,15 @@ def test_a_payload_is_batches_of_operations() -> None:
     assert VALUE_BYTES_MAX == 2**30
 
 
-@pytest.mark.parametrize(("offset", "size"), [(-1, 1), (0, 4), (4, 0), (2, 2), (1, -1), (0, 2**70), (2**70, 0)])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(-1, 1), (0, 4), (4, 0), (2, 2), (1, -1), (0, 2**70), (2**70, 0)]
+)
 def test_a_range_outside_of_the_data_is_refused(offset: int, size: int) -> None:
     for name, more in (("check_payload", (0,)), ("decode_payload", ())):
-        assert agreed(name, b"abc", offset, size, *more) == (ValueError, "the payload does not lie within the data")
+        assert agreed(name, b"abc", offset, size, *more) == (
+            ValueError,
+            "the payload does not lie within the data",
+        )
 
 
 @given(st.binary(max_size=200), st.integers(0, 5))
@@ -355,7 +445,9 @@ def test_mutated_payloads_are_judged_alike(data: st.DataObject) -> None:
         buffer.append_op(PUT, 1, b"key", value)
     payload = bytearray(buffer.payload())
     for _ in range(data.draw(st.integers(1, 3))):
-        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.sampled_from([0, 1, 2, 127, 128, 255]))
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(
+            st.sampled_from([0, 1, 2, 127, 128, 255])
+        )
     walked(bytes(payload), buffer.op_count)
 
 
@@ -422,12 +514,17 @@ def test_segments_with_forged_headers_are_scanned_alike(data: st.DataObject) -> 
 
 
 def test_hostile_sizes_do_not_make_a_scan_slow() -> None:
-    """A megabyte in which every unit starts like a header, and one of valid headers that all claim the rest."""
+    """A megabyte in which every unit starts like a header, and one of valid headers that all claim
+    the rest.
+    """
     magic = b"HWAL" * (1 << 18)
     segment = Segment()
     payload = b"\x01\x01\x01\x03key\x01v"
     encoded, _ = encode_record_header(
-        RecordHeader(1 << 19, SEGMENT, 9, 1, 0, 0, 0, 1, RecordType.BATCHES, checksum(payload, SALT)), SALT
+        RecordHeader(
+            1 << 19, SEGMENT, 9, 1, 0, 0, 0, 1, RecordType.BATCHES, checksum(payload, SALT)
+        ),
+        SALT,
     )
     claims = encoded * (1 << 13)
     started = time.perf_counter()

@@ -37,7 +37,8 @@ cdef class RecordBuffer:
     cdef Py_ssize_t bytes_max
     cdef Storage storage
     # Append a batch of exactly one operation. Copies key and value. Raises with nothing changed.
-    cdef int c_append_op(self, int kind, uint32_t keyspace, const unsigned char* key, Py_ssize_t key_size,
+    cdef int c_append_op(self, int kind, uint32_t keyspace,
+                         const unsigned char* key, Py_ssize_t key_size,
                          const unsigned char* value, Py_ssize_t value_size) except -1
     # Append a copy of a batch; nothing when it has no operation. Raises with nothing changed.
     cdef int c_append_batch(self, WriteBatch batch) except -1

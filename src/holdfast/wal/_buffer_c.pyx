@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._varint cimport varint_put, varint_size
 from holdfast.wal._payload cimport (
-    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_OPERATION, PayloadWalk,
-    operation_put, operation_size, payload_next, payload_start,
+    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_OPERATION,
+    PayloadWalk, operation_put, operation_size, payload_next, payload_start,
 )
 from holdfast.wal._record cimport HEADER_BYTES, Header, TYPE_BATCHES, header_put, header_well_formed
 
@@ -88,7 +88,8 @@ cdef class Storage:
         return 0
 
 
-cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_size, bint has_value) except -1:
+cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_size,
+                                bint has_value) except -1:
     """Raise unless the encoder can take it; a value or key that Python code passed was already
     checked.
     """
@@ -99,7 +100,8 @@ cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_
     if kind == OP_DELETE:
         if has_value:
             raise ValueError("a deletion has no value")
-    elif value_size < 0 or value_size > (OP_VALUE_BYTES_MAX if kind == OP_PUT else OP_KEY_BYTES_MAX):
+    elif (value_size < 0
+          or value_size > (OP_VALUE_BYTES_MAX if kind == OP_PUT else OP_KEY_BYTES_MAX)):
         raise LimitError(f"the value or stop key has {value_size} bytes, which is over its limit")
     return 0
 
@@ -161,6 +163,12 @@ cdef inline Py_ssize_t batch_bytes(uint64_t op_count, Py_ssize_t used) noexcept:
     return varint_size(op_count) + used if op_count else 0
 
 
+cdef inline bytes value_of(const PayloadWalk* walk):
+    if walk.value == NULL:
+        return None
+    return PyBytes_FromStringAndSize(<const char*>walk.value, walk.value_size)
+
+
 cdef list operations_of(const unsigned char* data, Py_ssize_t size, uint64_t left):
     """Return the operations of our own encoding; with `left` 0, `data` starts with a batch's count.
     """
@@ -173,7 +181,7 @@ cdef list operations_of(const unsigned char* data, Py_ssize_t size, uint64_t lef
             walk.kind,
             walk.keyspace,
             PyBytes_FromStringAndSize(<const char*>walk.key, walk.key_size),
-            None if walk.value == NULL else PyBytes_FromStringAndSize(<const char*>walk.value, walk.value_size),
+            value_of(&walk),
         ))
     return result
 
@@ -205,7 +213,9 @@ cdef class WriteBatch:
             raise LimitError(f"the batch would have {size} bytes; the limit is {self.bytes_max}")
         self.storage.grow(self.used, more)
         # Safety: grow made room for exactly the size that operation_put writes.
-        operation_put(self.storage.data + self.used, kind, keyspace, key, key_size, value, value_size)
+        operation_put(
+            self.storage.data + self.used, kind, keyspace, key, key_size, value, value_size
+        )
         self.used += more
         self.op_count += 1
         return 0
@@ -224,8 +234,10 @@ cdef class WriteBatch:
         if PyBytes_GET_SIZE(value_bytes) > OP_VALUE_BYTES_MAX:
             check_value(value_bytes)
         self.c_add(OP_PUT, number,
-                   <const unsigned char*>PyBytes_AS_STRING(key_bytes), PyBytes_GET_SIZE(key_bytes),
-                   <const unsigned char*>PyBytes_AS_STRING(value_bytes), PyBytes_GET_SIZE(value_bytes))
+                   <const unsigned char*>PyBytes_AS_STRING(key_bytes),
+                   PyBytes_GET_SIZE(key_bytes),
+                   <const unsigned char*>PyBytes_AS_STRING(value_bytes),
+                   PyBytes_GET_SIZE(value_bytes))
 
     def delete(self, keyspace, key):
         """Add: the key is now absent. Raises: TypeError, LimitError."""
@@ -276,7 +288,8 @@ cdef class RecordBuffer:
         self.size = 0
         self.op_count = 0
 
-    cdef int c_append_op(self, int kind, uint32_t keyspace, const unsigned char* key, Py_ssize_t key_size,
+    cdef int c_append_op(self, int kind, uint32_t keyspace,
+                         const unsigned char* key, Py_ssize_t key_size,
                          const unsigned char* value, Py_ssize_t value_size) except -1:
         cdef Py_ssize_t more
         cdef unsigned char* target
@@ -306,7 +319,9 @@ cdef class RecordBuffer:
     cdef unsigned char* room(self, Py_ssize_t more) except NULL:
         """Return where `more` bytes may be written; nothing is changed when they do not fit."""
         if more > self.bytes_max - self.size:
-            raise LimitError(f"the record would have {self.size + more} bytes; the limit is {self.bytes_max}")
+            raise LimitError(
+                f"the record would have {self.size + more} bytes; the limit is {self.bytes_max}"
+            )
         self.storage.own()
         self.storage.grow(HEADER_BYTES + self.size, more)
         return self.storage.data + HEADER_BYTES + self.size
@@ -364,7 +379,9 @@ cdef class RecordBuffer:
         header.manifest_edit = manifest_edit
         header.chain = chain
         if not ALIGNMENT_MIN <= alignment <= ALIGNMENT_MAX or alignment & (alignment - 1):
-            raise ValueError(f"the alignment is {alignment}; it must be a power of two from 8 to 4096")
+            raise ValueError(
+                f"the alignment is {alignment}; it must be a power of two from 8 to 4096"
+            )
         if self.op_count == 0:
             raise ValueError("a record has at least one operation")
         self.storage.own()
@@ -373,7 +390,9 @@ cdef class RecordBuffer:
         header.op_count = <uint32_t>self.op_count
         header.type = TYPE_BATCHES
         if not header_well_formed(&header):
-            raise ValueError(f"no record has lsn {lsn}, durable lsn {durable_lsn}, sequence number {seq_first}")
+            raise ValueError(
+                f"no record has lsn {lsn}, durable lsn {durable_lsn}, sequence number {seq_first}"
+            )
         unit = alignment
         total = (HEADER_BYTES + size + unit - 1) & ~(unit - 1)
         self.storage.grow(HEADER_BYTES + size, total - HEADER_BYTES - size)

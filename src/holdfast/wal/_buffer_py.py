@@ -149,8 +149,7 @@ class RecordBuffer:
         return self._size, self._op_count
 
     def rollback(self, mark: tuple[int, int]) -> None:
-        """Forget what was appended since `mark`. Raises: ValueError for a mark from beyond the end.
-        """
+        """Forget what was appended since `mark`. Raises: ValueError for one from beyond the end."""
         size, op_count = mark
         if not (0 <= size <= self._size and 0 <= op_count <= self._op_count):
             raise ValueError("the mark does not lie within the buffer")
@@ -187,8 +186,9 @@ class RecordBuffer:
             raise ValueError("a record has at least one operation")
         self._own()
         header = RecordHeader(
-            payload_size=self._size, segment=segment, lsn=lsn, seq_first=seq_first, durable_lsn=durable_lsn,
-            manifest_edit=manifest_edit, chain=chain, op_count=self._op_count, type=RecordType.BATCHES,
+            payload_size=self._size, segment=segment, lsn=lsn, seq_first=seq_first,
+            durable_lsn=durable_lsn, manifest_edit=manifest_edit, chain=chain,
+            op_count=self._op_count, type=RecordType.BATCHES,
             payload_checksum=checksum(self.payload(), salt),
         )  # fmt: skip
         if not is_well_formed(header):
@@ -219,9 +219,8 @@ class RecordBuffer:
 
     def _append(self, encoded: bytes, op_count: int) -> None:
         if len(encoded) > self._bytes_max - self._size:
-            raise LimitError(
-                f"the record would have {self._size + len(encoded)} bytes; the limit is {self._bytes_max}"
-            )
+            size = self._size + len(encoded)
+            raise LimitError(f"the record would have {size} bytes; the limit is {self._bytes_max}")
         self._own()
         del self._buffer[RECORD_HEADER_BYTES + self._size :]
         self._buffer += encoded

@@ -34,7 +34,7 @@ cdef enum:
 
 
 cdef struct PayloadWalk:
-    const unsigned char* at           # the next byte to read; where the failing field starts after an error
+    const unsigned char* at           # the next byte to read; after an error where the field starts
     const unsigned char* end
     uint64_t left                     # operations left in the current batch
     bint first                        # whether the operation last read is the first of its batch
@@ -47,7 +47,8 @@ cdef struct PayloadWalk:
     Py_ssize_t value_size
 
 
-cdef inline void payload_start(PayloadWalk* walk, const unsigned char* data, Py_ssize_t size) noexcept nogil:
+cdef inline void payload_start(PayloadWalk* walk, const unsigned char* data,
+                               Py_ssize_t size) noexcept nogil:
     """Stand before the first operation of a payload."""
     walk.at = data
     walk.end = data + size
@@ -116,7 +117,8 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
     return PAYLOAD_OPERATION
 
 
-cdef inline Py_ssize_t operation_size(int kind, uint32_t keyspace, Py_ssize_t key_size, Py_ssize_t value_size) noexcept nogil:
+cdef inline Py_ssize_t operation_size(int kind, uint32_t keyspace, Py_ssize_t key_size,
+                                      Py_ssize_t value_size) noexcept nogil:
     """Return the encoded size. Requires: sizes within their limits, so that the sum cannot
     overflow.
     """
@@ -128,7 +130,8 @@ cdef inline Py_ssize_t operation_size(int kind, uint32_t keyspace, Py_ssize_t ke
 
 cdef inline unsigned char* operation_put(unsigned char* target, int kind, uint32_t keyspace,
                                          const unsigned char* key, Py_ssize_t key_size,
-                                         const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
+                                         const unsigned char* value,
+                                         Py_ssize_t value_size) noexcept nogil:
     """Write an operation and return the position behind it. Requires: room for operation_size(...)
     bytes.
     """

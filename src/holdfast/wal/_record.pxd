@@ -56,7 +56,8 @@ cdef inline void header_put(unsigned char* target, Header* header, uint64_t salt
     store64(target + HEADER_CHECKED_BYTES, header.checksum)
 
 
-cdef inline bint header_get(const unsigned char* source, Header* header, uint64_t salt) noexcept nogil:
+cdef inline bint header_get(const unsigned char* source, Header* header,
+                            uint64_t salt) noexcept nogil:
     """Read a header; False when its magic or checksum is wrong. Requires: HEADER_BYTES readable
     bytes.
 

@@ -5,22 +5,25 @@ not change the data meanwhile; a scan of changing bytes stays within them.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._fixed cimport load32, load64
+from holdfast.codec._fixed cimport load64
 from holdfast.wal._payload cimport (
-    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_BAD_COUNT, PAYLOAD_BAD_KEYSPACE,
-    PAYLOAD_BAD_KEY_SIZE, PAYLOAD_BAD_KIND, PAYLOAD_BAD_VALUE_SIZE, PAYLOAD_CUT, PAYLOAD_EMPTY_BATCH, PAYLOAD_END,
-    PAYLOAD_LONG_KEY, PAYLOAD_LONG_KEYSPACE, PAYLOAD_LONG_VALUE, PAYLOAD_OPERATION, PayloadWalk, payload_next,
-    payload_start,
+    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_BAD_COUNT,
+    PAYLOAD_BAD_KEYSPACE, PAYLOAD_BAD_KEY_SIZE, PAYLOAD_BAD_KIND, PAYLOAD_BAD_VALUE_SIZE,
+    PAYLOAD_CUT, PAYLOAD_EMPTY_BATCH, PAYLOAD_END, PAYLOAD_LONG_KEY, PAYLOAD_LONG_KEYSPACE,
+    PAYLOAD_LONG_VALUE, PAYLOAD_OPERATION, PayloadWalk, payload_next, payload_start,
 )
 from holdfast.wal._record cimport (
-    END_BYTES, HEADER_BYTES, Header, MAGIC, MAX_LSN, MAX_SEQ, TYPE_BATCHES, TYPE_END, header_get, header_well_formed,
+    END_BYTES, HEADER_BYTES, Header, MAGIC, MAX_LSN, MAX_SEQ, TYPE_BATCHES, TYPE_END, header_get,
+    header_well_formed,
 )
 
-from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, SEQ_MAX, VALUE_BYTES_MAX, require
+from holdfast.base import (
+    DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, SEQ_MAX, VALUE_BYTES_MAX, require,
+)
 from holdfast.wal import format as layout
 from holdfast.wal.format import Record, StopReason
 
@@ -31,8 +34,8 @@ require(
 )
 require(
     (HEADER_BYTES, TYPE_BATCHES, TYPE_END, END_BYTES, MAGIC, MAX_LSN, MAX_SEQ)
-    == (layout.RECORD_HEADER_BYTES, layout.RecordType.BATCHES, layout.RecordType.END, layout.END_PAYLOAD_BYTES,
-        layout.RECORD_MAGIC, layout.LSN_MAX, SEQ_MAX),
+    == (layout.RECORD_HEADER_BYTES, layout.RecordType.BATCHES, layout.RecordType.END,
+        layout.END_PAYLOAD_BYTES, layout.RECORD_MAGIC, layout.LSN_MAX, SEQ_MAX),
     "the compiled record header is that of format",
 )
 
@@ -49,8 +52,11 @@ cdef enum:
     MALFORMED = 8
     NO_MEMORY = -1
 
-require([END_OF_SEGMENT, END_OF_DATA, END_OF_ZEROS, BAD_HEADER, BAD_PAYLOAD, WRONG_SEGMENT, BROKEN_CHAIN, MALFORMED]
-        == list(StopReason), "the compiled stop reasons are those of format")
+require(
+    [END_OF_SEGMENT, END_OF_DATA, END_OF_ZEROS, BAD_HEADER, BAD_PAYLOAD, WRONG_SEGMENT,
+     BROKEN_CHAIN, MALFORMED] == list(StopReason),
+    "the compiled stop reasons are those of format",
+)
 
 _REASONS = {
     PAYLOAD_BAD_COUNT: "a batch's operation count cannot be read",
@@ -92,8 +98,8 @@ cdef class ScanResult:
             # Safety: i < record_count, the number of items that `add` wrote.
             item = &self.items[i]
             result.append(Record(
-                item.lsn, item.seq_first, item.op_count, item.type, item.payload_offset, item.payload_size,
-                item.durable_lsn, item.manifest_edit, item.header_checksum,
+                item.lsn, item.seq_first, item.op_count, item.type, item.payload_offset,
+                item.payload_size, item.durable_lsn, item.manifest_edit, item.header_checksum,
             ))
         return result
 
@@ -161,8 +167,8 @@ cdef int payload_status(const unsigned char* data, Py_ssize_t size, uint64_t* op
         op_count[0] += 1
 
 
-cdef int scan_one(const unsigned char* data, Py_ssize_t size, uint64_t segment, uint64_t salt, Py_ssize_t alignment,
-                  ScanResult result) noexcept nogil:
+cdef int scan_one(const unsigned char* data, Py_ssize_t size, uint64_t segment, uint64_t salt,
+                  Py_ssize_t alignment, ScanResult result) noexcept nogil:
     """Add the record at the result's end and move on. Return GO_ON, a stop reason, or NO_MEMORY.
 
     Requires: HEADER_BYTES readable bytes there.
@@ -198,8 +204,11 @@ cdef int scan_one(const unsigned char* data, Py_ssize_t size, uint64_t segment, 
         next_segment = load64(payload)
         if next_segment <= segment:
             return MALFORMED
-    elif payload_status(payload, header.payload_size, &op_count, &bad) != PAYLOAD_END or op_count != header.op_count:
-        return MALFORMED
+    else:
+        if payload_status(payload, header.payload_size, &op_count, &bad) != PAYLOAD_END:
+            return MALFORMED
+        if op_count != header.op_count:
+            return MALFORMED
     record = record_of(&header, payload_offset)
     if result.add(&record) < 0:
         return NO_MEMORY
@@ -211,8 +220,8 @@ cdef int scan_one(const unsigned char* data, Py_ssize_t size, uint64_t segment, 
     return END_OF_SEGMENT if header.type == TYPE_END else GO_ON
 
 
-cdef int scan_all(const unsigned char* data, Py_ssize_t size, uint64_t segment, uint64_t salt, Py_ssize_t alignment,
-                  ScanResult result) noexcept nogil:
+cdef int scan_all(const unsigned char* data, Py_ssize_t size, uint64_t segment, uint64_t salt,
+                  Py_ssize_t alignment, ScanResult result) noexcept nogil:
     cdef int stop
     while result.end_offset <= size - HEADER_BYTES:
         stop = scan_one(data, size, segment, salt, alignment, result)
@@ -221,13 +230,14 @@ cdef int scan_all(const unsigned char* data, Py_ssize_t size, uint64_t segment, 
     return END_OF_DATA
 
 
-cdef int find_all(const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, uint64_t segment, uint64_t salt,
-                  Py_ssize_t alignment, uint64_t lsn, ScanResult result) noexcept nogil:
+cdef int find_all(const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, uint64_t segment,
+                  uint64_t salt, Py_ssize_t alignment, uint64_t lsn,
+                  ScanResult result) noexcept nogil:
     cdef Header header
     cdef ScanRecord record
     while offset <= size - HEADER_BYTES:
-        if (header_get(data + offset, &header, salt) and header.segment == segment and header.lsn > lsn
-                and header_well_formed(&header)):
+        if (header_get(data + offset, &header, salt) and header.segment == segment
+                and header.lsn > lsn and header_well_formed(&header)):
             record = record_of(&header, offset + HEADER_BYTES)
             if result.add(&record) < 0:
                 return NO_MEMORY
@@ -264,7 +274,9 @@ def scan_records(data, offset, segment, salt, lsn, chain, alignment):
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         with nogil:
-            stop = scan_all(<const unsigned char*>view.buf, view.len, segment_number, seed, unit, result)
+            stop = scan_all(
+                <const unsigned char*>view.buf, view.len, segment_number, seed, unit, result
+            )
     finally:
         PyBuffer_Release(&view)
     if stop < 0:
@@ -292,12 +304,21 @@ def find_later_records(data, offset, segment, salt, alignment, lsn=0):
     try:
         result.end_offset = view.len
         with nogil:
-            stop = find_all(<const unsigned char*>view.buf, view.len, start, segment_number, seed, unit, above, result)
+            stop = find_all(
+                <const unsigned char*>view.buf, view.len, start, segment_number, seed, unit, above,
+                result,
+            )
     finally:
         PyBuffer_Release(&view)
     if stop < 0:
         raise MemoryError()
     return result
+
+
+cdef inline bytes value_of(const PayloadWalk* walk):
+    if walk.value == NULL:
+        return None
+    return PyBytes_FromStringAndSize(<const char*>walk.value, walk.value_size)
 
 
 cdef object payload_error(int status, Py_ssize_t offset):
@@ -360,7 +381,7 @@ def decode_payload(data, offset, size):
                 walk.kind,
                 walk.keyspace,
                 PyBytes_FromStringAndSize(<const char*>walk.key, walk.key_size),
-                None if walk.value == NULL else PyBytes_FromStringAndSize(<const char*>walk.value, walk.value_size),
+                value_of(&walk),
             ))
     finally:
         PyBuffer_Release(&view)

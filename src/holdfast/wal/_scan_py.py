@@ -116,8 +116,7 @@ def scan_records(
 def _scan_one(
     view: memoryview, offset: int, segment: int, salt: int, alignment: int, result: ScanResult
 ) -> StopReason | None:
-    """Add the record at `offset` to the result and move on; return why not, or why it is the last.
-    """
+    """Add the record at `offset` to the result; return why not, or why it is the last."""
     stored = view[offset : offset + RECORD_HEADER_BYTES]
     if stored == _ZERO_HEADER:
         return StopReason.END_OF_ZEROS
@@ -275,8 +274,8 @@ class _Reader:
 def _record(header: RecordHeader, payload_offset: int, digest: int) -> Record:
     return Record(
         lsn=header.lsn, seq_first=header.seq_first, op_count=header.op_count, type=header.type,
-        payload_offset=payload_offset, payload_size=header.payload_size, durable_lsn=header.durable_lsn,
-        manifest_edit=header.manifest_edit, header_checksum=digest,
+        payload_offset=payload_offset, payload_size=header.payload_size,
+        durable_lsn=header.durable_lsn, manifest_edit=header.manifest_edit, header_checksum=digest,
     )  # fmt: skip
 
 

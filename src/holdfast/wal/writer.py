@@ -209,8 +209,8 @@ class LogWriter:
         segment = self._current
         lsn = self._written_lsn + 1
         view, chain = buffer.seal(
-            segment.number, segment.header.salt, lsn, seq_first, self._durable_lsn, self._manifest_edit(),
-            self._chain, self._alignment,
+            segment.number, segment.header.salt, lsn, seq_first, self._durable_lsn,
+            self._manifest_edit(), self._chain, self._alignment,
         )  # fmt: skip
         with view:
             self._write_record(view, "wal.record.write")
@@ -394,8 +394,9 @@ class LogWriter:
             following = self._take_next(need)
             current = self._current
             header = RecordHeader(
-                payload_size=0, segment=current.number, lsn=self._written_lsn + 1, seq_first=self._written_seq + 1,
-                durable_lsn=self._durable_lsn, manifest_edit=self._manifest_edit(), chain=self._chain, op_count=0,
+                payload_size=0, segment=current.number, lsn=self._written_lsn + 1,
+                seq_first=self._written_seq + 1, durable_lsn=self._durable_lsn,
+                manifest_edit=self._manifest_edit(), chain=self._chain, op_count=0,
                 type=RecordType.END, payload_checksum=0,
             )  # fmt: skip
             record, chain = encode_end(
@@ -425,8 +426,7 @@ class LogWriter:
             full.file.close()
 
     def _take_next(self, need: int) -> _Segment:
-        """Return a segment that holds a record of `need` bytes: the prepared one, or one made now.
-        """
+        """Return a segment for a record of `need` bytes: the prepared one, or one made now."""
         with self._mutex:
             while self._preparing:
                 self._prepared.wait()

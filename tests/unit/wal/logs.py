@@ -1,4 +1,4 @@
-"""What the suites of the log share: a log on a simulated machine, and what was promised about it."""
+"""What the suites of the log share: a log on a simulated machine, and what was promised of it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ class Log:
         # (lsn, first sequence number, payload) of every accepted record.
         self.written: list[tuple[int, int, bytes]] = []
         self.writer = LogWriter(
-            self.env, FOLDER,
-            settings=DatabaseSettings(wal_segment_bytes=segment_bytes, wal_alignment_bytes=alignment),
-            database_id=database_id, allocate_number=self.allocate, lsn_first=lsn_first,
+            self.env,
+            FOLDER,
+            settings=DatabaseSettings(
+                wal_segment_bytes=segment_bytes, wal_alignment_bytes=alignment
+            ),
+            database_id=database_id,
+            allocate_number=self.allocate,
+            lsn_first=lsn_first,
             manifest_edit=lambda: self.edit,
-        )  # fmt: skip
+        )
 
     def allocate(self) -> int:
         self.number += 1
@@ -63,9 +68,13 @@ class Log:
 
 def contents(env: Any, first: int, **known: Any) -> LogContents:
     arguments = {
-        "database_id": DATABASE_ID, "alignment": 8, "durable_lsn": 0, "manifest_edit_seen": 0, "clean": False,
+        "database_id": DATABASE_ID,
+        "alignment": 8,
+        "durable_lsn": 0,
+        "manifest_edit_seen": 0,
+        "clean": False,
         **known,
-    }  # fmt: skip
+    }
     return read_log(env, FOLDER, first, **arguments)
 
 

@@ -1,6 +1,8 @@
-"""The power is cut at every operation of short programs: what is read back is a prefix that holds all that was synced.
+"""The power is cut at every operation of short programs: what is read back is a prefix that holds
+all that was synced.
 
-A prefix of what was tried, in order, without holes; everything below the durable mark; nothing that was refused.
+A prefix of what was tried, in order, without holes; everything below the durable mark; nothing that
+was refused.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ def full(run: Run) -> None:
 
 
 def loose(run: Run) -> None:
-    """Many records and few syncs, so that holes among records that were never durable are common."""
+    """Many records and few syncs, so that holes among what was never durable are common."""
     for number in range(6):
         run.append(b"%d" % number * 350, b"x")
     run.sync()
@@ -158,7 +160,9 @@ def check(run: Run, env: SimEnv, classes: Any) -> int:
 def test_every_crash_state_reads_back_as_a_prefix_with_all_that_was_synced(
     program: Callable[[Run], None], alignment: int
 ) -> None:
-    states = sum(check(run, run.sim, CRASH_CLASSES) for run in moments(program, alignment=alignment))
+    states = sum(
+        check(run, run.sim, CRASH_CLASSES) for run in moments(program, alignment=alignment)
+    )
     assert states > 50
 
 

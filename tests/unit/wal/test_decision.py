@@ -1,4 +1,4 @@
-"""The recovery decision table answers every combination of what can be known with exactly one row."""
+"""The recovery decision table answers every combination of answers with exactly one row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import pytest
 
 from holdfast.wal.decision import QUESTIONS, TABLE, Decision, Situation, decide
 
-ALL = [Situation(**dict(zip(QUESTIONS, answers, strict=True))) for answers in product((False, True), repeat=10)]
+ALL = [
+    Situation(**dict(zip(QUESTIONS, answers, strict=True)))
+    for answers in product((False, True), repeat=10)
+]
 CALM = dict.fromkeys(QUESTIONS, False)
 
 
@@ -27,7 +30,11 @@ def test_every_row_answers_every_question_and_is_reached() -> None:
 def test_nothing_is_cut_while_anything_proves_it_durable() -> None:
     for situation in ALL:
         decision = decide(situation).decision
-        proven = situation.manifest_proves or situation.later_segment_proves or situation.later_record_proves
+        proven = (
+            situation.manifest_proves
+            or situation.later_segment_proves
+            or situation.later_record_proves
+        )
         if decision in (Decision.CUT_TAIL, Decision.STOP_CLEAN):
             assert not proven
             assert not situation.ended

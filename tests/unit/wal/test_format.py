@@ -34,7 +34,13 @@ from holdfast.wal.format import (
 )
 
 HEADER = SegmentHeader(
-    number=12, alignment=512, salt=0xFEEDFACE, database_id=bytes(range(16)), size=65536, previous=9, created_us=5
+    number=12,
+    alignment=512,
+    salt=0xFEEDFACE,
+    database_id=bytes(range(16)),
+    size=65536,
+    previous=9,
+    created_us=5,
 )
 LINK = SegmentLink(segment=12, previous=9, lsn_first=77, chain=123456)
 u64 = st.integers(0, 2**64 - 1)
@@ -49,7 +55,8 @@ def forged(offset: int, layout: str, value: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(1, "00000001.wal"), (12345678, "12345678.wal"), (123456789, "123456789.wal")]
+    ("number", "name"),
+    [(1, "00000001.wal"), (12345678, "12345678.wal"), (123456789, "123456789.wal")],
 )
 def test_names_have_eight_digits_or_more(number: int, name: str) -> None:
     assert segment_name(number) == name
@@ -58,9 +65,22 @@ def test_names_have_eight_digits_or_more(number: int, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["1.wal", "00000000.wal", "000000001.wal", "00000001.table", "00000001.wal2", "x0000001.wal", "-0000001.wal",
-     "0000000\u0661.wal", "00000001.WAL", "", ".wal", "99999999999999999999.wal", "00000001.wal\n"],
-)  # fmt: skip
+    [
+        "1.wal",
+        "00000000.wal",
+        "000000001.wal",
+        "00000001.table",
+        "00000001.wal2",
+        "x0000001.wal",
+        "-0000001.wal",
+        "0000000\u0661.wal",
+        "00000001.WAL",
+        "",
+        ".wal",
+        "99999999999999999999.wal",
+        "00000001.wal\n",
+    ],
+)
 def test_other_names_are_no_segments(name: str) -> None:
     assert parse_segment_name(name) is None
 
@@ -103,7 +123,15 @@ def test_another_magic_or_a_newer_version_is_no_damage() -> None:
 
 @pytest.mark.parametrize(
     ("offset", "layout", "value"),
-    [(12, "<I", 0), (12, "<I", 7), (12, "<I", 8192), (16, "<Q", 0), (48, "<Q", 4095), (56, "<Q", 12), (56, "<Q", 13)],
+    [
+        (12, "<I", 0),
+        (12, "<I", 7),
+        (12, "<I", 8192),
+        (16, "<Q", 0),
+        (48, "<Q", 4095),
+        (56, "<Q", 12),
+        (56, "<Q", 13),
+    ],
 )
 def test_a_header_that_no_writer_makes_is_damage(offset: int, layout: str, value: int) -> None:
     with pytest.raises(CorruptionError) as caught:
@@ -122,11 +150,20 @@ def test_a_link_of_another_segment_is_none() -> None:
 
 @given(
     st.builds(
-        RecordHeader, payload_size=st.integers(0, 2**32 - 1), segment=u64, lsn=u64, seq_first=u64, durable_lsn=u64,
-        manifest_edit=u64, chain=u64, op_count=st.integers(0, 2**32 - 1), type=st.integers(0, 255), payload_checksum=u64,
+        RecordHeader,
+        payload_size=st.integers(0, 2**32 - 1),
+        segment=u64,
+        lsn=u64,
+        seq_first=u64,
+        durable_lsn=u64,
+        manifest_edit=u64,
+        chain=u64,
+        op_count=st.integers(0, 2**32 - 1),
+        type=st.integers(0, 255),
+        payload_checksum=u64,
     ),
     u64,
-)  # fmt: skip
+)
 def test_record_headers_decode_to_what_was_encoded(header: RecordHeader, salt: int) -> None:
     encoded, digest = encode_record_header(header, salt)
     assert len(encoded) == RECORD_HEADER_BYTES
@@ -138,4 +175,6 @@ def test_sizes_are_rounded_up_to_the_alignment() -> None:
     assert [align_up(size, 8) for size in (0, 1, 8, 9)] == [0, 8, 8, 16]
     assert record_bytes(1, 512) == 512
     assert record_bytes(433, 512) == 1024
-    assert [value for value in range(-8, 9000) if is_alignment(value)] == [2**n for n in range(3, 13)]
+    assert [value for value in range(-8, 9000) if is_alignment(value)] == [
+        2**n for n in range(3, 13)
+    ]

@@ -37,7 +37,9 @@ def fail(log: Log, *rules: FaultRule) -> None:
 
 
 def wal_files(log: Log) -> list[int]:
-    return [int(name.partition(".")[0]) for name in log.sim.list_dir(FOLDER) if name.endswith(".wal")]
+    return [
+        int(name.partition(".")[0]) for name in log.sim.list_dir(FOLDER) if name.endswith(".wal")
+    ]
 
 
 def test_what_was_appended_is_read_back() -> None:
@@ -57,7 +59,12 @@ def test_the_first_segment_is_whole_and_durable_when_the_writer_exists() -> None
     block = bytes_of(log.env, 1)[:BLOCK_BYTES]
     header = decode_segment_header(block, "f")
     link = decode_link(block, header)
-    assert (header.number, header.size, header.previous, header.database_id) == (1, 1 << 20, 0, DATABASE_ID)
+    assert (header.number, header.size, header.previous, header.database_id) == (
+        1,
+        1 << 20,
+        0,
+        DATABASE_ID,
+    )
     assert link is not None
     assert (link.lsn_first, link.chain) == (10, header.salt)
     assert log.env.file_size(f"{FOLDER}/00000001.wal") == 1 << 20
@@ -221,7 +228,9 @@ def test_closing_syncs_nothing_and_unlinks_what_was_only_prepared() -> None:
 
 
 @pytest.mark.parametrize("partial", [None, 0, 8, 80, 100])
-def test_no_room_for_a_record_changes_nothing_and_the_next_try_takes_its_place(partial: int | None) -> None:
+def test_no_room_for_a_record_changes_nothing_and_the_next_try_takes_its_place(
+    partial: int | None,
+) -> None:
     log = faulty()
     log.append(b"before")
     fail(log, FaultRule(kind="write", site="wal.record.write", error=errno.ENOSPC, partial=partial))
@@ -254,7 +263,10 @@ def test_a_record_that_was_refused_for_lack_of_room_does_not_come_back() -> None
     """Even when all of it was written: what DiskFullError said must stay true after a crash."""
     log = Log(FaultEnv(SimEnv(1)))
     log.append(b"before")
-    fail(log, FaultRule(kind="write", site="wal.record.write", error=errno.ENOSPC, effect=take_effect))
+    fail(
+        log,
+        FaultRule(kind="write", site="wal.record.write", error=errno.ENOSPC, effect=take_effect),
+    )
     with pytest.raises(DiskFullError):
         log.append(b"refused")
     assert records(log.read()) == log.written
@@ -262,7 +274,13 @@ def test_a_record_that_was_refused_for_lack_of_room_does_not_come_back() -> None
 
 @pytest.mark.parametrize(
     "site",
-    ["wal.segment.allocate", "wal.segment.header", "wal.end.write", "wal.segment.link", "wal.segment.create"],
+    [
+        "wal.segment.allocate",
+        "wal.segment.header",
+        "wal.end.write",
+        "wal.segment.link",
+        "wal.segment.create",
+    ],
 )
 def test_no_room_at_any_step_of_a_rotation_can_be_tried_again(site: str) -> None:
     log = faulty()
@@ -292,9 +310,21 @@ def test_no_room_for_a_prepared_segment_leaves_nothing_behind() -> None:
     assert wal_files(log) == [1, 3]
 
 
-@pytest.mark.parametrize("site", ["wal.record.write", "wal.record.sync", "wal.end.write", "wal.end.sync",
-                                  "wal.segment.link", "wal.segment.sync", "wal.segment.folder_sync",
-                                  "wal.segment.create", "wal.segment.allocate", "wal.segment.header"])  # fmt: skip
+@pytest.mark.parametrize(
+    "site",
+    [
+        "wal.record.write",
+        "wal.record.sync",
+        "wal.end.write",
+        "wal.end.sync",
+        "wal.segment.link",
+        "wal.segment.sync",
+        "wal.segment.folder_sync",
+        "wal.segment.create",
+        "wal.segment.allocate",
+        "wal.segment.header",
+    ],
+)
 def test_any_other_error_poisons_for_good_and_deletes_nothing(site: str) -> None:
     log = faulty()
     log.append(BIG)
@@ -357,20 +387,31 @@ def test_a_prepared_segment_that_fails_poisons_the_writer() -> None:
     assert wal_files(log) == [1, 2]
 
 
-@pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OSError)])
-def test_a_writer_that_cannot_make_its_first_segment_does_not_exist(code: int, expected: type) -> None:
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OSError)]
+)
+def test_a_writer_that_cannot_make_its_first_segment_does_not_exist(
+    code: int, expected: type
+) -> None:
     inner = SimEnv(1)
     inner.make_dir(FOLDER, site="test")
     env = FaultEnv(inner, [FaultRule(site="wal.segment.header", error=code)])
     with pytest.raises(expected):
         LogWriter(
-            env, FOLDER, settings=DatabaseSettings(), database_id=DATABASE_ID, allocate_number=lambda: 1, lsn_first=1,
+            env,
+            FOLDER,
+            settings=DatabaseSettings(),
+            database_id=DATABASE_ID,
+            allocate_number=lambda: 1,
+            lsn_first=1,
             manifest_edit=lambda: 0,
-        )  # fmt: skip
+        )
 
 
 class Interrupting:
-    """A file whose next call of a kind is interrupted: before it, or after it and perhaps hiding its error."""
+    """A file whose next call of a kind is interrupted: before it, or after it and perhaps hiding
+    its error.
+    """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -415,7 +456,10 @@ class InterruptingEnv:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("site", ["wal.record.write", "wal.record.sync", "wal.end.write", "wal.end.sync", "wal.segment.link"])
+@pytest.mark.parametrize(
+    "site",
+    ["wal.record.write", "wal.record.sync", "wal.end.write", "wal.end.sync", "wal.segment.link"],
+)
 def test_an_interrupted_call_may_be_followed_by_others(site: str, when: str) -> None:
     log = Log(InterruptingEnv())
     for _ in range(2):
@@ -432,7 +476,9 @@ def test_an_interrupted_call_may_be_followed_by_others(site: str, when: str) -> 
     assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
 
 
-@pytest.mark.parametrize("site", ["wal.record.write", "wal.record.sync", "wal.end.sync", "wal.segment.link"])
+@pytest.mark.parametrize(
+    "site", ["wal.record.write", "wal.record.sync", "wal.end.sync", "wal.segment.link"]
+)
 def test_an_interrupt_that_hides_an_error_of_the_disk_poisons(site: str) -> None:
     log = Log(InterruptingEnv())
     for _ in range(2):
