@@ -161,6 +161,8 @@ def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettin
         if log is not None:
             log.close()
         raise
+    # A creation that a crash cut off may have left a manifest.
+    _remove_orphans(env, folder, version, log, version_set)
     return Recovery(
         settings=settings,
         version=version,

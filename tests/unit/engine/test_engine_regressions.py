@@ -72,3 +72,11 @@ def test_a_manifest_that_cannot_be_removed_is_left_to_the_next_open(
     with open_database("/db", env=machine) as database:
         assert b"19" == database[b"key"]
         assert 1 == len(manifests(machine))
+
+
+def test_what_a_crash_during_creation_left_is_removed() -> None:
+    machine = SimEnv()
+    machine.make_dir("/db", site="test")
+    machine.create("/db/00000001.manifest", site="test").close()
+    with open_database("/db", env=machine):
+        assert ["00000002.manifest"] == manifests(machine)
