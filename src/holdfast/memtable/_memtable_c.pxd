@@ -25,6 +25,14 @@ cdef struct Page:
     # In a page above the leaves: Page* children[64]
 
 
+# Private. The way from the root to a place, by level.
+cdef struct Path:
+    Page* pages[16]
+    int places[16]
+    Node* lower[16]                  # the fences of each page
+    Node* upper[16]
+
+
 @cython.final
 @cython.no_gc
 cdef class Memtable:
@@ -65,6 +73,7 @@ cdef class Memtable:
                      uint64_t trailer) noexcept nogil
     cdef Node* _insert(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                        const unsigned char* value, Py_ssize_t value_size) except NULL
+    cdef void _index(self, Node* node, const Path* path, Page** fresh, int full) noexcept
     cdef void _link(self, Node* node, Node* before, Node* following) noexcept
     cdef int _check_writable(self) except -1
     cdef void _count_seq(self, uint64_t seq) noexcept

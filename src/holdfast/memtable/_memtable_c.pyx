@@ -171,6 +171,52 @@ cdef void _set_fences(Page* page, const Node* lower, const Node* upper) noexcept
         page.prefixes[place] = _prefix_in(page, _key(page.nodes[place]), page.nodes[place].key_size)
 
 
+cdef void _descend(Page* page, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
+                   Path* path) noexcept nogil:
+    """Note the way to the place of (key, trailer). Requires: fewer than DEPTH_MAX levels."""
+    cdef Node* lower = NULL
+    cdef Node* upper = NULL
+    cdef int level
+    cdef int place
+    # Above the root there is nothing to note, but _index looks there when the root is full.
+    path.places[page.level + 1] = 0
+    for level in range(page.level, -1, -1):
+        # Safety: above the leaves the rank is at least 1, so the place is that of a child.
+        place = _rank(page, key, size, trailer) - (1 if level > 0 else 0)
+        path.pages[level] = page
+        path.places[level] = place
+        path.lower[level] = lower
+        path.upper[level] = upper
+        if level > 0:
+            if place > 0:
+                lower = page.nodes[place]
+            if place + 1 < page.count:
+                upper = page.nodes[place + 1]
+            page = _children(page)[place]
+
+
+cdef void _split(Page* page, Page* right, const Node* lower, const Node* upper, int place,
+                 Node* item, Page* child) noexcept nogil:
+    """Move the end of a full page to an empty one on its right, and insert an item at a place.
+
+    Appends leave a full page behind; elsewhere the page is halved.
+    """
+    cdef int cut = FANOUT if place == FANOUT else FANOUT // 2
+    # Safety: a full page has FANOUT items, of which FANOUT - cut move.
+    right.count = FANOUT - cut
+    page.count = cut
+    memcpy(right.nodes, &page.nodes[cut], right.count * sizeof(Node*))
+    if page.level > 0:
+        memcpy(_children(right), &_children(page)[cut], right.count * sizeof(Page*))
+    _set_fences(right, item if cut == FANOUT else right.nodes[0], upper)
+    if place <= cut < FANOUT:
+        _set_fences(page, lower, right.nodes[0])
+        _put_item(page, place, item, child)
+    else:
+        _put_item(right, place - cut, item, child)
+        _set_fences(page, lower, right.nodes[0])
+
+
 cdef int _check_bytes(object value, str role) except -1:
     if type(value) is not bytes:
         raise TypeError(f"a {role} is bytes, not {type(value).__name__}")
@@ -291,110 +337,81 @@ cdef class Memtable:
 
     cdef Node* _insert(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                        const unsigned char* value, Py_ssize_t value_size) except NULL:
-        """Return the entry with this key and sequence number, which is new when its trailer is
-        `trailer`'s and `entry_count` went up.
+        """Return the entry with this key and sequence number, a new one when there is none.
+
+        Nothing is changed when there is one or when memory runs out.
         """
-        cdef uint64_t newest = trailer | 0xFF
-        cdef Page* pages[DEPTH_MAX]
-        cdef int places[DEPTH_MAX]
-        cdef Node* lower[DEPTH_MAX]      # the fences of each page
-        cdef Node* upper[DEPTH_MAX]
+        cdef Path path
         cdef Page* fresh[DEPTH_MAX]
-        cdef Page* page = self.root
-        cdef Page* right
-        cdef Page* child
-        cdef Node* low = NULL
-        cdef Node* high = NULL
+        cdef Page* leaf
         cdef Node* node
-        cdef Node* item
         cdef Node* before
         cdef Node* following
-        cdef int level
         cdef int depth = self.root.level + 1
         cdef int full = 0
-        cdef int place = 0
-        cdef int cut
+        cdef int place
         if depth >= DEPTH_MAX:
             raise MemoryError()
-        for level in range(depth - 1, -1, -1):
-            place = _rank(page, key, key_size, newest)
-            if level > 0:
-                place -= 1
-            pages[level] = page
-            places[level] = place
-            lower[level] = low
-            upper[level] = high
-            if level > 0:
-                if place > 0:
-                    low = page.nodes[place]
-                if place + 1 < page.count:
-                    high = page.nodes[place + 1]
-                page = _children(page)[place]
-
-        # `page` and `place` are the leaf's now.
-        if place == page.count:
-            following = page.nodes[place - 1].next if place > 0 else NULL
+        _descend(self.root, key, key_size, trailer | 0xFF, &path)
+        leaf = path.pages[0]
+        place = path.places[0]
+        if place == leaf.count:
+            following = leaf.nodes[place - 1].next if place > 0 else NULL
         else:
-            following = page.nodes[place]
+            following = leaf.nodes[place]
         if (following != NULL
-                and (place == page.count or page.prefixes[place] == _prefix_in(page, key, key_size))
+                and (place == leaf.count or leaf.prefixes[place] == _prefix_in(leaf, key, key_size))
                 and following.trailer >> 8 == trailer >> 8 and _has_key(following, key, key_size)):
             return following
         if place > 0:
-            before = page.nodes[place - 1]
+            before = leaf.nodes[place - 1]
         else:
             before = following.back if following != NULL else NULL
 
         # All memory is had before anything changes.
-        while full < depth and pages[full].count == FANOUT:
+        while full < depth and path.pages[full].count == FANOUT:
             fresh[full] = self._allocate_page(full)
             full += 1
         if full == depth:
             fresh[full] = self._allocate_page(full)
         node = self._allocate_node(key, key_size, trailer, value, value_size)
         self._link(node, before, following)
+        self._index(node, &path, fresh, full)
         self.entry_count += 1
+        return node
 
-        item = node
-        child = NULL
+    cdef void _index(self, Node* node, const Path* path, Page** fresh, int full) noexcept:
+        """Put an entry into the index. `full` pages of the path, from the leaf up, are full and
+        get a fresh right neighbour; when all are, the last fresh page is the new root.
+        """
+        cdef Node* item = node
+        cdef Page* child = NULL
+        cdef Page* right
+        cdef int place = path.places[0]
+        cdef int level
         for level in range(full):
-            page = pages[level]
-            place = places[level] if level == 0 else places[level] + 1
             right = fresh[level]
-            # Appends fill their pages; elsewhere pages are halved.
-            cut = FANOUT if place == FANOUT else FANOUT // 2
-            right.count = FANOUT - cut
-            page.count = cut
-            memcpy(right.nodes, &page.nodes[cut], right.count * sizeof(Node*))
-            if level > 0:
-                memcpy(_children(right), &_children(page)[cut], right.count * sizeof(Page*))
-            if place <= cut < FANOUT:
-                _set_fences(right, right.nodes[0], upper[level])
-                _set_fences(page, lower[level], right.nodes[0])
-                _put_item(page, place, item, child)
-            else:
-                _set_fences(right, item if cut == FANOUT else right.nodes[0], upper[level])
-                _put_item(right, place - cut, item, child)
-                _set_fences(page, lower[level], right.nodes[0])
-                if level == 0:
-                    page = right
-                    place -= cut
+            _split(path.pages[level], right, path.lower[level], path.upper[level], place, item,
+                   child)
             if level == 0:
-                self.finger_page = page
+                # The left page has the first entries of the two, the right one the others.
+                self.finger_page = path.pages[0]
                 self.finger_place = place
+                if place >= path.pages[0].count:
+                    self.finger_page = right
+                    self.finger_place = place - path.pages[0].count
             item = right.nodes[0]
             child = right
-        if full < depth:
-            place = places[full] if full == 0 else places[full] + 1
-            _put_item(pages[full], place, item, child)
-            if full == 0:
-                self.finger_page = pages[0]
-                self.finger_place = place
+            place = path.places[level + 1] + 1
+        if full == 0:
+            self.finger_page = path.pages[0]
+            self.finger_place = place
+        if full <= self.root.level:
+            _put_item(path.pages[full], place, item, child)
         else:
             _put_item(fresh[full], 0, self.root.nodes[0], self.root)
             _put_item(fresh[full], 1, item, child)
             self.root = fresh[full]
-        return node
 
     cdef int _check_writable(self) except -1:
         if self.frozen:
