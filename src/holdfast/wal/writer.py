@@ -260,6 +260,11 @@ class LogWriter:
         """
         return [*self._full, self._current.info()]
 
+    def first_needed(self, seq: int) -> int:
+        """Return the number of the first segment that `forget_through(seq)` would keep."""
+        kept = (segment.number for segment in self._full if segment.seq_last > seq)
+        return next(kept, self._current.number)
+
     def forget_through(self, seq: int) -> list[int]:
         """Forget the oldest segments whose every operation has a sequence number up to `seq`;
         return their numbers.
