@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.base import DiskFullError
 from holdfast.compaction import Plan, RangeCompaction, pick, run_compaction
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
         if plan.keyspace not in engine.trees:
             engine.discard(result.tables)
             return False
-        version = engine.log_edit(plan.edit(result.tables))
+        try:
+            version = engine.log_edit(plan.edit(result.tables))
+        except DiskFullError:
+            engine.discard(result.tables)
+            raise
         counters = engine.counters
         counters.compactions += 1
         counters.compacted_bytes_read += result.bytes_read
@@ -101,7 +106,7 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
         tree = engine.trees.get(keyspace)
         if tree is None:
             return
-        work = RangeCompaction(tree.version, lower, upper)
+        work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
     while True:
         with engine.version_mutex:
             if keyspace not in engine.trees:

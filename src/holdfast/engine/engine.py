@@ -30,7 +30,7 @@ from holdfast.base import (
 )
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
-from holdfast.compaction import JobStoppedError, Pace, write_pace
+from holdfast.compaction import JobStoppedError, Pace, debt_bytes, write_pace
 from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
 from holdfast.engine.closing import close_engine
 from holdfast.engine.compact import compact_once
@@ -41,7 +41,7 @@ from holdfast.engine.upkeep import Upkeep
 from holdfast.engine.write_path import WritePath
 from holdfast.env import Env, FileLock, is_disk_full
 from holdfast.lsm import TableStore, Tree
-from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet
+from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet, manifest_name
 from holdfast.memtable import Memtable
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
@@ -132,7 +132,8 @@ class Engine:
     def log_edit(self, edit: VersionEdit) -> Version:
         """Log a manifest edit, filling in what every edit carries. Requires: the version mutex.
 
-        Raises: DatabasePoisonedError; the database is poisoned then, because nobody knows whether the edit is there.
+        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and the database is
+        poisoned then, because nobody knows whether the edit is there.
         """
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
@@ -147,35 +148,45 @@ class Engine:
                     durable_lsn=log.durable_lsn,
                 )
             )
+        except DiskFullError:
+            raise
         except BaseException as error:
             self.poison(error)
             raise
         if version_set.needs_rewrite:
             try:
                 self.rewrite_manifest()
-            except OSError:
-                # The edit is durable in the old manifest, which goes on.
-                if version_set.is_poisoned:
-                    raise
-                mark("engine.manifest_rewrite_failed")
+            except DiskFullError:
+                # The edit is durable in the old manifest, which goes on; the next edit tries again.
+                mark("engine.manifest_rewrite_full")
         return self._version
 
     def rewrite_manifest(self) -> None:
         """Go over to a new manifest that starts with the current version. Requires: the version mutex.
 
-        Raises: OSError with nothing changed; when it is not known which manifest is current, the database is poisoned.
+        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and the database is
+        poisoned then.
         """
         version_set = self.version_set
         if version_set is None:
             raise ReadOnlyError("the database was opened with read_only=True")
+        number = self.numbers.allocate()
         try:
-            obsolete = version_set.rewrite(self.numbers.allocate())
-        except BaseException as error:
-            if version_set.is_poisoned:
+            obsolete = version_set.rewrite(number)
+        except OSError as error:
+            if version_set.is_poisoned or not is_disk_full(error):
                 self.poison(error)
+                raise
+            self._unlink_manifests([manifest_name(number)])
+            raise DiskFullError(f"no room for a new manifest: {error}") from error
+        except BaseException as error:
+            self.poison(error)
             raise
         self._version = version_set.version
-        for name in obsolete:
+        self._unlink_manifests(obsolete)
+
+    def _unlink_manifests(self, names: Iterable[str]) -> None:
+        for name in names:
             try:
                 self.env.unlink(f"{self.folder}/{name}", site="manifest.obsolete.unlink")
             except OSError:
@@ -278,6 +289,7 @@ class Engine:
                 level0_count=len(tree.version.levels[0]) if tree.version.levels else 0,
                 frozen_count=len(tree.frozen),
                 settings=tree.version.settings,
+                debt_bytes=debt_bytes(tree.version),
             )
             stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
         held = sum(tree.memtable_bytes for tree in self.trees.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.base import DiskFullError
 from holdfast.compaction import JobResult, run_flush
 from holdfast.manifest import VersionEdit
 from holdfast.memtable import Memtable
@@ -24,7 +25,11 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
             return
         memtable = tree.frozen[-1]
         result = write_tables(engine, tree, memtable)
-        _install(engine, tree, memtable, result)
+        try:
+            _install(engine, tree, memtable, result)
+        except DiskFullError:
+            engine.discard(result.tables)
+            raise
         engine.schedule_compaction()
 
 
@@ -46,15 +51,18 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         if keyspace not in engine.trees:
             engine.discard(result.tables)
             return
-        assert_log = engine.log
-        dropped = assert_log.forget_through(engine.unflushed_seq(memtable) - 1) if assert_log else []
+        log = engine.log
+        if log is None:
+            return
+        needed_through = engine.unflushed_seq(memtable) - 1
         version = engine.log_edit(
             VersionEdit(
                 tables_added=tuple((keyspace, 0, info) for info in result.tables),
                 flushed_seq={keyspace: memtable.seq_max},
-                wal_first=assert_log.segments()[0].number if assert_log else None,
+                wal_first=log.first_needed(needed_through),
             )
         )
+        dropped = log.forget_through(needed_through)
         engine.counters.flushes += 1
         engine.counters.flushed_bytes += result.bytes_written
         engine.counters.entries_dropped += result.entries_dropped

@@ -12,6 +12,7 @@ What each step relies on, in order:
    counts as obsolete.
 3. An edit is published only after its sync. A failed write or sync poisons the set: the record may
    or may not be there, so nothing may be written after it, acted upon, or deleted because of it.
+   Only a write for which there is no room is taken back, durably, and may be tried again.
 
 Thread safety: none. The caller holds one mutex around `log`, `rewrite` and `close`; the attribute
 `version` may be read at any time, because versions are immutable.
@@ -23,8 +24,15 @@ import contextlib
 import struct
 from dataclasses import dataclass, replace
 
-from holdfast.base import CorruptionError, DatabaseClosedError, DatabasePoisonedError, mark, require
-from holdfast.env import Env, File
+from holdfast.base import (
+    CorruptionError,
+    DatabaseClosedError,
+    DatabasePoisonedError,
+    DiskFullError,
+    mark,
+    require,
+)
+from holdfast.env import Env, File, is_disk_full
 from holdfast.manifest.edit import VersionEdit, encode_edit
 from holdfast.manifest.format import (
     DATABASE_ID_BYTES,
@@ -224,8 +232,9 @@ class VersionSet:
         """Append `edit`, sync, then publish and return the version after it.
 
         Durability: when it returns, the edit survives power loss. Raises: ValueError when the edit
-        breaks an invariant, with nothing written; OSError when the write or sync fails, after which
-        the set is poisoned; DatabasePoisonedError ever after.
+        breaks an invariant, with nothing written; DiskFullError when there is no room, with nothing
+        changed; OSError when the write or sync fails otherwise, after which the set is poisoned;
+        DatabasePoisonedError ever after.
         """
         self._check_usable()
         version = self._version.apply(edit)
@@ -233,8 +242,16 @@ class VersionSet:
             encode_edit(edit), version.edit_seq, self._chain, self._header.salt
         )
         try:
-            self._file.write_at(self._end, record, site="manifest.edit.write")
+            try:
+                self._file.write_at(self._end, record, site="manifest.edit.write")
+            except OSError as exc:
+                if not is_disk_full(exc):
+                    raise
+                self._undo()
+                raise DiskFullError(f"no room for the manifest: {exc}") from exc
             self._file.sync(site="manifest.edit.sync")
+        except DiskFullError:
+            raise
         except BaseException as exc:
             self._failure = exc
             raise
@@ -242,6 +259,12 @@ class VersionSet:
         self._end += len(record)
         self._version = version
         return version
+
+    def _undo(self) -> None:
+        """Take back a record that did not fit, durably: a crash must not bring back an edit that was refused."""
+        mark("manifest.edit_undone")
+        self._file.truncate(self._end, site="manifest.edit.undo")
+        self._file.sync(site="manifest.edit.undo_sync")
 
     def rewrite(self, number: int) -> tuple[str, ...]:
         """Go over to a new manifest `number` that starts with the current version; return the names

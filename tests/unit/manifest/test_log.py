@@ -12,6 +12,7 @@ from holdfast.base import (
     CorruptionError,
     DatabaseClosedError,
     DatabasePoisonedError,
+    DiskFullError,
     FormatError,
     KeyspaceSettings,
     marks_seen,
@@ -151,8 +152,30 @@ def test_an_edit_is_published_after_its_sync(env: FailingEnv, folder: str) -> No
     assert env.sites == ["manifest.edit.write", "manifest.edit.sync"]
 
 
-@pytest.mark.parametrize("site", ["manifest.edit.write", "manifest.edit.sync"])
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_an_edit_without_room_is_undone_and_may_be_tried_again(env: FailingEnv, folder: str) -> None:
+    """A full disk passes; the refused edit must not come back after a crash, and the next one takes its place."""
+    versions = first(env, folder)
+    before = versions.version
+    env.fails_at, env.code = "manifest.edit.write", errno.ENOSPC
+    with pytest.raises(DiskFullError):
+        versions.log(VersionEdit(next_number=100))
+    env.fails_at = ""
+    assert not versions.is_poisoned
+    assert "manifest.edit_undone" in marks_seen()
+    assert VersionSet.recover(env, folder).version == versions.version == before
+    versions.log(VersionEdit(next_number=200))
+    versions.close()
+    assert VersionSet.recover(env, folder).version.next_number == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "code"),
+    [
+        ("manifest.edit.write", errno.EIO),
+        ("manifest.edit.sync", errno.EIO),
+        ("manifest.edit.sync", errno.ENOSPC),
+    ],
+)
 def test_a_failed_edit_poisons_the_set_and_is_not_published(
     env: FailingEnv, folder: str, site: str, code: int
 ) -> None:
