@@ -549,3 +549,12 @@ def test_each_list_of_records_is_the_callers_own(twin: Any) -> None:
     result = twin.scan_records(Segment().record().data, 0, SEGMENT, SALT, 0, 0, 8)
     result.records.clear()
     assert result.record_count == len(result.records) == 1
+
+
+@both
+def test_records_are_found_by_their_number(twin: Any) -> None:
+    result = twin.scan_records(Segment().record().record().data, 0, SEGMENT, SALT, 0, 0, 8)
+    assert [result.record(0), result.record(1)] == result.records
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=f"there is no record {index}; there are 2"):
+            result.record(index)

@@ -91,18 +91,21 @@ cdef class ScanResult:
     @property
     def records(self):
         """A new list of the records, in the order of their offsets."""
-        cdef Py_ssize_t i
+        return [self.record(index) for index in range(self.record_count)]
+
+    def record(self, index):
+        """Return record number `index`, from 0. Raises: IndexError."""
         cdef ScanRecord* item
-        cdef list result = []
-        for i in range(self.record_count):
-            # Safety: i < record_count, the number of items that `add` wrote.
-            item = &self.items[i]
-            # What Record(...) does, without a call of Python code for each record.
-            result.append(tuple.__new__(Record, (
-                item.lsn, item.seq_first, item.op_count, item.type, item.payload_offset,
-                item.payload_size, item.durable_lsn, item.manifest_edit, item.header_checksum,
-            )))
-        return result
+        cdef Py_ssize_t place = index
+        if place < 0 or place >= self.record_count:
+            raise IndexError(f"there is no record {index}; there are {self.record_count}")
+        # Safety: place < record_count, the number of items that `add` wrote.
+        item = &self.items[place]
+        # What Record(...) does, without a call of Python code for each record.
+        return tuple.__new__(Record, (
+            item.lsn, item.seq_first, item.op_count, item.type, item.payload_offset,
+            item.payload_size, item.durable_lsn, item.manifest_edit, item.header_checksum,
+        ))
 
     cdef int add(self, const ScanRecord* record) noexcept nogil:
         """Append a record. Return 0, or NO_MEMORY."""

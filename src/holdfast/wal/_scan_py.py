@@ -83,6 +83,12 @@ class ScanResult:
         """A new list of the records, in the order of their offsets."""
         return list(self._records)
 
+    def record(self, index: int) -> Record:
+        """Return record number `index`, from 0. Raises: IndexError."""
+        if not 0 <= index < len(self._records):
+            raise IndexError(f"there is no record {index}; there are {len(self._records)}")
+        return self._records[index]
+
     def _add(self, record: Record) -> None:
         if not self._records or record.durable_lsn < self.durable_lsn_min:
             self.durable_lsn_min = record.durable_lsn

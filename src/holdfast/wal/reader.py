@@ -60,7 +60,9 @@ class LogSegment:
     def records(self) -> Iterator[LogRecord]:
         """Yield the records with operations, in order."""
         view = memoryview(self.data)
-        for record in self.scan.records:
+        # One by one: the garbage collector would walk a list of all of them again and again.
+        for index in range(self.scan.record_count):
+            record = self.scan.record(index)
             if record.type == RecordType.BATCHES:
                 payload = view[record.payload_offset : record.payload_offset + record.payload_size]
                 yield LogRecord(self.number, record.lsn, record.seq_first, record.op_count, payload)
