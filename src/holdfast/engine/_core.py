@@ -29,4 +29,14 @@ else:
         KeyspaceCore,
     )
 
-__all__ = ["BUSY", "CLOSED", "CLOSING", "FORKED", "POISONED", "READ_ONLY", "SLOW", "CommitState", "KeyspaceCore"]
+__all__ = [
+    "BUSY",
+    "CLOSED",
+    "CLOSING",
+    "FORKED",
+    "POISONED",
+    "READ_ONLY",
+    "SLOW",
+    "CommitState",
+    "KeyspaceCore",
+]

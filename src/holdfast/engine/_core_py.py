@@ -1,16 +1,18 @@
 """The reads and unsynced writes of a keyspace: what a user's call runs when nothing has to wait.
 
 `KeyspaceCore` is the base of the public keyspace and database classes. A read goes through the current `ReadView`.
-A write with durability "none" (or "interval", once its timer runs) is appended to the log's record buffer, applied to
-the memtable and made visible in one step; anything else goes to `_write_slow` of the subclass, which joins a commit
-group.
+A write with durability "none" (or "interval", once its timer runs) is appended to the log's record
+buffer, applied to the memtable and made visible in one step; anything else goes to `_write_slow` of
+the subclass, which joins a commit group.
 
-Thread safety: each call is one step under the global interpreter lock. `CommitState.flags` is non-zero while a commit
-group is in flight, so the fast path never touches the buffer or the memtables at the same time as a leader.
+Thread safety: each call is one step under the global interpreter lock. `CommitState.flags` is
+non-zero while a commit group is in flight, so the fast path never touches the buffer or the
+memtables at the same time as a leader.
 
 Invariants:
 1. Every operation with a sequence number <= `visible_seq` is applied to a memtable or flushed.
-2. The operations in `buffer` are the newest applied ones, in order: their sequence numbers end at `next_seq - 1`.
+2. The operations in `buffer` are the newest applied ones, in order: their sequence numbers end at
+   `next_seq - 1`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ OPERATION_OVERHEAD = 32
 
 
 class CommitState:
-    """What all keyspaces of a database share: sequence numbers, flags and the buffer of unwritten log."""
+    """What all keyspaces of a database share: sequence numbers, flags and the buffer of unwritten
+    log.
+    """
 
     def __init__(self, buffer: RecordBuffer, buffer_bytes_max: int, last_seq: int) -> None:
         self.buffer = buffer
@@ -71,8 +75,8 @@ class KeyspaceCore:
         if self.state.flags & (CLOSED | FORKED) or self.dropped:
             self._refuse()
         while True:
-            # Another thread may run between two lines of Python: a view that did not change around the
-            # reading of the number is the view of that number.
+            # Another thread may run between two lines of Python: a view that did not change around
+            # the reading of the number is the view of that number.
             view = self.view
             seq = self.state.visible_seq
             if self.view is view:

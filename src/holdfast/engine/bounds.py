@@ -6,7 +6,8 @@ from holdfast.base import check_key, prefix_upper
 
 
 def key_range(start: object, stop: object, prefix: object) -> tuple[bytes | None, bytes | None]:
-    """Return (lower, upper) of the keys in [start, stop) that begin with `prefix`; None is unbounded.
+    """Return (lower, upper) of the keys in [start, stop) that begin with `prefix`; None is
+    unbounded.
 
     Raises: TypeError, LimitError as for keys.
     """

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def close_engine(engine: Engine) -> None:
     """Close an engine; a second close is harmless, and so is one in a forked child.
 
-    Everything acknowledged is kept whatever happens here. Raises: DiskFullError or DatabasePoisonedError when the
-    flush could not be done; the files are closed and the lock is given back all the same.
+    Everything acknowledged is kept whatever happens here. Raises: DiskFullError or
+    DatabasePoisonedError when the flush could not be done; the files are closed and the lock is
+    given back all the same.
     """
     flags = engine.state.flags
     if flags & CLOSED:

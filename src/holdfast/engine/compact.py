@@ -36,7 +36,10 @@ def _pick(engine: Engine) -> Plan | None:
 
 
 def run_plan(engine: Engine, plan: Plan) -> bool:
-    """Carry out a plan whose tables are marked busy, and install its result. Return whether it was carried out."""
+    """Carry out a plan whose tables are marked busy, and install its result.
+
+    Return whether it was carried out.
+    """
     try:
         if plan.is_move:
             return _install_move(engine, plan)

@@ -18,8 +18,8 @@ from holdfast.recovery import DEFAULT_KEYSPACE, Report
 class Database(Keyspace):
     """An open database folder; the mapping itself is its default keyspace.
 
-    Close it when done, or use it as a context manager. Thread safety: safe. After a fork the child's handle raises
-    DatabaseClosedError.
+    Close it when done, or use it as a context manager. Thread safety: safe. After a fork the
+    child's handle raises DatabaseClosedError.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -37,7 +37,9 @@ class Database(Keyspace):
     def keyspace(
         self, name: str, *, create: bool = True, settings: KeyspaceSettings | None = None
     ) -> Keyspace:
-        """Return keyspace `name`; a new one is created durably, unless `create` is False (then KeyError)."""
+        """Return keyspace `name`; a new one is created durably, unless `create` is False (then
+        KeyError).
+        """
         if not isinstance(name, str):
             raise TypeError(f"a keyspace name is str, not {type(name).__name__}")
         self.read_point()
@@ -61,7 +63,10 @@ class Database(Keyspace):
         return sorted(keyspace.name for keyspace in self._engine.version.keyspaces.values())
 
     def drop_keyspace(self, name: str) -> None:
-        """Remove a keyspace with everything in it, durably. Raises: KeyError; LimitError for the default one."""
+        """Remove a keyspace with everything in it, durably.
+
+        Raises: KeyError; LimitError for the default one.
+        """
         self.read_point()
         if name == DEFAULT_KEYSPACE:
             raise LimitError("the default keyspace cannot be dropped; use clear()")
@@ -78,7 +83,9 @@ class Database(Keyspace):
     def snapshot(self) -> Snapshot:
         """Return a read-only mapping that stays as the database is now; close it when done."""
         self.read_point()
-        return Snapshot(self._engine.snapshots, self, lambda name: self.keyspace(name, create=False))
+        return Snapshot(
+            self._engine.snapshots, self, lambda name: self.keyspace(name, create=False)
+        )
 
     def flush(self) -> None:
         """Write what only memory and the log hold into tables, of all keyspaces."""
@@ -89,7 +96,10 @@ class Database(Keyspace):
         self._engine.write_path.sync()
 
     def verify(self) -> Report:
-        """Read and check every byte of every file. Returns a report; damage is listed in it, not raised."""
+        """Read and check every byte of every file.
+
+        Returns a report; damage is listed in it, not raised.
+        """
         self.read_point()
         return self._engine.verify()
 
@@ -99,7 +109,9 @@ class Database(Keyspace):
         return collect_stats(self._engine)
 
     def close(self) -> None:
-        """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync failed meanwhile."""
+        """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync
+        failed meanwhile.
+        """
         self._engine.close()
 
     def __enter__(self) -> Database:

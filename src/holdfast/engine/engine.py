@@ -1,16 +1,17 @@
 """The engine behind a database handle: it introduces the rooms to each other and owns their lives.
 
-One `Engine` is one open folder: the log, the manifest, the trees of all keyspaces, the pool, and the background work.
+One `Engine` is one open folder: the log, the manifest, the trees of all keyspaces, the pool, and
+the background work.
 `Database` and `Keyspace` are its faces. Opening is in `opening`, background jobs are in `flush` and `compact`.
 
-Locks, in the order they may be taken: the leadership of the write path, then the version mutex, then the mutexes
-inside rooms. A job that needs both takes the leadership first.
+Locks, in the order they may be taken: the leadership of the write path, then the version mutex,
+then the mutexes inside rooms. A job that needs both takes the leadership first.
 
 Invariants:
 1. A manifest edit that adds tables is logged after the tables and their folder are synced.
 2. A table or segment file is removed after the edit that no longer needs it was synced.
-3. A table enters the manifest after the log is durable up to its last operation: otherwise a crash could keep half
-   of a batch over two keyspaces.
+3. A table enters the manifest after the log is durable up to its last operation: otherwise a crash
+   could keep half of a batch over two keyspaces.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class Engine:
     def log_edit(self, edit: VersionEdit) -> Version:
         """Log a manifest edit, filling in what every edit carries. Requires: the version mutex.
 
-        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and the database is
-        poisoned then, because nobody knows whether the edit is there.
+        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and
+        the database is poisoned then, because nobody knows whether the edit is there.
         """
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
@@ -162,10 +163,11 @@ class Engine:
         return self._version
 
     def rewrite_manifest(self) -> None:
-        """Go over to a new manifest that starts with the current version. Requires: the version mutex.
+        """Go over to a new manifest that starts with the current version. Requires: the version
+        mutex.
 
-        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and the database is
-        poisoned then.
+        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and
+        the database is poisoned then.
         """
         version_set = self.version_set
         if version_set is None:
@@ -204,7 +206,11 @@ class Engine:
     @property
     def log_bytes(self) -> int:
         """Bytes of log that recovery would replay."""
-        return sum(segment.bytes_used for segment in self.log.segments()) if self.log is not None else 0
+        return (
+            sum(segment.bytes_used for segment in self.log.segments())
+            if self.log is not None
+            else 0
+        )
 
     def unlink_segments(self, numbers: list[int]) -> None:
         """Remove WAL segments that no longer matter; a failure leaves an orphan for the next open."""
@@ -217,14 +223,20 @@ class Engine:
     # -- room for writes
 
     def make_room(self) -> None:
-        """Called by the leader before a group: freeze what is full, slow down or wait when upkeep is behind."""
+        """Called by the leader before a group: freeze what is full, slow down or wait when upkeep
+        is behind.
+        """
         pace = self._pace
         written = self.state.user_bytes - self._checked_bytes
         if pace.stop:
             self._wait_for_room()
         elif pace.seconds_per_mib > 0.0 and written > 0:
             self._stall(pace.seconds_per_mib * written / (1 << 20))
-        if written >= self._check_every or pace.stop or self.state.buffer.size * 2 > BUFFER_BYTES_MAX:
+        if (
+            written >= self._check_every
+            or pace.stop
+            or self.state.buffer.size * 2 > BUFFER_BYTES_MAX
+        ):
             self._checked_bytes = self.state.user_bytes
             self._freeze_full()
             log = self.log
@@ -293,8 +305,12 @@ class Engine:
             )
             stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
         held = sum(tree.memtable_bytes for tree in self.trees.values())
-        if self.log_bytes > 2 * self.settings.wal_bytes_max or held > self.settings.memory_bytes // 4 * 3:
-            # Flushes must catch up, if there are any: an active memtable is frozen by the leader, not by waiting.
+        if (
+            self.log_bytes > 2 * self.settings.wal_bytes_max
+            or held > self.settings.memory_bytes // 4 * 3
+        ):
+            # Flushes must catch up, if there are any: an active memtable is frozen by the leader,
+            # not by waiting.
             stop = stop or any(tree.frozen for tree in self.trees.values())
         self._pace = Pace(stop=stop, seconds_per_mib=seconds)
         if stop or seconds > 0.0:
@@ -309,7 +325,10 @@ class Engine:
         self._update_pace()
 
     def _wait_for_room(self) -> None:
-        """Wait until upkeep has caught up. Raises: DiskFullError when it cannot for want of room."""
+        """Wait until upkeep has caught up.
+
+        Raises: DiskFullError when it cannot for want of room.
+        """
         began = self.env.monotonic()
         mark("engine.write_stopped")
         with self.version_mutex:
@@ -337,8 +356,12 @@ class Engine:
 
     def _upkeep_failed(self, error: BaseException) -> None:
         """A background job raised. A full disk may pass; anything else stops writing."""
-        full = isinstance(error, DiskFullError) or (isinstance(error, OSError) and is_disk_full(error))
-        if self.state.flags & (CLOSED | FORKED) or isinstance(error, DatabaseClosedError | JobStoppedError):
+        full = isinstance(error, DiskFullError) or (
+            isinstance(error, OSError) and is_disk_full(error)
+        )
+        if self.state.flags & (CLOSED | FORKED) or isinstance(
+            error, DatabaseClosedError | JobStoppedError
+        ):
             return
         if full:
             mark("engine.upkeep_disk_full")
@@ -380,7 +403,11 @@ class Engine:
     def _disarm(self) -> bool:
         """Stop the interval thread when nothing waits to be synced. Runs with the leadership."""
         log = self.log
-        idle = self.state.buffer.op_count == 0 and log is not None and log.durable_seq == log.written_seq
+        idle = (
+            self.state.buffer.op_count == 0
+            and log is not None
+            and log.durable_seq == log.written_seq
+        )
         if idle:
             self.state.interval_armed = False
         return idle
@@ -391,7 +418,9 @@ class Engine:
         """Create a keyspace and return its id. Durable when it returns."""
         size = len(name.encode("utf-8"))
         if not 1 <= size <= KEYSPACE_NAME_BYTES_MAX:
-            raise LimitError(f"a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} bytes of UTF-8, not {size}")
+            raise LimitError(
+                f"a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} bytes of UTF-8, not {size}"
+            )
 
         def create() -> int:
             # The log first: the edit must not survive a crash that takes an earlier commit.
@@ -434,10 +463,14 @@ class Engine:
             self.store.purge()
 
     def discard(self, tables: Iterable[TableInfo]) -> None:
-        """Unlink tables that never entered the manifest; a failure leaves orphans for the next open."""
+        """Unlink tables that never entered the manifest; a failure leaves orphans for the next
+        open.
+        """
         for info in tables:
             try:
-                self.env.unlink(f"{self.folder}/{table_name(info.number)}", site="table.discard.unlink")
+                self.env.unlink(
+                    f"{self.folder}/{table_name(info.number)}", site="table.discard.unlink"
+                )
             except OSError:
                 mark("table.unlink_failed")
 
@@ -484,7 +517,10 @@ class Engine:
     # -- the end
 
     def close(self) -> None:
-        """Flush, say in the manifest that the end was clean, and let go of everything. A second close is harmless."""
+        """Flush, say in the manifest that the end was clean, and let go of everything.
+
+        A second close is harmless.
+        """
         close_engine(self)
 
     def release(self) -> None:

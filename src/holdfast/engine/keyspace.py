@@ -1,4 +1,6 @@
-"""A keyspace as users hold it: a mutable mapping of bytes to bytes with scans, batches and durability."""
+"""A keyspace as users hold it: a mutable mapping of bytes to bytes with scans, batches and
+durability.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,25 @@ ITEMS, KEYS, VALUES = 0, 1, 2
 class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     """A named, ordered mapping of bytes to bytes inside a database.
 
-    Keys are ordered bytewise. Any bytes-like object is a key or a value. Writes are durable when the call returns
-    unless `durability` says otherwise:
+    Keys are ordered bytewise. Any bytes-like object is a key or a value. Writes are durable when
+    the call returns unless `durability` says otherwise:
 
     - "commit" (default): survives power loss.
-    - "interval": survives power loss after at most `sync_interval_ms`; a crash may take the newest writes, never
-      one without all later ones.
-    - "none": reaches the disk when a buffer fills, with the next durable write, or at close; a crash of the process
-      or the machine may take the newest writes, never one without all later ones.
+    - "interval": survives power loss after at most `sync_interval_ms`; a crash may take the newest
+      writes, never one without all later ones.
+    - "none": reaches the disk when a buffer fills, with the next durable write, or at close; a
+      crash of the process or the machine may take the newest writes, never one without all later
+      ones.
 
-    Raises: DatabaseClosedError, DatabasePoisonedError, ReadOnlyError, DiskFullError, LimitError, TypeError,
-    CorruptionError. Thread safety: safe; an iterator belongs to one thread at a time.
+    Raises: DatabaseClosedError, DatabasePoisonedError, ReadOnlyError, DiskFullError, LimitError,
+    TypeError, CorruptionError. Thread safety: safe; an iterator belongs to one thread at a time.
     """
 
     def __init__(self, engine: Engine, tree: Tree) -> None:
         settings = tree.version.settings
-        KeyspaceCore.__init__(self, engine.state, tree.version.id, tree.view, settings.memtable_bytes)
+        KeyspaceCore.__init__(
+            self, engine.state, tree.version.id, tree.view, settings.memtable_bytes
+        )
         self._engine = engine
         self._name = tree.version.name
         engine.on_view[tree.version.id] = self._show
@@ -75,7 +80,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         """Iterate over (key, value) with `start` <= key < `stop`, in key order or in reverse.
 
         `prefix` narrows to keys that begin with it, `limit` to that many rows. The iterator sees the keyspace as it
-        was when it was made, whatever is written meanwhile; close it, or let it go, to free what it holds.
+        was when it was made, whatever is written meanwhile; close it, or let it go, to free what it
+        holds.
         """
         return self._cursor(start, stop, prefix, reverse, limit, ITEMS)
 
@@ -104,14 +110,26 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         return self._cursor(start, stop, prefix, reverse, limit, VALUES)
 
     def _cursor(
-        self, start: object, stop: object, prefix: object, reverse: bool, limit: int | None, what: int
+        self,
+        start: object,
+        stop: object,
+        prefix: object,
+        reverse: bool,
+        limit: int | None,
+        what: int,
     ) -> UserCursor:
         lower, upper = key_range(start, stop, prefix)
         view, seq = self.read_point()
         return view.cursor(seq, lower, upper, reverse, limit, what)
 
     def cursor_at(
-        self, seq: int, lower: bytes | None, upper: bytes | None, reverse: bool, limit: int | None, what: int
+        self,
+        seq: int,
+        lower: bytes | None,
+        upper: bytes | None,
+        reverse: bool,
+        limit: int | None,
+        what: int,
     ) -> UserCursor:
         """Iterate as of sequence number `seq`, which a live snapshot holds."""
         view, _ = self.read_point()
@@ -175,7 +193,9 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
 
     def _refuse(self) -> None:
         if self.state.flags & FORKED:
-            raise DatabaseClosedError("this handle belongs to the parent process; open the database again after fork")
+            raise DatabaseClosedError(
+                "this handle belongs to the parent process; open the database again after fork"
+            )
         if self.dropped:
             raise DatabaseClosedError(f"keyspace {self._name!r} was dropped")
         raise DatabaseClosedError("the database is closed")

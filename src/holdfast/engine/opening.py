@@ -6,7 +6,13 @@ import atexit
 import os
 import weakref
 
-from holdfast.base import DatabaseClosedError, DatabasePoisonedError, DatabaseSettings, DiskFullError, WrongKeyError
+from holdfast.base import (
+    DatabaseClosedError,
+    DatabasePoisonedError,
+    DatabaseSettings,
+    DiskFullError,
+    WrongKeyError,
+)
 from holdfast.bufferpool import BufferPool
 from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
@@ -31,13 +37,16 @@ def open_database(
     `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory and writes
     nothing. `env` is for tests.
 
-    Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when another handle has it
-    open; CorruptionError, FormatError when its files are damaged, foreign or newer; WrongKeyError for a key, since
-    this version does not encrypt; DiskFullError; OSError.
-    Durability: when it returns, everything that was ever acknowledged as durable is there, and synced in new files.
+    Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
+    another handle has it open; CorruptionError, FormatError when its files are damaged, foreign or
+    newer; WrongKeyError for a key, since this version does not encrypt; DiskFullError; OSError.
+    Durability: when it returns, everything that was ever acknowledged as durable is there, and
+    synced in new files.
     """
     if key is not None:
-        raise WrongKeyError("this version of Holdfast does not encrypt; open the database without a key")
+        raise WrongKeyError(
+            "this version of Holdfast does not encrypt; open the database without a key"
+        )
     env = PosixEnv() if env is None else env
     folder = os.fspath(path)
     if not isinstance(folder, str):

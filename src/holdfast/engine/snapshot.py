@@ -1,6 +1,7 @@
 """Snapshots: the registry that holds versions back, and the read-only mapping a user sees.
 
-A snapshot is a sequence number. While it is registered, flush and compaction keep every version it can see.
+A snapshot is a sequence number. While it is registered, flush and compaction keep every version it
+can see.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class SnapshotRegistry:
 
     def acquire(self) -> int:
         """Register and return the newest visible sequence number."""
-        # Reading and registering are one step, so that a compaction which lists the snapshots either
-        # sees this one or works on nothing newer than it.
+        # Reading and registering are one step, so that a compaction which lists the snapshots
+        # either sees this one or works on nothing newer than it.
         with self._mutex:
             self._drain()
             seq = self._visible_seq()
@@ -45,7 +46,9 @@ class SnapshotRegistry:
             self._live.remove(seq)
 
     def drop(self, seq: int) -> None:
-        """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it only queues."""
+        """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it
+        only queues.
+        """
         self._dropped.append(seq)
 
     def _drain(self) -> None:
@@ -133,7 +136,13 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         return self._cursor(start, stop, prefix, reverse, limit, 2)
 
     def _cursor(
-        self, start: object, stop: object, prefix: object, reverse: bool, limit: int | None, what: int
+        self,
+        start: object,
+        stop: object,
+        prefix: object,
+        reverse: bool,
+        limit: int | None,
+        what: int,
     ) -> UserCursor:
         lower, upper = key_range(start, stop, prefix)
         return self._keyspace.cursor_at(self._at(), lower, upper, reverse, limit, what)
@@ -161,7 +170,10 @@ class Snapshot(SnapshotKeyspace):
 
     @property
     def seq(self) -> int:
-        """The sequence number this snapshot reads at. Raises: DatabaseClosedError when it is closed."""
+        """The sequence number this snapshot reads at.
+
+        Raises: DatabaseClosedError when it is closed.
+        """
         if self._seq is None:
             raise DatabaseClosedError("the snapshot is closed")
         return self._seq

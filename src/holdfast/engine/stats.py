@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Counters:
-    """Bytes moved since open. Guarded by the engine's version mutex, except `stall_seconds` (the leader's)."""
+    """Bytes moved since open.
+
+    Guarded by the engine's version mutex, except `stall_seconds` (the leader's).
+    """
 
     flushed_bytes: int = 0
     compacted_bytes_read: int = 0
@@ -32,7 +35,11 @@ class LevelStats:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyspaceStats:
-    """One keyspace. `entries_estimate` counts versions, so it is an upper bound of `len(keyspace)` but for pending deletes."""
+    """One keyspace.
+
+    `entries_estimate` counts versions, so it is an upper bound of `len(keyspace)` but for pending
+    deletes.
+    """
 
     name: str
     entries_estimate: int
@@ -88,7 +95,9 @@ class Stats:
 
     @property
     def write_amplification(self) -> float:
-        """Bytes logged, flushed and compacted for each byte the user wrote since open; 0.0 before any."""
+        """Bytes logged, flushed and compacted for each byte the user wrote since open; 0.0 before
+        any.
+        """
         if not self.user_bytes_written:
             return 0.0
         written = self.wal_bytes_written + self.flushed_bytes + self.compacted_bytes_written
@@ -101,7 +110,9 @@ class Stats:
 
     @property
     def space_amplification(self) -> float:
-        """Bytes of all tables for each byte of those in the deepest filled levels; 1.0 when there are none."""
+        """Bytes of all tables for each byte of those in the deepest filled levels; 1.0 when there
+        are none.
+        """
         deepest = sum(
             next((level.bytes for level in reversed(keyspace.levels) if level.bytes), 0)
             for keyspace in self.keyspaces

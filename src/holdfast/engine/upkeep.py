@@ -1,10 +1,11 @@
 """Background work: named jobs on a few threads that exist only while there is something to do.
 
-A job is submitted under a key. A key that is already waiting is not queued twice; one that is running is run once
-more afterwards. Keys of one *lane* never run at the same time, so that one long compaction leaves a thread for
-flushes.
+A job is submitted under a key. A key that is already waiting is not queued twice; one that is
+running is run once more afterwards. Keys of one *lane* never run at the same time, so that one long
+compaction leaves a thread for flushes.
 
-Thread safety: safe. A job that raises reports to `on_error` and is forgotten; it is never retried by itself.
+Thread safety: safe. A job that raises reports to `on_error` and is forgotten; it is never retried
+by itself.
 """
 
 from __future__ import annotations

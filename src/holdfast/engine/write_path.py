@@ -1,12 +1,14 @@
 """The write path: commit groups, and everything that must happen between two of them.
 
-A thread that commits joins the queue. The first one becomes the leader: it takes the queue as one group, makes room,
-writes the group to the log as one record, syncs once when a member asked for it, applies it to the memtables, makes it
-visible, and wakes the others. The next leader is the first of those that came meanwhile. (Group commit as in DeWitt et
-al., 1984; leader and followers as in LevelDB's writer queue.)
+A thread that commits joins the queue. The first one becomes the leader: it takes the queue as one
+group, makes room, writes the group to the log as one record, syncs once when a member asked for it,
+applies it to the memtables, makes it visible, and wakes the others. The next leader is the first of
+those that came meanwhile. (Group commit as in DeWitt et al., 1984; leader and followers as in
+LevelDB's writer queue.)
 
-Order, always: logged, synced when asked, applied, visible, acknowledged. A group that is not durable yet is never
-visible, so nobody reads what a crash could take back while its writer still waits.
+Order, always: logged, synced when asked, applied, visible, acknowledged. A group that is not
+durable yet is never visible, so nobody reads what a crash could take back while its writer still
+waits.
 
 `exclusive` runs a function with the leadership: no commit is in flight meanwhile and the fast path is off. Freezing
 memtables, syncing for a flush, creating and dropping keyspaces, and closing use it.
@@ -36,7 +38,9 @@ from holdfast.recovery import apply_buffer
 from holdfast.wal import LogWriter, WriteBatch
 
 GROUP_BYTES_MAX = 4 << 20
-"""A leader stops taking waiters into its group when it has this many bytes, so that the first ones need not wait long."""
+"""A leader stops taking waiters into its group when it has this many bytes, so that the first ones
+need not wait long.
+"""
 
 DURABILITIES = ("commit", "interval", "none")
 
@@ -93,12 +97,14 @@ class WritePath:
     def commit(self, batch: WriteBatch, durability: str | None, keyspaces: frozenset[int]) -> None:
         """Commit `batch`, which touches `keyspaces`, and return when it is as durable as asked.
 
-        Raises: ValueError for an unknown durability; ReadOnlyError, DatabaseClosedError, DatabasePoisonedError;
-        DatabaseClosedError when a keyspace was dropped;
-        DiskFullError with nothing written; LimitError for a batch that is too large.
+        Raises: ValueError for an unknown durability; ReadOnlyError, DatabaseClosedError,
+        DatabasePoisonedError; DatabaseClosedError when a keyspace was dropped; DiskFullError with
+        nothing written; LimitError for a batch that is too large.
         """
         if durability is not None and durability not in DURABILITIES:
-            raise ValueError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
+            raise ValueError(
+                f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}"
+            )
         if batch.size > BATCH_BYTES_MAX:
             raise LimitError(f"the batch has {batch.size} bytes; the limit is {BATCH_BYTES_MAX}")
         self._run(_Waiter(batch, durability is None or durability == "commit", keyspaces))
@@ -129,7 +135,9 @@ class WritePath:
         """Raise the error that says why nothing can be written, if so."""
         flags = self._state.flags
         if flags & FORKED:
-            raise DatabaseClosedError("this handle belongs to the parent process; open the database again after fork")
+            raise DatabaseClosedError(
+                "this handle belongs to the parent process; open the database again after fork"
+            )
         if flags & (CLOSED | CLOSING):
             raise DatabaseClosedError("the database is closed")
         if flags & READ_ONLY:
@@ -200,7 +208,9 @@ class WritePath:
             followers = group[1:]
             if self._writing:
                 for waiter in followers:
-                    waiter.error = DatabasePoisonedError(f"the thread that wrote this commit was stopped: {error!r}")
+                    waiter.error = DatabasePoisonedError(
+                        f"the thread that wrote this commit was stopped: {error!r}"
+                    )
             else:
                 # Nothing of the group was written yet: the others commit without this thread.
                 with self._mutex:
@@ -216,7 +226,9 @@ class WritePath:
                 self._pass_on()
 
     def _take_group(self) -> list[_Waiter]:
-        """Take waiters from the queue: one exclusive piece of work, or commits up to GROUP_BYTES_MAX."""
+        """Take waiters from the queue: one exclusive piece of work, or commits up to
+        GROUP_BYTES_MAX.
+        """
         group = [self._queue.popleft()]
         if group[0].work is not None:
             return group
@@ -247,8 +259,8 @@ class WritePath:
     def _write(self, group: list[_Waiter]) -> None:
         """Log, sync, apply and publish one group.
 
-        Between the first byte for the log and the last operation applied nothing may be skipped, or the numbers
-        given here would be given again: any surprise there poisons the database.
+        Between the first byte for the log and the last operation applied nothing may be skipped, or
+        the numbers given here would be given again: any surprise there poisons the database.
         """
         log = self._log
         if log is None:
@@ -285,9 +297,11 @@ class WritePath:
             raise
 
     def _log_group(self, log: LogWriter, durable: bool, applied_ops: int) -> bool:
-        """Write the buffer to the log when it must be, and sync when asked. Return whether it was written.
+        """Write the buffer to the log when it must be, and sync when asked. Return whether it was
+        written.
 
-        Operations that nobody asked to be durable may stay in the buffer; its first `applied_ops` are applied.
+        Operations that nobody asked to be durable may stay in the buffer; its first `applied_ops`
+        are applied.
         """
         state, buffer = self._state, self._state.buffer
         written = False

@@ -1,15 +1,18 @@
 """Read views: one immutable picture of a tree, and the reads that go through it.
 
-A `ReadView` is the active memtable, the frozen ones and the tables of every level at one moment. It is replaced as
-a whole when any of them changes (LevelDB's Version, RocksDB's SuperVersion); who holds an old one keeps reading it.
+A `ReadView` is the active memtable, the frozen ones and the tables of every level at one moment. It
+is replaced as a whole when any of them changes (LevelDB's Version, RocksDB's SuperVersion); who
+holds an old one keeps reading it.
 
 Invariants:
-1. Everything in an earlier source is newer than everything about the same key in a later one, in this order:
-   active memtable, frozen memtables newest first, level 0 newest first, level 1, level 2, ...
+1. Everything in an earlier source is newer than everything about the same key in a later one, in
+   this order: active memtable, frozen memtables newest first, level 0 newest first, level 1, level
+   2, ...
 2. The tables of a level below 0 are sorted by key and their ranges are disjoint.
 3. A view never changes, but its active memtable grows: the snapshot number hides what came later.
 
-Thread safety: views are immutable and may be read from any thread; a cursor belongs to one thread at a time.
+Thread safety: views are immutable and may be read from any thread; a cursor belongs to one thread
+at a time.
 """
 
 from __future__ import annotations
@@ -77,7 +80,9 @@ class ReadView:
         """Return the range tombstones of all sources as one set."""
         if self._table_tombstones is None:
             tables = [reader.range_tombstones for level in self.levels for reader in level]
-            self._table_tombstones = RangeTombstones([]).merged([each for each in tables if len(each)])
+            self._table_tombstones = RangeTombstones([]).merged(
+                [each for each in tables if len(each)]
+            )
         memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
         filled = [each for each in memtables if len(each)]
         return self._table_tombstones.merged(filled) if filled else self._table_tombstones
@@ -128,7 +133,9 @@ def _holds(reader: TableReader, key: bytes) -> bool:
 
 
 class LevelCursor(Cursor):
-    """One cursor over the disjoint, sorted tables of a level; opens a table's cursor when it gets there."""
+    """One cursor over the disjoint, sorted tables of a level; opens a table's cursor when it gets
+    there.
+    """
 
     def __init__(self, readers: Sequence[TableReader], fill_cache: bool = True) -> None:
         super().__init__()

@@ -1,12 +1,13 @@
 """Open tables and the lives of their files.
 
-Every table of the current version is open, once. A table that left the current version is *doomed*: its file is
-unlinked and its pages leave the pool when no read view holds it any more. Views are watched through weak references,
-so a forgotten cursor keeps its files exactly as long as it lives.
+Every table of the current version is open, once. A table that left the current version is *doomed*:
+its file is unlinked and its pages leave the pool when no read view holds it any more. Views are
+watched through weak references, so a forgotten cursor keeps its files exactly as long as it lives.
 
 Invariants:
 1. A table that some live view holds is open.
-2. A file is unlinked only after the manifest edit that removed its table was synced (the caller dooms it after that).
+2. A file is unlinked only after the manifest edit that removed its table was synced (the caller
+   dooms it after that).
 
 Thread safety: guarded by the caller's mutex, except that views may die in any thread at any time.
 """
@@ -38,7 +39,8 @@ class TableStore:
     def reader(self, info: TableInfo) -> TableReader:
         """Return the open reader of a table, opening it when needed.
 
-        Raises: CorruptionError when the file is missing, damaged or another one than the manifest says; OSError.
+        Raises: CorruptionError when the file is missing, damaged or another one than the manifest
+        says; OSError.
         """
         reader = self._open.get(info.number)
         if reader is None:
@@ -84,7 +86,9 @@ class TableStore:
                 reader.close()
             self._pool.drop_file(number)
             try:
-                self._env.unlink(f"{self._folder}/{table_name(number)}", site="table.obsolete.unlink")
+                self._env.unlink(
+                    f"{self._folder}/{table_name(number)}", site="table.obsolete.unlink"
+                )
             except OSError:
                 mark("table.unlink_failed")
         return gone

@@ -1,6 +1,8 @@
-"""One keyspace's tree: its memtables and the tables of its current version, published as a `ReadView`.
+"""One keyspace's tree: its memtables and the tables of its current version, published as a
+`ReadView`.
 
-The tree knows no log and no manifest: the engine tells it when a memtable was flushed and which tables it has now.
+The tree knows no log and no manifest: the engine tells it when a memtable was flushed and which
+tables it has now.
 
 Thread safety: `freeze` and `install` are serialised by the caller; `view` may be read at any time.
 """
@@ -68,7 +70,9 @@ class Tree:
         """
         levels = self._open_levels(version)
         if flushed is not None:
-            require(self.frozen and self.frozen[-1] is flushed, "memtables are flushed oldest first")
+            require(
+                self.frozen and self.frozen[-1] is flushed, "memtables are flushed oldest first"
+            )
             self.frozen = self.frozen[:-1]
         self.version = version
         self._levels = levels

@@ -1,6 +1,7 @@
 """Applying logged operations to memtables: the one way a commit and its replay take.
 
-Sequence numbers are implied by position: the first operation has `seq_first`, the next one more, over all batches.
+Sequence numbers are implied by position: the first operation has `seq_first`, the next one more,
+over all batches.
 
 Thread safety: the caller serialises writes to the memtables.
 """
@@ -25,11 +26,12 @@ def apply_payload(
 ) -> tuple[int, int]:
     """Apply the batches of a payload and return (operations, bytes of keys and values).
 
-    An operation of a dropped keyspace (its id has no memtable and lies below `next_keyspace_id`), or one that
+    An operation of a dropped keyspace (its id has no memtable and lies below `next_keyspace_id`),
+    or one that
     `flushed` says is in tables already, is counted but not applied.
 
-    Raises: ValueError, with earlier operations applied, when the payload is malformed or names a keyspace that never
-    existed.
+    Raises: ValueError, with earlier operations applied, when the payload is malformed or names a
+    keyspace that never existed.
     """
     seq, user_bytes = seq_first, 0
     for batch in decode_payload(data, offset, size):
@@ -50,10 +52,13 @@ def apply_payload(
 def apply_buffer(
     buffer: RecordBuffer, offset: int, seq_first: int, memtables: Mapping[int, Memtable]
 ) -> int:
-    """Apply what `buffer` collected from payload byte `offset` on; return the bytes of keys and values.
+    """Apply what `buffer` collected from payload byte `offset` on; return the bytes of keys and
+    values.
 
     Requires: every keyspace has a memtable.
     """
     payload = buffer.payload()
-    _, user_bytes = apply_payload(payload, offset, len(payload) - offset, seq_first, memtables, {}, 0)
+    _, user_bytes = apply_payload(
+        payload, offset, len(payload) - offset, seq_first, memtables, {}, 0
+    )
     return user_bytes

@@ -1,6 +1,7 @@
 """Checking a database: every byte of every file that the manifest names is read and verified.
 
-Damage is collected, not raised, and the check goes on behind it: the report says how much of the database is whole.
+Damage is collected, not raised, and the check goes on behind it: the report says how much of the
+database is whole.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def check_tables(readers: Iterable[TableReader], report: Report) -> None:
         report.errors.extend(reader.verify())
 
 
-def check_manifest(env: Env, folder: str, expected: Version | None, report: Report) -> Recovered | None:
+def check_manifest(
+    env: Env, folder: str, expected: Version | None, report: Report
+) -> Recovered | None:
     """Read the manifest as an open would; it must say what `expected`, the version in memory, says."""
     try:
         manifest = VersionSet.recover(env, folder)
@@ -61,7 +64,9 @@ def check_manifest(env: Env, folder: str, expected: Version | None, report: Repo
     report.edits += manifest.version.edit_seq
     if expected is not None and manifest.version != expected:
         report.errors.append(
-            CorruptionError(folder, 0, "the manifest on disk does not say what the open database holds")
+            CorruptionError(
+                folder, 0, "the manifest on disk does not say what the open database holds"
+            )
         )
     return manifest
 
@@ -90,4 +95,3 @@ def check_log(env: Env, folder: str, manifest: Recovered, report: Report) -> Non
 
 def _as_corruption(error: Exception, folder: str) -> CorruptionError:
     return error if isinstance(error, CorruptionError) else CorruptionError(folder, 0, str(error))
-

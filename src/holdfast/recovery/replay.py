@@ -1,7 +1,7 @@
 """Replay: what the manifest and the log say, put back into memory. Writes nothing.
 
-Every committed operation that no table holds is applied to a memtable of its keyspace, in order. When a memtable gets
-full, `on_full` takes it away; without `on_full` it grows.
+Every committed operation that no table holds is applied to a memtable of its keyspace, in order.
+When a memtable gets full, `on_full` takes it away; without `on_full` it grows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def replay(
 ) -> Replayed:
     """Replay the log behind `manifest`, which was read from the same folder.
 
-    Raises: CorruptionError for damage that is not a torn tail; FormatError for newer or foreign files; OSError.
+    Raises: CorruptionError for damage that is not a torn tail; FormatError for newer or foreign
+    files; OSError.
     """
     version = manifest.version
     memtables = {keyspace: Memtable() for keyspace in version.keyspaces}
@@ -95,7 +96,13 @@ def _apply(
 ) -> None:
     try:
         apply_payload(
-            record.payload, 0, len(record.payload), record.seq_first, memtables, flushed, next_keyspace_id
+            record.payload,
+            0,
+            len(record.payload),
+            record.seq_first,
+            memtables,
+            flushed,
+            next_keyspace_id,
         )
     except ValueError as error:
         raise CorruptionError(segment.path, 0, f"record {record.lsn}: {error}") from error

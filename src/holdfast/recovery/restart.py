@@ -1,16 +1,18 @@
 """Restart: from a folder in whatever state a crash left it to one that new commits may build on.
 
-What survives in the log is copied into new tables before anything is acknowledged, a new segment and a new manifest
-are written, and only then are the old files removed. So no file of an earlier process life is ever appended to, and
-what was read back after a failed sync, which a cache may show without the disk having it, is on disk again in new
-synced files before it is trusted. (Rebello et al., Can Applications Recover from fsync Failures?, ATC 2020.)
+What survives in the log is copied into new tables before anything is acknowledged, a new segment
+and a new manifest are written, and only then are the old files removed. So no file of an earlier
+process life is ever appended to, and what was read back after a failed sync, which a cache may show
+without the disk having it, is on disk again in new synced files before it is trusted. (Rebello et
+al., Can Applications Recover from fsync Failures?, ATC 2020.)
 
 The order, each step synced before the next:
 1. tables made of the replayed log;
 2. the first segment of the new log;
 3. a new manifest with both, found through a new marker;
 4. removal of everything the new manifest does not name.
-A crash between any two leaves the old manifest and log in force, and orphans that the next restart removes.
+A crash between any two leaves the old manifest and log in force, and orphans that the next restart
+removes.
 """
 
 from __future__ import annotations
@@ -74,10 +76,11 @@ def recover_for_reading(env: Env, folder: str, settings: DatabaseSettings | None
 def recover_for_writing(
     env: Env, folder: str, settings: DatabaseSettings | None, *, create: bool
 ) -> Recovery:
-    """Bring a folder into a state that new commits may build on, creating the database when it is absent.
+    """Bring a folder into a state that new commits may build on, creating the database when it is
+    absent.
 
-    Raises: FileNotFoundError; CorruptionError, FormatError; OSError. After an exception the folder holds what it held,
-    and perhaps orphans.
+    Raises: FileNotFoundError; CorruptionError, FormatError; OSError. After an exception the folder
+    holds what it held, and perhaps orphans.
     """
     manifest = VersionSet.recover(env, folder)
     if manifest.is_new:
@@ -107,7 +110,10 @@ def recover_for_writing(
 
 
 def stored_settings(manifest: Recovered) -> DatabaseSettings:
-    """Return the settings that the manifest holds. Raises: FormatError for those of a newer version."""
+    """Return the settings that the manifest holds.
+
+    Raises: FormatError for those of a newer version.
+    """
     try:
         return DatabaseSettings.from_text(manifest.version.settings_text)
     except (ValueError, TypeError) as error:
@@ -115,7 +121,9 @@ def stored_settings(manifest: Recovered) -> DatabaseSettings:
 
 
 def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSettings:
-    """Return the settings in force: the given ones, checked against the stored ones, or the stored ones."""
+    """Return the settings in force: the given ones, checked against the stored ones, or the stored
+    ones.
+    """
     stored = stored_settings(manifest)
     if given is None:
         return stored
@@ -130,12 +138,15 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
 def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
     foreign = [name for name in manifest.unrelated if name != LOCK_NAME]
     if foreign:
-        raise FormatError(f"{folder} holds {foreign[0]!r} and no database; give an empty or a new folder")
+        raise FormatError(
+            f"{folder} holds {foreign[0]!r} and no database; give an empty or a new folder"
+        )
     numbers = FileNumbers(env, manifest.next_number)
     database_id = env.random_bytes(16)
     version = Version().apply(
         VersionEdit(
-            keyspaces_created=((0, DEFAULT_KEYSPACE, settings.keyspace),), settings_text=settings.to_text()
+            keyspaces_created=((0, DEFAULT_KEYSPACE, settings.keyspace),),
+            settings_text=settings.to_text(),
         )
     )
     # The first manifest precedes the first segment: a segment without a manifest would be damage.
@@ -233,7 +244,9 @@ def _restart(
 def _remove_orphans(
     env: Env, folder: str, version: Version, log: LogWriter, version_set: VersionSet
 ) -> None:
-    """Unlink every database file that the new manifest does not name; a failure leaves it for the next restart."""
+    """Unlink every database file that the new manifest does not name; a failure leaves it for the
+    next restart.
+    """
     keep = {table_name(number) for number in version.table_numbers()}
     keep.update(segment_name(segment.number) for segment in log.segments())
     keep.add(manifest_name(version_set.number))
