@@ -63,3 +63,5 @@ def _flush_everything(engine: Engine) -> None:
         if engine.is_poisoned:
             raise DatabasePoisonedError("a sync failed while the database was closing; reopen it")
         engine.log_edit(VersionEdit(clean=True))
+        # Tables that a reader held when they left the version, and that nobody holds any more.
+        engine.store.purge()
