@@ -31,8 +31,16 @@ if TYPE_CHECKING:
         TransactionTooOldError,
         WrongKeyError,
     )
-    from holdfast.engine import Database, Keyspace, KeyspaceStats, LevelStats, Report, Snapshot, Stats
-    from holdfast.engine import open_database as open
+    from holdfast.engine import (
+        Database,
+        Keyspace,
+        KeyspaceStats,
+        LevelStats,
+        Report,
+        Snapshot,
+        Stats,
+    )
+    from holdfast.engine import open_database as open  # noqa: A004  the contract's name
 
 __version__ = "0.1.0"
 
@@ -76,7 +84,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # A room imports its package first, so loading the engine here would make every room import all others.
+    # A room imports its package first: loading the engine there would make every room import
+    # all others.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _ENGINE:

@@ -1,7 +1,8 @@
 """Floor 8: the engine introduces the rooms to each other and shows users one face.
 
-`open_database` recovers a folder and returns a `Database`; keyspaces, snapshots, statistics and reports come from it.
-`write_path` is the life of a commit, `flush` and `compact` the background work, `closing` the clean end.
+`open_database` recovers a folder and returns a `Database`; keyspaces, snapshots, statistics and
+reports come from it. `write_path` is the life of a commit, `flush` and `compact` the background
+work, `closing` the clean end.
 """
 
 from holdfast.engine._core import CommitState, KeyspaceCore

@@ -63,9 +63,9 @@ cdef class KeyspaceCore:
     cdef public bint dropped
     cdef public Py_ssize_t memtable_bytes
 
-    def __init__(self, CommitState state not None, uint32_t id, ReadView view not None, Py_ssize_t memtable_bytes):
+    def __init__(self, CommitState state not None, uint32_t keyspace_id, ReadView view not None, Py_ssize_t memtable_bytes):
         self.state = state
-        self.id = id
+        self.id = keyspace_id
         self.view = view
         self.memtable_bytes = memtable_bytes
 

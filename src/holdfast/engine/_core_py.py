@@ -1,9 +1,9 @@
 """The reads and unsynced writes of a keyspace: what a user's call runs when nothing has to wait.
 
-`KeyspaceCore` is the base of the public keyspace and database classes. A read goes through the current `ReadView`.
-A write with durability "none" (or "interval", once its timer runs) is appended to the log's record
-buffer, applied to the memtable and made visible in one step; anything else goes to `_write_slow` of
-the subclass, which joins a commit group.
+`KeyspaceCore` is the base of the public keyspace and database classes. A read goes through the
+current `ReadView`. A write with durability "none" (or "interval", once its timer runs) is appended
+to the log's record buffer, applied to the memtable and made visible in one step; anything else goes
+to `_write_slow` of the subclass, which joins a commit group.
 
 Thread safety: each call is one step under the global interpreter lock. `CommitState.flags` is
 non-zero while a commit group is in flight, so the fast path never touches the buffer or the
@@ -55,9 +55,11 @@ class CommitState:
 class KeyspaceCore:
     """Reads and unsynced writes of one keyspace."""
 
-    def __init__(self, state: CommitState, id: int, view: ReadView, memtable_bytes: int) -> None:
+    def __init__(
+        self, state: CommitState, keyspace_id: int, view: ReadView, memtable_bytes: int
+    ) -> None:
         self.state = state
-        self.id = id
+        self.id = keyspace_id
         self.view = view
         self.dropped = False
         self.memtable_bytes = memtable_bytes

@@ -1,4 +1,4 @@
-"""A database as users hold it: its default keyspace, and everything that concerns the whole folder."""
+"""A database as users hold it: its default keyspace, and what concerns the whole folder."""
 
 from __future__ import annotations
 

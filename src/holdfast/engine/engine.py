@@ -2,7 +2,8 @@
 
 One `Engine` is one open folder: the log, the manifest, the trees of all keyspaces, the pool, and
 the background work.
-`Database` and `Keyspace` are its faces. Opening is in `opening`, background jobs are in `flush` and `compact`.
+`Database` and `Keyspace` are its faces. Opening is in `opening`, background jobs are in `flush` and
+`compact`.
 
 Locks, in the order they may be taken: the leadership of the write path, then the version mutex,
 then the mutexes inside rooms. A job that needs both takes the leadership first.
@@ -213,7 +214,7 @@ class Engine:
         )
 
     def unlink_segments(self, numbers: list[int]) -> None:
-        """Remove WAL segments that no longer matter; a failure leaves an orphan for the next open."""
+        """Remove segments that no longer matter; a failure leaves orphans for the next open."""
         for number in numbers:
             try:
                 self.env.unlink(f"{self.folder}/{segment_name(number)}", site="wal.segment.unlink")
@@ -249,7 +250,7 @@ class Engine:
         self.counters.stall_seconds += self.env.monotonic() - began
 
     def _freeze_full(self) -> None:
-        """Freeze memtables that are full, that hold the oldest log, or that are most of the budget."""
+        """Freeze memtables that are full, hold the oldest log, or are most of the budget."""
         for tree in self.trees.values():
             if tree.active.bytes_used >= tree.version.settings.memtable_bytes:
                 self.freeze(tree)
@@ -477,7 +478,7 @@ class Engine:
     # -- what users ask for
 
     def flush(self, keyspaces: Iterable[int]) -> None:
-        """Freeze and flush the memtables of `keyspaces`; returns when their tables are installed."""
+        """Freeze and flush memtables of `keyspaces`; returns when their tables are installed."""
         wanted = list(keyspaces)
 
         def freeze_all() -> None:

@@ -5,7 +5,7 @@ durability.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from holdfast.base import DatabaseClosedError, check_key, check_value
 from holdfast.cursor import UserCursor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ITEMS, KEYS, VALUES = 0, 1, 2
 
 
-class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
+class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc]  # any bytes-like key
     """A named, ordered mapping of bytes to bytes inside a database.
 
     Keys are ordered bytewise. Any bytes-like object is a key or a value. Writes are durable when
@@ -62,7 +62,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     # -- reading
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.keys()
+        return cast("Iterator[bytes]", self.keys())
 
     def __len__(self) -> int:
         """Count the keys, by reading all of them; `db.stats()` has an estimate at once."""
@@ -79,9 +79,9 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     ) -> UserCursor:
         """Iterate over (key, value) with `start` <= key < `stop`, in key order or in reverse.
 
-        `prefix` narrows to keys that begin with it, `limit` to that many rows. The iterator sees the keyspace as it
-        was when it was made, whatever is written meanwhile; close it, or let it go, to free what it
-        holds.
+        `prefix` narrows to keys that begin with it, `limit` to that many rows. The iterator sees
+        the keyspace as it was when it was made, whatever is written meanwhile; close it, or let it
+        go, to free what it holds.
         """
         return self._cursor(start, stop, prefix, reverse, limit, ITEMS)
 
@@ -159,7 +159,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         batch = WriteBatch()
         if upper is None:
             # No key may be longer than the longest one, so "behind the last key" need not be a key.
-            last = next(iter(self.keys(lower, reverse=True, limit=1)), None)
+            keys = cast("Iterator[bytes]", self.keys(lower, reverse=True, limit=1))
+            last = next(keys, None)
             if last is not None:
                 batch.delete_range(self.id, lower, last)
                 batch.delete(self.id, last)
@@ -207,7 +208,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         self._engine.flush([self.id])
 
     def compact(self, start: object = None, stop: object = None) -> None:
-        """Bring [start, stop) to the last level: space of deleted and overwritten data comes back."""
+        """Bring [start, stop) to the last level: the space of deleted data comes back."""
         lower, upper = key_range(start, stop, None)
         self.flush()
         compact_range(self._engine, self.id, lower, upper)

@@ -34,8 +34,8 @@ def open_database(
 ) -> Database:
     """Open the database in folder `path`; it is created when absent unless `create` is False.
 
-    `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory and writes
-    nothing. `env` is for tests.
+    `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory
+    and writes nothing. `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
     another handle has it open; CorruptionError, FormatError when its files are damaged, foreign or
@@ -77,9 +77,12 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
         env.make_dir(folder, site="database.folder.create")
         env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
         return
-    if not create and not any(name.startswith("CURRENT.") for name in names):
-        if not any(name.endswith((".table", ".wal", ".manifest")) for name in names):
-            raise FileNotFoundError(f"there is no database at {folder}")
+    is_ours = any(
+        name.startswith("CURRENT.") or name.endswith((".table", ".wal", ".manifest"))
+        for name in names
+    )
+    if not create and not is_ours:
+        raise FileNotFoundError(f"there is no database at {folder}")
 
 
 def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
@@ -112,7 +115,7 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
 
 @atexit.register
 def _close_all() -> None:
-    """Close what is still open when the interpreter ends, so that unsynced writes reach the disk."""
+    """Close what is still open when the interpreter ends: unsynced writes reach the disk."""
     for database in list(_open_databases):
         try:
             database.close()

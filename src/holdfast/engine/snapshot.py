@@ -10,7 +10,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from holdfast.base import DatabaseClosedError
 from holdfast.cursor import UserCursor
@@ -89,7 +89,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         return self._keyspace.get_at(key, self._at()) is not None
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.keys()
+        return cast("Iterator[bytes]", self.keys())
 
     def __len__(self) -> int:
         return sum(1 for _ in self.keys())

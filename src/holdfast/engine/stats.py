@@ -1,4 +1,4 @@
-"""What `db.stats()` returns: sizes, counters since open, and the amplifications computed from them."""
+"""What `db.stats()` returns: sizes, counters since open, and the amplifications."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Upkeep:
             lane, key, job = taken
             try:
                 job()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, the engine must hear of it
                 self._on_error(error)
             with self._mutex:
                 if self._running.pop((lane, key)):

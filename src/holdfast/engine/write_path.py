@@ -10,8 +10,9 @@ Order, always: logged, synced when asked, applied, visible, acknowledged. A grou
 durable yet is never visible, so nobody reads what a crash could take back while its writer still
 waits.
 
-`exclusive` runs a function with the leadership: no commit is in flight meanwhile and the fast path is off. Freezing
-memtables, syncing for a flush, creating and dropping keyspaces, and closing use it.
+`exclusive` runs a function with the leadership: no commit is in flight meanwhile and the fast path
+is off. Freezing memtables, syncing for a flush, creating and dropping keyspaces, and closing use
+it.
 
 Thread safety: safe. `CommitState.flags` has BUSY while there is a leader.
 """
@@ -200,7 +201,7 @@ class WritePath:
         self._writing = False
         try:
             self._serve(group)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  every member of the group gets it
             for waiter in group:
                 if waiter.error is None:
                     waiter.error = error if waiter is leader else _copy_error(error)
@@ -317,7 +318,7 @@ def _copy_error(error: Exception) -> Exception:
     """Return an error like `error` for another thread: two threads must not raise one object."""
     try:
         copied = type(error)(*error.args)
-    except Exception:
+    except Exception:  # noqa: BLE001  a constructor with other arguments
         copied = Error(str(error))
     copied.__cause__ = error
     return copied

@@ -1,8 +1,8 @@
 """Floor 6: one keyspace's tree, its read path and the lives of its table files.
 
-`ReadView` is one immutable picture of a tree; `Tree` replaces it when a memtable is frozen or flushed and when
-compaction installs tables; `TableStore` keeps tables open while a view holds them and removes their
-files after. Trees know no log and no manifest writer.
+`ReadView` is one immutable picture of a tree; `Tree` replaces it when a memtable is frozen or
+flushed and when compaction installs tables; `TableStore` keeps tables open while a view holds them
+and removes their files after. Trees know no log and no manifest writer.
 """
 
 from holdfast.lsm._view import LevelCursor, ReadView

@@ -161,13 +161,12 @@ cdef class ReadView:
             result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot))
         return result
 
-    def range_tombstones(self):
+    def tombstone_sets(self):
         if self._table_tombstones is None:
             tables = [reader.range_tombstones for level in self.levels for reader in level]
             self._table_tombstones = RangeTombstones([]).merged([each for each in tables if len(each)])
         memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
-        filled = [each for each in memtables if len(each)]
-        return self._table_tombstones.merged(filled) if filled else self._table_tombstones
+        return [each for each in (self._table_tombstones, *memtables) if len(each)]
 
     def internal_cursor(self, lower=None, upper=None, *, fill_cache=True):
         cursors = [self.active.cursor()]
@@ -183,7 +182,7 @@ cdef class ReadView:
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *, fill_cache=True):
-        return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache), self.range_tombstones(),
+        return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache), self.tombstone_sets(),
                           snapshot, lower, upper, reverse, limit, what, self)
 
 

@@ -76,16 +76,15 @@ class ReadView:
         """Return the values of `keys` in their order, None where absent."""
         return [self.get(key, snapshot) for key in keys]
 
-    def range_tombstones(self) -> RangeTombstones:
-        """Return the range tombstones of all sources as one set."""
+    def tombstone_sets(self) -> list[RangeTombstones]:
+        """Return the sets of range tombstones of all sources; those of the tables are one set."""
         if self._table_tombstones is None:
             tables = [reader.range_tombstones for level in self.levels for reader in level]
             self._table_tombstones = RangeTombstones([]).merged(
                 [each for each in tables if len(each)]
             )
         memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
-        filled = [each for each in memtables if len(each)]
-        return self._table_tombstones.merged(filled) if filled else self._table_tombstones
+        return [each for each in (self._table_tombstones, *memtables) if len(each)]
 
     def internal_cursor(
         self, lower: bytes | None = None, upper: bytes | None = None, *, fill_cache: bool = True
@@ -117,7 +116,7 @@ class ReadView:
         """Return an iterator over what a user sees in [lower, upper) as of `snapshot`."""
         return UserCursor(
             self.internal_cursor(lower, upper, fill_cache=fill_cache),
-            self.range_tombstones(),
+            self.tombstone_sets(),
             snapshot,
             lower,
             upper,
@@ -142,27 +141,27 @@ class LevelCursor(Cursor):
         self._readers = list(readers)
         self._fill_cache = fill_cache
         self._index = -1
-        self._current: Cursor
+        self._table: Cursor
 
     def _open(self, index: int) -> Cursor:
         if index != self._index:
-            self._current = self._readers[index].cursor(self._fill_cache)
+            self._table = self._readers[index].cursor(self._fill_cache)
             self._index = index
-        return self._current
+        return self._table
 
     def _entry_here(self) -> Entry | None:
-        current = self._current
+        current = self._table
         return (current.key, current.seq, current.kind, current.value) if current.valid else None
 
     def _forward(self) -> Entry | None:
         """Return the current entry, or enter the tables behind until one has an entry."""
-        while not self._current.valid and self._index + 1 < len(self._readers):
+        while not self._table.valid and self._index + 1 < len(self._readers):
             self._open(self._index + 1).seek_first()
         return self._entry_here()
 
     def _backward(self) -> Entry | None:
         """Return the current entry, or enter the tables in front until one has an entry."""
-        while not self._current.valid and self._index > 0:
+        while not self._table.valid and self._index > 0:
             self._open(self._index - 1).seek_last()
         return self._entry_here()
 
@@ -193,9 +192,9 @@ class LevelCursor(Cursor):
         return self._backward()
 
     def _next(self) -> Entry | None:
-        self._current.next()
+        self._table.next()
         return self._forward()
 
     def _prev(self) -> Entry | None:
-        self._current.prev()
+        self._table.prev()
         return self._backward()

@@ -1,11 +1,12 @@
 """Floor 7: from a folder in whatever state a crash left it to a database that can be trusted.
 
-`replay` reads without writing, `restart` makes new files out of what was read before anything is acknowledged again,
-`check` verifies every byte. `apply_buffer` and `apply_payload` are the one way that commits and their replay take.
+`replay` reads without writing, `restart` makes new files out of what was read before anything is
+acknowledged again, `check` verifies every byte. `apply_buffer` and `apply_payload` are the one way
+that commits and their replay take.
 """
 
-from holdfast.recovery._apply import apply_buffer, apply_payload
-from holdfast.recovery.check import Report, check_log, check_manifest, check_tables
+from holdfast.recovery._apply import apply_buffer, apply_payload, apply_records
+from holdfast.recovery.check import Report, check_folder, check_log, check_manifest, check_tables
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.recovery.restart import (
@@ -26,6 +27,8 @@ __all__ = [
     "Report",
     "apply_buffer",
     "apply_payload",
+    "apply_records",
+    "check_folder",
     "check_log",
     "check_manifest",
     "check_tables",

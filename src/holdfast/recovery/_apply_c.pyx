@@ -3,7 +3,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.wal._buffer_c cimport RecordBuffer
+from holdfast.wal._scan_c cimport ScanRecord, ScanResult
 from holdfast.wal._payload cimport OP_RANGE_DELETE, PAYLOAD_END, PayloadWalk, payload_next, payload_start
+
+cdef enum:
+    # Part of the file format: `wal.RecordType.BATCHES`.
+    RECORD_BATCHES = 1
 
 
 def apply_payload(data, Py_ssize_t offset, Py_ssize_t size, uint64_t seq_first, memtables, flushed,
@@ -17,6 +22,28 @@ def apply_payload(data, Py_ssize_t offset, Py_ssize_t size, uint64_t seq_first, 
         # Safety: [offset, offset + size) was just checked to lie within the view.
         _apply(&view[offset], size, seq_first, memtables, flushed, next_keyspace_id, &op_count, &user_bytes)
     return op_count, user_bytes
+
+
+def apply_records(ScanResult scan not None, data, Py_ssize_t start, Py_ssize_t payload_bytes_max, memtables, flushed,
+                  uint64_t next_keyspace_id):
+    """See `_apply_py.apply_records`."""
+    cdef const unsigned char[::1] view = data
+    cdef uint64_t op_count = 0, user_bytes = 0
+    cdef Py_ssize_t index = start, payload_bytes = 0
+    cdef ScanRecord* record
+    if start < 0:
+        raise ValueError("the index of a record is negative")
+    while index < scan.record_count and payload_bytes <= payload_bytes_max:
+        # Safety: 0 <= index < record_count.
+        record = &scan.items[index]
+        if record.type == RECORD_BATCHES and record.payload_size:
+            if record.payload_offset > view.shape[0] or record.payload_size > view.shape[0] - record.payload_offset:
+                raise ValueError("the payload does not lie within the data")
+            _apply(&view[record.payload_offset], record.payload_size, record.seq_first, memtables, flushed,
+                   next_keyspace_id, &op_count, &user_bytes)
+            payload_bytes += record.payload_size
+        index += 1
+    return index, payload_bytes
 
 
 def apply_buffer(RecordBuffer buffer not None, Py_ssize_t offset, uint64_t seq_first, memtables):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from holdfast.base import PUT, RANGE_DELETE
 from holdfast.memtable import Memtable
-from holdfast.wal import RecordBuffer, decode_payload
+from holdfast.wal import RecordBuffer, RecordType, ScanResult, decode_payload
 
 
 def apply_payload(
@@ -47,6 +47,38 @@ def apply_payload(
             user_bytes += len(key) + len(value or b"")
             seq += 1
     return seq - seq_first, user_bytes
+
+
+def apply_records(
+    scan: ScanResult,
+    data: bytes,
+    start: int,
+    payload_bytes_max: int,
+    memtables: Mapping[int, Memtable],
+    flushed: Mapping[int, int],
+    next_keyspace_id: int,
+) -> tuple[int, int]:
+    """Apply the records of `scan` from index `start` on, until more than `payload_bytes_max` bytes
+    of payload were applied; return (index of the next record, bytes of payload).
+
+    `data` holds the segment that was scanned. Raises: ValueError as `apply_payload`.
+    """
+    index, payload_bytes = start, 0
+    while index < scan.record_count and payload_bytes <= payload_bytes_max:
+        record = scan.record(index)
+        if record.type == RecordType.BATCHES:
+            apply_payload(
+                data,
+                record.payload_offset,
+                record.payload_size,
+                record.seq_first,
+                memtables,
+                flushed,
+                next_keyspace_id,
+            )
+            payload_bytes += record.payload_size
+        index += 1
+    return index, payload_bytes
 
 
 def apply_buffer(

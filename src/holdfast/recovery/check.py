@@ -6,15 +6,20 @@ database is whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from holdfast.base import CorruptionError, FormatError
+from holdfast.bufferpool import BufferPool
 from holdfast.env import Env
-from holdfast.manifest import Recovered, Version, VersionSet
-from holdfast.recovery.restart import stored_settings
-from holdfast.sstable import TableReader
+from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
+from holdfast.recovery.replay import replay
+from holdfast.recovery.restart import LOCK_NAME, stored_settings
+from holdfast.sstable import TableInfo, TableReader, table_name
 from holdfast.wal import read_log
+
+_POOL_BYTES = 1 << 20
+"""Verification reads pages from the file and keeps none; only open tables pin their roots."""
 
 
 @dataclass(slots=True)
@@ -38,7 +43,8 @@ class Report:
     def __str__(self) -> str:
         verdict = "no damage found" if self.ok else f"{len(self.errors)} damaged places"
         return (
-            f"{verdict}: {self.tables} tables with {self.entries} entries in {self.table_bytes} bytes, "
+            f"{verdict}: {self.tables} tables with {self.entries} entries in "
+            f"{self.table_bytes} bytes, "
             f"{self.records} log records in {self.segments} segments, {self.edits} manifest edits"
         )
 
@@ -55,7 +61,7 @@ def check_tables(readers: Iterable[TableReader], report: Report) -> None:
 def check_manifest(
     env: Env, folder: str, expected: Version | None, report: Report
 ) -> Recovered | None:
-    """Read the manifest as an open would; it must say what `expected`, the version in memory, says."""
+    """Read the manifest as an open would; it must say what the version in memory says."""
     try:
         manifest = VersionSet.recover(env, folder)
     except (CorruptionError, FormatError) as error:
@@ -91,6 +97,84 @@ def check_log(env: Env, folder: str, manifest: Recovered, report: Report) -> Non
             report.records += sum(1 for _ in segment.records())
     except (CorruptionError, FormatError) as error:
         report.errors.append(_as_corruption(error, folder))
+
+
+def check_folder(
+    env: Env, folder: str, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Check the database in `folder`, which nobody has open, also where it is too damaged to open.
+
+    `progress` is called with the bytes of tables done since its last call and the bytes of all of
+    them. Raises: FileNotFoundError when there is no database; DatabaseLockedError; OSError.
+    """
+    if not any(
+        name.startswith("CURRENT.") or parse_numbered(name) for name in env.list_dir(folder)
+    ):
+        raise FileNotFoundError(f"there is no database at {folder}")
+    report = Report()
+    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    try:
+        manifest = check_manifest(env, folder, None, report)
+        if manifest is not None and manifest.is_new:
+            raise FileNotFoundError(f"there is no database at {folder}")
+        if manifest is not None:
+            _check_replay(env, folder, manifest, report)
+            tables = [
+                info
+                for keyspace in manifest.version.keyspaces.values()
+                for level in keyspace.levels
+                for info in level
+            ]
+            _check_closed_tables(env, folder, tables, report, progress)
+    finally:
+        lock.release()
+    return report
+
+
+def _check_replay(env: Env, folder: str, manifest: Recovered, report: Report) -> None:
+    """Read the log, and apply it to memory as an open would."""
+    check_log(env, folder, manifest, report)
+    if report.ok:
+        try:
+            replay(env, folder, manifest, stored_settings(manifest))
+        except (CorruptionError, FormatError) as error:
+            report.errors.append(_as_corruption(error, folder))
+
+
+def _check_closed_tables(
+    env: Env,
+    folder: str,
+    tables: list[TableInfo],
+    report: Report,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Open and verify each table; one that cannot be opened does not keep the others from it."""
+    total = sum(info.size_bytes for info in tables)
+
+    def count(size: int) -> None:
+        if progress is not None:
+            progress(size, total)
+
+    pool = BufferPool(_POOL_BYTES)
+    for info in tables:
+        path = f"{folder}/{table_name(info.number)}"
+        report.tables += 1
+        report.table_bytes += info.size_bytes
+        report.entries += info.entry_count
+        try:
+            file = env.open(path)
+            try:
+                reader = TableReader(file, info.number, info.file_id, pool, info)
+                report.errors.extend(reader.verify(count))
+                pool.drop_file(info.number)
+            finally:
+                file.close()
+        except FileNotFoundError:
+            report.errors.append(CorruptionError(path, 0, "the table is missing"))
+        except (CorruptionError, FormatError) as error:
+            report.errors.append(_as_corruption(error, path))
+        except OSError as error:
+            report.errors.append(CorruptionError(path, 0, f"it cannot be read: {error}"))
 
 
 def _as_corruption(error: Exception, folder: str) -> CorruptionError:

@@ -13,10 +13,10 @@ from holdfast.base import CorruptionError, DatabaseSettings
 from holdfast.env import Env
 from holdfast.manifest import Recovered, Version
 from holdfast.memtable import Memtable
-from holdfast.recovery._apply import apply_payload
-from holdfast.wal import LogRecord, LogSegment, read_log
+from holdfast.recovery._apply import apply_records
+from holdfast.wal import read_log
 
-LOOK_BYTES = 64 * 1024
+STEP_BYTES = 64 * 1024
 """Memtables are compared with their limit after this many bytes of log, not after every record."""
 
 
@@ -52,7 +52,7 @@ def replay(
     memtables = {keyspace: Memtable() for keyspace in version.keyspaces}
     flushed = {keyspace.id: keyspace.flushed_seq for keyspace in version.keyspaces.values()}
     last_seq, last_lsn = version.last_seq, version.durable_lsn
-    records = payload_bytes = looked_at = 0
+    records = payload_bytes = 0
     is_tail_cut = False
     if version.wal_first:
         contents = read_log(
@@ -66,13 +66,24 @@ def replay(
             clean=version.clean,
         )
         for segment in contents:
-            for record in segment.records():
-                _apply(segment, record, memtables, flushed, version.next_keyspace_id)
-                records += 1
-                payload_bytes += len(record.payload)
-                if on_full is not None and payload_bytes - looked_at >= LOOK_BYTES:
-                    looked_at = payload_bytes
+            index = 0
+            while index < segment.scan.record_count:
+                try:
+                    index, applied = apply_records(
+                        segment.scan,
+                        segment.data,
+                        index,
+                        STEP_BYTES,
+                        memtables,
+                        flushed,
+                        version.next_keyspace_id,
+                    )
+                except ValueError as error:
+                    raise CorruptionError(segment.path, 0, str(error)) from error
+                payload_bytes += applied
+                if on_full is not None:
                     _hand_over(version, memtables, on_full)
+            records += segment.scan.record_count
         last_seq = max(last_seq, contents.last_seq)
         last_lsn = max(last_lsn, contents.last_lsn)
         is_tail_cut = contents.tail_cut
@@ -85,27 +96,6 @@ def replay(
         payload_bytes=payload_bytes,
         is_tail_cut=is_tail_cut,
     )
-
-
-def _apply(
-    segment: LogSegment,
-    record: LogRecord,
-    memtables: dict[int, Memtable],
-    flushed: dict[int, int],
-    next_keyspace_id: int,
-) -> None:
-    try:
-        apply_payload(
-            record.payload,
-            0,
-            len(record.payload),
-            record.seq_first,
-            memtables,
-            flushed,
-            next_keyspace_id,
-        )
-    except ValueError as error:
-        raise CorruptionError(segment.path, 0, f"record {record.lsn}: {error}") from error
 
 
 def _hand_over(

@@ -129,8 +129,8 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
         return stored
     if given.wal_alignment_bytes != stored.wal_alignment_bytes:
         raise LimitError(
-            f"wal_alignment_bytes is fixed when a database is created: it is {stored.wal_alignment_bytes}, "
-            f"not {given.wal_alignment_bytes}"
+            "wal_alignment_bytes is fixed when a database is created: it is "
+            f"{stored.wal_alignment_bytes}, not {given.wal_alignment_bytes}"
         )
     return given
 

@@ -13,7 +13,7 @@ from holdfast.wal._scan import (
     find_later_records,
     scan_records,
 )
-from holdfast.wal.format import parse_segment_name, segment_name
+from holdfast.wal.format import RecordType, parse_segment_name, segment_name
 from holdfast.wal.reader import LogContents, LogRecord, LogSegment, read_log
 from holdfast.wal.writer import LogWriter, SegmentInfo
 
@@ -23,6 +23,7 @@ __all__ = [
     "LogSegment",
     "LogWriter",
     "RecordBuffer",
+    "RecordType",
     "ScanResult",
     "SegmentInfo",
     "WriteBatch",
