@@ -1,0 +1,40 @@
+"""`holdfast compact DB`: brings keys to the last level, so that space comes back."""
+
+from __future__ import annotations
+
+import argparse
+
+from holdfast.cli.opening import (
+    add_database,
+    add_form,
+    add_keyspace,
+    find_keyspace,
+    key_argument,
+    open_database,
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    add_database(parser)
+    parser.add_argument("--start", metavar="KEY", help="the first key")
+    parser.add_argument("--stop", metavar="KEY", help="the key before which compaction ends")
+    add_keyspace(parser, "all of them; with --start or --stop the database's own")
+    add_form(parser, "keys")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    start = key_argument(arguments.start, arguments.form)
+    stop = key_argument(arguments.stop, arguments.form)
+    with open_database(arguments.database) as database:
+        names = [arguments.keyspace]
+        if arguments.keyspace is None and start is None and stop is None:
+            names = list(database.keyspaces())
+        keyspaces = [find_keyspace(database, name) for name in names]
+        before = database.stats().table_bytes
+        for keyspace in keyspaces:
+            keyspace.compact(start, stop)
+        after = database.stats().table_bytes
+    print(f"tables: {before:,} bytes before, {after:,} bytes after")
+    return 0

@@ -1,0 +1,136 @@
+"""What the verbs share: arguments for databases, keyspaces and bytes, and opening them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from typing import cast
+
+import holdfast
+from holdfast.base import VALUE_BYTES_MAX
+from holdfast.cli.failure import CommandError, wrong_usage
+from holdfast.cli.text import Form, parse
+from holdfast.engine import SnapshotKeyspace
+from holdfast.env import File, PosixEnv
+
+DURABILITIES = ("commit", "interval", "none")
+_READ_BYTES = 1 << 20
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Add the DB argument."""
+    parser.add_argument("database", metavar="DB", help="the folder of the database")
+
+
+def add_keyspace(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --keyspace; `default` says what is taken without it."""
+    parser.add_argument("--keyspace", metavar="NAME", help=f"the keyspace (default: {default})")
+
+
+def add_durability(parser: argparse.ArgumentParser) -> None:
+    """Add --durability."""
+    parser.add_argument(
+        "--durability",
+        choices=DURABILITIES,
+        default="commit",
+        help="commit (default): synced when the command returns; interval, none: at the latest "
+        "when the database is closed, which the command does at its end",
+    )
+
+
+def add_form(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --hex and --raw for `what`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--hex",
+        dest="form",
+        action="store_const",
+        const=Form.HEX,
+        default=Form.TEXT,
+        help=f"{what} in hexadecimal",
+    )
+    group.add_argument(
+        "--raw", dest="form", action="store_const", const=Form.RAW, help=f"{what} as they are"
+    )
+
+
+def open_database(path: str, *, create: bool = False, read_only: bool = False) -> holdfast.Database:
+    """Open the database of a verb. Raises: what `holdfast.open` raises."""
+    return holdfast.open(path, create=create, read_only=read_only)
+
+
+def find_keyspace(
+    database: holdfast.Database, name: str | None, *, create: bool = False
+) -> holdfast.Keyspace:
+    """Return the keyspace of this name, None for the default one. Raises: CommandError."""
+    if name is None:
+        return database
+    try:
+        return database.keyspace(name, create=create)
+    except KeyError:
+        raise no_keyspace(database.path, name, database.keyspaces()) from None
+
+
+def rows_of(
+    keyspace: holdfast.Keyspace | SnapshotKeyspace,
+    start: bytes | None = None,
+    stop: bytes | None = None,
+    *,
+    prefix: bytes | None = None,
+    reverse: bool = False,
+    limit: int | None = None,
+) -> Iterator[tuple[bytes, bytes]]:
+    """Iterate over keys and values; see `Keyspace.items`."""
+    rows = keyspace.items(start, stop, prefix=prefix, reverse=reverse, limit=limit)
+    return cast("Iterator[tuple[bytes, bytes]]", rows)
+
+
+def no_keyspace(path: str, name: str, existing: list[str]) -> CommandError:
+    """Return the failure of a keyspace that is not there."""
+    return CommandError(f"{path} has no keyspace {name!r}; it has {', '.join(map(repr, existing))}")
+
+
+def key_argument(argument: str | None, form: Form) -> bytes | None:
+    """Return the bytes of a key on the command line. Raises: CommandError for wrong usage."""
+    if argument is None:
+        return None
+    try:
+        return parse(argument, form)
+    except ValueError as error:
+        raise wrong_usage(str(error)) from None
+
+
+def value_argument(argument: str, form: Form) -> bytes:
+    """Return the bytes of a value: from the command line, for `-` standard input, for `@FILE` the
+    content of a file. With --raw nothing has a special meaning. Raises: CommandError; OSError.
+    """
+    if form is not Form.RAW and argument == "-":
+        return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
+    if form is not Form.RAW and argument.startswith("@"):
+        file = open_file(argument[1:])
+        try:
+            return read_whole(file, VALUE_BYTES_MAX + 1)
+        finally:
+            file.close()
+    found = key_argument(argument, form)
+    return b"" if found is None else found
+
+
+def open_file(path: str) -> File:
+    """Open a file that the user named; a symbolic link is followed. Raises: OSError."""
+    return PosixEnv().open(os.path.realpath(path))
+
+
+def read_whole(file: File, limit: int) -> bytes:
+    """Return the content of a file, at most `limit` bytes of it."""
+    pieces = []
+    done = 0
+    while done < limit:
+        piece = file.read_at(done, min(_READ_BYTES, limit - done))
+        if not piece:
+            break
+        pieces.append(piece)
+        done += len(piece)
+    return b"".join(pieces)
