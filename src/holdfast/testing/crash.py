@@ -1,0 +1,495 @@
+"""The crash explorer: cuts the power at every operation of a workload and judges what comes back.
+
+A workload runs once on a simulated machine. Before its first and after each of its mutating
+operations the moment is kept, with the bounds of what a crash there may leave. For each moment the
+named classes of `holdfast.env` give what the disk may then hold; each content is opened and judged
+by `oracle.examine` once, and compared with the bounds of every moment that can leave it. While a
+crashed database is opened the same is done again (depth 2): the power goes at every operation of
+recovery, and what is found must be the very state that the undisturbed recovery found.
+
+A state is named by its path, `K:STATE` or `K:STATE/K:STATE`: K operations were done when the power
+went, and STATE says what survived. The same workload, seed, profile and path replay the same run.
+
+Two moments share their verdict when the disk holds the same bytes. For that the machines that boot
+after a crash draw the same random numbers and start at the same time, whatever moment they come
+from; the numbers differ between the first life, the second and the third.
+
+Source: ALICE (OSDI 2014), CrashMonkey and ACE (OSDI 2018); reports of the coverage by (call site,
+class) are FoundationDB's idea.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+from holdfast.env import CRASH_CLASSES, PROFILES, CrashPoint, CrashState, Operation, SimEnv
+from holdfast.testing.oracle import ABSENT, Finding, History, Wrap, examine
+from holdfast.testing.workload import CANONICAL, Workload, workload
+
+NESTED_CLASSES = ("none", "all", "prefix", "torn-last")
+"""The classes that are tried while recovery runs."""
+
+FAILURES_SHOWN = 5
+_BOOT_SECONDS = 3600.0
+_SIGNATURE_BYTES = 16
+
+
+def same_machine(machine: SimEnv) -> SimEnv:
+    """Return the simulated machine itself: nothing is between it and the engine."""
+    return machine
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment of a run at which the power may go."""
+
+    index: int
+    """How many operations were done."""
+    site: str
+    """The call site of the last of them."""
+    point: CrashPoint
+    lower: int
+    """The last commit that was acknowledged as durable before the next operation."""
+    upper: int
+    """The last commit that was submitted."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """One undisturbed run of a workload."""
+
+    history: History
+    moments: list[Moment]
+    operations: list[Operation]
+
+
+def record(work: Workload, profile: str = "posix-min", wrap: Wrap = same_machine) -> Recording:
+    """Run a workload on a fresh machine and keep all its moments.
+
+    Raises: WorkloadError when the database gives a wrong answer without any crash.
+    """
+    machine = SimEnv(work.seed, profile)
+    history = History()
+    moments: list[Moment] = []
+    waiting = Moment(0, "start", CrashPoint(machine), ABSENT, history.submitted)
+
+    def keep(operation: Operation) -> None:
+        # What was acknowledged up to this operation counts for the moment that it ends.
+        nonlocal waiting
+        moments.append(_with_lower(waiting, history.durable))
+        point = CrashPoint(machine)
+        index = operation.number + 1
+        waiting = Moment(index, operation.site, point, ABSENT, history.submitted)
+
+    machine.observer = keep
+    try:
+        work.run(wrap(machine), history)
+    except BaseException:
+        machine.cut_power()
+        raise
+    moments.append(_with_lower(waiting, history.durable))
+    return Recording(history, moments, machine.op_log)
+
+
+def _with_lower(moment: Moment, lower: int) -> Moment:
+    return Moment(moment.index, moment.site, moment.point, lower, moment.upper)
+
+
+def class_of(state: str) -> str:
+    """Return the class of a state's name."""
+    return max((name for name in CRASH_CLASSES if state.startswith(name)), key=len, default=state)
+
+
+def boot(work: Workload, state: CrashState, life: int) -> SimEnv:
+    """Return a machine that booted from a crash state, for life number `life` + 1."""
+    machine = state.build(random.Random(f"{work.seed}/life/{life}").getrandbits(64))
+    machine.wall_start += _BOOT_SECONDS * life
+    return machine
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A crash that the database did not survive."""
+
+    workload: str
+    seed: int
+    profile: str
+    path: str
+    complaints: tuple[str, ...]
+
+    @property
+    def replay(self) -> str:
+        """The command that runs this one state again."""
+        profile = "" if self.profile == "posix-min" else f" --profile {self.profile}"
+        return (
+            f"./dev crash --workload {self.workload} --seed {self.seed}{profile} "
+            f'--state "{self.path}"'
+        )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run tried and what came of it."""
+
+    workload: str
+    seed: int
+    boundaries: int = 0
+    states: int = 0
+    """Crash states that were compared with the bounds of their moment, nested ones included."""
+    nested: int = 0
+    """How many of them lay inside a recovery."""
+    distinct: int = 0
+    """Different contents that were opened and judged."""
+    seconds: float = 0.0
+    keys_seen: set[tuple[str, str, int]] = field(default_factory=set)
+    """(call site, class, depth) of all states there were."""
+    keys_covered: set[tuple[str, str, int]] = field(default_factory=set)
+    """The same of those that were run."""
+    failures: list[Failure] = field(default_factory=list)
+    is_complete: bool = True
+    """Whether every state was run, so no budget ended it and nothing was sampled."""
+
+    def add(self, other: Outcome) -> None:
+        """Count another part of the same run, which began at the same time."""
+        self.boundaries = max(self.boundaries, other.boundaries)
+        self.states += other.states
+        self.nested += other.nested
+        self.distinct += other.distinct
+        self.seconds = max(self.seconds, other.seconds)
+        self.keys_seen |= other.keys_seen
+        self.keys_covered |= other.keys_covered
+        self.failures += other.failures
+        self.is_complete = self.is_complete and other.is_complete
+
+    def __str__(self) -> str:
+        rate = self.states / self.seconds if self.seconds else 0.0
+        extent = "complete" if self.is_complete else "sampled"
+        return (
+            f"{self.workload:22} boundaries {self.boundaries:5}  states {self.states:8} "
+            f"(nested {self.nested:8})  distinct {self.distinct:7}  {rate:6.0f} states/s  "
+            f"keys {len(self.keys_covered):4}/{len(self.keys_seen):<4}  "
+            f"failures {len(self.failures):2}  {extent}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How much of a workload's crash states is run."""
+
+    classes: tuple[str, ...] = CRASH_CLASSES
+    depth: int = 2
+    budget: float | None = None
+    """Seconds after which the run ends; the states are then run in an order that covers every key
+    early.
+    """
+    nested_sample: int | None = None
+    """How many nested states are run for each content; None is all of them."""
+    failures_max: int = FAILURES_SHOWN
+    profile: str = "posix-min"
+    part: tuple[int, int] = (0, 1)
+    """(index, count): run the share of the contents that falls to this process."""
+
+
+class Explorer:
+    """Runs the crash states of one recording."""
+
+    def __init__(self, work: Workload, options: Options, wrap: Wrap) -> None:
+        self._work = work
+        self._options = options
+        self._wrap = wrap
+        self._began = time.perf_counter()
+        self._found: dict[str, Finding] = {}
+        self._found_nested: dict[str, Finding] = {}
+        self.outcome = Outcome(work.name, work.seed)
+        self._recording = record(work, options.profile, wrap)
+
+    def run(self) -> Outcome:
+        """Run the states until all are done, the budget is used up or enough failed."""
+        outcome = self.outcome
+        outcome.boundaries = len(self._recording.moments)
+        for moment, state in self._in_order():
+            if self._is_over():
+                outcome.is_complete = False
+                break
+            self._judge(moment, state)
+        outcome.seconds = time.perf_counter() - self._began
+        return outcome
+
+    def _is_over(self) -> bool:
+        options = self._options
+        if len(self.outcome.failures) >= options.failures_max:
+            return True
+        return options.budget is not None and time.perf_counter() - self._began > options.budget
+
+    def _mine(self, state: CrashState) -> bool:
+        index, count = self._options.part
+        return int(state.content_hash[:_SIGNATURE_BYTES], 16) % count == index
+
+    def _states(self) -> Iterator[tuple[Moment, CrashState]]:
+        for moment in self._recording.moments:
+            for state in moment.point.states(self._options.classes, self._work.seed):
+                self.outcome.keys_seen.add((moment.site, class_of(state.name), 1))
+                if self._mine(state):
+                    yield moment, state
+
+    def _in_order(self) -> Iterable[tuple[Moment, CrashState]]:
+        """Return the states in the order of operations; with a budget the keys take turns."""
+        if self._options.budget is None:
+            return self._states()
+        chance = random.Random(f"{self._work.seed}/order")
+        turns: dict[tuple[str, str], int] = {}
+        ranked: list[tuple[int, int, Moment, CrashState]] = []
+        everything = list(self._states())
+        chance.shuffle(everything)
+        for moment, state in everything:
+            key = moment.site, class_of(state.name)
+            turns[key] = turns.get(key, 0) + 1
+            ranked.append((turns[key], len(ranked), moment, state))
+        ranked.sort(key=lambda entry: entry[:2])
+        return [(moment, state) for _, _, moment, state in ranked]
+
+    def _judge(self, moment: Moment, state: CrashState) -> None:
+        """Run a state of the first depth, and those inside its recovery when it is a new one."""
+        outcome = self.outcome
+        path = f"{moment.index}:{state.name}"
+        outcome.states += 1
+        outcome.keys_covered.add((moment.site, class_of(state.name), 1))
+        finding = self._found.get(state.content_hash)
+        is_new = finding is None
+        if finding is None:
+            finding = self._examine(state, 1)
+            self._found[state.content_hash] = finding
+        complaints = list(finding.complaints) if is_new else []
+        wrong = finding.complain_of_bounds(moment.lower, moment.upper)
+        if wrong:
+            complaints.append(wrong)
+        if complaints:
+            self._fail(path, complaints)
+        elif is_new and self._options.depth > 1:
+            self._judge_nested(path, finding)
+        finding.points.clear()
+
+    def _examine(self, state: CrashState, life: int) -> Finding:
+        self.outcome.distinct += 1
+        machine = boot(self._work, state, life)
+        nested = life < self._options.depth
+        return examine(machine, self._recording.history, self._wrap, nested=nested)
+
+    def _judge_nested(self, path: str, outer: Finding) -> None:
+        """Cut the power inside the recovery that led to `outer`."""
+        outcome = self.outcome
+        for index, site, state in self._nested_states(path, outer):
+            if self._is_over():
+                outcome.is_complete = False
+                return
+            outcome.states += 1
+            outcome.nested += 1
+            outcome.keys_covered.add((site, class_of(state.name), 2))
+            content = state.content_hash
+            finding = self._found.get(content) or self._found_nested.get(content)
+            complaints: list[str] = []
+            if finding is None:
+                finding = self._examine(state, 2)
+                self._found_nested[content] = finding
+                complaints += finding.complaints
+            complaints += complain_of_nested(outer, finding)
+            if complaints:
+                self._fail(f"{path}/{index}:{state.name}", complaints)
+
+    def _nested_states(self, path: str, outer: Finding) -> Iterable[tuple[int, str, CrashState]]:
+        seen = self.outcome.keys_seen
+        found: list[tuple[int, str, CrashState]] = []
+        for index, (point, site) in enumerate(outer.points):
+            for state in point.states(NESTED_CLASSES, self._work.seed):
+                seen.add((site, class_of(state.name), 2))
+                found.append((index, site, state))
+        sample = self._options.nested_sample
+        if sample is None or sample >= len(found):
+            return found
+        self.outcome.is_complete = False
+        return random.Random(f"{self._work.seed}/{path}").sample(found, sample)
+
+    def _fail(self, path: str, complaints: list[str]) -> None:
+        self.outcome.failures.append(
+            Failure(
+                self._work.name, self._work.seed, self._options.profile, path, tuple(complaints)
+            )
+        )
+
+
+def complain_of_nested(outer: Finding, inner: Finding) -> list[str]:
+    """Say what is wrong when a recovery that was cut off is repeated.
+
+    What an open finds is decided by what the disk held before it.
+    """
+    if not inner.numbers or inner.numbers == outer.numbers:
+        return []
+    # A database that did not exist may be created by the open that was cut off.
+    if outer.numbers == (ABSENT,) and 0 in inner.numbers:
+        return []
+    wanted, got = outer.numbers[0], inner.numbers[0]
+    return [f"recovery finds state {wanted}, but after one that was cut off state {got}"]
+
+
+def run(
+    name: str, *, seed: int = 0, options: Options | None = None, wrap: Wrap = same_machine
+) -> Outcome:
+    """Run the crash states of a workload in this process.
+
+    Raises: KeyError for an unknown workload; WorkloadError when it fails without any crash.
+    """
+    return Explorer(workload(name, seed), options or Options(), wrap).run()
+
+
+def replay(
+    name: str, seed: int, path: str, profile: str = "posix-min", wrap: Wrap = same_machine
+) -> tuple[list[str], list[str]]:
+    """Run one state again. Returns what survived of each change, and what is wrong.
+
+    Raises: KeyError, IndexError when there is no such state.
+    """
+    work = workload(name, seed)
+    recording = record(work, profile, wrap)
+    steps = path.split("/")
+    explained: list[str] = []
+
+    def live(life: int, point: CrashPoint) -> Finding:
+        index, _, named = steps[life - 1].partition(":")
+        state = point.state(named, seed)
+        explained.extend((f"-- life {life} ends after {index} operations", state.explain()))
+        machine = boot(work, state, life)
+        finding = examine(machine, recording.history, wrap, nested=life < len(steps))
+        explained.append(f"-- found: state {', '.join(map(str, finding.numbers)) or 'unknown'}")
+        return finding
+
+    moment = recording.moments[int(steps[0].partition(":")[0])]
+    finding = live(1, moment.point)
+    wrong = finding.complain_of_bounds(moment.lower, moment.upper)
+    explained.append(f"-- may be found: state {moment.lower} to {moment.upper}")
+    if len(steps) == 1:
+        return explained, [*finding.complaints, *([wrong] if wrong else [])]
+    inner = live(2, finding.points[int(steps[1].partition(":")[0])][0])
+    return explained, [*inner.complaints, *complain_of_nested(finding, inner)]
+
+
+# --- the command
+
+
+def _run_part(name: str, seed: int, options: Options) -> Outcome:
+    return run(name, seed=seed, options=options)
+
+
+def run_all(
+    names: Iterable[str],
+    *,
+    seed: int,
+    options: Options,
+    jobs: int,
+    report: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """Run workloads one after the other, each shared by `jobs` processes."""
+    outcomes = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for name in names:
+            parts = [
+                pool.submit(_run_part, name, seed, replace(options, part=(index, jobs)))
+                for index in range(jobs)
+            ]
+            outcome = parts[0].result()
+            for part in parts[1:]:
+                outcome.add(part.result())
+            report(outcome)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./dev crash", description="Cut the power everywhere.")
+    add = parser.add_argument
+    add("--workload", action="append", choices=CANONICAL, help="only this one; may be repeated")
+    add("--seed", type=int, default=0, help="of the machine, and of the steps of 'mixed'")
+    add("--seeds", type=int, default=1, help="how many seeds to run, from --seed on")
+    add("--depth", type=int, default=2, choices=(1, 2), help="2 also cuts inside recovery")
+    add("--classes", default=",".join(CRASH_CLASSES), help="separated by commas")
+    add("--profile", default="posix-min", choices=sorted(PROFILES), help="what disks may lose")
+    add("--budget", type=float, help="seconds in all; the states are then sampled")
+    add("--nested-sample", type=int, help="nested states for each content; all of them by default")
+    add("--jobs", type=int, default=2, help="processes")
+    add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")
+    add("--list", action="store_true", help="show the workloads and how many operations they have")
+    return parser
+
+
+def _list(seed: int) -> int:
+    for name in CANONICAL:
+        work = workload(name, seed)
+        recording = record(work)
+        sites = len({operation.site for operation in recording.operations})
+        print(
+            f"{name:22} steps {len(work.steps):3}  commits {recording.history.submitted:3}  "
+            f"operations {len(recording.operations):4}  call sites {sites:2}"
+        )
+    return 0
+
+
+def _replay(name: str, arguments: argparse.Namespace) -> int:
+    explained, complaints = replay(name, arguments.seed, arguments.state, arguments.profile)
+    for line in explained:
+        print(line)
+    for line in complaints:
+        print(f"FAILED: {line}")
+    if not complaints:
+        print("passed")
+    return 1 if complaints else 0
+
+
+def _show(outcome: Outcome) -> None:
+    print(f"seed {outcome.seed:<4} {outcome}", flush=True)
+    for failure in outcome.failures[:FAILURES_SHOWN]:
+        for line in failure.complaints:
+            print(f"  FAILED: {line}")
+        print(f"  replay: {failure.replay}", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command. Returns the exit status: 0 good, 1 failures found, 2 wrong usage."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    names = given.workload or list(CANONICAL)
+    classes = tuple(given.classes.split(","))
+    if not set(classes) <= {*CRASH_CLASSES, "power-set"}:
+        parser.error(f"--classes knows {', '.join(CRASH_CLASSES)}, power-set")
+    if given.list:
+        return _list(given.seed)
+    if given.state:
+        if len(names) != 1:
+            parser.error("--state needs one --workload")
+        return _replay(names[0], given)
+    runs = len(names) * given.seeds
+    options = Options(
+        classes=classes,
+        depth=given.depth,
+        budget=None if given.budget is None else given.budget / runs,
+        nested_sample=given.nested_sample,
+        profile=given.profile,
+    )
+    total = Outcome("total", given.seed)
+    began = time.perf_counter()
+    for seed in range(given.seed, given.seed + given.seeds):
+        for outcome in run_all(names, seed=seed, options=options, jobs=given.jobs, report=_show):
+            total.add(outcome)
+    total.boundaries = 0
+    total.seconds = time.perf_counter() - began
+    print(f"          {total}")
+    return 1 if total.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,323 @@
+"""What a database may hold after a crash: the states it went through, and the judgement of what was
+found.
+
+A workload tells the `History` of every state it commits. The states are numbered in commit order: 0
+is the database that was just created, `ABSENT` is no database at all. At any moment two numbers
+bound what a crash may leave: everything up to `durable` was acknowledged as durable, nothing beyond
+`submitted` was asked for.
+
+`examine` opens a folder after a crash, as a user would, and says which of the states it found. It
+accepts the database when all of this holds:
+
+1. It opens without help, and without help it is absent only before its creation was acknowledged.
+2. A scan of all keyspaces equals one state of the history: nothing half applied, no hole, no ghost.
+   That its number lies within the bounds is for the caller to check, since the same content may
+   have been left at different moments.
+3. Scans in reverse and point reads, also of keys that are absent, agree with the scan.
+4. `verify` finds no damage.
+5. A new commit works and survives a power cut that takes everything unsynced.
+6. After a clean close nothing is open, locked or running, no file is there that the manifest does
+   not name, and another open finds the same.
+
+Source: the prefix check is that of RocksDB's expected state; the model of each commit makes one
+look-up of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import cast
+
+from holdfast.engine import Database, open_database
+from holdfast.env import CrashPoint, Env, Operation, SimCrash, SimEnv
+from holdfast.manifest import VersionSet, manifest_name
+from holdfast.recovery import stored_settings
+from holdfast.sstable import table_name
+from holdfast.wal import read_log
+
+ABSENT = -1
+FOLDER = "/db"
+DEFAULT = "default"
+_PROBE_KEY = b"~probe"
+_DATA_SUFFIXES = (".table", ".wal", ".manifest")
+_SHOWN = 6
+
+State = dict[str, dict[bytes, bytes]]
+"""The content of all keyspaces by name."""
+
+Wrap = Callable[[SimEnv], Env]
+"""Makes the env that the engine is given out of the simulated machine."""
+
+
+def state_digest(state: Mapping[str, Mapping[bytes, bytes]]) -> bytes:
+    """Return a hash that is equal for equal states."""
+    digest = blake2b(digest_size=16)
+    for name in sorted(state):
+        pairs = state[name]
+        digest.update(b"k%d:%s%d;" % (len(name), name.encode(), len(pairs)))
+        for key in sorted(pairs):
+            value = pairs[key]
+            digest.update(b"%d,%d:" % (len(key), len(value)) + key + value)
+    return digest.digest()
+
+
+class History:
+    """The states that a workload commits, in order, and what was acknowledged of them."""
+
+    def __init__(self) -> None:
+        self.state: State = {DEFAULT: {}}
+        """The newest state."""
+        self.submitted = 0
+        self.durable = ABSENT
+        self._states: list[State] = []
+        self._numbers: dict[bytes, tuple[int, ...]] = {}
+        self._keys: dict[str, dict[bytes, None]] = {}
+        self._keep()
+
+    def submit(self, change: Callable[[State], object]) -> int:
+        """Add the state after `change`, whose commit begins now; return its number."""
+        change(self.state)
+        self.submitted += 1
+        self._keep()
+        return self.submitted
+
+    def acknowledge(self, number: int) -> None:
+        """Note that everything up to `number` was acknowledged as durable."""
+        self.durable = max(self.durable, number)
+
+    def numbers(self, state: Mapping[str, Mapping[bytes, bytes]]) -> tuple[int, ...]:
+        """Return the numbers that have this state; more than one when a commit changed nothing."""
+        return self._numbers.get(state_digest(state), ())
+
+    def keys(self, keyspace: str) -> list[bytes]:
+        """Return every key that was ever in a keyspace of this name."""
+        return list(self._keys.get(keyspace, {}))
+
+    def difference(self, found: Mapping[str, Mapping[bytes, bytes]]) -> str:
+        """Say how `found` differs from the state that it differs least from."""
+        nearest = min(
+            range(len(self._states)), key=lambda n: len(_differences(self._states[n], found))
+        )
+        lines = _differences(self._states[nearest], found)
+        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        return f"nearest is state {nearest}: {'; '.join(lines[:_SHOWN])}{more}"
+
+    def _keep(self) -> None:
+        self._states.append(copy.deepcopy(self.state))
+        for name, pairs in self.state.items():
+            self._keys.setdefault(name, {}).update(dict.fromkeys(pairs))
+        digest = state_digest(self.state)
+        self._numbers[digest] = (*self._numbers.get(digest, ()), self.submitted)
+
+
+def _differences(
+    expected: Mapping[str, Mapping[bytes, bytes]], found: Mapping[str, Mapping[bytes, bytes]]
+) -> list[str]:
+    lines = [f"keyspace {name} is missing" for name in expected if name not in found]
+    lines += [f"keyspace {name} is there" for name in found if name not in expected]
+    for name in expected.keys() & found.keys():
+        wanted, got = expected[name], found[name]
+        for key in sorted(wanted.keys() | got.keys()):
+            if wanted.get(key) != got.get(key):
+                values = f"{_shown(wanted.get(key))}, not {_shown(got.get(key))}"
+                lines.append(f"{name}[{key!r}] should be {values}")
+    return lines
+
+
+def _shown(value: bytes | None) -> str:
+    return "absent" if value is None else repr(value[:24])
+
+
+@dataclass(slots=True)
+class Finding:
+    """What was found in a folder after a crash."""
+
+    numbers: tuple[int, ...] = ()
+    """The numbers of the state that was found; empty when it is no state of the history."""
+    complaints: list[str] = field(default_factory=list)
+    """What is wrong, whatever the bounds are."""
+    points: list[tuple[CrashPoint, str]] = field(default_factory=list)
+    """The moments of the first open, from before its first operation on, and the site of the
+    operation that each comes after.
+    """
+
+    def complain_of_bounds(self, lower: int, upper: int) -> str:
+        """Return what is wrong about the state that was found, or nothing."""
+        if not self.numbers or any(lower <= number <= upper for number in self.numbers):
+            return ""
+        found = self.numbers[-1] if self.numbers[-1] < lower else self.numbers[0]
+        if found < lower:
+            return (
+                f"state {_named(found)} was found, but {_named(lower)} was acknowledged as durable"
+            )
+        return f"state {_named(found)} was found, but only {_named(upper)} was submitted"
+
+
+def _named(number: int) -> str:
+    return "'no database'" if number == ABSENT else str(number)
+
+
+@contextmanager
+def opened(machine: SimEnv, env: Env, *, create: bool = False) -> Iterator[Database]:
+    """Open the database of a simulated machine and close it.
+
+    After an exception the machine is switched off instead, so that no thread is left.
+    """
+    database: Database | None = None
+    try:
+        database = open_database(FOLDER, create=create, env=env)
+        yield database
+        database.close()
+    except BaseException:
+        abandon(machine, database)
+        raise
+
+
+def abandon(machine: SimEnv, database: Database | None) -> None:
+    """Switch a machine off, so that no thread of it is left, and let go of its database."""
+    machine.cut_power()
+    if database is not None:
+        with suppress(SimCrash):
+            database.close()
+
+
+def rows(cursor: Iterable[object]) -> list[tuple[bytes, bytes]]:
+    """Return what a scan of items yields."""
+    return cast("list[tuple[bytes, bytes]]", list(cursor))
+
+
+def content(database: Database) -> State:
+    """Return what a scan of all keyspaces finds."""
+    return {name: dict(rows(database.keyspace(name).items())) for name in database.keyspaces()}
+
+
+def examine(machine: SimEnv, history: History, wrap: Wrap, *, nested: bool = False) -> Finding:
+    """Open the database of a machine that booted after a crash, and judge it.
+
+    With `nested` the moments of the first open are kept in the finding. The machine is used up.
+    """
+    finding = Finding()
+    try:
+        _examine(machine, history, wrap, finding, nested=nested)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever an open raises is a finding
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rpartition('/holdfast/')[2]}:{place.lineno}"
+        finding.complaints.append(f"{type(error).__name__} at {where}: {error}")
+    return finding
+
+
+def _examine(
+    machine: SimEnv, history: History, wrap: Wrap, finding: Finding, *, nested: bool
+) -> None:
+    env = wrap(machine)
+    complain = finding.complaints.append
+    if nested:
+        keep_points(machine, finding.points)
+    is_absent = False
+    try:
+        database = open_database(FOLDER, create=False, env=env)
+    except FileNotFoundError:
+        is_absent = True
+        database = open_database(FOLDER, env=env)
+    machine.observer = None
+    try:
+        found = content(database)
+        finding.numbers = (ABSENT,) if is_absent else history.numbers(found)
+        if not finding.numbers:
+            complain(f"what was found is no state of the history: {history.difference(found)}")
+        if is_absent and found != {DEFAULT: {}}:
+            complain("a database that is new is not empty")
+        _check_reads(database, history, found, complain)
+        _check_report(database, complain)
+        probe = b"%d" % machine.op_count
+        found[DEFAULT][_PROBE_KEY] = probe
+        database[_PROBE_KEY] = probe
+        cut = CrashPoint(machine).state("none")
+        database.close()
+    except BaseException:
+        abandon(machine, database)
+        raise
+    _check_closed(machine, env, complain)
+    _check_same(machine, env, found, "after a clean close", complain)
+    machine = cut.build()
+    _check_same(machine, wrap(machine), found, "after a commit and a power cut", complain)
+
+
+def keep_points(machine: SimEnv, points: list[tuple[CrashPoint, str]]) -> None:
+    """Keep the moment that is now, and that after each operation from now on, in `points`."""
+    points.append((CrashPoint(machine), "start"))
+
+    def keep(operation: Operation) -> None:
+        points.append((CrashPoint(machine), operation.site))
+
+    machine.observer = keep
+
+
+def _check_reads(
+    database: Database, history: History, found: State, complain: Callable[[str], None]
+) -> None:
+    for name, pairs in found.items():
+        keyspace = database.keyspace(name)
+        forward = list(pairs.items())
+        if forward != sorted(forward):
+            complain(f"keyspace {name}: the scan is not in order")
+        backward = rows(keyspace.items(reverse=True))
+        if backward != forward[::-1]:
+            complain(f"keyspace {name}: the scan in reverse gives other rows")
+        keys = [*dict.fromkeys([*history.keys(name), *pairs])]
+        for key, value in zip(keys, keyspace.get_many(keys), strict=True):
+            if value != pairs.get(key):
+                got = f"{_shown(value)}, the scan has {_shown(pairs.get(key))}"
+                complain(f"keyspace {name}: a point read of {key!r} gives {got}")
+
+
+def _check_report(database: Database, complain: Callable[[str], None]) -> None:
+    for error in database.verify().errors:
+        complain(f"verify: {error}")
+
+
+def _check_same(
+    machine: SimEnv, env: Env, expected: State, when: str, complain: Callable[[str], None]
+) -> None:
+    with opened(machine, env) as database:
+        found = content(database)
+        if found != expected:
+            lines = _differences(expected, found)
+            complain(f"{when}, another open finds something else: {'; '.join(lines[:_SHOWN])}")
+        _check_report(database, complain)
+    _check_closed(machine, env, complain)
+
+
+def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) -> None:
+    """Check that a clean close gave everything back and that the folder holds nothing else."""
+    for line in machine.unreturned():
+        complain(f"after a clean close {line}")
+    manifest = VersionSet.recover(env, FOLDER)
+    version = manifest.version
+    expected = {manifest_name(manifest.manifest_number)}
+    expected.update(table_name(number) for number in version.table_numbers())
+    log = read_log(
+        env,
+        FOLDER,
+        version.wal_first,
+        database_id=manifest.database_id,
+        alignment=stored_settings(manifest).wal_alignment_bytes,
+        durable_lsn=version.durable_lsn,
+        manifest_edit_seen=version.edit_seq,
+        clean=version.clean,
+    )
+    expected.update(segment.path.rpartition("/")[2] for segment in log)
+    present = {name for name in env.list_dir(FOLDER) if name.endswith(_DATA_SUFFIXES)}
+    for name in sorted(present - expected):
+        complain(f"after a clean close {name} is there, which nothing names")
+    for name in sorted(expected - present):
+        complain(f"after a clean close {name} is missing")
+    if not version.clean:
+        complain("after a clean close the manifest does not say that it was clean")

@@ -1,0 +1,611 @@
+"""Workloads for crash runs: short lists of steps that write data which says which commit wrote it.
+
+Each value begins with the number of its commit and its key, so a wrong row tells where it came
+from. The settings are tiny: a few dozen steps go through flushes, compactions and new segments.
+
+`CANONICAL` names the workloads; `workload(name, seed)` makes one. Only `mixed` depends on the seed
+in its steps; for the others it decides when background work runs and what random bytes are drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast.base import DatabaseSettings, KeyspaceSettings
+from holdfast.engine import Database, Keyspace, Snapshot, open_database
+from holdfast.env import Env
+from holdfast.testing.oracle import DEFAULT, FOLDER, History, State, content, rows
+from holdfast.wal import WriteBatch
+
+_VALUE_BYTES = 60
+_INTERVAL_MS = 10
+
+TINY = DatabaseSettings(
+    memory_bytes=1 << 20,
+    wal_segment_bytes=4 << 10,
+    wal_bytes_max=16 << 10,
+    sync_interval_ms=_INTERVAL_MS,
+    keyspace=KeyspaceSettings(
+        memtable_bytes=4 << 10,
+        page_bytes=256,
+        restart_interval=4,
+        table_bytes=4 << 10,
+        level0_tables=2,
+        level1_bytes=8 << 10,
+        level_ratio=2,
+    ),
+)
+
+
+class WorkloadError(AssertionError):
+    """The database gave a wrong answer before any crash."""
+
+
+class Session:
+    """A client that runs steps against a database and tells the history what it asked for."""
+
+    def __init__(self, env: Env, history: History, settings: DatabaseSettings) -> None:
+        self.env = env
+        self.history = history
+        self.settings = settings
+        self.interval_number = 0
+        """The last commit that was made with durability "interval"."""
+        self.snapshots: dict[str, tuple[Snapshot, State]] = {}
+        self._database: Database | None = None
+
+    @property
+    def database(self) -> Database:
+        """The open database."""
+        if self._database is None:
+            raise WorkloadError("the workload has not opened the database")
+        return self._database
+
+    def open(self) -> None:
+        """Open the database; the first time it is created."""
+        is_new = self.history.durable < 0
+        settings = self.settings if is_new else None
+        self._database = open_database(FOLDER, create=is_new, settings=settings, env=self.env)
+        self.all_durable()
+        self.check()
+
+    def close(self) -> None:
+        """Close the database, which makes everything durable."""
+        for name in list(self.snapshots):
+            self.close_snapshot(name)
+        self.database.close()
+        self.all_durable()
+
+    def check(self) -> None:
+        """Compare the whole database with the newest state."""
+        if content(self.database) != self.history.state:
+            difference = self.history.difference(content(self.database))
+            raise WorkloadError(f"before any crash: {difference}")
+
+    def all_durable(self) -> None:
+        """Note that every commit so far was acknowledged as durable."""
+        self.history.acknowledge(self.history.submitted)
+
+    def commit(
+        self,
+        change: Callable[[State, int], object],
+        call: Callable[[int], object],
+        durability: str | None,
+    ) -> None:
+        """Run one commit: `change` does to the model what `call` does to the database."""
+        number = self.history.submitted + 1
+        self.history.submit(lambda state: change(state, number))
+        call(number)
+        if durability in (None, "commit"):
+            self.history.acknowledge(number)
+        elif durability == "interval":
+            self.interval_number = number
+
+    def keyspace(self, name: str) -> Keyspace:
+        """Return a keyspace that exists."""
+        return self.database.keyspace(name, create=False)
+
+    def close_snapshot(self, name: str) -> None:
+        """Compare a snapshot with the state that it was taken of, and close it."""
+        snapshot, state = self.snapshots.pop(name)
+        for keyspace, pairs in state.items():
+            if dict(rows(snapshot.keyspace(keyspace).items())) != pairs:
+                raise WorkloadError(f"snapshot {name} does not show its keyspace {keyspace}")
+        snapshot.close()
+
+
+class Step(Protocol):
+    """One thing that a client does."""
+
+    def run(self, session: Session) -> None:
+        """Do it, and tell the history."""
+        ...
+
+
+def value_of(number: int, key: bytes, size: int) -> bytes:
+    """Return the value that commit `number` gives to `key`: it says so, and is hard to compress."""
+    text = b"commit %d of %s " % (number, key)
+    return text + random.Random(text).randbytes(max(0, size - len(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One key."""
+
+    key: bytes
+    keyspace: str = DEFAULT
+    durability: str | None = None
+    size: int = _VALUE_BYTES
+
+    def run(self, session: Session) -> None:
+        def change(state: State, number: int) -> None:
+            state[self.keyspace][self.key] = value_of(number, self.key, self.size)
+
+        def call(number: int) -> None:
+            value = value_of(number, self.key, self.size)
+            session.keyspace(self.keyspace).put(self.key, value, durability=self.durability)
+
+        session.commit(change, call, self.durability)
+
+
+def _marker(number: int) -> bytes:
+    return b"marker/%04d" % number
+
+
+@dataclass(frozen=True, slots=True)
+class PutMany:
+    """Several keys of one keyspace and a marker, as one commit."""
+
+    keys: tuple[bytes, ...]
+    keyspace: str = DEFAULT
+    durability: str | None = None
+    size: int = _VALUE_BYTES
+
+    def run(self, session: Session) -> None:
+        def pairs(number: int) -> dict[bytes, bytes]:
+            keys = (*self.keys, _marker(number))
+            return {key: value_of(number, key, self.size) for key in keys}
+
+        session.commit(
+            lambda state, number: state[self.keyspace].update(pairs(number)),
+            lambda number: session.keyspace(self.keyspace).put_many(
+                pairs(number), durability=self.durability
+            ),
+            self.durability,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Keys of several keyspaces, put or deleted, with a marker in each, as one commit."""
+
+    puts: tuple[tuple[str, bytes], ...]
+    deletes: tuple[tuple[str, bytes], ...] = ()
+    durability: str | None = None
+    size: int = _VALUE_BYTES
+
+    def run(self, session: Session) -> None:
+        names = dict.fromkeys(name for name, _ in (*self.puts, *self.deletes))
+
+        def rows(number: int) -> list[tuple[str, bytes]]:
+            return [*self.puts, *((name, _marker(number)) for name in names)]
+
+        def change(state: State, number: int) -> None:
+            for name, key in rows(number):
+                state[name][key] = value_of(number, key, self.size)
+            for name, key in self.deletes:
+                state[name].pop(key, None)
+
+        def call(number: int) -> None:
+            ids = {name: session.keyspace(name).id for name in names}
+            batch = WriteBatch()
+            for name, key in rows(number):
+                batch.put(ids[name], key, value_of(number, key, self.size))
+            for name, key in self.deletes:
+                batch.delete(ids[name], key)
+            engine = session.database._engine  # noqa: SLF001  users reach this through transactions
+            if self.durability == "interval":
+                engine.arm_interval()
+            engine.write_path.commit(batch, self.durability, frozenset(ids.values()))
+
+        session.commit(change, call, self.durability)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """One key, which need not be there."""
+
+    key: bytes
+    keyspace: str = DEFAULT
+    durability: str | None = None
+
+    def run(self, session: Session) -> None:
+        session.commit(
+            lambda state, _: state[self.keyspace].pop(self.key, None),
+            lambda _: session.keyspace(self.keyspace).delete(self.key, durability=self.durability),
+            self.durability,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRange:
+    """Every key from `start` up to `stop`."""
+
+    start: bytes
+    stop: bytes
+    keyspace: str = DEFAULT
+    durability: str | None = None
+
+    def run(self, session: Session) -> None:
+        def change(state: State, _: int) -> None:
+            pairs = state[self.keyspace]
+            for key in [key for key in pairs if self.start <= key < self.stop]:
+                del pairs[key]
+
+        session.commit(
+            change,
+            lambda _: session.keyspace(self.keyspace).delete_range(
+                self.start, self.stop, durability=self.durability
+            ),
+            self.durability,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKeyspace:
+    """A new keyspace, which is durable at once."""
+
+    name: str
+
+    def run(self, session: Session) -> None:
+        session.commit(
+            lambda state, _: state.update({self.name: {}}),
+            lambda _: session.database.keyspace(self.name),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DropKeyspace:
+    """The end of a keyspace, which is durable at once."""
+
+    name: str
+
+    def run(self, session: Session) -> None:
+        session.commit(
+            lambda state, _: state.pop(self.name),
+            lambda _: session.database.drop_keyspace(self.name),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Memtables become tables."""
+
+    def run(self, session: Session) -> None:
+        session.database.flush()
+        session.all_durable()
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """A keyspace is brought to the last level."""
+
+    keyspace: str = DEFAULT
+    start: bytes | None = None
+    stop: bytes | None = None
+
+    def run(self, session: Session) -> None:
+        session.keyspace(self.keyspace).compact(self.start, self.stop)
+        session.all_durable()
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Everything so far becomes durable."""
+
+    def run(self, session: Session) -> None:
+        session.database.sync()
+        session.all_durable()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Long enough for every commit with durability "interval" to be durable."""
+
+    def run(self, session: Session) -> None:
+        session.env.sleep(2 * _INTERVAL_MS / 1000)
+        session.history.acknowledge(session.interval_number)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """A snapshot, which holds versions back."""
+
+    name: str
+
+    def run(self, session: Session) -> None:
+        state = {name: dict(pairs) for name, pairs in session.history.state.items()}
+        session.snapshots[self.name] = session.database.snapshot(), state
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSnapshot:
+    """The snapshot still shows what it was taken of."""
+
+    name: str
+
+    def run(self, session: Session) -> None:
+        session.close_snapshot(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """A clean close and another open."""
+
+    def run(self, session: Session) -> None:
+        session.close()
+        session.open()
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteManifest:
+    """The manifest is written anew."""
+
+    def run(self, session: Session) -> None:
+        engine = session.database._engine  # noqa: SLF001  the engine does it by size only
+        with engine.version_mutex:
+            engine.rewrite_manifest()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A named list of steps. The database is opened before the first and closed after the last."""
+
+    name: str
+    seed: int
+    steps: tuple[Step, ...]
+    settings: DatabaseSettings = TINY
+
+    def run(self, env: Env, history: History) -> None:
+        """Run all steps. Raises: WorkloadError for a wrong answer."""
+        session = Session(env, history, self.settings)
+        session.open()
+        for step in self.steps:
+            step.run(session)
+        session.check()
+        session.close()
+
+
+def _key(index: int) -> bytes:
+    return b"key/%03d" % index
+
+
+def _sync_puts(seed: int) -> list[Step]:
+    return [Put(_key(index % 7)) for index in range(12)]
+
+
+def _unsynced_puts(seed: int) -> list[Step]:
+    # Values near the log buffer's size make it spill without a sync.
+    steps: list[Step] = [
+        Put(_key(index % 4), durability="none", size=40_000 if index % 3 else 60)
+        for index in range(10)
+    ]
+    return [
+        *steps,
+        Sync(),
+        *(Put(_key(index), durability="none") for index in range(3)),
+        Put(_key(9)),
+    ]
+
+
+def _interval_puts(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for index in range(9):
+        steps.append(Put(_key(index), durability="interval"))
+        if index % 3 == 2:
+            steps.append(Wait())
+    return [*steps, Put(_key(20), durability="none"), Put(_key(21), durability="interval"), Wait()]
+
+
+def _batches_two_keyspaces(seed: int) -> list[Step]:
+    steps: list[Step] = [CreateKeyspace("other")]
+    for index in range(8):
+        rows = ((DEFAULT, _key(index)), ("other", _key(index)))
+        gone = (("other", _key(index - 2)),) if index > 2 else ()
+        steps.append(Batch(rows, gone, durability="none" if index % 3 == 1 else None))
+        if index == 4:
+            steps.append(Flush())
+    return steps
+
+
+def _deletes(seed: int) -> list[Step]:
+    steps: list[Step] = [PutMany(tuple(_key(index) for index in range(8)))]
+    steps += [Delete(_key(index), durability="none" if index % 2 else None) for index in range(3)]
+    steps += [Flush(), Delete(_key(4)), Delete(_key(99)), Put(_key(4)), Delete(_key(5)), Compact()]
+    return [*steps, Delete(_key(6)), Put(_key(0))]
+
+
+def _range_deletes(seed: int) -> list[Step]:
+    return [
+        PutMany(tuple(_key(index) for index in range(12))),
+        DeleteRange(_key(2), _key(4)),
+        Put(_key(3)),
+        Flush(),
+        DeleteRange(_key(5), _key(8), durability="none"),
+        TakeSnapshot("one"),
+        DeleteRange(_key(7), _key(10)),
+        Put(_key(8)),
+        Flush(),
+        Compact(),
+        CloseSnapshot("one"),
+        DeleteRange(_key(0), _key(99)),
+        Compact(),
+        Put(_key(1)),
+    ]
+
+
+def _flush(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for turn in range(3):
+        steps += [Put(_key(index), durability="none") for index in range(turn, turn + 4)]
+        steps += [Put(_key(turn)), Flush()]
+    return steps
+
+
+def _compaction(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for turn in range(5):
+        keys = tuple(_key(index) for index in range(turn * 3, turn * 3 + 20))
+        steps += [PutMany(keys, size=120), Flush()]
+        if turn == 1:
+            steps.append(TakeSnapshot("held"))
+    return [
+        *steps,
+        CloseSnapshot("held"),
+        Compact(),
+        Put(_key(1)),
+        Compact(start=_key(0), stop=_key(9)),
+    ]
+
+
+def _segment_rotation(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for index in range(16):
+        durability = "none" if index % 4 == 1 else None
+        steps.append(Put(_key(index % 5), size=900, durability=durability))
+    # One record that is larger than a segment.
+    return [*steps, Put(_key(6), size=9_000), Put(_key(7))]
+
+
+def _memtable_rotation(seed: int) -> list[Step]:
+    steps: list[Step] = [CreateKeyspace("other")]
+    for index in range(30):
+        keyspace = "other" if index % 6 == 5 else DEFAULT
+        durability = "none" if index % 5 == 2 else None
+        steps.append(Put(_key(index % 11), keyspace, durability, size=6_000))
+    return steps
+
+
+def _manifest_rotation(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for turn in range(3):
+        steps += [Put(_key(turn)), Flush(), Put(_key(turn + 5)), RewriteManifest()]
+    return [*steps, Put(_key(9)), CreateKeyspace("late"), Put(_key(1), "late"), RewriteManifest()]
+
+
+def _keyspaces(seed: int) -> list[Step]:
+    return [
+        CreateKeyspace("one"),
+        Put(_key(0), "one"),
+        CreateKeyspace("two"),
+        Batch(((DEFAULT, _key(1)), ("one", _key(1)), ("two", _key(1)))),
+        Flush(),
+        Put(_key(2), "two", "none"),
+        Put(_key(2), "one", "none"),
+        DropKeyspace("one"),
+        Put(_key(3), "two"),
+        CreateKeyspace("one"),
+        Put(_key(4), "one"),
+        Reopen(),
+        DropKeyspace("two"),
+        Put(_key(5), "one"),
+        Flush(),
+        DropKeyspace("one"),
+    ]
+
+
+def _close_and_open(seed: int) -> list[Step]:
+    steps: list[Step] = []
+    for turn in range(4):
+        steps += [Put(_key(turn)), Put(_key(turn + 10), durability="none"), Reopen()]
+    return [*steps, Reopen(), Put(_key(1))]
+
+
+def _mixed(seed: int) -> list[Step]:
+    """Return steps drawn by the seed."""
+    chance = random.Random(f"{seed}/steps")
+    names = [DEFAULT]
+    snapshots: list[str] = []
+    steps: list[Step] = []
+
+    def key() -> bytes:
+        return _key(chance.randrange(30))
+
+    def durability() -> str | None:
+        return chance.choice([None, None, "none", "interval"])
+
+    def size() -> int:
+        return chance.choice([30, 60, 200, 1_500, 7_000])
+
+    for index in range(48):
+        name = chance.choice(names)
+        draw = chance.randrange(100)
+        if draw < 34:
+            steps.append(Put(key(), name, durability(), size()))
+        elif draw < 42:
+            keys = tuple(key() for _ in range(chance.randrange(1, 9)))
+            steps.append(PutMany(keys, name, durability()))
+        elif draw < 52:
+            rows = tuple((chance.choice(names), key()) for _ in range(chance.randrange(1, 6)))
+            steps.append(Batch(rows, durability=durability(), size=size()))
+        elif draw < 60:
+            steps.append(Delete(key(), name, durability()))
+        elif draw < 66:
+            start, stop = sorted((key(), key()))
+            steps.append(DeleteRange(start, stop + b"\0", name, durability()))
+        elif draw < 73:
+            steps.append(Flush())
+        elif draw < 78:
+            steps.append(Compact(name))
+        elif draw < 81:
+            steps.append(Sync())
+        elif draw < 84:
+            steps.append(Wait())
+        elif draw < 88 and len(names) < 4:
+            names.append(f"keyspace{index}")
+            steps.append(CreateKeyspace(names[-1]))
+        elif draw < 90 and len(names) > 1:
+            names.remove(dropped := chance.choice(names[1:]))
+            steps += [*(CloseSnapshot(held) for held in snapshots), DropKeyspace(dropped)]
+            snapshots.clear()
+        elif draw < 94:
+            snapshots.append(f"snapshot{index}")
+            steps.append(TakeSnapshot(snapshots[-1]))
+        elif draw < 96 and snapshots:
+            steps.append(CloseSnapshot(snapshots.pop(0)))
+        elif draw < 98:
+            steps.append(RewriteManifest())
+        else:
+            snapshots.clear()
+            steps.append(Reopen())
+    return steps
+
+
+_MAKERS: dict[str, Callable[[int], list[Step]]] = {
+    "sync_puts": _sync_puts,
+    "unsynced_puts": _unsynced_puts,
+    "interval_puts": _interval_puts,
+    "batches_two_keyspaces": _batches_two_keyspaces,
+    "deletes": _deletes,
+    "range_deletes": _range_deletes,
+    "flush": _flush,
+    "compaction": _compaction,
+    "segment_rotation": _segment_rotation,
+    "memtable_rotation": _memtable_rotation,
+    "manifest_rotation": _manifest_rotation,
+    "keyspaces": _keyspaces,
+    "close_and_open": _close_and_open,
+    "mixed": _mixed,
+}
+
+CANONICAL = tuple(_MAKERS)
+"""The names of all workloads."""
+
+
+def workload(name: str, seed: int = 0) -> Workload:
+    """Return the workload of this name. Raises: KeyError when there is none."""
+    return Workload(name, seed, tuple(_MAKERS[name](seed)))
