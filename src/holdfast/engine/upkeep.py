@@ -1,8 +1,8 @@
 """Background work: named jobs on a few threads that exist only while there is something to do.
 
 A job is submitted under a key. A key that is already waiting is not queued twice; one that is
-running is run once more afterwards. Keys of one *lane* never run at the same time, so that one long
-compaction leaves a thread for flushes.
+running is run once more afterwards. Keys of one *lane* never run at the same time, and no lane
+waits for another: a long compaction does not hold up a flush.
 
 Thread safety: safe. A job that raises reports to `on_error` and is forgotten; it is never retried
 by itself.
@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
+from holdfast.base import require
 from holdfast.env import Env, Task
 
-THREADS_MAX = 2
+LANES = ("flush", "compact", "log", "interval")
+"""Every lane there is. One thread each at most: a lane never waits for another one."""
 
 
 class Upkeep:
@@ -37,6 +39,7 @@ class Upkeep:
 
     def submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
         """Queue `job` under (lane, key); nothing happens after `stop`."""
+        require(lane in LANES, "a job has one of the known lanes")
         with self._mutex:
             if self._stopped:
                 return
@@ -47,7 +50,7 @@ class Upkeep:
             if any(name == (other_lane, other_key) for other_lane, other_key, _ in self._waiting):
                 return
             self._waiting.append((lane, key, job))
-            if self._threads < THREADS_MAX:
+            if self._threads < len(LANES):
                 self._threads += 1
                 self._spawn()
 
