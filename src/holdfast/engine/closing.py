@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.base import DatabasePoisonedError, DiskFullError, mark
-from holdfast.engine._core import CLOSED, CLOSING, FORKED, POISONED
+from holdfast.engine._core import CLOSED, CLOSING, FORKED
 from holdfast.engine.flush import flush_frozen
 from holdfast.manifest import VersionEdit
 
@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 def close_engine(engine: Engine) -> None:
     """Close an engine; a second close is harmless, and so is one in a forked child.
 
-    Everything acknowledged is kept whatever happens here. Raises: DiskFullError or
-    DatabasePoisonedError when the flush could not be done; the files are closed and the lock is
-    given back all the same.
+    Everything acknowledged as durable is kept whatever happens here; so is everything else unless
+    it raises. A close while another thread closes waits for it. Raises: DiskFullError when unsynced
+    writes have no room in the log; DatabasePoisonedError when a sync failed now or earlier. The
+    files are closed and the lock is given back all the same.
     """
-    flags = engine.state.flags
-    if flags & CLOSED:
-        return
-    if flags & FORKED:
+    if engine.state.flags & FORKED:
         # The parent owns the files; the child only forgets them.
         engine.state.flags |= CLOSED
         return
-    if engine.log is None or flags & POISONED:
-        engine.upkeep.stop()
-        engine.release()
-        return
-    try:
-        _flush_everything(engine)
-    finally:
-        engine.upkeep.stop()
-        engine.release()
+    with engine.closing_mutex:
+        if engine.state.flags & CLOSED:
+            return
+        try:
+            if engine.log is not None and not engine.is_poisoned:
+                _flush_everything(engine)
+        finally:
+            engine.upkeep.stop()
+            engine.release()
+        if engine.is_poisoned:
+            raise DatabasePoisonedError(
+                "a sync or write failed, so writes that were not durable may be lost; reopen it"
+            )
 
 
 def _flush_everything(engine: Engine) -> None:
@@ -55,13 +57,17 @@ def _flush_everything(engine: Engine) -> None:
     try:
         for keyspace in list(engine.trees):
             flush_frozen(engine, keyspace)
+        with engine.version_mutex:
+            if engine.is_poisoned:
+                return
+            engine.log_edit(VersionEdit(clean=True))
+            # Tables that a reader held when they left the version, and that nobody holds any more.
+            engine.store.purge()
+    except OSError as error:
+        failure = engine.failure(error)
+        if isinstance(failure, DatabasePoisonedError):
+            raise failure from error
+        mark("engine.close_disk_full")
     except DiskFullError:
         # The log has everything; the next open flushes it.
         mark("engine.close_disk_full")
-        return
-    with engine.version_mutex:
-        if engine.is_poisoned:
-            raise DatabasePoisonedError("a sync failed while the database was closing; reopen it")
-        engine.log_edit(VersionEdit(clean=True))
-        # Tables that a reader held when they left the version, and that nobody holds any more.
-        engine.store.purge()

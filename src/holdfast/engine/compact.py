@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.base import DiskFullError
-from holdfast.compaction import Plan, RangeCompaction, pick, run_compaction
+from holdfast.base import DatabaseClosedError, DiskFullError
+from holdfast.compaction import JobStoppedError, Plan, RangeCompaction, pick, run_compaction
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -104,7 +104,10 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
 
 
 def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
-    """Bring everything in [lower, upper) to the last level, dropping what no reader can see."""
+    """Bring everything in [lower, upper) to the last level, dropping what no reader can see.
+
+    Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError of an input.
+    """
     with engine.version_mutex:
         tree = engine.trees.get(keyspace)
         if tree is None:
@@ -123,4 +126,9 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
             if plan is None:
                 return
             engine.busy_tables.update(plan.input_numbers)
-        run_plan(engine, plan)
+        try:
+            run_plan(engine, plan)
+        except OSError as error:
+            raise engine.failure(error) from error
+        except JobStoppedError:
+            raise DatabaseClosedError("the database was closed during the compaction") from None

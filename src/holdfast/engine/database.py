@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from types import TracebackType
 
-from holdfast.base import KeyspaceSettings, LimitError
+from holdfast.base import Error, KeyspaceSettings, LimitError
 from holdfast.engine._core import CLOSED
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
@@ -123,7 +123,12 @@ class Database(Keyspace):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Error:
+            # What ended the block says more than that the end was not clean.
+            if error is None:
+                raise
 
     def __repr__(self) -> str:
         state = "closed" if self.state.flags & CLOSED else "open"

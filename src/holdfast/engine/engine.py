@@ -83,6 +83,7 @@ class Engine:
         self.numbers = numbers
         self.counters = Counters()
         self.version_mutex = env.mutex()
+        self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
         self.busy_tables: set[int] = set()
         self._version = version
@@ -134,8 +135,8 @@ class Engine:
     def log_edit(self, edit: VersionEdit) -> Version:
         """Log a manifest edit, filling in what every edit carries. Requires: the version mutex.
 
-        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and
-        the database is poisoned then, because nobody knows whether the edit is there.
+        Raises: DiskFullError with nothing changed; DatabasePoisonedError when the disk fails in
+        another way, because nobody knows then whether the edit is there.
         """
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
@@ -154,6 +155,8 @@ class Engine:
             raise
         except BaseException as error:
             self.poison(error)
+            if isinstance(error, OSError):
+                raise self.failure(error) from error
             raise
         if version_set.needs_rewrite:
             try:
@@ -167,8 +170,8 @@ class Engine:
         """Go over to a new manifest that starts with the current version. Requires: the version
         mutex.
 
-        Raises: DiskFullError with nothing changed; any other failure of the disk as it comes, and
-        the database is poisoned then.
+        Raises: DiskFullError with nothing changed; DatabasePoisonedError when the disk fails in
+        another way.
         """
         version_set = self.version_set
         if version_set is None:
@@ -179,7 +182,7 @@ class Engine:
         except OSError as error:
             if version_set.is_poisoned or not is_disk_full(error):
                 self.poison(error)
-                raise
+                raise self.failure(error) from error
             self._unlink_manifests([manifest_name(number)])
             raise DiskFullError(f"no room for a new manifest: {error}") from error
         except BaseException as error:
@@ -355,6 +358,13 @@ class Engine:
         """Refuse writes for good; see `WritePath.poison`."""
         self.write_path.poison(cause)
 
+    def failure(self, error: OSError) -> DiskFullError | DatabasePoisonedError:
+        """Return what the user is told of a failure of the disk. All but want of room poisons."""
+        if is_disk_full(error) and not self.is_poisoned:
+            return DiskFullError(f"there is no room on the disk: {error}")
+        self.poison(error)
+        return DatabasePoisonedError(f"the disk failed: {error}; close and reopen the database")
+
     def _upkeep_failed(self, error: BaseException) -> None:
         """A background job raised. A full disk may pass; anything else stops writing."""
         full = isinstance(error, DiskFullError) or (
@@ -489,6 +499,11 @@ class Engine:
 
         self.write_path.exclusive(freeze_all)
         with self.version_mutex:
+            # What failed before may succeed now.
+            self._background_error = None
+            for keyspace in wanted:
+                if keyspace in self.trees and self.trees[keyspace].frozen:
+                    self.schedule_flush(keyspace)
             while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
                 self.write_path.check_writable()
                 self._raise_if_full()

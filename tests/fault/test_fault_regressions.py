@@ -1,0 +1,90 @@
+"""Bugs that the fault runs found, each in the smallest form."""
+
+import errno
+
+import pytest
+
+import holdfast
+from holdfast.env import FaultEnv, FaultRule
+from tests.fault.client import TINY, BoundedEnv
+
+
+def opened(*rules: FaultRule) -> tuple[FaultEnv, holdfast.Database]:
+    env = FaultEnv(BoundedEnv(), rules)
+    return env, holdfast.open("/db", settings=TINY, env=env)
+
+
+def test_a_failed_manifest_edit_is_told_as_poison_not_as_a_bare_os_error() -> None:
+    env, database = opened()
+    env.add(FaultRule(site="manifest.edit.sync"))
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.keyspace("other")
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.close()
+
+
+@pytest.mark.parametrize("site", ["table.write.create", "table.write.sync", "table.folder_sync"])
+def test_a_failed_table_of_a_manual_compaction_poisons(site: str) -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    database.flush()
+    env.add(FaultRule(site=site))
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.compact()
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database[b"key"] = b"other"
+    assert b"value" == database[b"key"]
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.close()
+
+
+def test_a_manual_compaction_without_room_says_so_and_works_when_there_is_room() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    database.flush()
+    env.add(FaultRule(site="table.write.append", error=errno.ENOSPC))
+    with pytest.raises(holdfast.DiskFullError):
+        database.compact()
+    database.compact()
+    database.close()
+
+
+def test_closing_a_poisoned_database_says_that_unsynced_writes_may_be_lost() -> None:
+    env, database = opened()
+    database.put(b"key", b"value", durability="none")
+    env.add(FaultRule(site="wal.record.sync"))
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database[b"other"] = b"value"
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.close()
+    database.close()
+
+
+def test_the_error_that_ends_a_with_block_is_not_replaced_by_that_of_the_close() -> None:
+    env, database = opened()
+    env.add(FaultRule(site="wal.record.sync"))
+    with pytest.raises(holdfast.DatabasePoisonedError, match="the log failed"):
+        with database:
+            database[b"key"] = b"value"
+
+
+def test_a_close_without_room_for_tables_leaves_everything_in_the_log() -> None:
+    env, database = opened()
+    database.put(b"key", b"value", durability="none")
+    env.add(FaultRule(site="table.*", error=errno.ENOSPC, times=None))
+    database.close()
+    env.clear()
+    assert "engine.close_disk_full" in holdfast.base.marks_seen()
+    with holdfast.open("/db", env=env) as database:
+        assert b"value" == database[b"key"]
+
+
+def test_a_second_flush_tries_again_what_found_no_room() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    env.add(FaultRule(site="table.write.append", error=errno.ENOSPC))
+    with pytest.raises(holdfast.DiskFullError):
+        database.flush()
+    database.flush()
+    assert database.verify().tables == 1
+    database.close()
