@@ -279,8 +279,13 @@ class Explorer:
     def _examine(self, state: CrashState, life: int) -> Finding:
         self.outcome.distinct += 1
         machine = boot(self._work, state, life)
-        nested = life < self._options.depth
-        return examine(machine, self._recording.history, self._wrap, nested=nested)
+        return examine(
+            machine,
+            self._recording.history,
+            self._wrap,
+            keep=life < self._options.depth,
+            brief=life > 1,
+        )
 
     def _judge_nested(self, path: str, outer: Finding) -> None:
         """Cut the power inside the recovery that led to `outer`."""
@@ -365,7 +370,7 @@ def replay(
         state = point.state(named, seed)
         explained.extend((f"-- life {life} ends after {index} operations", state.explain()))
         machine = boot(work, state, life)
-        finding = examine(machine, recording.history, wrap, nested=life < len(steps))
+        finding = examine(machine, recording.history, wrap, keep=life < len(steps), brief=life > 1)
         explained.append(f"-- found: state {', '.join(map(str, finding.numbers)) or 'unknown'}")
         return finding
 

@@ -196,14 +196,23 @@ def content(database: Database) -> State:
     return {name: dict(rows(database.keyspace(name).items())) for name in database.keyspaces()}
 
 
-def examine(machine: SimEnv, history: History, wrap: Wrap, *, nested: bool = False) -> Finding:
+def examine(
+    machine: SimEnv, history: History, wrap: Wrap, *, keep: bool = False, brief: bool = False
+) -> Finding:
     """Open the database of a machine that booted after a crash, and judge it.
 
-    With `nested` the moments of the first open are kept in the finding. The machine is used up.
+    With `keep` the moments of the first open are kept in the finding. With `brief` the database is
+    not opened again, so that points 5 and 6 are tried in part only. The machine is used up.
     """
     finding = Finding()
     try:
-        _examine(machine, history, wrap, finding, nested=nested)
+        cut, probed = _examine(machine, history, wrap, finding, keep=keep)
+        if not brief:
+            complain = finding.complaints.append
+            _check_same(machine, wrap(machine), probed, "after a clean close", complain)
+            machine = cut.state("none").build()
+            when = "after a commit and a power cut"
+            _check_same(machine, wrap(machine), probed, when, complain)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  whatever an open raises is a finding
@@ -214,11 +223,12 @@ def examine(machine: SimEnv, history: History, wrap: Wrap, *, nested: bool = Fal
 
 
 def _examine(
-    machine: SimEnv, history: History, wrap: Wrap, finding: Finding, *, nested: bool
-) -> None:
+    machine: SimEnv, history: History, wrap: Wrap, finding: Finding, *, keep: bool
+) -> tuple[CrashPoint, State]:
+    """Judge the first open; return the moment after a new commit, and what must be there then."""
     env = wrap(machine)
     complain = finding.complaints.append
-    if nested:
+    if keep:
         keep_points(machine, finding.points)
     is_absent = False
     try:
@@ -239,15 +249,13 @@ def _examine(
         probe = b"%d" % machine.op_count
         found[DEFAULT][_PROBE_KEY] = probe
         database[_PROBE_KEY] = probe
-        cut = CrashPoint(machine).state("none")
+        cut = CrashPoint(machine)
         database.close()
     except BaseException:
         abandon(machine, database)
         raise
     _check_closed(machine, env, complain)
-    _check_same(machine, env, found, "after a clean close", complain)
-    machine = cut.build()
-    _check_same(machine, wrap(machine), found, "after a commit and a power cut", complain)
+    return cut, found
 
 
 def keep_points(machine: SimEnv, points: list[tuple[CrashPoint, str]]) -> None:
@@ -291,14 +299,12 @@ def _check_same(
         if found != expected:
             lines = _differences(expected, found)
             complain(f"{when}, another open finds something else: {'; '.join(lines[:_SHOWN])}")
-        _check_report(database, complain)
-    _check_closed(machine, env, complain)
+    _check_unreturned(machine, complain)
 
 
 def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) -> None:
     """Check that a clean close gave everything back and that the folder holds nothing else."""
-    for line in machine.unreturned():
-        complain(f"after a clean close {line}")
+    _check_unreturned(machine, complain)
     manifest = VersionSet.recover(env, FOLDER)
     version = manifest.version
     expected = {manifest_name(manifest.manifest_number)}
@@ -321,3 +327,8 @@ def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) ->
         complain(f"after a clean close {name} is missing")
     if not version.clean:
         complain("after a clean close the manifest does not say that it was clean")
+
+
+def _check_unreturned(machine: SimEnv, complain: Callable[[str], None]) -> None:
+    for line in machine.unreturned():
+        complain(f"after a clean close {line}")

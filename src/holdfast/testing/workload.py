@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings
@@ -38,6 +38,10 @@ TINY = DatabaseSettings(
         level_ratio=2,
     ),
 )
+
+
+LARGE_MEMTABLE = replace(TINY, keyspace=replace(TINY.keyspace, memtable_bytes=1 << 20))
+"""The log's own buffer fills before a memtable does."""
 
 
 class WorkloadError(AssertionError):
@@ -368,7 +372,7 @@ class Workload:
     name: str
     seed: int
     steps: tuple[Step, ...]
-    settings: DatabaseSettings = TINY
+    settings: DatabaseSettings
 
     def run(self, env: Env, history: History) -> None:
         """Run all steps. Raises: WorkloadError for a wrong answer."""
@@ -391,8 +395,8 @@ def _sync_puts(seed: int) -> list[Step]:
 def _unsynced_puts(seed: int) -> list[Step]:
     # Values near the log buffer's size make it spill without a sync.
     steps: list[Step] = [
-        Put(_key(index % 4), durability="none", size=40_000 if index % 3 else 60)
-        for index in range(10)
+        Put(_key(index % 4), durability="none", size=60 if index % 3 else 70_000)
+        for index in range(8)
     ]
     return [
         *steps,
@@ -483,10 +487,10 @@ def _segment_rotation(seed: int) -> list[Step]:
 
 def _memtable_rotation(seed: int) -> list[Step]:
     steps: list[Step] = [CreateKeyspace("other")]
-    for index in range(30):
+    for index in range(18):
         keyspace = "other" if index % 6 == 5 else DEFAULT
         durability = "none" if index % 5 == 2 else None
-        steps.append(Put(_key(index % 11), keyspace, durability, size=6_000))
+        steps.append(Put(_key(index % 7), keyspace, durability, size=1_500))
     return steps
 
 
@@ -608,4 +612,5 @@ CANONICAL = tuple(_MAKERS)
 
 def workload(name: str, seed: int = 0) -> Workload:
     """Return the workload of this name. Raises: KeyError when there is none."""
-    return Workload(name, seed, tuple(_MAKERS[name](seed)))
+    settings = LARGE_MEMTABLE if name == "unsynced_puts" else TINY
+    return Workload(name, seed, tuple(_MAKERS[name](seed)), settings)
