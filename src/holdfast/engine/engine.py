@@ -72,6 +72,7 @@ class Engine:
         log: LogWriter | None,
         lock: FileLock | None,
         numbers: FileNumbers,
+        last_seq: int,
     ) -> None:
         self.env = env
         self.folder = folder
@@ -94,7 +95,7 @@ class Engine:
         self._check_every = ROOM_CHECK_BYTES
         self._reserved_bytes = 0
         self._background_error: BaseException | None = None
-        self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, version.last_seq)
+        self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
             self.state.flags |= READ_ONLY
         self.write_path = WritePath(env, self.state, log, make_room=self.make_room)
@@ -141,6 +142,8 @@ class Engine:
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
+        # What an edit gives up is removed after it, and a poisoned database removes nothing.
+        self.write_path.check_poison()
         try:
             self._version = version_set.log(
                 replace(

@@ -54,15 +54,15 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         log = engine.log
         if log is None:
             return
-        needed_through = engine.unflushed_seq(memtable) - 1
+        wal_first = log.first_needed(engine.unflushed_seq(memtable) - 1)
         version = engine.log_edit(
             VersionEdit(
                 tables_added=tuple((keyspace, 0, info) for info in result.tables),
                 flushed_seq={keyspace: memtable.seq_max},
-                wal_first=log.first_needed(needed_through),
+                wal_first=wal_first,
             )
         )
-        dropped = log.forget_through(needed_through)
+        dropped = log.forget_before(wal_first)
         engine.counters.flushes += 1
         engine.counters.flushed_bytes += result.bytes_written
         engine.counters.entries_dropped += result.entries_dropped

@@ -101,6 +101,7 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
             log=recovery.log,
             lock=lock,
             numbers=recovery.numbers,
+            last_seq=recovery.last_seq,
         )
         for keyspace, memtable in recovery.memtables.items():
             engine.adopt_memtable(keyspace, memtable)

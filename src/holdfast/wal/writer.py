@@ -11,9 +11,9 @@ Guarantees:
    raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
 5. An ordinal (lsn) is given only to a record that was written.
 
-Thread safety: `append`, `sync`, `forget_through` and `close` are serialised by the caller.
-`prepare_next` and `needs_next` may run in another thread meanwhile. `allocate_number` must not wait
-for a lock that a caller of `append` or `prepare_next` holds.
+Thread safety: `append`, `sync` and `close` are serialised by the caller. `prepare_next`,
+`needs_next`, `segments`, `first_needed` and `forget_before` may run in other threads meanwhile.
+`allocate_number` must not wait for a lock that a caller of `append` or `prepare_next` holds.
 """
 
 from __future__ import annotations
@@ -258,24 +258,30 @@ class LogWriter:
         """Return this writer's segments that were not forgotten, oldest first, the current one
         last.
         """
-        return [*self._full, self._current.info()]
+        with self._mutex:
+            return [*self._full, self._current.info()]
 
     def first_needed(self, seq: int) -> int:
-        """Return the number of the first segment that `forget_through(seq)` would keep."""
-        kept = (segment.number for segment in self._full if segment.seq_last > seq)
-        return next(kept, self._current.number)
+        """Return the number of the first segment with an operation above `seq`, or the current one.
 
-    def forget_through(self, seq: int) -> list[int]:
-        """Forget the oldest segments whose every operation has a sequence number up to `seq`;
-        return their numbers.
-
-        Never the current one. The caller unlinks them after its manifest edit is synced.
+        It goes into the manifest, and then into `forget_before`.
         """
-        count = 0
-        while count < len(self._full) and self._full[count].seq_last <= seq:
-            count += 1
-        gone, self._full = self._full[:count], self._full[count:]
-        return [segment.number for segment in gone]
+        with self._mutex:
+            kept = (segment.number for segment in self._full if segment.seq_last > seq)
+            return next(kept, self._current.number)
+
+    def forget_before(self, number: int) -> list[int]:
+        """Forget the segments before segment `number`; return their numbers.
+
+        Never the current one. The caller unlinks them after the manifest edit that names `number`
+        as the first segment is synced. It is a number and not a sequence number, because appends
+        go on while the edit is written: a segment that became full meanwhile is one that the edit
+        names.
+        """
+        with self._mutex:
+            gone = [segment.number for segment in self._full if segment.number < number]
+            del self._full[: len(gone)]
+        return gone
 
     def close(self) -> None:
         """Close the files and unlink a prepared segment that was not used. Syncs nothing; a second

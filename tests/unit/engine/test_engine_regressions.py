@@ -1,6 +1,7 @@
 """Bugs that other suites found, each in the smallest form."""
 
 import errno
+import shutil
 
 import pytest
 
@@ -95,3 +96,14 @@ def test_tables_that_a_reader_held_until_now_go_with_the_close() -> None:
     del reader
     database.close()
     assert 1 == len([name for name in env.list_dir("/db") if name.endswith(".table")])
+
+
+def test_a_database_that_is_only_read_shows_what_only_the_log_holds(tmp_path) -> None:
+    with open_database(str(tmp_path / "db")) as database:
+        database[b"key"] = b"value"
+        # What a process that is killed now leaves.
+        shutil.copytree(tmp_path / "db", tmp_path / "killed")
+    with open_database(str(tmp_path / "killed"), read_only=True) as database:
+        assert [(b"key", b"value")] == list(database.items())
+        assert b"value" == database.get(b"key")
+        assert database.verify().ok

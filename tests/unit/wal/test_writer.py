@@ -171,19 +171,34 @@ def test_segments_tell_their_range_and_are_forgotten_from_the_front() -> None:
     assert (first.number, first.seq_first, first.seq_last) == (1, 1, 4)
     assert (second.seq_first, second.seq_last, third.seq_first, third.seq_last) == (5, 8, 9, 10)
     assert first.bytes_used > BLOCK_BYTES + 3000
-    assert log.writer.forget_through(3) == []
-    assert log.writer.forget_through(4) == [1]
-    assert log.writer.forget_through(100) == [2]
-    assert log.writer.forget_through(100) == []
+    numbers = [first.number, second.number, third.number]
+    assert [log.writer.first_needed(seq) for seq in (3, 4, 7, 8, 100)] == [
+        numbers[place] for place in (0, 1, 1, 2, 2)
+    ]
+    assert log.writer.forget_before(numbers[0]) == []
+    assert log.writer.forget_before(numbers[1]) == [1]
+    assert log.writer.forget_before(numbers[2]) == [second.number]
+    assert log.writer.forget_before(100) == []
     assert log.writer.segments() == [third]
     assert isinstance(third, SegmentInfo)
+
+
+def test_a_segment_that_fills_while_the_manifest_names_it_is_kept() -> None:
+    log = Log()
+    log.append(BIG)
+    named = log.writer.first_needed(100)
+    for _ in range(4):
+        log.append(BIG)
+    assert named == log.writer.segments()[0].number
+    assert log.writer.forget_before(named) == []
+    assert log.writer.segments()[0].number == named
 
 
 def test_a_log_is_read_from_the_first_segment_that_is_left() -> None:
     log = Log()
     for _ in range(7):
         log.append(BIG)
-    gone = log.writer.forget_through(2)
+    gone = log.writer.forget_before(log.writer.first_needed(2))
     for number in gone:
         log.env.unlink(f"{FOLDER}/{number:08d}.wal", site="test")
     assert gone == [1]
