@@ -186,11 +186,13 @@ class Options:
     classes: tuple[str, ...] = CRASH_CLASSES
     depth: int = 2
     budget: float | None = None
-    """Seconds after which the run ends; the states are then run in an order that covers every key
-    early.
+    """Seconds after which the run ends. The (call site, class) keys then take turns, so that each
+    is covered early.
     """
     nested_sample: int | None = None
     """How many nested states are run for each content; None is all of them."""
+    limit: int | None = None
+    """How many contents are opened; the order is that of a run with a budget."""
     failures_max: int = FAILURES_SHOWN
     profile: str = "posix-min"
     part: tuple[int, int] = (0, 1)
@@ -226,6 +228,8 @@ class Explorer:
         options = self._options
         if len(self.outcome.failures) >= options.failures_max:
             return True
+        if options.limit is not None and self.outcome.distinct >= options.limit:
+            return True
         return options.budget is not None and time.perf_counter() - self._began > options.budget
 
     def _mine(self, state: CrashState) -> bool:
@@ -240,8 +244,8 @@ class Explorer:
                     yield moment, state
 
     def _in_order(self) -> Iterable[tuple[Moment, CrashState]]:
-        """Return the states in the order of operations; with a budget the keys take turns."""
-        if self._options.budget is None:
+        """Return the states in the order of operations; when not all may be run, the keys take turns."""
+        if self._options.budget is None and self._options.limit is None:
             return self._states()
         chance = random.Random(f"{self._work.seed}/order")
         turns: dict[tuple[str, str], int] = {}

@@ -1,0 +1,49 @@
+"""Take one sync out of the engine: some crash of some workload must then fail.
+
+The table names, for every sync that the workloads reach, the workload that notices its absence. A
+new sync fails the first test until it has its line here.
+"""
+
+import pytest
+
+from holdfast.testing.crash import Options, replay
+from holdfast.testing.mutants import Site, kill, sync_sites, without
+
+KILLERS: dict[Site, str] = {
+    ("sync", "manifest.create.sync"): "sync_puts",
+    ("sync", "manifest.edit.sync"): "sync_puts",
+    ("sync", "table.write.sync"): "sync_puts",
+    ("sync", "wal.end.sync"): "segment_rotation",
+    ("sync", "wal.record.sync"): "sync_puts",
+    ("sync", "wal.segment.sync"): "sync_puts",
+    ("sync_dir", "database.parent.folder_sync"): "sync_puts",
+    ("sync_dir", "manifest.create.folder_sync"): "sync_puts",
+    ("sync_dir", "manifest.marker.folder_sync"): "sync_puts",
+    ("sync_dir", "table.folder_sync"): "sync_puts",
+    ("sync_dir", "wal.segment.folder_sync"): "sync_puts",
+}
+
+
+def test_every_sync_of_the_engine_has_its_workload() -> None:
+    found = sync_sites()
+    assert sorted(found) == sorted(KILLERS)
+    assert not [site for site, name in KILLERS.items() if name not in found[site]]
+
+
+@pytest.mark.parametrize("site", KILLERS, ids=lambda site: "-".join(site))
+def test_the_engine_without_a_sync_does_not_survive(site: Site) -> None:
+    failure = kill(site, KILLERS[site], Options(depth=1))
+    assert failure is not None
+    assert failure.complaints
+
+
+def test_the_line_that_a_failure_prints_replays_it() -> None:
+    site = ("sync", "table.write.sync")
+    failure = kill(site, "sync_puts", Options(depth=1))
+    assert failure is not None
+    expected = f'./dev crash --workload sync_puts --seed 0 --state "{failure.path}"'
+    assert expected == failure.replay
+    explained, complaints = replay("sync_puts", 0, failure.path, wrap=without(site))
+    assert failure.complaints == tuple(complaints)
+    assert any("table.write.append" in line for line in explained)
+    assert [] == replay("sync_puts", 0, failure.path)[1]
