@@ -143,7 +143,11 @@ class WritePath:
             raise DatabaseClosedError("the database is closed")
         if flags & READ_ONLY:
             raise ReadOnlyError("the database was opened with read_only=True")
-        if flags & POISONED:
+        self.check_poison()
+
+    def check_poison(self) -> None:
+        """Raise DatabasePoisonedError when a sync or write failed earlier."""
+        if self._state.flags & POISONED:
             raise DatabasePoisonedError(
                 f"a sync or write failed earlier ({self._poison}); close and reopen the database"
             ) from self._poison
