@@ -244,7 +244,7 @@ class Explorer:
                     yield moment, state
 
     def _in_order(self) -> Iterable[tuple[Moment, CrashState]]:
-        """Return the states in the order of operations; when not all may be run, the keys take turns."""
+        """Return the states, by operation, or with the keys taking turns when some may be left."""
         if self._options.budget is None and self._options.limit is None:
             return self._states()
         chance = random.Random(f"{self._work.seed}/order")
@@ -480,7 +480,10 @@ def main(arguments: list[str]) -> int:
     if given.state:
         if len(names) != 1:
             parser.error("--state needs one --workload")
-        return _replay(names[0], given)
+        try:
+            return _replay(names[0], given)
+        except (KeyError, IndexError, ValueError) as error:
+            parser.error(f"there is no state {given.state}: {error!r}")
     runs = len(names) * given.seeds
     options = Options(
         classes=classes,
