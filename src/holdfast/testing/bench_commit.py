@@ -1,0 +1,214 @@
+"""Durable commits, beside a bare write and sync of the same bytes on the same disk."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import holdfast
+from holdfast.engine import Database
+from holdfast.testing.bench_measure import (
+    KEY_BYTES,
+    MIB,
+    VALUE_BYTES,
+    Figure,
+    Options,
+    quotients,
+    rounds_of,
+    scratch,
+    values_of,
+)
+
+BARE_RATIO = 1.3
+THREADS_MULTIPLE = 4.0
+BATCH_ROWS = (1, 10, 100, 1_000)
+FILE_BYTES = 16 * MIB
+FIRST_BYTE = 4096
+
+
+class BareFile:
+    """A preallocated file of zeros, to which records are written one behind the other.
+
+    It is made as the log makes its segments, and a record that does not fit begins again at the
+    front, so no write changes the size of the file or where its blocks lie.
+    """
+
+    def __init__(self, path: str, record_bytes: int) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        for offset in range(0, FILE_BYTES, MIB):
+            os.pwrite(self._descriptor, bytes(MIB), offset)
+        os.fsync(self._descriptor)
+        self._record = os.urandom(record_bytes)
+        self._offset = FIRST_BYTE
+
+    def write(self, count: int) -> int:
+        """Write and sync `count` records; return their number."""
+        descriptor, record, offset = self._descriptor, self._record, self._offset
+        size = len(record)
+        for _ in range(count):
+            if offset > FILE_BYTES - size:
+                offset = FIRST_BYTE
+            os.pwrite(descriptor, record, offset)
+            os.fdatasync(descriptor)
+            offset += size
+        self._offset = offset
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+class Committer:
+    """Commits rows with keys in time order, each in a transaction of its own."""
+
+    def __init__(self, database: Database, seed: int) -> None:
+        self._database = database
+        self._values = values_of("incompressible", seed)
+        self._numbers = itertools.count()
+
+    def rows(self, count: int) -> list[tuple[bytes, bytes]]:
+        """Return new rows."""
+        values = self._values
+        return [
+            (b"%0*d" % (KEY_BYTES, number), values[number % len(values)])
+            for number in itertools.islice(self._numbers, count)
+        ]
+
+    def commit(self, count: int) -> int:
+        """Commit `count` rows; return their number."""
+        database = self._database
+        for key, value in self.rows(count):
+            database[key] = value
+        return count
+
+    def commit_with(self, threads: int, count: int) -> int:
+        """Commit `count` rows from so many threads, which start together; return their number."""
+        shares = [self.rows(count // threads) for _ in range(threads)]
+        failures: list[BaseException] = []
+
+        def work(share: list[tuple[bytes, bytes]]) -> None:
+            try:
+                for key, value in share:
+                    self._database[key] = value
+            except BaseException as error:  # noqa: BLE001  the main thread raises it
+                failures.append(error)
+
+        running = [threading.Thread(target=work, args=(share,)) for share in shares]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return threads * (count // threads)
+
+    def commit_batches(self, batches: int, size: int) -> int:
+        """Commit so many batches of `size` rows; return the number of rows."""
+        for _ in range(batches):
+            self._database.put_many(self.rows(size))
+        return batches * size
+
+    def log_bytes(self) -> int:
+        """Return what one commit of one row adds to the log."""
+        before = self._database.stats().wal_bytes_written
+        self.commit(1)
+        return self._database.stats().wal_bytes_written - before
+
+
+@contextlib.contextmanager
+def opened(options: Options) -> Iterator[tuple[Committer, BareFile, int]]:
+    """Give a database, a bare file beside it, and how many bytes a commit logs."""
+    with scratch(options) as folder, holdfast.open(folder) as database:
+        committer = Committer(database, options.seed)
+        logged = committer.log_bytes()
+        bare = BareFile(f"{folder}-bare", logged)
+        try:
+            # The first round of a fresh file or log is another thing than those that follow.
+            committer.commit(options.commits)
+            bare.write(options.commits)
+            yield committer, bare, logged
+        finally:
+            bare.close()
+
+
+def commit(options: Options) -> list[Figure]:
+    """`db[key] = value` on one thread, and pwrite + fdatasync of as many bytes as that logs.
+
+    Rounds of both alternate in one process and one folder, and each pair of neighbours makes one
+    quotient. The bare file is written through Python too.
+    """
+    with opened(options) as (committer, bare, logged):
+        plain, ours = rounds_of(
+            options.rounds,
+            lambda: bare.write(options.commits),
+            lambda: committer.commit(options.commits),
+        )
+    ratio = Figure(
+        what="durable commit / bare write and sync",
+        unit="times",
+        sync="commit",
+        rounds=quotients(ours.wall, plain.wall),
+        cpu=quotients(ours.cpu, plain.cpu),
+        beside=quotients(ours.beside, plain.beside),
+        budget=BARE_RATIO,
+    )
+    note = f"{logged} bytes logged for {KEY_BYTES + VALUE_BYTES} of key and value"
+    return [
+        plain.figure("bare pwrite + fdatasync", "us", sync="commit"),
+        ours.figure("durable commit", "us", sync="commit").with_budget(None, note=note),
+        ratio,
+    ]
+
+
+def batches(options: Options) -> list[Figure]:
+    """`db.put_many(rows)`, one durable transaction a call; making the rows counts."""
+    with opened(options) as (committer, _, _):
+        rounds = rounds_of(
+            options.rounds,
+            *[
+                partial(committer.commit_batches, max(options.commits // 10, 1), size)
+                for size in BATCH_ROWS
+            ],
+        )
+    return [
+        taken.figure(f"put_many of {size:,} rows, durable", "us/row", sync="commit")
+        for size, taken in zip(BATCH_ROWS, rounds, strict=True)
+    ]
+
+
+def threads(options: Options) -> list[Figure]:
+    """`db[key] = value` on one thread and on many at once, in alternating rounds.
+
+    The time of the many is from before the first thread starts until the last one has ended.
+    """
+    many = options.threads
+    count = max(options.commits * 4, many)
+    with opened(options) as (committer, bare, _):
+        # A round of the many is a fourth of the time of one of the single thread, or longer.
+        committer.commit_with(many, count)
+        plain, one, all_of_them = rounds_of(
+            options.rounds,
+            lambda: bare.write(options.commits),
+            lambda: committer.commit(options.commits),
+            lambda: committer.commit_with(many, count),
+        )
+    multiple = Figure(
+        what=f"rate of {many} threads / rate of one",
+        unit="times",
+        sync="commit",
+        rounds=quotients(one.wall, all_of_them.wall),
+        beside=quotients(one.beside, all_of_them.beside),
+        budget=THREADS_MULTIPLE,
+        at_least=True,
+    )
+    return [
+        plain.figure("bare pwrite + fdatasync", "us", sync="commit"),
+        one.figure("durable commit, 1 thread", "us/commit", sync="commit"),
+        all_of_them.figure(f"durable commit, {many} threads", "us/commit", sync="commit"),
+        multiple,
+    ]

@@ -1,0 +1,33 @@
+"""The workloads of the bench, by name. Each runs in a process of its own and returns its figures.
+
+A workload's docstring says what it measures; the report shows it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from holdfast.testing.bench_bulk import load, replay, series
+from holdfast.testing.bench_commit import batches, commit, threads
+from holdfast.testing.bench_measure import Figure, Options
+from holdfast.testing.bench_rows import get, put, scan
+from holdfast.testing.bench_startup import startup
+
+WORKLOADS: dict[str, Callable[[Options], list[Figure]]] = {
+    "startup": startup,
+    "put": put,
+    "get": get,
+    "scan": scan,
+    "commit": commit,
+    "threads": threads,
+    "batches": batches,
+    "replay": replay,
+    "load": load,
+    "series": series,
+}
+
+
+def description(name: str) -> str:
+    """Return what a workload measures."""
+    return inspect.getdoc(WORKLOADS[name]) or ""
