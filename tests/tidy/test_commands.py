@@ -1,8 +1,8 @@
 """Rule: what a document tells a reader to type works.
 
-The examples of README run in order in an empty folder: blocks marked `pycon` as doctests, lines of
-`sh` blocks that begin with `holdfast` as commands, which must succeed. `./dev` in any document
-names a verb.
+The examples of README and of the guides run in an empty folder: blocks marked `pycon` in order as
+doctests, then the lines of `sh` blocks that begin with `holdfast` as commands, which must succeed.
+`./dev` in any document names a verb.
 """
 
 import doctest
@@ -20,9 +20,13 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
 
 
-def blocks(language):
-    text = (tree.ROOT / "README.md").read_text()
-    return [content for found, content in BLOCK.findall(text) if found == language]
+GUIDES = [tree.ROOT / "README.md"]
+GUIDES += tree.files(".md", under="docs/guide")
+GUIDES += tree.files(".md", under="docs/ops")
+
+
+def blocks(path, language):
+    return [content for found, content in BLOCK.findall(path.read_text()) if found == language]
 
 
 def verbs():
@@ -31,20 +35,22 @@ def verbs():
     return set(re.findall(r'^    "(\w+)":', table, re.MULTILINE))
 
 
-def test_the_examples_of_readme_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", GUIDES, ids=tree.shown)
+def test_the_examples_of_a_guide_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    name = tree.shown(path)
     examples = doctest.DocTestParser().get_doctest(
-        "\n".join(blocks("pycon")), {}, "README.md", "README.md", 0
+        "\n".join(blocks(path, "pycon")), {}, name, name, 0
     )
     assert examples.examples
-    result = doctest.DocTestRunner().run(examples)
-    assert not result.failed, "mend the examples of README.md, or the code"
-    for line in "\n".join(blocks("sh")).splitlines():
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples)
+    assert not result.failed, f"mend the examples of {name}, or the code"
+    for line in "\n".join(blocks(path, "sh")).splitlines():
         if line.startswith("holdfast "):
-            run_command(line, tmp_path)
+            run_command(name, line, tmp_path)
 
 
-def run_command(line, folder):
+def run_command(name, line, folder):
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, *shlex.split(line)[1:]],
         cwd=folder,
@@ -53,7 +59,7 @@ def run_command(line, folder):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"README.md: {line!r} failed:\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{name}: {line!r} failed:\n{done.stdout}{done.stderr}"
 
 
 def test_documents_name_only_verbs_that_exist():
