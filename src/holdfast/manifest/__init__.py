@@ -6,12 +6,29 @@ durable before it is published.
 """
 
 from holdfast.manifest.edit import VersionEdit, decode_edit, encode_edit
-from holdfast.manifest.format import manifest_name, marker_name, parse_marker, parse_numbered
+from holdfast.manifest.format import (
+    ALIGNMENT,
+    HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    Header,
+    later_record,
+    manifest_name,
+    marker_name,
+    parse_marker,
+    parse_numbered,
+    record_header_at,
+)
+from holdfast.manifest.format import MAGIC as MANIFEST_MAGIC
 from holdfast.manifest.log import Recovered, VersionSet
 from holdfast.manifest.reader import Manifest, ManifestRecord, decode_manifest
 from holdfast.manifest.version import KeyspaceVersion, Version
 
 __all__ = [
+    "ALIGNMENT",
+    "HEADER_BYTES",
+    "MANIFEST_MAGIC",
+    "RECORD_HEADER_BYTES",
+    "Header",
     "KeyspaceVersion",
     "Manifest",
     "ManifestRecord",
@@ -22,8 +39,10 @@ __all__ = [
     "decode_edit",
     "decode_manifest",
     "encode_edit",
+    "later_record",
     "manifest_name",
     "marker_name",
     "parse_marker",
     "parse_numbered",
+    "record_header_at",
 ]

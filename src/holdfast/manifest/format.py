@@ -60,6 +60,17 @@ class Header:
         return int(_U64.unpack_from(self.encode(), _HEADER.size)[0])
 
     @classmethod
+    def as_stored(cls, data: bytes) -> Header | None:
+        """Return a damaged header as it stands, or None when it is cut.
+
+        For looking at damaged files: nothing of it is known to be right.
+        """
+        if len(data) < HEADER_BYTES:
+            return None
+        _, _, _, number, database_id, salt, _ = _HEADER.unpack_from(data)
+        return cls(number, database_id, salt)
+
+    @classmethod
     def decode(cls, data: bytes, file: str) -> Header:
         """Return the header at the start of `data`.
 

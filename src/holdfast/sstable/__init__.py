@@ -16,13 +16,17 @@ from holdfast.sstable.format import (
     Handle,
     PageType,
     TableInfo,
+    decode_index_value,
+    decode_root_value,
     table_name,
 )
+from holdfast.sstable.format import MAGIC as TABLE_MAGIC
 from holdfast.sstable.writer import TableWriter
 
 __all__ = [
     "FOOTER_BYTES",
     "FORMAT_VERSION",
+    "TABLE_MAGIC",
     "FilterBuilder",
     "Footer",
     "Handle",
@@ -33,6 +37,8 @@ __all__ = [
     "TableReader",
     "TableWriter",
     "decode_entries",
+    "decode_index_value",
+    "decode_root_value",
     "filter_check",
     "filter_may_contain",
     "table_name",

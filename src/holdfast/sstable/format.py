@@ -172,6 +172,19 @@ class Footer:
         return body + _U64.pack(checksum(body))
 
     @classmethod
+    def as_stored(cls, data: bytes) -> Footer | None:
+        """Return a damaged footer as it stands, or None when it is cut.
+
+        For looking at damaged files: nothing of it is known to be right.
+        """
+        if len(data) != FOOTER_BYTES:
+            return None
+        _, _, _, file_id, number, root, tombstones, properties, size, _ = _FOOTER.unpack(data)
+        handles = [Handle(*_HANDLE.unpack(packed)) for packed in (root, tombstones, properties)]
+        found = None if handles[1] == NO_PAGE else handles[1]
+        return cls(file_id, number, handles[0], found, handles[2], size)
+
+    @classmethod
     def decode(cls, data: bytes, file: str, file_size: int) -> Footer:
         """Return the footer in `data`, the last 128 bytes of a file of `file_size` bytes.
 

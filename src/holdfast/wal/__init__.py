@@ -13,25 +13,49 @@ from holdfast.wal._scan import (
     find_later_records,
     scan_records,
 )
-from holdfast.wal.format import RecordType, parse_segment_name, segment_name
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    LINK_OFFSET,
+    RECORD_HEADER_BYTES,
+    SEGMENT_MAGIC,
+    Record,
+    RecordType,
+    SegmentHeader,
+    StopReason,
+    decode_link,
+    decode_segment_header,
+    parse_segment_name,
+    segment_header_as_stored,
+    segment_name,
+)
 from holdfast.wal.reader import LogContents, LogRecord, LogSegment, read_log
 from holdfast.wal.writer import LogWriter, SegmentInfo
 
 __all__ = [
+    "BLOCK_BYTES",
+    "LINK_OFFSET",
+    "RECORD_HEADER_BYTES",
+    "SEGMENT_MAGIC",
     "LogContents",
     "LogRecord",
     "LogSegment",
     "LogWriter",
+    "Record",
     "RecordBuffer",
     "RecordType",
     "ScanResult",
+    "SegmentHeader",
     "SegmentInfo",
+    "StopReason",
     "WriteBatch",
     "check_payload",
+    "decode_link",
     "decode_payload",
+    "decode_segment_header",
     "find_later_records",
     "parse_segment_name",
     "read_log",
     "scan_records",
+    "segment_header_as_stored",
     "segment_name",
 ]

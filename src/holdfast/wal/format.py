@@ -231,6 +231,24 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
     )  # fmt: skip
 
 
+def segment_header_as_stored(block: bytes) -> SegmentHeader | None:
+    """Return a damaged header as it stands, or None when no record could be found with it.
+
+    For looking at damaged files: nothing of it is known to be right.
+    """
+    if len(block) < SEGMENT_HEADER_BYTES:
+        return None
+    _, _, alignment, number, salt, database_id, size, previous, created_us, _ = (
+        _SEGMENT.unpack_from(block)
+    )
+    if not is_alignment(alignment):
+        return None
+    return SegmentHeader(
+        number=number, alignment=alignment, salt=salt, database_id=database_id,
+        size=size, previous=previous, created_us=created_us,
+    )  # fmt: skip
+
+
 def encode_link(link: SegmentLink, salt: int) -> bytes:
     """Return the LINK_BYTES bytes that stand at LINK_OFFSET of a segment with this salt."""
     plain = _LINK.pack(LINK_MAGIC, 0, link.segment, link.previous, link.lsn_first, link.chain, 0)[
