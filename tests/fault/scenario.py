@@ -18,10 +18,14 @@ def value_of(number: int) -> bytes:
     return (b"value %d " % number) * (VALUE_BYTES // 10)
 
 
-def put(number: int, key: bytes, durability: str | None, keyspace: str = "default") -> Callable[[Client], None]:
+def put(
+    number: int, key: bytes, durability: str | None, keyspace: str = "default"
+) -> Callable[[Client], None]:
     def run(client: Client) -> None:
         def call(database: Database) -> None:
-            database.keyspace(keyspace, create=False).put(key, value_of(number), durability=durability)
+            database.keyspace(keyspace, create=False).put(
+                key, value_of(number), durability=durability
+            )
 
         def model(state: State) -> None:
             state[keyspace][key] = value_of(number)
@@ -109,17 +113,26 @@ def second_life() -> list[Callable[[Client], None]]:
     return [put(70, b"key 70", None), put(71, b"key 71", "none"), flush, put(72, b"key 72", None)]
 
 
+def run_life(
+    client: Client, steps: list[Callable[[Client], None]], at_end: Callable[[], None] | None = None
+) -> None:
+    """Run the steps of an open database and close it; `at_end` is called before the close."""
+    for step in steps:
+        step(client)
+    if at_end is not None:
+        at_end()
+    client.close()
+
+
 def run_lives(client: Client, at_end: Callable[[], None] | None = None) -> None:
-    """Run both lives as far as they go; `at_end` is called before each close."""
+    """Run both lives as far as they go."""
     if client.open(TINY, create=True):
-        for step in first_life():
-            step(client)
-        if at_end is not None:
-            at_end()
-        client.close()
+        run_life(client, first_life(), at_end)
         if client.open():
-            for step in second_life():
-                step(client)
-            if at_end is not None:
-                at_end()
-            client.close()
+            run_life(client, second_life(), at_end)
+
+
+def run_after_crash(client: Client, at_end: Callable[[], None] | None = None) -> None:
+    """Open what a crash left, at the second attempt if need be, and run the second life."""
+    if client.open() or client.open():
+        run_life(client, second_life(), at_end)

@@ -88,3 +88,42 @@ def test_a_second_flush_tries_again_what_found_no_room() -> None:
     database.flush()
     assert database.verify().tables == 1
     database.close()
+
+
+def test_an_open_without_room_removes_what_it_made() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    env.add(FaultRule(site="table.*", error=errno.ENOSPC, times=None))
+    database.close()
+    env.clear()
+    before = env.list_dir("/db")
+    for site in ("table.write.sync", "wal.segment.allocate", "manifest.*"):
+        env.add(FaultRule(site=site, error=errno.ENOSPC))
+        with pytest.raises(holdfast.DiskFullError):
+            holdfast.open("/db", env=env)
+        env.clear()
+        assert before == env.list_dir("/db")
+    assert "recovery.attempt_removed" in holdfast.base.marks_seen()
+    with holdfast.open("/db", env=env) as database:
+        assert b"value" == database[b"key"]
+
+
+def test_a_folder_that_finds_no_room_is_a_full_disk() -> None:
+    for kind in ("make_dir", "lock_file"):
+        env = FaultEnv(BoundedEnv(), [FaultRule(kind=kind, error=errno.ENOSPC)])
+        with pytest.raises(holdfast.DiskFullError):
+            holdfast.open("/db", env=env)
+
+
+def test_settings_that_cannot_change_are_refused_before_anything_is_written() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    env.add(FaultRule(site="table.*", error=errno.ENOSPC, times=None))
+    database.close()
+    env.clear()
+    count = env.inner.op_count
+    with pytest.raises(holdfast.LimitError):
+        holdfast.open("/db", settings=holdfast.DatabaseSettings(wal_alignment_bytes=512), env=env)
+    with pytest.raises(TypeError):
+        holdfast.open("/db", settings={}, env=env)
+    assert count == env.inner.op_count

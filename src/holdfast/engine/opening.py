@@ -51,17 +51,22 @@ def open_database(
     folder = os.fspath(path)
     if not isinstance(folder, str):
         raise TypeError(f"a path is str, not {type(folder).__name__}")
-    _prepare_folder(env, folder, create=create and not read_only)
-    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    if settings is not None and not isinstance(settings, DatabaseSettings):
+        raise TypeError(f"settings are DatabaseSettings, not {type(settings).__name__}")
     try:
-        if read_only:
-            recovery = recover_for_reading(env, folder, settings)
-        else:
-            recovery = recover_for_writing(env, folder, settings, create=create)
-        database = Database(_start(env, folder, recovery, lock))
-    except BaseException as error:
-        lock.release()
-        if isinstance(error, OSError) and is_disk_full(error):
+        _prepare_folder(env, folder, create=create and not read_only)
+        lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+        try:
+            if read_only:
+                recovery = recover_for_reading(env, folder, settings)
+            else:
+                recovery = recover_for_writing(env, folder, settings, create=create)
+            database = Database(_start(env, folder, recovery, lock))
+        except BaseException:
+            lock.release()
+            raise
+    except OSError as error:
+        if is_disk_full(error):
             raise DiskFullError(f"{folder}: no room to open the database: {error}") from error
         raise
     _open_databases.add(database)

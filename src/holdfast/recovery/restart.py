@@ -19,10 +19,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from holdfast.base import DatabaseSettings, FormatError, LimitError, mark
+from holdfast.base import DatabaseSettings, DiskFullError, FormatError, LimitError, mark
 from holdfast.compaction import run_flush
-from holdfast.env import Env
-from holdfast.manifest import Recovered, Version, VersionEdit, VersionSet, manifest_name
+from holdfast.env import Env, is_disk_full
+from holdfast.manifest import (
+    Recovered,
+    Version,
+    VersionEdit,
+    VersionSet,
+    manifest_name,
+    parse_marker,
+    parse_numbered,
+)
 from holdfast.memtable import Memtable
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
@@ -79,14 +87,25 @@ def recover_for_writing(
     """Bring a folder into a state that new commits may build on, creating the database when it is
     absent.
 
-    Raises: FileNotFoundError; CorruptionError, FormatError; OSError. After an exception the folder
-    holds what it held, and perhaps orphans.
+    Raises: FileNotFoundError; CorruptionError, FormatError; LimitError for settings that cannot be
+    changed; OSError, DiskFullError. After an exception the folder holds what it held, and perhaps
+    orphans, but none that fill a full disk.
     """
     manifest = VersionSet.recover(env, folder)
-    if manifest.is_new:
-        if not create:
-            raise FileNotFoundError(f"there is no database at {folder}")
-        return _create(env, folder, manifest, settings or DatabaseSettings())
+    if manifest.is_new and not create:
+        raise FileNotFoundError(f"there is no database at {folder}")
+    try:
+        if manifest.is_new:
+            return _create(env, folder, manifest, settings or DatabaseSettings())
+        return _recover(env, folder, manifest, _settings(manifest, settings))
+    except (OSError, DiskFullError) as error:
+        if isinstance(error, DiskFullError) or is_disk_full(error):
+            _remove_attempt(env, folder, manifest)
+        raise
+
+
+def _recover(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
+    """Flush what the log holds and start a new log and a new manifest."""
     numbers = FileNumbers(env, manifest.next_number)
     tables: list[tuple[int, TableInfo]] = []
 
@@ -106,7 +125,26 @@ def recover_for_writing(
         if memtable.seq_min:
             memtable.freeze()
             flush(keyspace, memtable)
-    return _restart(env, folder, replayed, numbers, tables, _settings(manifest, settings))
+    return _restart(env, folder, replayed, numbers, tables, settings)
+
+
+def _remove_attempt(env: Env, folder: str, manifest: Recovered) -> None:
+    """Unlink what an open made before it ran out of room, unless its manifest became current.
+
+    Attempts to open a database on a full disk must not fill it further.
+    """
+    mark("recovery.attempt_removed")
+    names = env.list_dir(folder)
+    markers = [parsed for name in names if (parsed := parse_marker(name)) is not None]
+    if any(iteration > manifest.iteration for iteration, _ in markers):
+        return
+    for name in names:
+        numbered = parse_numbered(name)
+        if numbered is not None and numbered[0] >= manifest.next_number:
+            try:
+                env.unlink(f"{folder}/{name}", site="recovery.attempt.unlink")
+            except OSError:
+                mark("recovery.orphan_kept")
 
 
 def stored_settings(manifest: Recovered) -> DatabaseSettings:
