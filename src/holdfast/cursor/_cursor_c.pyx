@@ -17,7 +17,6 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 
 from holdfast.base import SEQ_MAX
-from holdfast.cursor._cursor_py import Entry
 
 cdef uint64_t TRAILER_ANY = 0xFF
 

@@ -24,9 +24,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from holdfast.base import DELETE, PUT, RANGE_DELETE, SEQ_MAX, pack_trailer
-
-Entry = tuple[bytes, int, int, bytes]
-"""(key, sequence number, kind, value)."""
+from holdfast.cursor.entry import Entry
 
 
 class Cursor:

@@ -23,8 +23,8 @@ from holdfast.cursor._cursor_c cimport bytes_data, compare_keys
 
 from holdfast.base import SEQ_MAX
 
+# More than trees can exist: all but the first have sizes that are distinct powers of two.
 cdef int ROOTS_MAX = 72
-"""More than trees can exist: all but the first have sizes that are distinct powers of two."""
 
 
 cdef struct Span:

@@ -1,0 +1,4 @@
+"""What a cursor stands at."""
+
+Entry = tuple[bytes, int, int, bytes]
+"""(key, sequence number, kind, value)."""
