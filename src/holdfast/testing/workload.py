@@ -57,6 +57,8 @@ class Session:
         self.settings = settings
         self.interval_number = 0
         """The last commit that was made with durability "interval"."""
+        self.touched: dict[str, int] = {}
+        """The last commit that touched each keyspace."""
         self.snapshots: dict[str, tuple[Snapshot, State]] = {}
         self._database: Database | None = None
 
@@ -97,9 +99,14 @@ class Session:
         change: Callable[[State, int], object],
         call: Callable[[int], object],
         durability: str | None,
+        *keyspaces: str,
     ) -> None:
-        """Run one commit: `change` does to the model what `call` does to the database."""
+        """Run one commit that touches `keyspaces`.
+
+        `change` does to the model what `call` does to the database.
+        """
         number = self.history.submitted + 1
+        self.touched.update(dict.fromkeys(keyspaces, number))
         self.history.submit(lambda state: change(state, number))
         call(number)
         if durability in (None, "commit"):
@@ -151,7 +158,7 @@ class Put:
             value = value_of(number, self.key, self.size)
             session.keyspace(self.keyspace).put(self.key, value, durability=self.durability)
 
-        session.commit(change, call, self.durability)
+        session.commit(change, call, self.durability, self.keyspace)
 
 
 def _marker(number: int) -> bytes:
@@ -178,6 +185,7 @@ class PutMany:
                 pairs(number), durability=self.durability
             ),
             self.durability,
+            self.keyspace,
         )
 
 
@@ -214,7 +222,7 @@ class Batch:
                 engine.arm_interval()
             engine.write_path.commit(batch, self.durability, frozenset(ids.values()))
 
-        session.commit(change, call, self.durability)
+        session.commit(change, call, self.durability, *names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +238,7 @@ class Delete:
             lambda state, _: state[self.keyspace].pop(self.key, None),
             lambda _: session.keyspace(self.keyspace).delete(self.key, durability=self.durability),
             self.durability,
+            self.keyspace,
         )
 
 
@@ -254,6 +263,7 @@ class DeleteRange:
                 self.start, self.stop, durability=self.durability
             ),
             self.durability,
+            self.keyspace,
         )
 
 
@@ -304,7 +314,8 @@ class Compact:
 
     def run(self, session: Session) -> None:
         session.keyspace(self.keyspace).compact(self.start, self.stop)
-        session.all_durable()
+        # It flushes this keyspace only, and with it everything older.
+        session.history.acknowledge(session.touched.get(self.keyspace, 0))
 
 
 @dataclass(frozen=True, slots=True)
