@@ -1,0 +1,71 @@
+"""The command as a process: signals, pipes, locks and full disks."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+import holdfast as engine
+
+
+@pytest.fixture
+def many(database):
+    with engine.open(str(database)) as db:
+        db.put_many((b"%06d" % key, b"x" * 50) for key in range(20_000))
+    return database
+
+
+def test_a_reader_that_leaves_is_no_error(start, many):
+    child = start("scan", many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout.readline().startswith(b"000000\t")
+    child.stdout.close()
+    assert b"" == child.stderr.read()
+    child.stderr.close()
+    assert 0 == child.wait()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_output_without_room_is_a_failure(start, many):
+    with open("/dev/full", "wb") as full:
+        child = start("scan", many, stdout=full, stderr=subprocess.PIPE)
+        _, message = child.communicate()
+    assert 1 == child.returncode
+    assert b"holdfast: No space left on device\n" == message
+
+
+def test_a_database_that_is_open_elsewhere_is_refused_with_the_holder(start, many):
+    with engine.open(str(many)):
+        child = start("scan", many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, message = child.communicate()
+    assert (1, b"") == (child.returncode, out)
+    assert f"is locked by process {os.getpid()}".encode() in message
+    assert 1 == message.count(b"\n")
+
+
+def test_ctrl_c_closes_the_database_and_keeps_what_was_committed(start, database, tmp_path):
+    reading, writing = os.pipe()
+    child = start(
+        *("import", database, "-", "--key", "k", "--keyspace", "t", "--batch", "10", "--json"),
+        stdin=reading,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    os.close(reading)
+    os.write(writing, b"k,v\n" + b"".join(b"%04d,x\n" % row for row in range(15)))
+    assert b"opening" in child.stdout.readline()
+    # The pipe stays open, so the import waits for more rows than it will ever get.
+    os.write(writing, b"".join(b"%04d,x\n" % row for row in range(15, 2_000)))
+    assert b"committed" in child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    out, message = child.communicate()
+    os.close(writing)
+    assert 130 == child.returncode, message
+    assert b"" == message
+    assert b'"interrupted"' in out
+    with engine.open(str(database), create=False) as db:
+        # A clean close leaves nothing to replay: the log is empty.
+        rows = len(db.keyspace("t")) - 1
+        assert rows > 0
+        assert rows % 10 == 0
+        assert db.verify().ok
