@@ -7,7 +7,13 @@ table by that rule. Nothing here knows the log or writes the manifest.
 """
 
 from holdfast.compaction._merge import Retention, merge_into
-from holdfast.compaction.job import JobResult, JobStoppedError, run_compaction, run_flush
+from holdfast.compaction.job import (
+    JobResult,
+    JobStoppedError,
+    UnreadableInputError,
+    run_compaction,
+    run_flush,
+)
 from holdfast.compaction.leveled import debt_bytes, level_target, pick, scores
 from holdfast.compaction.manual import RangeCompaction, plan_range
 from holdfast.compaction.pacing import Pace, write_pace
@@ -22,6 +28,7 @@ __all__ = [
     "Plan",
     "RangeCompaction",
     "Retention",
+    "UnreadableInputError",
     "debt_bytes",
     "level_target",
     "merge_into",

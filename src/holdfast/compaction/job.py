@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from holdfast.base import KeyspaceSettings
 from holdfast.codec import Compression
@@ -35,9 +36,17 @@ STEP_ENTRIES = 4096
 """Entries between two looks at `should_stop`; well under 10 ms."""
 FILE_ID_BYTES = 16
 
+Result = TypeVar("Result")
+
 
 class JobStoppedError(Exception):
     """`should_stop` said so, and nothing is left of the job. Its caller catches this."""
+
+
+class UnreadableInputError(OSError):
+    """An input could not be read. Nothing that was written is in doubt, unlike after other errors
+    of the disk.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +117,7 @@ def run_compaction(
     none are put into it. `snapshots` are the live ones, ascending, read so that one taken later
     sees every operation of the inputs.
 
-    Raises: CorruptionError from an input; OSError; JobStoppedError.
+    Raises: CorruptionError from an input; UnreadableInputError; OSError; JobStoppedError.
     """
     readers = [open_table(table) for table in plan.tables]
     name = (
@@ -196,7 +205,7 @@ def _run(
     retention = Retention(snapshots, tombstones, bottom=is_bottom)
     kept = RangeTombstones(retained_tombstones(tombstones.tombstones(), snapshots, is_bottom))
     try:
-        cursor.seek_first()
+        _read(cursor.seek_first)
         _write_tables(outputs, cursor, retention, kept, target_bytes, should_stop)
         outputs.sync_folder()
     except BaseException:
@@ -211,6 +220,14 @@ def _run(
     )
 
 
+def _read(call: Callable[[], Result]) -> Result:
+    """Do a call that reads the inputs and writes nothing."""
+    try:
+        return call()
+    except OSError as error:
+        raise UnreadableInputError(error.errno, error.strerror, error.filename) from error
+
+
 def _write_tables(
     outputs: _Outputs,
     cursor: Cursor,
@@ -221,8 +238,9 @@ def _write_tables(
 ) -> None:
     writer = outputs.begin()
     lower: bytes | None = None
-    while True:
-        reason = merge_into(
+
+    def merge() -> MergeStop:
+        return merge_into(
             cursor,
             writer.builder,
             retention,
@@ -230,6 +248,9 @@ def _write_tables(
             drain_bytes=DRAIN_BYTES,
             step_entries=STEP_ENTRIES,
         )
+
+    while True:
+        reason = _read(merge)
         if reason == MergeStop.DONE:
             outputs.end(tombstones.clipped(lower, None))
             return

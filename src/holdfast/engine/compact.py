@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.base import DatabaseClosedError, DiskFullError
-from holdfast.compaction import JobStoppedError, Plan, RangeCompaction, pick, run_compaction
+from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError
+from holdfast.compaction import (
+    JobStoppedError,
+    Plan,
+    RangeCompaction,
+    UnreadableInputError,
+    pick,
+    run_compaction,
+)
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -33,6 +40,17 @@ def _pick(engine: Engine) -> Plan | None:
         if best is not None:
             engine.busy_tables.update(best.input_numbers)
     return best
+
+
+class InputError(Exception):
+    """A table that a compaction reads is damaged or cannot be read; `cause` says how.
+
+    Nothing else is in doubt: the tables stay as they are.
+    """
+
+    def __init__(self, cause: CorruptionError | OSError) -> None:
+        super().__init__(cause)
+        self.cause = cause
 
 
 def run_plan(engine: Engine, plan: Plan) -> bool:
@@ -68,21 +86,35 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
     if tree is None:
         return False
     with engine.version_mutex:
+        # A view keeps the tables open if the keyspace is dropped meanwhile.
+        views = [tree.view]
         readers = {info.number: engine.store.reader(info) for info in plan.tables}
-    result = run_compaction(
-        plan,
-        engine.env,
-        engine.folder,
-        open_table=lambda info: readers[info.number],
-        allocate_number=engine.numbers.allocate,
-        snapshots=engine.snapshots.live(),
-        settings=tree.version.settings,
-        should_stop=lambda: engine.upkeep.is_stopped,
-    )
+    try:
+        result = run_compaction(
+            plan,
+            engine.env,
+            engine.folder,
+            open_table=lambda info: readers[info.number],
+            allocate_number=engine.numbers.allocate,
+            snapshots=engine.snapshots.live(),
+            settings=tree.version.settings,
+            should_stop=lambda: engine.upkeep.is_stopped,
+        )
+    except (CorruptionError, UnreadableInputError) as error:
+        raise InputError(error) from error
     with engine.version_mutex:
+        views.clear()
         if plan.keyspace not in engine.trees:
             engine.discard(result.tables)
+            engine.store.purge()
             return False
+        try:
+            # Once an edit names them it is too late to find that they cannot be read.
+            for info in result.tables:
+                engine.store.reader(info)
+        except (CorruptionError, OSError) as error:
+            engine.discard(result.tables)
+            raise InputError(error) from error
         try:
             version = engine.log_edit(plan.edit(result.tables))
         except DiskFullError:
@@ -106,7 +138,8 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
 def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
     """Bring everything in [lower, upper) to the last level, dropping what no reader can see.
 
-    Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError of an input.
+    Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError or OSError of
+    an input, with nothing changed.
     """
     with engine.version_mutex:
         tree = engine.trees.get(keyspace)
@@ -128,6 +161,8 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
             engine.busy_tables.update(plan.input_numbers)
         try:
             run_plan(engine, plan)
+        except InputError as error:
+            raise error.cause from None
         except OSError as error:
             raise engine.failure(error) from error
         except JobStoppedError:

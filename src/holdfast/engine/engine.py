@@ -35,7 +35,7 @@ from holdfast.bufferpool import BufferPool
 from holdfast.compaction import JobStoppedError, Pace, debt_bytes, write_pace
 from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
 from holdfast.engine.closing import close_engine
-from holdfast.engine.compact import compact_once
+from holdfast.engine.compact import InputError, compact_once
 from holdfast.engine.flush import flush_frozen
 from holdfast.engine.snapshot import SnapshotRegistry
 from holdfast.engine.stats import Counters
@@ -334,14 +334,15 @@ class Engine:
     def _wait_for_room(self) -> None:
         """Wait until upkeep has caught up.
 
-        Raises: DiskFullError when it cannot for want of room.
+        Raises: DiskFullError when it cannot for want of room; DatabasePoisonedError when it cannot
+        because tables cannot be read.
         """
         began = self.env.monotonic()
         mark("engine.write_stopped")
         with self.version_mutex:
             while self._pace.stop:
                 self.write_path.check_writable()
-                self._raise_if_full()
+                self._raise_if_stuck()
                 for tree in self.trees.values():
                     if tree.frozen:
                         self.schedule_flush(tree.version.id)
@@ -350,9 +351,15 @@ class Engine:
                 self._update_pace()
         self.counters.stall_seconds += self.env.monotonic() - began
 
-    def _raise_if_full(self) -> None:
+    def _raise_if_stuck(self) -> None:
+        """Raise the background failure that keeps everybody waiting, if there is one."""
         error, self._background_error = self._background_error, None
-        if error is not None:
+        if isinstance(error, InputError):
+            if not any(tree.frozen for tree in self.trees.values()):
+                # Only the compaction could make room, and it cannot read its tables.
+                self.poison(error.cause)
+                self.write_path.check_poison()
+        elif error is not None:
             raise DiskFullError(f"writes must wait for room on the disk: {error}") from error
 
     # -- failures
@@ -369,7 +376,9 @@ class Engine:
         return DatabasePoisonedError(f"the disk failed: {error}; close and reopen the database")
 
     def _upkeep_failed(self, error: BaseException) -> None:
-        """A background job raised. A full disk may pass; anything else stops writing."""
+        """A background job raised. A full disk may pass, and tables that cannot be compacted are
+        left as they are; anything else stops writing.
+        """
         full = isinstance(error, DiskFullError) or (
             isinstance(error, OSError) and is_disk_full(error)
         )
@@ -379,6 +388,8 @@ class Engine:
             return
         if full:
             mark("engine.upkeep_disk_full")
+        elif isinstance(error, InputError):
+            mark("engine.compaction_input_unreadable")
         else:
             self.poison(error)
         with self.version_mutex:
@@ -478,9 +489,10 @@ class Engine:
 
     def discard(self, tables: Iterable[TableInfo]) -> None:
         """Unlink tables that never entered the manifest; a failure leaves orphans for the next
-        open.
+        open. Requires: the version mutex.
         """
         for info in tables:
+            self.store.forget(info)
             try:
                 self.env.unlink(
                     f"{self.folder}/{table_name(info.number)}", site="table.discard.unlink"
@@ -509,7 +521,7 @@ class Engine:
                     self.schedule_flush(keyspace)
             while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
                 self.write_path.check_writable()
-                self._raise_if_full()
+                self._raise_if_stuck()
                 self.room.wait(1.0)
 
     def verify(self) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.base import DiskFullError
+from holdfast.base import CorruptionError, DiskFullError
 from holdfast.compaction import JobResult, run_flush
 from holdfast.manifest import VersionEdit
 from holdfast.memtable import Memtable
@@ -25,11 +25,7 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
             return
         memtable = tree.frozen[-1]
         result = write_tables(engine, tree, memtable)
-        try:
-            _install(engine, tree, memtable, result)
-        except DiskFullError:
-            engine.discard(result.tables)
-            raise
+        _install(engine, tree, memtable, result)
         engine.schedule_compaction()
 
 
@@ -55,13 +51,20 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         if log is None:
             return
         wal_first = log.first_needed(engine.unflushed_seq(memtable) - 1)
-        version = engine.log_edit(
-            VersionEdit(
-                tables_added=tuple((keyspace, 0, info) for info in result.tables),
-                flushed_seq={keyspace: memtable.seq_max},
-                wal_first=wal_first,
+        try:
+            # Once an edit names them it is too late to find that they cannot be read.
+            for info in result.tables:
+                engine.store.reader(info)
+            version = engine.log_edit(
+                VersionEdit(
+                    tables_added=tuple((keyspace, 0, info) for info in result.tables),
+                    flushed_seq={keyspace: memtable.seq_max},
+                    wal_first=wal_first,
+                )
             )
-        )
+        except (CorruptionError, OSError, DiskFullError):
+            engine.discard(result.tables)
+            raise
         dropped = log.forget_before(wal_first)
         engine.counters.flushes += 1
         engine.counters.flushed_bytes += result.bytes_written

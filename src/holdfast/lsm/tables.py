@@ -54,6 +54,13 @@ class TableStore:
             self._open[info.number] = reader
         return reader
 
+    def forget(self, info: TableInfo) -> None:
+        """Close the reader of a table that enters no version."""
+        reader = self._open.pop(info.number, None)
+        if reader is not None:
+            reader.close()
+            self._pool.drop_file(info.number)
+
     def watch(self, view: ReadView) -> None:
         """Keep the tables of `view` until it dies."""
         numbers = frozenset(reader.number for level in view.levels for reader in level)

@@ -288,7 +288,12 @@ def _remove_orphans(
     keep = {table_name(number) for number in version.table_numbers()}
     keep.update(segment_name(segment.number) for segment in log.segments())
     keep.add(manifest_name(version_set.number))
-    for name in env.list_dir(folder):
+    try:
+        names = env.list_dir(folder)
+    except OSError:
+        mark("recovery.orphan_kept")
+        return
+    for name in names:
         if name.endswith(DATA_SUFFIXES) and name not in keep:
             try:
                 env.unlink(f"{folder}/{name}", site="recovery.orphan.unlink")
