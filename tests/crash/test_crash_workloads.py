@@ -12,6 +12,8 @@ import pytest
 from holdfast.testing.crash import Options, Outcome, run
 from holdfast.testing.workload import CANONICAL
 
+pytestmark = pytest.mark.slow
+
 IS_DEEP = os.environ.get("HOLDFAST_CRASH") == "deep"
 SAMPLE = Options(depth=2, limit=700, nested_sample=1)
 NESTED_SAMPLE = Options(depth=2, limit=300, nested_sample=None)
