@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         revert_writes,
         take_effect,
     )
+    from holdfast.env.fault_sync import FAILED_SYNCS
     from holdfast.env.sim import Operation, SimEnv
     from holdfast.env.sim_choices import CRASH_CLASSES
     from holdfast.env.sim_crash import CrashPoint, CrashState, crash_state, crash_states
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "CRASH_CLASSES": "sim_choices",
+    "FAILED_SYNCS": "fault_sync",
     "PROFILES": "sim_profile",
     "CrashPoint": "sim_crash",
     "CrashState": "sim_crash",
@@ -47,6 +49,7 @@ _LAZY = {
 
 __all__ = [
     "CRASH_CLASSES",
+    "FAILED_SYNCS",
     "PROFILES",
     "Condition",
     "CrashPoint",

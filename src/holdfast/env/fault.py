@@ -9,6 +9,8 @@ Kinds are `create open rename unlink make_dir list_dir sync_dir file_size lock_f
 `read write allocate truncate sync size`. A rename is matched by its target. Calls without a site
 have the site "".
 
+Ready-made rules for syncs that fail as those of real file systems do are in fault_sync.
+
 `fileno` is -1, so that compiled readers go through `read_at` and meet the faults.
 
 Thread safety: as the inner env; counts are exact.

@@ -8,6 +8,10 @@ may survive the cut is enumerated by `crash_states`.
 
 A sync takes simulated time, in which other tasks run; it covers what was done before it began.
 
+When the write of cached blocks has failed (see fault_sync), every handle that was open then reports
+it at its next sync, once; of those opened later only the first to sync, and only when nobody was
+told before. Such a sync does nothing.
+
 After the cut every call raises `SimCrash`, except those that only give something back (close,
 release, notify): these do nothing, so that code being unwound reaches its end with the first
 exception.
@@ -22,7 +26,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from holdfast.base import DatabaseLockedError
 from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Task
@@ -37,6 +41,12 @@ _WALL_START = 1_767_225_600.0
 """The first moment of 2026, UTC."""
 
 _NEVER = -1
+
+
+WriteBack = Literal["grown", "short", "reverted"]
+"""What the failed write of cached blocks leaves: the file grew over them, or not, or cache and disk
+are both as they were before.
+"""
 
 
 class Operation(NamedTuple):
@@ -56,13 +66,14 @@ class Operation(NamedTuple):
 class SimFile:
     """An open simulated file. Implements `File`."""
 
-    __slots__ = ("_env", "_name", "_node", "_writable")
+    __slots__ = ("_env", "_errors_told", "_name", "_node", "_writable")
 
     def __init__(self, env: SimEnv, name: str, node: FileNode, writable: bool) -> None:
         self._env = env
         self._name = name
         self._node: FileNode | None = node
         self._writable = writable
+        self._errors_told = node.errors if node.error_told else node.errors - 1
         env._files.add(self)
 
     @property
@@ -105,6 +116,9 @@ class SimFile:
         env = self._env
         node = self._open_node()
         begun = env._begin_sync()
+        if self.owes_error():
+            self._tell(node)
+            raise os_error(errno.EIO, self._name)
         env.disk.sync(node, begun)
         env._done("sync", site, self._name, (begun,))
 
@@ -121,7 +135,37 @@ class SimFile:
 
     def lose_writes(self, *, revert: bool) -> None:
         """Forget the unsynced writes as a failed sync does; reads see them unless `revert`."""
+        self._env._scheduler.tick()
         self._env.disk.lose(self._open_node(), revert=revert)
+
+    def fail_write_back(
+        self, failed: Callable[[int], bool], *, outcome: WriteBack, is_told: bool
+    ) -> None:
+        """Write the unsynced blocks of 4096 bytes, but for those that `failed` names by number.
+
+        Every handle of the file reports the error at its next sync; this one has done so already
+        when `is_told`.
+        """
+        self._env._scheduler.tick()
+        node = self._open_node()
+        if outcome == "reverted":
+            self._env.disk.lose(node, revert=True)
+        else:
+            seed = f"{self._env.seed}/room/{node.number}/{node.errors}"
+            room_seed = seed if outcome == "grown" else None
+            self._env.disk.write_back(node, failed, room_seed=room_seed)
+        node.errors += 1
+        node.error_told = False
+        if is_told:
+            self._tell(node)
+
+    def owes_error(self) -> bool:
+        """Return whether the next sync reports an error of an earlier call."""
+        return self._errors_told < self._open_node().errors
+
+    def _tell(self, node: FileNode) -> None:
+        self._errors_told = node.errors
+        node.error_told = True
 
     def _open_node(self) -> FileNode:
         if self._node is None:

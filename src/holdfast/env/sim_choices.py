@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise, product
 
-from holdfast.env.sim_disk import FileChange, Write, Zeros
+from holdfast.env.sim_disk import FileChange, Resize, Write, Zeros
 from holdfast.env.sim_moment import Moment, Variants
 
 Choice = tuple[str, int, Variants]
@@ -48,7 +48,7 @@ def _prefix(moment: Moment, seed: int) -> Iterator[Choice]:
 def _drop_one(moment: Moment, seed: int) -> Iterator[Choice]:
     for position in range(len(moment.changes)):
         yield f"drop-one-{position}", moment.full & ~(1 << position), {}
-    if moment.profile.size_before_data:
+    if moment.profile.size_before_data and moment.profile.garbage_in_room:
         for number in moment.files():
             for position in _reaching(moment, number):
                 filled = _grown_over(moment, number, position, "garbage", seed)
@@ -78,7 +78,7 @@ def _tears(
     write = moment.file_change(position)
     assert isinstance(write, Write)
     profile = moment.profile
-    cuts = _sector_cuts(write, profile.sector_bytes)
+    cuts = _cuts(moment, number, write)
     grows = moment.reaches(number, position)
     yield "empty", ()
     for cut in _sampled(cuts, random.Random(f"{seed}/cuts")):
@@ -91,9 +91,10 @@ def _tears(
             pieces = (_part(write, write.offset, head), _part(write, tail, write.end))
             yield "no-middle", pieces
     if grows and profile.size_before_data:
+        yield "size", (_size_of(write),)
         middle = cuts[len(cuts) // 2] if cuts else write.offset
         kept = _part(write, write.offset, middle)
-        for fill in ("zeros", "garbage"):
+        for fill in _fills(moment)[:2]:
             rest = _filled(write, max(middle, moment.durable[number].size), fill, seed)
             yield f"cut-{middle}-{fill}", (kept, rest)
     if profile.torn_sectors:
@@ -107,10 +108,18 @@ def _tears(
                 yield f"torn-{middle}-{fill}", (_part(write, write.offset, middle), rest)
 
 
-def _sector_cuts(write: Write, sector: int) -> list[int]:
-    """Return the sector boundaries strictly inside a write."""
-    first = (write.offset // sector + 1) * sector
-    return list(range(first, write.end, sector))
+def _cuts(moment: Moment, number: int, write: Write) -> list[int]:
+    """Return the sector boundaries strictly inside a write at which it may be cut."""
+    sector = moment.profile.sector_bytes
+    first = write.offset // sector + 1
+    if moment.profile.overwrites_atomic:
+        first = max(first, -(-moment.durable[number].size // sector))
+    return list(range(first * sector, write.end, sector))
+
+
+def _fills(moment: Moment) -> tuple[str, ...]:
+    """Return what may be read where a file has grown before its data."""
+    return ("zeros", "garbage", "stale") if moment.profile.garbage_in_room else ("zeros",)
 
 
 def _sampled(cuts: list[int], chance: random.Random) -> list[int]:
@@ -135,10 +144,64 @@ def _size_of(change: FileChange) -> Zeros:
 
 def _filled(write: Write, start: int, fill: str, seed: int) -> FileChange:
     """Return zeros or garbage from `start` to the end of a write."""
+    return _blot(write, start, write.end, fill, seed)
+
+
+def _blot(change: FileChange, start: int, end: int, fill: str, seed: int) -> FileChange:
+    """Return zeros or garbage from `start` to `end`, as a piece of a change."""
     if fill == "zeros":
-        return Zeros(write.index, write.site, start, write.end)
-    noise = random.Random(f"{seed}/{write.index}/{start}").randbytes(write.end - start)
-    return Write(write.index, write.site, start, noise)
+        return Zeros(change.index, change.site, start, end)
+    noise = random.Random(f"{seed}/{change.index}/{start}").randbytes(end - start)
+    return Write(change.index, change.site, start, noise)
+
+
+# --- damaged neighbours ---
+
+
+def _collateral(moment: Moment, seed: int) -> Iterator[Choice]:
+    if not moment.profile.collateral:
+        return
+    for number in moment.files():
+        for position in moment.positions(number):
+            for name, pieces in _damages(moment, number, position, seed):
+                before = (2 << position) - 1
+                yield f"collateral-{position}-{name}", moment.full, {position: pieces}
+                yield f"collateral-{position}-{name}-prefix", before, {position: pieces}
+
+
+def _damages(
+    moment: Moment, number: int, position: int, seed: int
+) -> Iterator[tuple[str, tuple[FileChange, ...]]]:
+    """Yield what a write may do to a sector that holds durable bytes beside it, by name.
+
+    The sector may be lost whole, or only what lies beside the write.
+    """
+    write = moment.file_change(position)
+    if not isinstance(write, Write):
+        return
+    size = _durable_size(moment, number, position)
+    sector = moment.profile.sector_bytes
+    first, last = (place // sector * sector for place in (write.offset, write.end - 1))
+    for start in dict.fromkeys((first, last)):
+        end = min(start + sector, max(size, write.end))
+        sides = (start, write.offset), (write.end, end)
+        beside = [(low, high) for low, high in sides if low < min(high, size)]
+        if not beside:
+            continue
+        for fill in ("zeros", "garbage"):
+            blots = [_blot(write, low, high, fill, seed) for low, high in beside]
+            yield f"{start}-{fill}", (write, *blots)
+            yield f"{start}-{fill}-whole", (write, _blot(write, start, end, fill, seed))
+
+
+def _durable_size(moment: Moment, number: int, position: int) -> int:
+    """Return how much of what is durable of a file no truncation before `position` takes away."""
+    size = moment.durable[number].size
+    for earlier in moment.positions(number):
+        change = moment.file_change(earlier)
+        if earlier < position and isinstance(change, Resize):
+            size = min(size, change.end)
+    return size
 
 
 # --- sizes ---
@@ -151,11 +214,11 @@ def _size_skew(moment: Moment, seed: int) -> Iterator[Choice]:
             continue
         last = reaching[-1]
         if moment.profile.size_before_data:
-            for fill in ("zeros", "garbage", "stale"):
+            for fill in _fills(moment):
                 variants = {p: _grown_over(moment, number, p, fill, seed) for p in reaching}
                 yield f"size-skew-{last}-all-{fill}", moment.full, variants
                 yield f"size-skew-{last}-{fill}", moment.full, {last: variants[last]}
-        size = moment.durable[number].size
+        size = 0 if moment.profile.overwrites_atomic else moment.durable[number].size
         clipped = {
             position: _inside(moment.file_change(position), size)
             for position in moment.positions(number)
@@ -177,12 +240,15 @@ def _reaching(moment: Moment, number: int) -> list[int]:
 def _grown_over(
     moment: Moment, number: int, position: int, fill: str, seed: int
 ) -> tuple[FileChange, ...]:
-    """Return a write whose size survived and whose new room holds zeros, garbage or stale bytes."""
+    """Return a write whose size survived and whose new room holds zeros, garbage or stale bytes.
+
+    What it does inside the durable size survived where that can be.
+    """
     change = moment.file_change(position)
     assert isinstance(change, Write | Zeros)
     size = moment.durable[number].size
     start = max(change.offset, size)
-    pieces = list(_inside(change, size))
+    pieces = list(_inside(change, _divisible(moment, size)))
     if fill == "zeros":
         pieces.append(Zeros(change.index, change.site, start, change.end))
     elif fill == "garbage":
@@ -193,6 +259,14 @@ def _grown_over(
         pieces.append(_size_of(change))
         pieces.append(Write(change.index, change.site, start, old))
     return tuple(pieces)
+
+
+def _divisible(moment: Moment, size: int) -> int:
+    """Return the greatest part of `size` that a write may do without the rest."""
+    profile = moment.profile
+    if profile.overwrites_atomic:
+        return 0
+    return size if profile.torn_sectors else size // profile.sector_bytes * profile.sector_bytes
 
 
 def _inside(change: FileChange, size: int) -> tuple[FileChange, ...]:
@@ -222,6 +296,7 @@ def _dir_subset(moment: Moment, seed: int) -> Iterator[Choice]:
     files = moment.full
     for position in positions:
         files &= ~(1 << position)
+    logged = moment.logged()
     everything = (1 << count) - 1
     if count <= _SUBSET_NAMES_MAX:
         subsets = list(range(1 << count))
@@ -232,7 +307,7 @@ def _dir_subset(moment: Moment, seed: int) -> Iterator[Choice]:
     for subset in subsets:
         names = sum(1 << position for i, position in enumerate(positions) if subset >> i & 1)
         yield f"dir-subset-{subset}-data", names | files, {}
-        yield f"dir-subset-{subset}-nodata", names, {}
+        yield f"dir-subset-{subset}-nodata", names | logged, {}
 
 
 def _file_cuts(moment: Moment, seed: int) -> Iterator[Choice]:
@@ -246,7 +321,21 @@ def _file_cuts(moment: Moment, seed: int) -> Iterator[Choice]:
             yield f"file-cuts-{one}-{i}-{other}-{j}", moment.full & ~lost, {}
 
 
+def _lost_syncs(moment: Moment, seed: int) -> Iterator[Choice]:
+    synced = moment.lies()
+    for lost in range(1 << len(synced) if synced else 0):
+        kept = gone = 0
+        for i, covered in enumerate(synced):
+            if lost >> i & 1:
+                gone |= covered
+            else:
+                kept |= covered
+        yield f"lost-syncs-{lost}", kept, {}
+        yield f"lost-syncs-{lost}-rest", moment.full & ~(gone & ~kept), {}
+
+
 def _random(moment: Moment, seed: int) -> Iterator[Choice]:
+    collateral = moment.profile.collateral
     for count in range(_RANDOM_STATES):
         chance = random.Random(f"{seed}/random/{count}")
         keep = chance.random()
@@ -257,7 +346,11 @@ def _random(moment: Moment, seed: int) -> Iterator[Choice]:
             writes = [p for p in kept if isinstance(moment.file_change(p), Write)]
             if writes and chance.random() < _TEAR_CHANCE:
                 position = chance.choice(writes)
-                variants[position] = _scattered(moment, number, position, chance)
+                damages = list(_damages(moment, number, position, seed)) if collateral else []
+                if damages and chance.random() < _TEAR_CHANCE:
+                    variants[position] = chance.choice(damages)[1]
+                else:
+                    variants[position] = _scattered(moment, number, position, chance)
         yield f"random-{seed}-{count}", mask, variants
 
 
@@ -267,7 +360,7 @@ def _scattered(
     """Return a random part of the sectors of a write; a prefix where the profile keeps order."""
     write = moment.file_change(position)
     assert isinstance(write, Write)
-    edges = [write.offset, *_sector_cuts(write, moment.profile.sector_bytes), write.end]
+    edges = [write.offset, *_cuts(moment, number, write), write.end]
     if moment.reaches(number, position) and not moment.profile.size_before_data:
         return (_part(write, write.offset, chance.choice(edges)),)
     kept = [pair for pair in pairwise(edges) if chance.random() < 0.5]
@@ -288,8 +381,10 @@ _CLASSES: dict[str, Callable[[Moment, int], Iterator[Choice]]] = {
     "only-one": _only_one,
     "torn-last": _torn_last,
     "size-skew": _size_skew,
+    "collateral": _collateral,
     "dir-subset": _dir_subset,
     "file-cuts": _file_cuts,
+    "lost-syncs": _lost_syncs,
     "random": _random,
     "power-set": _power_set,
 }

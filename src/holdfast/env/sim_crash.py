@@ -14,9 +14,13 @@ Classes, in the order they come:
 - `torn-last`: of the last pending write of a file, some sectors are missing, or a sector is torn.
 - `size-skew`: a size survived without the bytes (zeros, garbage, or stale bytes of another file),
   or the reverse.
+- `collateral-P`: the write P damaged synced bytes of its first or last sector, with all other
+  changes or only with those before it. Only where the profile says so.
 - `dir-subset-M-data` and `-nodata`: subset M of the changes of names, with every or no change of
   files. All subsets of up to six changes, beyond that all but two and all of only two.
 - `file-cuts`: two files cut at prefixes of their own changes, all pairs, sampled beyond 64.
+- `lost-syncs-M`: of the last syncs that may have lied, those of subset M did, with nothing else or
+  with the rest of what is pending. Only where the profile says so.
 - `random-S-K`: state K of seed S: every change kept or not, writes torn at random sectors.
 - `power-set-M` (on request): every subset of at most twelve changes.
 

@@ -9,7 +9,8 @@ the changes" and costs no copy of the disk.
 
 1. volatile = durable plus all pending changes in order, unless writes were lost by `lose`.
 2. A sync that began when `n` operations were done moves the changes with index < n, and no others,
-   into the durable state.
+   into the durable state. Where the profile has lying syncs, the last of them are kept in `lies`
+   and do so when enough others have followed.
 3. A file without any name and without an open handle is gone; nothing refers to it.
 
 Thread safety: none; the scheduler lets one thread run at a time.
@@ -19,6 +20,9 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from holdfast.env.sim_image import CHUNK_BYTES, Image
@@ -151,11 +155,17 @@ class NameChange:
 
 
 class FileNode:
-    """A file, whatever its name."""
+    """A file, whatever its name.
 
-    __slots__ = ("durable", "number", "pending", "volatile")
+    `errors` counts the writes of cached blocks that failed; `error_told` says whether a sync has
+    reported the last of them.
+    """
+
+    __slots__ = ("durable", "error_told", "errors", "number", "pending", "volatile")
 
     def __init__(self, number: int, image: Image) -> None:
+        self.errors = 0
+        self.error_told = True
         self.number = number
         self.volatile = image
         self.durable = image.freeze()
@@ -182,10 +192,12 @@ def os_error(code: int, path: str) -> OSError:
 class Disk:
     """The tree of folders and files, and the changes it went through."""
 
-    __slots__ = ("_numbers", "profile", "root")
+    __slots__ = ("_numbers", "lies", "profile", "root")
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.lies: deque[tuple[FileNode | FolderNode, int]] = deque()
+        """The last syncs, oldest first, that had no effect yet."""
         self._numbers = 0
         self.root = FolderNode(0)
 
@@ -303,6 +315,11 @@ class Disk:
 
     def sync(self, node: FileNode | FolderNode, begun: int) -> None:
         """Finish a sync of a file or folder that began when `begun` operations were done."""
+        self.lies.append((node, begun))
+        while len(self.lies) > self.profile.lying_syncs:
+            self._take_effect(*self.lies.popleft())
+
+    def _take_effect(self, node: FileNode | FolderNode, begun: int) -> None:
         if isinstance(node, FileNode):
             durable = node.durable.thawed()
             for change in node.pending:
@@ -322,9 +339,48 @@ class Disk:
         Reads go on seeing them (ext4, XFS) unless `revert` (Btrfs); no later sync makes them
         durable.
         """
+        self._confess()
         node.pending.clear()
         if revert:
             node.volatile = node.durable.freeze()
+
+    def write_back(
+        self, node: FileNode, failed: Callable[[int], bool], *, room_seed: str | None
+    ) -> None:
+        """Make the pending changes durable but for the blocks that `failed` names by number.
+
+        These keep their old bytes, and no later sync writes them. Where the file grew over such a
+        block, it reads as garbage made from `room_seed`; with None the file does not grow for it.
+        """
+        self._confess()
+        image = node.durable.thawed()
+        for change in node.pending:
+            if isinstance(change, Write):
+                self._write_blocks(image, change, failed, room_seed)
+            else:
+                change.apply(image)
+        node.durable = image
+        node.pending.clear()
+
+    def _write_blocks(
+        self, image: Image, write: Write, failed: Callable[[int], bool], room_seed: str | None
+    ) -> None:
+        start = write.offset
+        while start < write.end:
+            block = start // CHUNK_BYTES
+            end = min((block + 1) * CHUNK_BYTES, write.end)
+            if not failed(block):
+                image.write(start, write.data[start - write.offset : end - write.offset])
+            elif room_seed is not None and image.size < end:
+                room = max(start, image.size)
+                noise = random.Random(f"{room_seed}/{block}").randbytes(end - room)
+                image.write(room, noise)
+            start = end
+
+    def _confess(self) -> None:
+        """Let all syncs have their effect: a disk that reports an error lied about none before."""
+        while self.lies:
+            self._take_effect(*self.lies.popleft())
 
     def folders(self) -> list[FolderNode]:
         """Return every folder that exists or may exist after a crash, each once, parents first."""

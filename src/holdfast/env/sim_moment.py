@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from holdfast.env.sim_disk import Disk, FileChange, FileNode, FolderNode, NameChange, Names
+from holdfast.env.sim_disk import (
+    Disk,
+    FileChange,
+    FileNode,
+    FolderNode,
+    NameChange,
+    Names,
+    Resize,
+    Write,
+    Zeros,
+)
 from holdfast.env.sim_image import Image
 
 Variants = dict[int, tuple[FileChange, ...]]
@@ -35,7 +45,9 @@ class Moment:
         self._images: dict[tuple[int, int], Image] = {}
         self._masks: dict[int, int] = {}
         self._positions: dict[int, list[int]] = {}
+        self._owners: list[int] = []
         self._damaged: dict[int, Image] = {}
+        self._lies = [(node.number, begun) for node, begun in disk.lies]
         self._collect(disk)
 
     def _collect(self, disk: Disk) -> None:
@@ -56,6 +68,7 @@ class Moment:
         owned.sort(key=lambda pair: pair[0].index)
         for position, (change, number) in enumerate(owned):
             self.changes.append((change, self.paths[number] or "/"))
+            self._owners.append(number)
             self._positions.setdefault(number, []).append(position)
             self._masks[number] = self._masks.get(number, 0) | 1 << position
 
@@ -86,9 +99,35 @@ class Moment:
         """Return whether a change ends beyond what is durable of its file."""
         return self.file_change(position).end > self.durable[number].size
 
+    def logged(self) -> int:
+        """Return the mask of the changes of files that keep an order with names."""
+        if not self.profile.metadata_ordered:
+            return 0
+        mask = 0
+        for position, (change, _) in enumerate(self.changes):
+            if isinstance(change, Resize | Zeros):
+                mask |= 1 << position
+        return mask
+
+    def lies(self) -> list[int]:
+        """Return what each of the last syncs covers that may have had no effect, oldest first."""
+        masks = []
+        for number, begun in self._lies:
+            covered = 0
+            for position, (change, _) in enumerate(self.changes):
+                is_own = self._owners[position] == number
+                if self.profile.sync_commits_names:
+                    is_own = is_own or isinstance(change, NameChange)
+                if is_own and change.index < begun:
+                    covered |= 1 << position
+            masks.append(covered)
+        return masks
+
     def legal(self, mask: int, variants: Variants) -> int:
         """Return the greatest part of `mask` that the profile allows."""
-        if self.profile.names_ordered:
+        if self.profile.metadata_ordered:
+            mask = self._in_log_order(mask, variants)
+        elif self.profile.names_ordered:
             broken = False
             for position in self.name_positions():
                 if broken:
@@ -104,6 +143,30 @@ class Moment:
                         mask &= ~(1 << position)
                     broken = broken or not mask >> position & 1 or position in variants
         return mask
+
+    def _in_log_order(self, mask: int, variants: Variants) -> int:
+        """Return the part of `mask` that one log of all metadata allows."""
+        broken = False
+        untruncated: set[int] = set()
+        for position, (change, _) in enumerate(self.changes):
+            number = self._owners[position]
+            if isinstance(change, Write):
+                is_lost = number in untruncated or (broken and self.reaches(number, position))
+            else:
+                is_kept = mask >> position & 1 and self._keeps_end(position, variants)
+                is_lost = broken = broken or not is_kept
+                if is_lost and isinstance(change, Resize):
+                    untruncated.add(number)
+            if is_lost:
+                mask &= ~(1 << position)
+        return mask
+
+    def _keeps_end(self, position: int, variants: Variants) -> bool:
+        """Return whether what is left of a change still ends where it did."""
+        if position not in variants:
+            return True
+        end = self.file_change(position).end
+        return any(piece.end == end for piece in variants[position])
 
     def tree(self, mask: int, variants: Variants) -> tuple[Tree, str]:
         """Return the disk with the chosen changes, and the hash of its content."""
