@@ -279,8 +279,11 @@ cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, 
         # makes it wait once.
         position = data + load32(restarts + RESTART_BYTES * (left - 1))
         middle = limit - position if limit - position < AHEAD_BYTES else AHEAD_BYTES
-        for ahead in range(LINE_BYTES, middle, LINE_BYTES):
+        # A `range` whose step is an enum would be a Python object.
+        ahead = LINE_BYTES
+        while ahead < middle:
             prefetch(position + ahead)
+            ahead += LINE_BYTES
         position = read_entry(data + load32(restarts + RESTART_BYTES * (left - 1)), found)
         if position < limit:
             matched = common(found.key, key, found.unshared if found.unshared < size else size)
