@@ -1,0 +1,340 @@
+"""Goal: both twins of the keyspace core read at the right moment, and write without a group only
+when nothing has to wait.
+
+Method: a core over a memtable of its own, whose slow path only notes what reached it; every
+condition of the fast path is broken in turn.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.base import (
+    DELETE,
+    KEY_BYTES_MAX,
+    PURE,
+    PUT,
+    DatabaseClosedError,
+    LimitError,
+)
+from holdfast.engine import _core_c, _core_py
+from holdfast.lsm import ReadView
+from holdfast.memtable import Memtable
+from holdfast.wal import RecordBuffer
+
+# The compiled twin takes compiled collaborators only, so in plain mode the plain twin is alone.
+MODULES = (_core_py,) if PURE else (_core_c, _core_py)
+TWINS = [pytest.param(module, id=module.__name__.rpartition("_")[2]) for module in MODULES]
+twins = pytest.mark.parametrize("twin", TWINS)
+
+LAST_SEQ = 40
+KEYSPACE = 7
+KEYS = st.sampled_from([b"", b"a", b"b", b"c" * 200, b"\x00", b"\xff"])
+CALLS = st.one_of(
+    st.tuples(st.just("put"), KEYS, st.binary(max_size=20)),
+    st.tuples(st.just("put"), KEYS, st.binary(max_size=20)),
+    st.tuples(st.just("delete"), KEYS),
+)
+
+
+def core(
+    twin: ModuleType, *, memtable_bytes: int = 1 << 20, buffer_bytes_max: int = 1 << 16
+) -> Any:
+    """A core with what the engine would give it; `slow` lists what came to the slow path."""
+
+    class Core(twin.KeyspaceCore):  # type: ignore[name-defined,misc]
+        def _refuse(self) -> None:
+            raise DatabaseClosedError("dropped" if self.dropped else "closed")
+
+        def _write_slow(self, *arguments: object) -> None:
+            self.slow.append(arguments)
+
+    state = twin.CommitState(RecordBuffer(), buffer_bytes_max, LAST_SEQ)
+    made = Core(state, KEYSPACE, ReadView(Memtable(), (), ()), memtable_bytes)
+    made.slow = []
+    return made
+
+
+def untouched(one: Any) -> bool:
+    """Whether nothing was written without the slow path."""
+    state = one.state
+    return bool(
+        state.buffer.op_count == 0
+        and state.next_seq == LAST_SEQ + 1
+        and state.visible_seq == LAST_SEQ
+        and one.view.active.entry_count == 0
+    )
+
+
+@twins
+def test_a_new_state_goes_on_behind_the_last_sequence_number(twin: ModuleType) -> None:
+    buffer = RecordBuffer()
+    state = twin.CommitState(buffer, 100, LAST_SEQ)
+    assert buffer is state.buffer
+    assert 100 == state.buffer_bytes_max
+    assert (LAST_SEQ + 1, LAST_SEQ) == (state.next_seq, state.visible_seq)
+    assert (0, 0, 0, 0) == (state.user_bytes, state.write_count, state.read_count, state.flags)
+    assert state.interval_armed is False
+
+
+@twins
+def test_a_core_has_what_it_was_made_of(twin: ModuleType) -> None:
+    one = core(twin, memtable_bytes=4321)
+    assert (KEYSPACE, 4321, False) == (one.id, one.memtable_bytes, one.dropped)
+    assert (one.view, LAST_SEQ) == one.read_point()
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@given(calls=st.lists(CALLS, max_size=30))
+def test_unsynced_writes_are_logged_applied_and_visible_at_once(
+    twin: ModuleType, calls: list[tuple[Any, ...]]
+) -> None:
+    one = core(twin)
+    model: dict[bytes, bytes] = {}
+    logged = []
+    for name, key, *value in calls:
+        getattr(one, name)(key, *value, durability="none")
+        if name == "put":
+            model[key] = value[0]
+        else:
+            model.pop(key, None)
+        logged.append((PUT if name == "put" else DELETE, KEYSPACE, key, *(value or [None])))
+        assert model.get(key) == one.get(key)
+        assert LAST_SEQ + len(logged) == one.state.visible_seq
+    assert [] == one.slow
+    assert logged == list(one.state.buffer.operations())
+    assert LAST_SEQ + len(logged) + 1 == one.state.next_seq
+    assert len(logged) == one.state.write_count
+    assert sum(len(op[2]) + len(op[3] or b"") for op in logged) == one.state.user_bytes
+    assert sorted(model.items()) == list(one.view.cursor(one.state.visible_seq))
+    for number in range(len(logged) + 1):
+        expected: dict[bytes, bytes] = {}
+        for kind, _, key, value in logged[:number]:
+            expected.pop(key, None)
+            if kind == PUT:
+                expected[key] = value
+        for key in model:
+            assert expected.get(key) == one.get_at(key, LAST_SEQ + number)
+
+
+@twins
+@pytest.mark.parametrize("durability", [None, "commit", "interval", "never"])
+def test_other_writes_go_through_a_group(twin: ModuleType, durability: str | None) -> None:
+    one = core(twin)
+    one.put(b"a", b"1", durability=durability)
+    one.delete(b"a", durability=durability)
+    assert [(PUT, b"a", b"1", durability), (DELETE, b"a", b"", durability)] == one.slow
+    assert untouched(one)
+
+
+@twins
+def test_interval_writes_are_quick_while_the_timer_runs(twin: ModuleType) -> None:
+    one = core(twin)
+    one.state.interval_armed = True
+    one.put(b"a", b"1", durability="interval")
+    one.delete(b"b", durability="interval")
+    assert [] == one.slow
+    assert 2 == one.state.buffer.op_count
+    one.put(b"a", b"1")
+    assert 1 == len(one.slow)
+
+
+@twins
+def test_mapping_writes_go_through_a_group(twin: ModuleType) -> None:
+    one = core(twin)
+    one.put(b"here", b"1", durability="none")
+    one[b"a"] = b"1"
+    del one[b"here"]
+    with pytest.raises(KeyError):
+        del one[b"absent"]
+    assert [(PUT, b"a", b"1", None), (DELETE, b"here", b"", None)] == one.slow
+
+
+@twins
+@pytest.mark.parametrize("flag", ["BUSY", "POISONED", "READ_ONLY", "SLOW", "CLOSING"])
+def test_every_flag_ends_the_fast_path(twin: ModuleType, flag: str) -> None:
+    one = core(twin)
+    one.state.flags = getattr(twin, flag)
+    one.put(b"a", b"1", durability="none")
+    one.delete(b"a", durability="none")
+    assert 2 == len(one.slow)
+    assert untouched(one)
+    assert one.get(b"a") is None, "reads go on"
+
+
+@twins
+@pytest.mark.parametrize("flag", ["CLOSED", "FORKED"])
+def test_a_closed_or_forked_core_refuses(twin: ModuleType, flag: str) -> None:
+    one = core(twin)
+    one.state.flags = getattr(twin, flag)
+    refuses(one, "closed")
+    one.put(b"a", b"1", durability="none")
+    assert 1 == len(one.slow), "the write path says why it cannot be written"
+    assert untouched(one)
+
+
+@twins
+def test_a_dropped_core_refuses(twin: ModuleType) -> None:
+    one = core(twin)
+    one.dropped = True
+    refuses(one, "dropped")
+    one.put(b"a", b"1", durability="none")
+    assert 1 == len(one.slow)
+    assert untouched(one)
+
+
+def refuses(one: Any, message: str) -> None:
+    for read in (
+        lambda: one.get(b"a"),
+        lambda: one.get_at(b"a", 1),
+        lambda: one[b"a"],
+        lambda: b"a" in one,
+        lambda: one.get_many([b"a"]),
+        lambda: one.read_point(),
+        lambda: one.__delitem__(b"a"),
+    ):
+        with pytest.raises(DatabaseClosedError, match=message):
+            read()
+    assert 0 == one.state.read_count
+
+
+@twins
+def test_the_flags_are_bits_of_their_own(twin: ModuleType) -> None:
+    names = ["CLOSED", "FORKED", "POISONED", "BUSY", "READ_ONLY", "SLOW", "CLOSING"]
+    values = [getattr(twin, name) for name in names]
+    assert [1, 2, 4, 8, 16, 32, 64] == values
+
+
+@twins
+def test_a_full_buffer_goes_through_a_group(twin: ModuleType) -> None:
+    one = core(twin, buffer_bytes_max=200)
+    one.put(b"a", b"x" * 100, durability="none")
+    assert [] == one.slow
+    one.put(b"b", b"x" * 100, durability="none")
+    assert 1 == len(one.slow)
+    assert 1 == one.state.buffer.op_count
+    one.delete(b"b", durability="none")
+    assert 1 == len(one.slow)
+
+
+@twins
+def test_the_buffer_never_grows_beyond_its_limit(twin: ModuleType) -> None:
+    one = core(twin, buffer_bytes_max=300)
+    for size in range(60):
+        one.put(b"k" * size, b"v" * size, durability="none")
+        assert one.state.buffer.size <= 300
+    assert one.slow
+
+
+@twins
+def test_a_full_memtable_goes_through_a_group(twin: ModuleType) -> None:
+    one = core(twin, memtable_bytes=4096)
+    while not one.slow:
+        full = one.view.active.bytes_used >= 4096
+        one.put(b"a", b"x" * 500, durability="none")
+        assert full == bool(one.slow)
+
+
+@twins
+def test_a_write_goes_to_the_memtable_of_the_view(twin: ModuleType) -> None:
+    one = core(twin)
+    one.put(b"a", b"old", durability="none")
+    old = one.view
+    one.view = ReadView(Memtable(), (old.active,), ())
+    one.put(b"a", b"new", durability="none")
+    assert b"new" == one.get(b"a")
+    assert b"old" == old.get(b"a", one.state.visible_seq)
+    assert 1 == one.view.active.entry_count
+
+
+@twins
+def test_what_is_not_visible_yet_is_not_read(twin: ModuleType) -> None:
+    one = core(twin)
+    one.view.active.put(LAST_SEQ + 1, PUT, b"a", b"1")
+    assert one.get(b"a") is None
+    assert [None] == one.get_many([b"a"])
+    assert b"a" not in one
+    one.state.visible_seq = LAST_SEQ + 1
+    assert b"1" == one.get(b"a")
+    assert one.get_at(b"a", LAST_SEQ) is None
+
+
+@twins
+def test_reads_have_defaults_and_are_counted(twin: ModuleType) -> None:
+    one = core(twin)
+    one.put(b"a", b"", durability="none")
+    assert b"" == one.get(b"a", b"default")
+    assert b"default" == one.get(b"b", b"default")
+    assert b"" == one[b"a"]
+    with pytest.raises(KeyError) as caught:
+        one[b"b"]
+    assert (b"b",) == caught.value.args
+    assert [b"", None, b""] == one.get_many([b"a", b"b", bytearray(b"a")])
+    assert [] == one.get_many(iter([]))
+    assert 7 == one.state.read_count
+
+
+@twins
+def test_keys_and_values_are_any_bytes_and_nothing_else(twin: ModuleType) -> None:
+    one = core(twin)
+    one.put(bytearray(b"a"), memoryview(b"1"), durability="none")
+    assert b"1" == one.get(memoryview(b"a"))
+    for call in (
+        lambda: one.put("a", b"1", durability="none"),
+        lambda: one.put(b"a", "1", durability="none"),
+        lambda: one.put(b"a", None, durability="none"),
+        lambda: one.delete("a", durability="none"),
+        lambda: one.get("a"),
+        lambda: one.get_many(["a"]),
+        lambda: one.__setitem__(b"a", 1),
+        lambda: "a" in one,
+    ):
+        with pytest.raises(TypeError):
+            call()
+    assert 1 == one.state.write_count
+    assert [] == one.slow
+
+
+@twins
+def test_sizes_are_limited_before_anything_is_written(twin: ModuleType) -> None:
+    one = core(twin)
+    long_key = b"k" * (KEY_BYTES_MAX + 1)
+    for call in (
+        lambda: one.put(long_key, b"1", durability="none"),
+        lambda: one.put(long_key, b"1"),
+        lambda: one.delete(long_key, durability="none"),
+        lambda: one.delete(long_key),
+        lambda: one.get(long_key),
+        lambda: one.get_many([long_key]),
+    ):
+        with pytest.raises(LimitError):
+            call()
+    assert untouched(one)
+    assert [] == one.slow
+
+
+@twins
+def test_the_largest_key_fits(twin: ModuleType) -> None:
+    one = core(twin, buffer_bytes_max=1 << 20)
+    key = b"k" * KEY_BYTES_MAX
+    one.put(key, b"1", durability="none")
+    assert [] == one.slow
+    assert b"1" == one.get(key)
+
+
+@twins
+def test_the_constructor_takes_the_right_types(twin: ModuleType) -> None:
+    if PURE or twin is _core_py:
+        pytest.skip("only the compiled twin looks at types")
+    state = twin.CommitState(RecordBuffer(), 100, 0)
+    view = ReadView(Memtable(), (), ())
+    for arguments in [(None, 1, view, 1), (state, 1, None, 1), (state, "1", view, 1)]:
+        with pytest.raises(TypeError):
+            twin.KeyspaceCore(*arguments)
+    with pytest.raises(TypeError):
+        twin.CommitState(None, 1, 1)
