@@ -21,6 +21,8 @@ def close_engine(engine: Engine) -> None:
     writes have no room in the log; DatabasePoisonedError when a sync failed now or earlier. The
     files are closed and the lock is given back all the same.
     """
+    if engine.state.flags & CLOSED:
+        return
     if engine.state.flags & FORKED:
         # The parent owns the files; the child only forgets them.
         engine.state.flags |= CLOSED
