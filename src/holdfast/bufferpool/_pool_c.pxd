@@ -15,6 +15,7 @@ cdef class Page:
     cdef bint resident                   # whether a frame of the pool holds it
     # for who made the page: whether its structure was found to be sound
     cdef bint checked
+
     # Take over a malloc'd buffer, freed with the page.
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type)

@@ -48,7 +48,8 @@ cdef class CommitState:
     cdef public RecordBuffer buffer
     cdef public Py_ssize_t buffer_bytes_max
 
-    def __init__(self, RecordBuffer buffer not None, Py_ssize_t buffer_bytes_max, uint64_t last_seq):
+    def __init__(self, RecordBuffer buffer not None, Py_ssize_t buffer_bytes_max,
+                 uint64_t last_seq):
         self.buffer = buffer
         self.buffer_bytes_max = buffer_bytes_max
         self.next_seq = last_seq + 1
@@ -63,7 +64,8 @@ cdef class KeyspaceCore:
     cdef public bint dropped
     cdef public Py_ssize_t memtable_bytes
 
-    def __init__(self, CommitState state not None, uint32_t keyspace_id, ReadView view not None, Py_ssize_t memtable_bytes):
+    def __init__(self, CommitState state not None, uint32_t keyspace_id, ReadView view not None,
+                 Py_ssize_t memtable_bytes):
         self.state = state
         self.id = keyspace_id
         self.view = view
@@ -77,13 +79,14 @@ cdef class KeyspaceCore:
             check_key(plain)
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
-        # The view and the sequence number are read in one step: no Python code runs between them, and
-        # holding the view keeps its tables alive while a page read lets other threads run.
+        # The view and the sequence number are read in one step: no Python code runs between them,
+        # and holding the view keeps its tables alive while a page read lets other threads run.
         view = self.view
         if snapshot == NOW:
             snapshot = self.state.visible_seq
         self.state.read_count += 1
-        return view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot)
+        return view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
+                          PyBytes_GET_SIZE(plain), snapshot)
 
     def get(self, key, default=None):
         """Return the value of `key`, or `default` when it is absent."""
@@ -119,7 +122,10 @@ cdef class KeyspaceCore:
             self._refuse()
         return self.view, self.state.visible_seq
 
-    cdef bint _write_fast(self, int kind, bytes key, bytes value, durability) except -1:
+    cdef inline bint _may_skip_group(self, durability) except -1:
+        return durability == "none" or (durability == "interval" and self.state.interval_armed)
+
+    cdef bint _write_fast(self, int kind, bytes key, bytes value) except -1:
         """Log into the buffer and apply at once. Return whether that was possible."""
         cdef CommitState state = self.state
         cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key)
@@ -135,7 +141,8 @@ cdef class KeyspaceCore:
         # A deletion has no value, which is something else than an empty one.
         state.buffer.c_append_op(
             kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
-            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL, value_size)
+            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL,
+            value_size)
         try:
             self.view.active.c_put(
                 state.next_seq, kind, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
@@ -155,8 +162,7 @@ cdef class KeyspaceCore:
         """Set `key` to `value`."""
         cdef bytes plain_key = key if type(key) is bytes else check_key(key)
         cdef bytes plain_value = value if type(value) is bytes else check_value(value)
-        if (durability == "none" or (durability == "interval" and self.state.interval_armed)) and self._write_fast(
-                KIND_PUT, plain_key, plain_value, durability):
+        if self._may_skip_group(durability) and self._write_fast(KIND_PUT, plain_key, plain_value):
             return
         self._write_slow(KIND_PUT, check_key(plain_key), check_value(plain_value), durability)
 
@@ -166,8 +172,7 @@ cdef class KeyspaceCore:
     def delete(self, key, *, durability=None):
         """Remove `key`; nothing happens when it is absent."""
         cdef bytes plain_key = key if type(key) is bytes else check_key(key)
-        if (durability == "none" or (durability == "interval" and self.state.interval_armed)) and self._write_fast(
-                KIND_DELETE, plain_key, b"", durability):
+        if self._may_skip_group(durability) and self._write_fast(KIND_DELETE, plain_key, b""):
             return
         self._write_slow(KIND_DELETE, check_key(plain_key), b"", durability)
 

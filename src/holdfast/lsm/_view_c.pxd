@@ -8,13 +8,13 @@ from holdfast.sstable._reader_c cimport TableReader
 cdef class ReadView:
     cdef readonly Memtable active
     cdef readonly tuple frozen           # Memtables, newest first
-    cdef readonly tuple levels           # of tuples of TableReader: level 0 newest first, deeper by key
+    cdef readonly tuple levels           # of tuples of readers: level 0 newest first, deeper by key
     cdef object __weakref__
     cdef object _table_tombstones        # merged range tombstones of all tables, made on first use
     cdef Py_ssize_t _level0_count
     cdef Py_ssize_t _run_count           # non-empty levels below level 0
     cdef Py_ssize_t* _run_starts         # index into _readers of each run, _run_count + 1 numbers
-    cdef PyObject** _readers             # level 0, then the runs one after another; borrowed from `levels`
+    cdef PyObject** _readers             # level 0, then the runs in order; borrowed from `levels`
     cdef const unsigned char** _lowers   # one per reader; borrowed from _bounds
     cdef const unsigned char** _uppers
     cdef Py_ssize_t* _lower_sizes
@@ -26,4 +26,5 @@ cdef class ReadView:
     # Private.
     cdef int _set_reader(self, Py_ssize_t index, TableReader reader) except -1
     cdef bint _holds(self, Py_ssize_t index, const unsigned char* key, Py_ssize_t size) noexcept
-    cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key, Py_ssize_t size) noexcept
+    cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key,
+                                 Py_ssize_t size) noexcept

@@ -12,7 +12,7 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.sstable._reader_c cimport TableReader
 
-from holdfast.base import SEQ_MAX, check_key
+from holdfast.base import check_key
 from holdfast.cursor import MergeCursor, UserCursor
 
 cdef enum:
@@ -133,7 +133,8 @@ cdef class ReadView:
         return (compare_keys(key, size, self._lowers[index], self._lower_sizes[index]) >= 0
                 and compare_keys(key, size, self._uppers[index], self._upper_sizes[index]) < 0)
 
-    cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key, Py_ssize_t size) noexcept:
+    cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key,
+                                 Py_ssize_t size) noexcept:
         """Return the index of the run's table whose range holds key, or -1."""
         cdef Py_ssize_t low = self._run_starts[run], high = self._run_starts[run + 1], middle
         cdef Py_ssize_t last = high
@@ -149,7 +150,8 @@ cdef class ReadView:
 
     def get(self, key, snapshot):
         cdef bytes plain = check_key(key)
-        return self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot)
+        return self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain),
+                          snapshot)
 
     def get_many(self, keys, uint64_t snapshot):
         cdef bytes plain
@@ -158,13 +160,15 @@ cdef class ReadView:
             plain = key if type(key) is bytes else check_key(key)
             if PyBytes_GET_SIZE(plain) > 65536:
                 check_key(plain)
-            result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), snapshot))
+            result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
+                                     PyBytes_GET_SIZE(plain), snapshot))
         return result
 
     def tombstone_sets(self):
         if self._table_tombstones is None:
             tables = [reader.range_tombstones for level in self.levels for reader in level]
-            self._table_tombstones = RangeTombstones([]).merged([each for each in tables if len(each)])
+            self._table_tombstones = RangeTombstones([]).merged(
+                [each for each in tables if len(each)])
         memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
         return [each for each in (self._table_tombstones, *memtables) if len(each)]
 
@@ -181,12 +185,14 @@ cdef class ReadView:
                 cursors.append(LevelCursor(readers, fill_cache))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
-    def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *, fill_cache=True):
-        return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache), self.tombstone_sets(),
-                          snapshot, lower, upper, reverse, limit, what, self)
+    def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *,
+               fill_cache=True):
+        return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache),
+                          self.tombstone_sets(), snapshot, lower, upper, reverse, limit, what, self)
 
 
-cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value, Py_ssize_t size):
+cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,
+                           Py_ssize_t size):
     if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
         return None
     return PyBytes_FromStringAndSize(<const char*>value, size)
@@ -239,13 +245,16 @@ cdef class LevelCursor(Cursor):
         return self._settle(positioned)
 
     cdef Py_ssize_t _first_above(self, const unsigned char* key, Py_ssize_t size):
-        """Return the index of the first table whose upper bound lies above key; the number of tables when none."""
+        """Return the index of the first table whose upper bound lies above key, or the number of
+        tables.
+        """
         cdef Py_ssize_t low = 0, high = len(self._readers), middle
         cdef bytes upper
         while low < high:
             middle = (low + high) // 2
             upper = self._readers[middle].info.upper
-            if compare_keys(key, size, <const unsigned char*>PyBytes_AS_STRING(upper), PyBytes_GET_SIZE(upper)) < 0:
+            if compare_keys(key, size, <const unsigned char*>PyBytes_AS_STRING(upper),
+                            PyBytes_GET_SIZE(upper)) < 0:
                 high = middle
             else:
                 low = middle + 1

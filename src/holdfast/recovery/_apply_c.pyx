@@ -4,7 +4,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.wal._buffer_c cimport RecordBuffer
 from holdfast.wal._scan_c cimport ScanRecord, ScanResult
-from holdfast.wal._payload cimport OP_RANGE_DELETE, PAYLOAD_END, PayloadWalk, payload_next, payload_start
+from holdfast.wal._payload cimport (
+    OP_RANGE_DELETE, PAYLOAD_END, PayloadWalk, payload_next, payload_start,
+)
 
 cdef enum:
     # Part of the file format: `wal.RecordType.BATCHES`.
@@ -20,12 +22,13 @@ def apply_payload(data, Py_ssize_t offset, Py_ssize_t size, uint64_t seq_first, 
         raise ValueError("the payload does not lie within the data")
     if size:
         # Safety: [offset, offset + size) was just checked to lie within the view.
-        _apply(&view[offset], size, seq_first, memtables, flushed, next_keyspace_id, &op_count, &user_bytes)
+        _apply(&view[offset], size, seq_first, memtables, flushed, next_keyspace_id, &op_count,
+               &user_bytes)
     return op_count, user_bytes
 
 
-def apply_records(ScanResult scan not None, data, Py_ssize_t start, Py_ssize_t payload_bytes_max, memtables, flushed,
-                  uint64_t next_keyspace_id):
+def apply_records(ScanResult scan not None, data, Py_ssize_t start, Py_ssize_t payload_bytes_max,
+                  memtables, flushed, uint64_t next_keyspace_id):
     """See `_apply_py.apply_records`."""
     cdef const unsigned char[::1] view = data
     cdef uint64_t op_count = 0, user_bytes = 0
@@ -37,10 +40,11 @@ def apply_records(ScanResult scan not None, data, Py_ssize_t start, Py_ssize_t p
         # Safety: 0 <= index < record_count.
         record = &scan.items[index]
         if record.type == RECORD_BATCHES and record.payload_size:
-            if record.payload_offset > view.shape[0] or record.payload_size > view.shape[0] - record.payload_offset:
+            if (record.payload_offset > view.shape[0]
+                    or record.payload_size > view.shape[0] - record.payload_offset):
                 raise ValueError("the payload does not lie within the data")
-            _apply(&view[record.payload_offset], record.payload_size, record.seq_first, memtables, flushed,
-                   next_keyspace_id, &op_count, &user_bytes)
+            _apply(&view[record.payload_offset], record.payload_size, record.seq_first, memtables,
+                   flushed, next_keyspace_id, &op_count, &user_bytes)
             payload_bytes += record.payload_size
         index += 1
     return index, payload_bytes
@@ -58,8 +62,9 @@ def apply_buffer(RecordBuffer buffer not None, Py_ssize_t offset, uint64_t seq_f
     return user_bytes
 
 
-cdef int _apply(const unsigned char* data, Py_ssize_t size, uint64_t seq, object memtables, object flushed,
-                uint64_t next_keyspace_id, uint64_t* op_count, uint64_t* user_bytes) except -1:
+cdef int _apply(const unsigned char* data, Py_ssize_t size, uint64_t seq, object memtables,
+                object flushed, uint64_t next_keyspace_id, uint64_t* op_count,
+                uint64_t* user_bytes) except -1:
     """Apply [data, data + size). The walk checks every length against the end before it is used."""
     cdef PayloadWalk walk
     cdef Memtable table = None
@@ -73,7 +78,8 @@ cdef int _apply(const unsigned char* data, Py_ssize_t size, uint64_t seq, object
         if status == PAYLOAD_END:
             return 0
         if status < 0:
-            raise ValueError(f"the payload is malformed at its byte {walk.at - data} (status {status})")
+            raise ValueError(
+                f"the payload is malformed at its byte {walk.at - data} (status {status})")
         # Runs of operations on one keyspace are the rule, so its memtable is looked up once a run.
         if not looked_up or walk.keyspace != known:
             table = memtables.get(walk.keyspace)

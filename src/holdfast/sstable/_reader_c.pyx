@@ -422,7 +422,7 @@ cdef class TableCursor(Cursor):
 
     cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
         # `key` may lie in the page of the current entry, which so lives until the end of this call.
-        cdef Page current = self.data.page
+        cdef Page current = self.data.page  # no-cython-lint  it is held, not read
         self.at = False
         if not self.root.c_seek(key, size, trailer):
             return 0
