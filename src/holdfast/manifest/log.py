@@ -261,7 +261,9 @@ class VersionSet:
         return version
 
     def _undo(self) -> None:
-        """Take back a record that did not fit, durably: a crash must not bring back an edit that was refused."""
+        """Take back a record that did not fit, durably: a crash must not bring back an edit that
+        was refused.
+        """
         mark("manifest.edit_undone")
         self._file.truncate(self._end, site="manifest.edit.undo")
         self._file.sync(site="manifest.edit.undo_sync")

@@ -152,8 +152,12 @@ def test_an_edit_is_published_after_its_sync(env: FailingEnv, folder: str) -> No
     assert env.sites == ["manifest.edit.write", "manifest.edit.sync"]
 
 
-def test_an_edit_without_room_is_undone_and_may_be_tried_again(env: FailingEnv, folder: str) -> None:
-    """A full disk passes; the refused edit must not come back after a crash, and the next one takes its place."""
+def test_an_edit_without_room_is_undone_and_may_be_tried_again(
+    env: FailingEnv, folder: str
+) -> None:
+    """A full disk passes; the refused edit must not come back after a crash, and the next one takes
+    its place.
+    """
     versions = first(env, folder)
     before = versions.version
     env.fails_at, env.code = "manifest.edit.write", errno.ENOSPC
