@@ -2,7 +2,8 @@
 
 The examples of README and of the guides run in an empty folder: blocks marked `pycon` in order as
 doctests, then the lines of `sh` blocks that begin with `holdfast` as commands, which must succeed.
-`./dev` in any document names a verb.
+Pages with `console` blocks show output, and tests/cli/test_guide.py compares it. `./dev` in any
+document names a verb.
 """
 
 import doctest
@@ -20,9 +21,15 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
 
 
-GUIDES = [tree.ROOT / "README.md"]
-GUIDES += tree.files(".md", under="docs/guide")
-GUIDES += tree.files(".md", under="docs/ops")
+GUIDES = [
+    tree.ROOT / "README.md",
+    *(
+        path
+        for folder in ("docs/guide", "docs/ops")
+        for path in tree.files(".md", under=folder)
+        if "```console\n" not in path.read_text()
+    ),
+]
 
 
 def blocks(path, language):
@@ -42,7 +49,7 @@ def test_the_examples_of_a_guide_run(path, tmp_path, monkeypatch):
     examples = doctest.DocTestParser().get_doctest(
         "\n".join(blocks(path, "pycon")), {}, name, name, 0
     )
-    assert examples.examples
+    assert examples.examples or blocks(path, "console")  # those run in tests/cli/test_guide.py
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples)
     assert not result.failed, f"mend the examples of {name}, or the code"
     for line in "\n".join(blocks(path, "sh")).splitlines():
