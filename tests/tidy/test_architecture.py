@@ -100,6 +100,7 @@ def test_the_house_is_drawn_as_the_checks_have_it():
         for path in (tree.ROOT / "src" / "holdfast").iterdir()
         if (path / "__init__.py").is_file()
     }
-    columns = [re.match(r" *(?:\d+|side:) +((?:\w+(?: \| )?)+)", row) for row in drawing.split("\n")]
-    drawn = {name for row in columns if row for name in row[1].split(" | ")}
+    column = re.compile(r" *(?:\d+|side:) +((?:\w+(?: \| )?)+)")
+    rows = [column.match(line) for line in drawing.split("\n")]
+    drawn = {name for row in rows if row for name in row[1].split(" | ")}
     assert drawn == rooms
