@@ -20,6 +20,9 @@ TIB = 1024 * GIB
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 
+TEXT_CHARACTERS_MAX = 16 * KIB
+"""The longest text that `from_text` reads. Parsing TOML takes quadratic time at worst."""
+
 
 def _setting(
     default: int | str, doc: str, *, lower: int = 0, upper: int = 0, fixed: bool = False
@@ -153,11 +156,18 @@ class DatabaseSettings:
         """Return the settings that `to_text` wrote.
 
         Raises: LimitError for an unknown name or a value out of range; TypeError for a value of
-        another type; ValueError when the text is not TOML.
+        another type; ValueError when the text is not TOML or too long.
         """
         import tomllib  # noqa: PLC0415  dear, and needed only where a database is opened
 
-        plain = tomllib.loads(text)
+        if len(text) > TEXT_CHARACTERS_MAX:
+            raise ValueError(
+                f"the settings have {len(text)} characters; the limit is {TEXT_CHARACTERS_MAX}"
+            )
+        try:
+            plain = tomllib.loads(text)
+        except RecursionError:
+            raise ValueError("the settings are nested too deeply") from None
         keyspace = plain.pop("keyspace", {})
         if not isinstance(keyspace, dict):
             raise LimitError("keyspace is a table of settings")

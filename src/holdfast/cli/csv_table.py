@@ -66,7 +66,10 @@ class Columns:
     @classmethod
     def decode(cls, data: bytes) -> Columns:
         """Return the columns that `encode` wrote. Raises: ValueError that says what is wrong."""
-        plain = json.loads(data)
+        try:
+            plain = json.loads(data)
+        except RecursionError:
+            raise ValueError("the record of the columns is nested too deeply") from None
         if not isinstance(plain, dict) or plain.get("format") != FORMAT_VERSION:
             raise ValueError(f"the record of the columns is not of version {FORMAT_VERSION}")
         return cls(_texts(plain.get("columns")), _texts(plain.get("key")))
@@ -75,6 +78,11 @@ class Columns:
 def _texts(found: object) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise ValueError("the record of the columns has no list of names")
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError:
+        # JSON can spell half a character, which no file can hold.
+        raise ValueError("a name in the record of the columns is not Unicode text") from None
     return tuple(found)
 
 
