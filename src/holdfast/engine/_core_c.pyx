@@ -55,6 +55,11 @@ cdef class CommitState:
         self.next_seq = last_seq + 1
         self.visible_seq = last_seq
 
+    def begin_group(self):
+        """Keep writes without a group out until BUSY is cleared. Requires: the leadership."""
+        # Such a write is one step, so none is half done now.
+        self.flags |= C_BUSY
+
 
 cdef class KeyspaceCore:
     """See `_core_py.KeyspaceCore`."""

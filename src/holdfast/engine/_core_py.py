@@ -50,6 +50,15 @@ class CommitState:
         self.read_count = 0
         self.flags = 0
         self.interval_armed = False
+        # Whoever writes without a group holds this: taking an item off a list is one step.
+        self._turn = [None]
+
+    def begin_group(self) -> None:
+        """Keep writes without a group out until BUSY is cleared. Requires: the leadership."""
+        self.flags |= BUSY
+        while not self._turn:
+            # A thread is in the middle of such a write; it goes on as soon as this one pauses.
+            pass
 
 
 class KeyspaceCore:
@@ -117,6 +126,16 @@ class KeyspaceCore:
 
     def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
         """Log into the buffer and apply at once. Return whether that was possible."""
+        try:
+            self.state._turn.pop()
+        except IndexError:
+            return False
+        try:
+            return self._write_alone(kind, key, value)
+        finally:
+            self.state._turn.append(None)
+
+    def _write_alone(self, kind: int, key: bytes, value: bytes) -> bool:
         state = self.state
         if state.flags or self.dropped:
             return False

@@ -163,7 +163,7 @@ class WritePath:
                 waiter.gate.acquire()
             else:
                 self._led = True
-                self._state.flags |= BUSY
+                self._state.begin_group()
         if waiter.gate is not None:
             self._wait(waiter, waiter.gate)
         if not waiter.finished:

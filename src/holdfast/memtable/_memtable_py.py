@@ -19,6 +19,9 @@ from bisect import bisect_left, insort
 from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
 from holdfast.cursor import Cursor, Entry, RangeTombstones
 
+Place = tuple[bytes, int]
+"""Key and negated sequence number: where an entry stands in internal order."""
+
 ENTRY_BYTES = 64
 """Overhead of one entry: 40 bytes of node, 16 of index in pages that are two thirds full, rounding,
 on average.
@@ -37,8 +40,8 @@ class Memtable:
     """An ordered table in memory."""
 
     def __init__(self) -> None:
-        self._order: list[tuple[bytes, int]] = []
-        self._entries: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+        self._order: list[Place] = []
+        self._entries: dict[Place, tuple[int, bytes]] = {}
         self._tombstones = RangeTombstones()
         self._bytes_used = 0
         self._seqs = (0, 0)
@@ -91,13 +94,15 @@ class Memtable:
         if len(value) > VALUE_BYTES_MAX:
             raise LimitError(f"the value has {len(value)} bytes; the limit is {VALUE_BYTES_MAX}")
         place = (key, -seq)
-        if place in self._entries:
-            self._bytes_used += len(value) + REPLACED_BYTES
-        else:
+        is_new = place not in self._entries
+        # First the entry, then its place: a reader that finds the place finds the entry.
+        self._entries[place] = kind, value
+        if is_new:
             insort(self._order, place)
             self._bytes_used += len(key) + len(value) + ENTRY_BYTES
             self._count_seq(seq)
-        self._entries[place] = kind, value
+        else:
+            self._bytes_used += len(value) + REPLACED_BYTES
 
     def delete_range(self, seq: int, start: bytes, stop: bytes) -> None:
         """Delete what is older than `seq` of the keys in [start, stop). Nothing happens when the
@@ -124,8 +129,7 @@ class Memtable:
         Range tombstones are not looked at. Raises: TypeError.
         """
         _check_bytes(key, "key")
-        index = bisect_left(self._order, (key, -snapshot))
-        entry = self._entry(index)
+        entry = self._entry((key, -snapshot), 0)
         return entry[1:] if entry is not None and entry[0] == key else None
 
     def cursor(self) -> Cursor:
@@ -138,12 +142,21 @@ class Memtable:
         """Refuse all later writes with ValueError."""
         self._frozen = True
 
-    def _entry(self, index: int) -> Entry | None:
-        if not 0 <= index < len(self._order):
-            return None
-        key, minus_seq = self._order[index]
-        kind, value = self._entries[key, minus_seq]
-        return key, -minus_seq, kind, value
+    def _entry(self, place: Place, step: int) -> Entry | None:
+        """Return the entry `step` behind the first one at or behind `place`."""
+        order = self._order
+        while True:
+            index = bisect_left(order, place)
+            at = index + step
+            found = order[at] if 0 <= at < len(order) else None
+            # A writer may have run between the lines. Places are only added, so the index is still
+            # right when it is still the same.
+            if bisect_left(order, place) == index:
+                return None if found is None else self._entry_at(found)
+
+    def _entry_at(self, place: Place) -> Entry:
+        kind, value = self._entries[place]
+        return place[0], -place[1], kind, value
 
     def _check_writable(self) -> None:
         if self._frozen:
@@ -163,30 +176,34 @@ class _MemtableCursor(Cursor):
         self._place = (b"", 0)
 
     def _first(self) -> Entry | None:
-        return self._stand(0)
+        return self._stand_at(self._table._order[:1])
 
     def _last(self) -> Entry | None:
-        return self._stand(len(self._table._order) - 1)
+        return self._stand_at(self._table._order[-1:])
 
     def _seek(self, key: bytes, trailer: int) -> Entry | None:
         # The first entry whose trailer is not greater, whatever its kind.
-        index = bisect_left(self._table._order, (key, -(trailer >> 8)))
-        entry = self._table._entry(index)
+        entry = self._stand((key, -(trailer >> 8)), 0)
         if entry is not None and entry[:2] == (key, trailer >> 8) and entry[2] > trailer & 0xFF:
-            index += 1
-        return self._stand(index)
+            return self._next()
+        return entry
 
     def _seek_before(self, key: bytes) -> Entry | None:
-        return self._stand(bisect_left(self._table._order, (key, -SEQ_MAX)) - 1)
+        return self._stand((key, -SEQ_MAX), -1)
 
     def _next(self) -> Entry | None:
-        return self._stand(bisect_left(self._table._order, self._place) + 1)
+        return self._stand(self._place, 1)
 
     def _prev(self) -> Entry | None:
-        return self._stand(bisect_left(self._table._order, self._place) - 1)
+        return self._stand(self._place, -1)
 
-    def _stand(self, index: int) -> Entry | None:
-        entry = self._table._entry(index)
+    def _stand_at(self, places: list[Place]) -> Entry | None:
+        return self._settle(self._table._entry_at(places[0]) if places else None)
+
+    def _stand(self, place: Place, step: int) -> Entry | None:
+        return self._settle(self._table._entry(place, step))
+
+    def _settle(self, entry: Entry | None) -> Entry | None:
         if entry is not None:
             self._place = entry[0], -entry[1]
         return entry
