@@ -19,6 +19,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
 
 from holdfast.base import PUT, SEQ_MAX
 from holdfast.cursor._cursor_py import Cursor
@@ -28,10 +29,11 @@ ITEMS = 0
 KEYS = 1
 VALUES = 2
 
-Row = tuple[bytes, bytes] | bytes
+Row = TypeVar("Row")
+"""`tuple[bytes, bytes]` for items, `bytes` for keys and for values."""
 
 
-class UserCursor:
+class UserCursor(Generic[Row]):
     """An iterator over (key, value), keys or values, as `what` is 0, 1 or 2.
 
     `tombstones` is one set or several. After `close` it yields nothing.
@@ -81,11 +83,11 @@ class UserCursor:
         self._failure: BaseException | None = None
         self._key: bytes | None = None
 
-    def __iter__(self) -> UserCursor:
+    def __iter__(self) -> UserCursor[Row]:
         return self
 
     def __next__(self) -> Row:
-        rows = self._take(1)
+        rows: list[Row] = self._take(1)
         if not rows:
             raise StopIteration
         return rows[0]
@@ -104,9 +106,9 @@ class UserCursor:
         self._release()
         self._turn.append(None)
 
-    def _take(self, n: int) -> list[Row]:
+    def _take(self, n: int) -> list[Any]:
         self._take_turn()
-        rows: list[Row] = []
+        rows: list[Any] = []
         try:
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
@@ -143,7 +145,7 @@ class UserCursor:
         self._sets = []
         self._owner = None
 
-    def _forward(self, source: Cursor) -> Row | None:
+    def _forward(self, source: Cursor) -> Any:
         if self._started:
             source.next()
         elif self._lower is None:
@@ -162,7 +164,7 @@ class UserCursor:
             source.next()
         return None
 
-    def _backward(self, source: Cursor) -> Row | None:
+    def _backward(self, source: Cursor) -> Any:
         if self._started:
             pass
         elif self._upper is None:
@@ -190,7 +192,7 @@ class UserCursor:
             raise ValueError(f"an entry of kind {kind} among point entries")
         return kind == PUT and all(each.cover(key, self._snapshot) <= seq for each in self._sets)
 
-    def _row(self, key: bytes, value: bytes) -> Row:
+    def _row(self, key: bytes, value: bytes) -> Any:
         if self._what == KEYS:
             return key
         return value if self._what == VALUES else (key, value)

@@ -34,8 +34,11 @@ def close_engine(engine: Engine) -> None:
             if engine.log is not None and not engine.is_poisoned:
                 _flush_everything(engine)
         finally:
-            engine.upkeep.stop()
-            engine.release()
+            # Whatever stops the stop, an interrupt say, the handle is closed behind it.
+            try:
+                engine.upkeep.stop()
+            finally:
+                engine.release()
         if engine.is_poisoned:
             raise DatabasePoisonedError(
                 "a sync or write failed, so writes that were not durable may be lost; reopen it"

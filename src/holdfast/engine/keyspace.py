@@ -5,7 +5,7 @@ durability.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError, check_key, check_value
 from holdfast.cursor import UserCursor
@@ -62,7 +62,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
     # -- reading
 
     def __iter__(self) -> Iterator[bytes]:
-        return cast("Iterator[bytes]", self.keys())
+        return self.keys()
 
     def __len__(self) -> int:
         """Count the keys, by reading all of them; `db.stats()` has an estimate at once."""
@@ -76,7 +76,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[tuple[bytes, bytes]]:
         """Iterate over (key, value) with `start` <= key < `stop`, in key order or in reverse.
 
         `prefix` narrows to keys that begin with it, `limit` to that many rows. The iterator sees
@@ -93,7 +93,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[bytes]:
         """Iterate over the keys with `start` <= key < `stop`; see `items`."""
         return self._cursor(start, stop, prefix, reverse, limit, KEYS)
 
@@ -105,7 +105,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[bytes]:
         """Iterate over the values of the keys with `start` <= key < `stop`; see `items`."""
         return self._cursor(start, stop, prefix, reverse, limit, VALUES)
 
@@ -117,7 +117,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         reverse: bool,
         limit: int | None,
         what: int,
-    ) -> UserCursor:
+    ) -> UserCursor[Any]:
         lower, upper = key_range(start, stop, prefix)
         view, seq = self.read_point()
         return view.cursor(seq, lower, upper, reverse, limit, what)
@@ -130,7 +130,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         reverse: bool,
         limit: int | None,
         what: int,
-    ) -> UserCursor:
+    ) -> UserCursor[Any]:
         """Iterate as of sequence number `seq`, which a live snapshot holds."""
         view, _ = self.read_point()
         return view.cursor(seq, lower, upper, reverse, limit, what)
@@ -159,7 +159,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         batch = WriteBatch()
         if upper is None:
             # No key may be longer than the longest one, so "behind the last key" need not be a key.
-            keys = cast("Iterator[bytes]", self.keys(lower, reverse=True, limit=1))
+            keys = self.keys(lower, reverse=True, limit=1)
             last = next(keys, None)
             if last is not None:
                 batch.delete_range(self.id, lower, last)

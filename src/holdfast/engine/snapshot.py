@@ -10,7 +10,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError
 from holdfast.cursor import UserCursor
@@ -89,7 +89,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         return self._keyspace.get_at(key, self._at()) is not None
 
     def __iter__(self) -> Iterator[bytes]:
-        return cast("Iterator[bytes]", self.keys())
+        return self.keys()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.keys())
@@ -107,7 +107,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[tuple[bytes, bytes]]:
         """Iterate over (key, value) in [start, stop); see `Keyspace.items`."""
         return self._cursor(start, stop, prefix, reverse, limit, 0)
 
@@ -119,7 +119,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[bytes]:
         """Iterate over the keys in [start, stop)."""
         return self._cursor(start, stop, prefix, reverse, limit, 1)
 
@@ -131,7 +131,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         prefix: object = None,
         reverse: bool = False,
         limit: int | None = None,
-    ) -> UserCursor:
+    ) -> UserCursor[bytes]:
         """Iterate over the values of the keys in [start, stop)."""
         return self._cursor(start, stop, prefix, reverse, limit, 2)
 
@@ -143,7 +143,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         reverse: bool,
         limit: int | None,
         what: int,
-    ) -> UserCursor:
+    ) -> UserCursor[Any]:
         lower, upper = key_range(start, stop, prefix)
         return self._keyspace.cursor_at(self._at(), lower, upper, reverse, limit, what)
 

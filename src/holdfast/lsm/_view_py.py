@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base import PUT, check_key, unpack_trailer
 from holdfast.cursor import Cursor, MergeCursor, RangeTombstones, UserCursor
@@ -112,7 +112,7 @@ class ReadView:
         what: int = 0,
         *,
         fill_cache: bool = True,
-    ) -> UserCursor:
+    ) -> UserCursor[Any]:
         """Return an iterator over what a user sees in [lower, upper) as of `snapshot`."""
         return UserCursor(
             self.internal_cursor(lower, upper, fill_cache=fill_cache),
