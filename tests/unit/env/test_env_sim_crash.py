@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -467,6 +468,26 @@ def test_profiles_are_checked() -> None:
         size_before_data=False, torn_sectors=False,
     )  # fmt: skip
     assert own is SimEnv(profile=own).profile
+    with pytest.raises(ValueError, match="metadata_ordered"):
+        replace(own, metadata_ordered=True)
+    with pytest.raises(ValueError, match="lying_syncs"):
+        replace(own, lying_syncs=-1)
+
+
+def test_names_replay_for_the_classes_of_one_profile() -> None:
+    for profile, kind in (("no-psow", "collateral"), ("liar", "lost-syncs")):
+        env = SimEnv(profile=profile)
+        file = env.create("f", site="create")
+        for offset in (0, 100, 200):
+            file.write_at(offset, b"x" * 100, site="write")
+            file.sync(site="sync")
+        file.write_at(300, b"y" * 100, site="write")
+        env.sync_dir("/", site="sync_dir")
+        states = list(crash_states(env, [kind]))
+        assert len(states) > 3
+        for state in states:
+            assert state.name.startswith(kind)
+            assert state.content_hash == crash_state(env, state.name).content_hash
 
 
 def test_renames_between_folders_are_refused() -> None:

@@ -6,7 +6,7 @@ include the list (nothing allowed is missed).
 """
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -148,6 +148,14 @@ def test_each_of_the_last_syncs_is_lost_alone_and_with_the_others() -> None:
     found = {described(state.build()) for state in crash_states(env, ["lost-syncs"])}
     expected = {f"a=X b={b} c={c} d={d}" for b in ("", "X") for c in ("", "X") for d in ("", "X")}
     assert expected == found
+
+
+def test_a_lost_sync_takes_the_names_along_that_it_committed() -> None:
+    env = SimEnv(profile=replace(PROFILES["ext4-ordered"], lying_syncs=1))
+    sync(create(env, "f", "A"))
+    create(env, "g")
+    states = crash_states(env, ["lost-syncs"])
+    assert {"", "f=A", "f=A g="} == {described(state.build()) for state in states}
 
 
 def test_a_disk_that_reports_an_error_lied_about_no_sync_before() -> None:
