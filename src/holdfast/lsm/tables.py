@@ -17,7 +17,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 
-from holdfast.base import mark
+from holdfast.base import CorruptionError, mark
 from holdfast.bufferpool import BufferPool
 from holdfast.env import Env
 from holdfast.lsm._view import ReadView
@@ -45,7 +45,12 @@ class TableStore:
         reader = self._open.get(info.number)
         if reader is None:
             path = f"{self._folder}/{table_name(info.number)}"
-            file = self._env.open(path)
+            try:
+                file = self._env.open(path)
+            except FileNotFoundError:
+                raise CorruptionError(
+                    path, 0, "the manifest names this table, and it is missing"
+                ) from None
             try:
                 reader = TableReader(file, info.number, info.file_id, self._pool, info)
             except BaseException:
@@ -69,11 +74,6 @@ class TableStore:
     def doom(self, numbers: Iterable[int]) -> None:
         """Mark tables that left the current version; `purge` removes those that no view holds."""
         self._doomed.update(numbers)
-
-    @property
-    def has_garbage(self) -> bool:
-        """Whether `purge` may find something to remove."""
-        return bool(self._doomed) and bool(self._died)
 
     def purge(self) -> list[int]:
         """Close and unlink the doomed tables that no live view holds. Return their numbers.
