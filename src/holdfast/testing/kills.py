@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Timer
 from typing import cast
 
 import holdfast
@@ -48,6 +48,7 @@ _BATCH_COUNT_MAX = 150
 _DELAY_SECONDS = 0.004
 _OPENING_SECONDS = 0.06
 _CLOSING_SECONDS = 0.03
+_HANG_SECONDS = 120.0
 
 SMALL = holdfast.DatabaseSettings(
     memory_bytes=1 << 20,
@@ -177,6 +178,9 @@ class _Life:
             wait = self.chance.uniform(0, _CLOSING_SECONDS)
         acknowledged = 0
         child = self.start()
+        watchdog = Timer(_HANG_SECONDS, child.kill)
+        watchdog.daemon = True
+        watchdog.start()
         with child:
             for place, line in enumerate(child.stdout or ()):
                 acknowledged += json.loads(line)["event"] == "committed"
@@ -184,6 +188,9 @@ class _Life:
                     time.sleep(wait)
                     child.send_signal(signal.SIGKILL)
             message = child.stderr.read() if child.stderr is not None else ""
+        if watchdog.finished.is_set():
+            raise KillError(f"the import hung {moment}, after {acknowledged} acknowledgements")
+        watchdog.cancel()
         if child.returncode not in {0, -signal.SIGKILL}:
             raise KillError(f"the import failed with status {child.returncode}: {message}")
         return child.returncode != 0, moment, acknowledged
