@@ -1,0 +1,213 @@
+"""`./dev fuzz`: feeds damaged bytes to every decoder, in a way that knows the formats.
+
+    ./dev fuzz                                       every target for ten seconds
+    ./dev fuzz table wal --seconds 600 --seed 7      some targets for longer
+    ./dev fuzz page --executions 5000                a run that ends at the same place everywhere
+    ./dev fuzz table --replay fuzz/table/FILE        one input again, with its traceback
+    HOLDFAST_BUILD=asan ./dev fuzz --seconds 60      the kernels under the sanitizers
+
+Each target runs in a process of its own, with its memory limited; an input that kills the process
+is kept like any other finding. Findings are written to `fuzz/<target>/` and replayed by every later
+run. Exit status: 0 good, 1 something was found, 2 wrong usage. docs/internals/fuzzing.md says more.
+
+Thread safety: one run of a process; processes share only the folder of the corpus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+
+from holdfast.testing import (
+    fuzz_codec,
+    fuzz_csv,
+    fuzz_folder,
+    fuzz_log,
+    fuzz_manifest,
+    fuzz_page,
+    fuzz_table,
+)
+from holdfast.testing.fuzz_oracle import Target
+from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
+
+_MODULES = (
+    fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder,
+)  # fmt: skip
+TARGETS: dict[str, Target] = {
+    target.name: target for module in _MODULES for target in module.TARGETS
+}
+
+FOLDER = "fuzz"
+HEADROOM_BYTES = 1 << 30
+"""Address space that a process may take beyond what it begins with. A length that a file claims and
+that nobody checked is mostly more, and becomes a MemoryError, which no decoder may raise."""
+
+HANG_SECONDS = 120
+SANITIZED_SLOWNESS = 10
+_SHOWN = 8
+
+
+def read_corpus(folder: str, target: Target) -> list[bytes]:
+    """Return the seeds of a target and then its files, sorted by name, each content once."""
+    inputs = dict.fromkeys(target.seeds())
+    place = os.path.join(folder, target.name)
+    if os.path.isdir(place):
+        for name in sorted(os.listdir(place)):
+            with open(os.path.join(place, name), "rb") as file:
+                inputs[file.read()] = None
+    return list(inputs)
+
+
+def write_input(folder: str, target: str, data: bytes, prefix: str) -> str:
+    """Write an input into the corpus and return its path."""
+    place = os.path.join(folder, target)
+    os.makedirs(place, exist_ok=True)
+    name = f"{prefix}-{hashlib.blake2b(data, digest_size=5).hexdigest()}.bin"
+    path = os.path.join(place, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def is_sanitized() -> bool:
+    """Return whether the address sanitizer is loaded into this process."""
+    return "asan" in os.environ.get("LD_PRELOAD", "")
+
+
+def limit_memory() -> None:
+    """Limit the address space. The sanitizer takes terabytes of it and has its own limit."""
+    if is_sanitized():
+        return
+    with open("/proc/self/statm", encoding="ascii") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + HEADROOM_BYTES, resource.RLIM_INFINITY))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./dev fuzz", description="Feed damaged bytes to readers."
+    )
+    add = parser.add_argument
+    add("targets", nargs="*", metavar="TARGET", help=f"all, or of {', '.join(TARGETS)}")
+    add("--seconds", type=float, help="time of each target; 10 where nothing else is said")
+    add("--executions", type=int, help="executions of each target")
+    add("--seed", type=int, default=1, help="another seed, other inputs (default: 1)")
+    add("--corpus", default=FOLDER, metavar="FOLDER", help=f"default: {FOLDER}")
+    add("--keep", action="store_true", help="add inputs that show something new to the corpus")
+    add("--replay", metavar="FILE", help="execute one input and show what comes out")
+    add("--in-process", action="store_true", help="without a process and limits for each target")
+    add("--worker", metavar="FILE", help=argparse.SUPPRESS)
+    return parser
+
+
+def _fuzz(target: Target, given: argparse.Namespace) -> int:
+    """Run one target in this process, report, and return the exit status."""
+    corpus = read_corpus(given.corpus, target)
+    slowness = SANITIZED_SLOWNESS if is_sanitized() else 1
+    fuzzer = Fuzzer(
+        target,
+        corpus,
+        given.seed,
+        Limits(slow_seconds=SLOW_SECONDS * slowness),
+        Scratch(given.worker) if given.worker else None,
+        _rearm if given.worker else None,
+    )
+    fuzzer.run(given.executions, given.seconds)
+    rate = fuzzer.executions / max(fuzzer.seconds, 1e-9)
+    found = sum(fault.count for fault in fuzzer.faults.values())
+    print(
+        f"{target.name:9} seed {given.seed:<5} executions {fuzzer.executions:8}  {rate:7.0f}/s  "
+        f"corpus {len(corpus):4} + {len(fuzzer.kept):4}  lines {fuzzer.reach.count:4}  "
+        f"findings {found}  digest {fuzzer.digest}",
+        flush=True,
+    )
+    if given.keep:
+        for data in fuzzer.kept:
+            write_input(given.corpus, target.name, data, "new")
+    for fault in list(fuzzer.faults.values())[:_SHOWN]:
+        _report(fuzzer, fault, given)
+    return 1 if fuzzer.faults else 0
+
+
+def _report(fuzzer: Fuzzer, fault: Fault, given: argparse.Namespace) -> None:
+    name = fuzzer.target.name
+    path = write_input(given.corpus, name, fuzzer.shrink(fault), "found")
+    print(f"  FOUND {fault.count} times, first by execution {fault.execution}: {fault.signature}")
+    for line in fault.trace.rstrip().splitlines()[-12:]:
+        print(f"    {line}")
+    print(f"  replay: ./dev fuzz {name} --replay {path}", flush=True)
+
+
+def _replay(target: Target, path: str) -> int:
+    with open(path, "rb") as file:
+        data = file.read()
+    for feature in target.run(data):
+        print(feature)
+    print("nothing is wrong")
+    return 0
+
+
+def _supervise(name: str, arguments: list[str], given: argparse.Namespace) -> int:
+    """Run a target in a process of its own; keep the input that ends it. Return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        held = os.path.join(folder, "input")
+        with open(held, "wb"):
+            pass
+        command = [sys.executable, "-m", "holdfast.testing.fuzz", name, *arguments]
+        status = subprocess.run([*command, "--worker", held], check=False).returncode
+        if status in (0, 1):
+            return status
+        path = write_input(given.corpus, name, Scratch.held(held), "killed")
+    print(f"  FOUND an input that ended the process with status {status}")
+    print(f"  replay: ./dev fuzz {name} --replay {path}", flush=True)
+    return 1
+
+
+def _options(given: argparse.Namespace) -> list[str]:
+    """Return the options of a target's own process."""
+    options = ["--seed", str(given.seed), "--corpus", given.corpus]
+    if given.executions is not None:
+        options += ["--executions", str(given.executions)]
+    if given.seconds is not None:
+        options += ["--seconds", str(given.seconds)]
+    return [*options, "--keep"] if given.keep else options
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command. Returns the exit status: 0 good, 1 something was found, 2 wrong usage."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    names: Iterable[str] = given.targets
+    if not given.targets or given.targets == ["all"]:
+        names = TARGETS
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        parser.error(f"there is no target {unknown[0]}; there are {', '.join(TARGETS)}")
+    if given.seconds is None and given.executions is None:
+        given.seconds = 10.0
+    if given.replay:
+        if len(given.targets) != 1:
+            parser.error("--replay needs one target")
+        return _replay(TARGETS[given.targets[0]], given.replay)
+    if given.worker:
+        faulthandler.enable()
+        limit_memory()
+    if given.worker or given.in_process:
+        return max([_fuzz(TARGETS[name], given) for name in names])
+    return max([_supervise(name, _options(given), given) for name in names])
+
+
+def _rearm() -> None:
+    """End the process, with a traceback, when the next executions do not end."""
+    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

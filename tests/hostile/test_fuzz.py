@@ -1,0 +1,142 @@
+"""A slice of every fuzz target: its corpus, then mutations with a fixed seed.
+
+A run is a function of corpus and seed, so a failure here replays; `./dev fuzz` goes on for longer.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from holdfast.testing import fuzz
+from holdfast.testing.fuzz_oracle import Finding, Outcome, agreed, attempt
+from holdfast.testing.fuzz_run import Fuzzer, Limits, Scratch
+
+SEED = 20261122
+EXECUTIONS = {
+    "varint": 1000, "lz4": 1500, "page": 1200, "tuple": 2000, "entries": 800, "filter": 1000,
+    "table": 200, "payload": 500, "segment": 150, "edit": 1000, "manifest": 400, "settings": 800,
+    "csv": 1000, "folder": 40,
+}  # fmt: skip
+
+
+def fuzzer(name, root, **kept):
+    target = fuzz.TARGETS[name]
+    corpus = fuzz.read_corpus(str(root / "fuzz"), target)
+    # The machine of a test run is busy: only what is far too slow counts.
+    return Fuzzer(target, corpus, SEED, Limits(slow_seconds=30.0, traced_every=100), **kept)
+
+
+def test_every_target_has_a_slice():
+    assert set(EXECUTIONS) == set(fuzz.TARGETS)
+
+
+@pytest.mark.parametrize("name", EXECUTIONS)
+def test_nothing_is_found_in_the_slice_of(name, root):
+    run = fuzzer(name, root)
+    run.run(executions=len(run.corpus) + EXECUTIONS[name])
+    found = [
+        f"{fault.signature}\n{fault.data[:400].hex()}\n{fault.trace}"
+        for fault in run.faults.values()
+    ]
+    assert not found, "\n".join(found)
+    assert run.reach.count > 10, "the search is not guided: no line of the decoder was seen"
+
+
+@pytest.mark.parametrize("name", ["lz4", "edit"])
+def test_a_run_with_the_same_seed_is_the_same_run(name, root):
+    runs = [fuzzer(name, root) for _ in range(2)]
+    for run in runs:
+        run.run(executions=len(run.corpus) + 60)
+    assert runs[0].digest == runs[1].digest
+    assert runs[0].kept == runs[1].kept
+
+
+class Broken:
+    """A target that fails for inputs with a certain byte."""
+
+    name = "broken"
+    traced = ()
+
+    def seeds(self):
+        return [b"abcdefgh" * 8]
+
+    def mutate(self, rng, data, other):
+        at = rng.randrange(len(data))
+        return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+
+    def run(self, data):
+        if b"!" in data:
+            raise KeyError("undocumented")
+        if b"?" in data:
+            bytearray(1 << 20)
+        return [0]
+
+    def memory_max(self, data):
+        return 1 << 16
+
+
+def test_a_finding_is_kept_counted_and_shrunk():
+    run = Fuzzer(Broken(), [b"abcdefgh" * 8])
+    run.run(executions=3000)
+    kinds = {fault.signature.split()[0]: fault for fault in run.faults.values()}
+    assert kinds["KeyError"].count > 1
+    assert run.shrink(kinds["KeyError"]) == b"!"
+
+
+def test_memory_beyond_the_limit_is_a_finding():
+    run = Fuzzer(Broken(), [b"?"], limits=Limits(measured_every=1))
+    run.run(executions=1)
+    (fault,) = run.faults.values()
+    assert "memory" in fault.signature
+
+
+def test_time_beyond_the_limit_is_a_finding():
+    run = Fuzzer(Broken(), [b"a"], limits=Limits(slow_seconds=-1.0))
+    run.run(executions=1)
+    (fault,) = run.faults.values()
+    assert "slow" in fault.signature
+
+
+def test_twins_that_differ_are_a_finding():
+    one = attempt(lambda: int("x"), ValueError)
+    assert agreed("int", [one, one]) == one
+    with pytest.raises(Finding, match="the twins differ"):
+        agreed("int", [one, Outcome(value=3)])
+
+
+def test_the_input_that_kills_a_process_survives_it(tmp_path):
+    path = tmp_path / "held"
+    path.write_bytes(b"")
+    Scratch(str(path)).hold(b"the last one")
+    assert Scratch.held(str(path)) == b"the last one"
+
+
+def command(root, *arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast.testing.fuzz", *arguments],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root / "src")} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_plain_twins_show_a_damaged_folder_as_compiled_ones_do(root, tmp_path):
+    """Whole databases run one kind of twins at a time: the digests of two runs are compared."""
+    arguments = ["folder", "--executions", "25", "--corpus", str(tmp_path)]
+    digests = []
+    for plain in ("0", "1"):
+        done = command(root, *arguments, HOLDFAST_PURE=plain)
+        assert done.returncode == 0, done.stdout + done.stderr
+        digests.append(re.search(r"digest (\w+)", done.stdout)[1])
+    assert digests[0] == digests[1]
+
+
+def test_the_command_refuses_what_it_does_not_know(root):
+    done = command(root, "nonsense")
+    assert done.returncode == 2
+    assert "there is no target nonsense" in done.stderr
