@@ -1,9 +1,17 @@
 """What the fuzzers found, each as the smallest input that showed it."""
 
+from dataclasses import replace
+
 import pytest
 
-from holdfast.base import DatabaseSettings
+from holdfast.base import CorruptionError, DatabaseSettings
+from holdfast.bufferpool import BufferPool
 from holdfast.cli.csv_table import Columns
+from holdfast.codec import checksum
+from holdfast.env import PosixEnv
+from holdfast.sstable import FOOTER_BYTES, Footer, Handle
+from holdfast.testing import fuzz_log, fuzz_table, fuzz_table_model
+from holdfast.wal.format import decode_segment_header
 
 
 def test_settings_that_are_nested_too_deeply_are_no_settings():
@@ -33,3 +41,59 @@ def test_half_a_character_is_no_name_of_a_column(name):
     record = b'{"format":1,"columns":["a","%s"],"key":["a"]}' % name
     with pytest.raises(ValueError, match="not Unicode text"):
         Columns.decode(record)
+
+
+def test_a_page_of_a_sparse_file_is_no_longer_than_pages_can_be(tmp_path):
+    """A sparse file of any size has room for a page of any size, which was allocated and read."""
+    size = (1 << 36) + FOOTER_BYTES
+    for root in (Handle(0, 1 << 36, 0), Handle(16, (1 << 31) + 16, 0)):
+        path = tmp_path / f"{root.size}.table"
+        with open(path, "wb") as file:
+            file.truncate(size - FOOTER_BYTES)
+            file.seek(0, 2)
+            file.write(Footer(bytes(16), 1, root, None, Handle(0, 16, 0), size).encode())
+        for module in fuzz_table.READERS:
+            file = PosixEnv().open(str(path))
+            with pytest.raises(CorruptionError, match="more than a page can have"):
+                module.TableReader(file, 1, bytes(16), BufferPool(1 << 20))
+            file.close()
+
+
+class SparseFile(fuzz_table.MemoryFile):
+    """A table behind a hole of 2**40 bytes, whose pages are all read from where they would be."""
+
+    HOLE = 1 << 40
+
+    def __init__(self, data):
+        footer = Footer.decode(data[-FOOTER_BYTES:], "f", len(data))
+        moved = replace(footer, file_size=len(data) + self.HOLE)
+        super().__init__(data[:-FOOTER_BYTES] + moved.encode())
+
+    def size(self):
+        return super().size() + self.HOLE
+
+    def read_at(self, offset, count):
+        assert count < 1 << 31, "a page of any size is read"
+        return super().read_at(offset - self.HOLE * (offset >= self.HOLE), count)
+
+
+@pytest.mark.parametrize("module", fuzz_table.READERS)
+def test_a_handle_of_an_index_is_no_longer_than_pages_can_be(module):
+    """The compiled reader has its own check of the handles in index entries."""
+    table = fuzz_table_model.Table.parse(list(fuzz_table.seed_tables())[0])
+    root = table.root.node
+    (refs,) = root.refs.values()
+    refs[0] = fuzz_table_model.Ref(None, 0, (1 << 31) + 16, 0)
+    file = SparseFile(table.encode())
+    reader = module.TableReader(file, fuzz_table.NUMBER, fuzz_table.FILE_ID, BufferPool(1 << 20))
+    with pytest.raises(CorruptionError, match="a page handle"):
+        reader.get(b"door/front", 99)
+
+
+def test_a_sparse_segment_is_no_longer_than_segments_can_be():
+    """A segment is read whole, and a sparse file may have any size."""
+    block = next(iter(fuzz_log.seed_segments()))[:4096]
+    header = block[:48] + (1 << 40).to_bytes(8, "little") + block[56:72]
+    block = header + checksum(header).to_bytes(8, "little") + block[80:]
+    with pytest.raises(CorruptionError, match="the segment size is 1099511627776"):
+        decode_segment_header(block, "f")
