@@ -300,7 +300,9 @@ cdef class Memtable:
         cdef Node* node = <Node*>self._allocate(sizeof(Node) + key_size + value_size)
         cdef unsigned char* target = <unsigned char*>(node + 1)
         memcpy(target, key, key_size)
-        memcpy(target + key_size, value, value_size)
+        # A deletion has no value: its pointer is NULL, which memcpy may not be given.
+        if value_size > 0:
+            memcpy(target + key_size, value, value_size)
         node.trailer = trailer
         node.value = target + key_size
         node.key_size = <uint32_t>key_size
@@ -467,7 +469,8 @@ cdef class Memtable:
             return 0
         # The old value stays where it is: a cursor may still show it.
         block = self._allocate(value_size)
-        memcpy(block, value, value_size)
+        if value_size > 0:
+            memcpy(block, value, value_size)
         node.value = block
         node.value_size = <uint32_t>value_size
         node.trailer = trailer
