@@ -35,7 +35,9 @@ from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
 from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_c import decode_entries
-from holdfast.sstable.format import FOOTER_BYTES, PageType, decode_index_value, decode_root_value
+from holdfast.sstable.format import (
+    FOOTER_BYTES, STORED_PAGE_BYTES_MAX, PageType, decode_index_value, decode_root_value,
+)
 from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
 
@@ -55,6 +57,7 @@ if (DATA, INDEX, INDEX_ROOT, FILTER) != (
     raise ImportError("sstable/_reader_c disagrees with the format")
 
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
+cdef uint64_t PAGE_SIZE_MAX = STORED_PAGE_BYTES_MAX
 ENDS_EARLY = "an index page ends before its separator in the root"
 
 
@@ -92,7 +95,8 @@ cdef const unsigned char* take_handle(const unsigned char* source, const unsigne
 
 cdef bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogil:
     """Return whether this can be a page that ends at or before `limit`."""
-    return PAGE_TRAILER_BYTES <= handle.size <= limit and handle.offset <= limit - handle.size
+    return (PAGE_TRAILER_BYTES <= handle.size <= PAGE_SIZE_MAX
+            and handle.size <= limit and handle.offset <= limit - handle.size)
 
 
 @cython.final

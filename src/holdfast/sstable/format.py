@@ -19,7 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, successor
+from holdfast.base import (
+    KEY_BYTES_MAX,
+    PAGE_BYTES_MAX,
+    SEQ_MAX,
+    CorruptionError,
+    FormatError,
+    successor,
+)
 from holdfast.codec import checksum, decode_varint, encode_varint
 
 MAGIC = b"HFtable\x00"
@@ -27,6 +34,9 @@ FORMAT_VERSION = 1
 FILE_ID_BYTES = 16
 PAGE_TRAILER_BYTES = 16
 """Bytes that the page envelope puts behind every stored payload."""
+
+STORED_PAGE_BYTES_MAX = PAGE_BYTES_MAX + PAGE_TRAILER_BYTES
+"""No page is longer: a body that does not shrink is stored as it is."""
 
 INDEX_BYTES = 4096
 """An index partition is closed once its body has this many bytes."""
@@ -87,6 +97,8 @@ class Handle:
             return (
                 f"a page handle points to {self.offset} to {end}, behind the last page at {limit}"
             )
+        if self.size > STORED_PAGE_BYTES_MAX:
+            return f"a page handle has the size {self.size}, more than a page can have"
         return None
 
     def encode(self) -> bytes:

@@ -15,7 +15,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
-from holdfast.base import SEQ_MAX, CorruptionError, FormatError, require
+from holdfast.base import BATCH_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, require
 from holdfast.codec import checksum
 
 FORMAT_VERSION: Final = 1
@@ -42,6 +42,11 @@ LINK_BYTES: Final = 48
 RECORD_HEADER_BYTES: Final = 80
 END_PAYLOAD_BYTES: Final = 8
 
+SEGMENT_BYTES_MAX: Final = 1 << 31
+"""Part of the file format: holds the longest record. A segment is read whole, and a sparse file may
+say that it has any size.
+"""
+
 ALIGNMENT_MIN: Final = 8
 ALIGNMENT_MAX: Final = 4096
 
@@ -61,6 +66,10 @@ require(_LINK.size == LINK_BYTES, "the link is 48 bytes")
 require(_RECORD.size == RECORD_HEADER_BYTES, "the record header is 80 bytes")
 require(SEGMENT_HEADER_BYTES <= 512 <= LINK_OFFSET, "header and link lie in different sectors")
 require(LINK_OFFSET + LINK_BYTES <= BLOCK_BYTES, "the link lies in the header block")
+require(
+    BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX - 4 * BLOCK_BYTES,
+    "a segment holds its block, the longest record and the last one, each padded",
+)
 require(BLOCK_BYTES % ALIGNMENT_MAX == 0, "records start aligned behind the header block")
 require(RECORD_HEADER_BYTES % ALIGNMENT_MIN == 0, "a header never leaves half a unit of alignment")
 
@@ -182,7 +191,7 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
     """Return the header block of a segment, BLOCK_BYTES long, without a link."""
     require(is_alignment(header.alignment), "the alignment is a power of two from 8 to 4096")
     require(len(header.database_id) == 16, "a database id has 16 bytes")
-    require(header.size >= BLOCK_BYTES, "a segment holds its header block")
+    require(BLOCK_BYTES <= header.size <= SEGMENT_BYTES_MAX, "a segment holds its header block")
     plain = _SEGMENT.pack(
         SEGMENT_MAGIC, FORMAT_VERSION, header.alignment, header.number, header.salt,
         header.database_id, header.size, header.previous, header.created_us, 0,
@@ -215,7 +224,7 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
         raise CorruptionError(file, 12, f"the alignment is {alignment}")
     if number == 0:
         raise CorruptionError(file, 16, "the segment number is 0")
-    if size < BLOCK_BYTES:
+    if not BLOCK_BYTES <= size <= SEGMENT_BYTES_MAX:
         raise CorruptionError(file, 48, f"the segment size is {size}")
     if previous >= number:
         raise CorruptionError(file, 56, f"the previous segment is {previous}, not below {number}")
