@@ -109,8 +109,10 @@ class PosixFile:
         return b"".join(pieces)
 
     def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
+        done = os.pwrite(self._descriptor, data, offset)
+        if done == (data.nbytes if isinstance(data, memoryview) else len(data)):
+            return
         with memoryview(data) as given, given.cast("B") as view:
-            done = os.pwrite(self._descriptor, view, offset)
             while done < len(view):
                 with view[done:] as rest:
                     written = os.pwrite(self._descriptor, rest, offset + done)
