@@ -197,6 +197,8 @@ def _read_everything(database: Database, verdict: Verdict, acceptable: list[Stat
 
     read(database.keyspaces, sorted)
     for name in {name for state in acceptable for name in state}:
+        if name not in database.keyspaces():
+            return []
         keyspace = database.keyspace(name, create=False)
         keys = sorted({key for state in acceptable for key in state.get(name, ())})
         read(lambda: dict(keyspace.items()), lambda state: state[name])

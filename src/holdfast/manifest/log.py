@@ -48,6 +48,11 @@ from holdfast.manifest.format import (
 from holdfast.manifest.reader import decode_manifest
 from holdfast.manifest.version import Version
 
+NUMBER_LEAP_MAX = 2**32
+"""No process life gives so many file numbers without recording one of them: a file whose number is
+further above the recorded ones would use up the numbers of all later files.
+"""
+
 REWRITE_BYTES = 256 * 1024
 """A manifest is worth rewriting when its edits take this and more than its snapshot."""
 
@@ -167,6 +172,10 @@ class VersionSet:
                 path, 0, f"the header says that this is manifest {manifest.header.number}"
             )
         version = manifest.version(path)
+        for name, (found, _) in numbered.items():
+            if found > version.next_number + NUMBER_LEAP_MAX:
+                reason = "no database gives this number; the file is not one of this database"
+                raise CorruptionError(f"{folder}/{name}", 0, reason)
         return Recovered(
             is_new=False,
             version=version,

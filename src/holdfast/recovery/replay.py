@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdfast.base import CorruptionError, DatabaseSettings
+from holdfast.base import SEQ_MAX, CorruptionError, DatabaseSettings
 from holdfast.env import Env
-from holdfast.manifest import Recovered, Version
+from holdfast.manifest import Recovered, Version, manifest_name, parse_numbered
 from holdfast.memtable import Memtable
 from holdfast.recovery._apply import apply_records
 from holdfast.wal import read_log
@@ -87,6 +87,8 @@ def replay(
         last_seq = max(last_seq, contents.last_seq)
         last_lsn = max(last_lsn, contents.last_lsn)
         is_tail_cut = contents.tail_cut
+    else:
+        _check_nothing_written(env, folder, manifest, settings)
     return Replayed(
         manifest=manifest,
         memtables=memtables,
@@ -96,6 +98,43 @@ def replay(
         payload_bytes=payload_bytes,
         is_tail_cut=is_tail_cut,
     )
+
+
+def _check_nothing_written(
+    env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings
+) -> None:
+    """Check that the database was never written to, which a manifest that names no log says.
+
+    Only a creation that was cut off leaves such a manifest, with at most an empty segment. One that
+    lost its later edits must not pass for it. Raises: CorruptionError.
+    """
+    for name in env.list_dir(folder):
+        number, kind = parse_numbered(name) or (0, "")
+        if kind == "table" or (
+            kind == "wal" and _has_records(env, folder, number, manifest, settings)
+        ):
+            path = f"{folder}/{manifest_name(manifest.manifest_number)}"
+            raise CorruptionError(path, 0, f"the manifest names no log, but {name} holds data")
+
+
+def _has_records(
+    env: Env, folder: str, number: int, manifest: Recovered, settings: DatabaseSettings
+) -> bool:
+    contents = read_log(
+        env,
+        folder,
+        number,
+        database_id=manifest.database_id,
+        alignment=settings.wal_alignment_bytes,
+        durable_lsn=0,
+        manifest_edit_seen=SEQ_MAX,
+        clean=False,
+    )
+    try:
+        return any(segment.scan.record_count for segment in contents)
+    except CorruptionError:
+        # A segment that was half prepared when the power went.
+        return False
 
 
 def _hand_over(

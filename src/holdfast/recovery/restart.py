@@ -38,7 +38,6 @@ from holdfast.sstable import TableInfo, table_name
 from holdfast.wal import LogWriter, segment_name
 
 DEFAULT_KEYSPACE = "default"
-DATA_SUFFIXES = (".table", ".wal", ".manifest")
 LOCK_NAME = "LOCK"
 
 
@@ -294,7 +293,7 @@ def _remove_orphans(
         mark("recovery.orphan_kept")
         return
     for name in names:
-        if name.endswith(DATA_SUFFIXES) and name not in keep:
+        if parse_numbered(name) is not None and name not in keep:
             try:
                 env.unlink(f"{folder}/{name}", site="recovery.orphan.unlink")
             except OSError:
