@@ -338,3 +338,20 @@ def test_the_constructor_takes_the_right_types(twin: ModuleType) -> None:
             twin.KeyspaceCore(*arguments)
     with pytest.raises(TypeError):
         twin.CommitState(None, 1, 1)
+
+
+@twins
+def test_a_write_that_cannot_be_applied_is_not_logged(twin: ModuleType) -> None:
+    one = core(twin)
+    one.put(b"a", b"1", durability="none")
+    size = one.state.buffer.size
+    one.view.active.freeze()
+    for write in (
+        lambda: one.put(b"b", b"2", durability="none"),
+        lambda: one.delete(b"a", durability="none"),
+    ):
+        with pytest.raises(ValueError, match="frozen"):
+            write()
+    assert (size, 1) == (one.state.buffer.size, one.state.buffer.op_count)
+    assert (LAST_SEQ + 2, LAST_SEQ + 1) == (one.state.next_seq, one.state.visible_seq)
+    assert b"1" == one.get(b"a")

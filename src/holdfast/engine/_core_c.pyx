@@ -152,7 +152,7 @@ cdef class KeyspaceCore:
             self.view.active.c_put(
                 state.next_seq, kind, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
                 <const unsigned char*>PyBytes_AS_STRING(value), value_size)
-        except MemoryError:
+        except BaseException:
             # The log must not hold an operation that was never applied.
             state.buffer.size = size_before
             state.buffer.op_count -= 1

@@ -143,8 +143,14 @@ class KeyspaceCore:
             return False
         if self.view.active.bytes_used >= self.memtable_bytes:
             return False
-        state.buffer.append_op(kind, self.id, key, value if kind == PUT else None)
-        self.view.active.put(state.next_seq, kind, key, value)
+        mark = state.buffer.mark()
+        try:
+            state.buffer.append_op(kind, self.id, key, value if kind == PUT else None)
+            self.view.active.put(state.next_seq, kind, key, value)
+        except BaseException:
+            # The log must not hold an operation that was never applied.
+            state.buffer.rollback(mark)
+            raise
         state.visible_seq = state.next_seq
         state.next_seq += 1
         state.user_bytes += len(key) + len(value)

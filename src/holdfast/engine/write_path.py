@@ -14,6 +14,11 @@ waits.
 is off. Freezing memtables, syncing for a flush, creating and dropping keyspaces, and closing use
 it.
 
+A signal handler may raise in the main thread at any line. So waiters stay in the queue until their
+group is settled, every step of handing over may be done twice, and a thread that is interrupted
+withdraws: what it had not begun is not done, and the others go on without it. Once the log has its
+record a commit is finished before the interruption is passed on.
+
 Thread safety: safe. `CommitState.flags` has BUSY while there is a leader.
 """
 
@@ -21,6 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from holdfast.base import (
@@ -51,7 +57,7 @@ Result = TypeVar("Result")
 class _Waiter:
     """One thread's place in the queue."""
 
-    __slots__ = ("batch", "durable", "error", "finished", "gate", "keyspaces", "leads", "work")
+    __slots__ = ("abandoned", "batch", "durable", "error", "finished", "gate", "keyspaces", "work")
 
     def __init__(
         self,
@@ -65,8 +71,9 @@ class _Waiter:
         self.keyspaces = keyspaces
         self.work = work
         self.gate: Mutex | None = None
-        self.leads = False
         self.finished = False
+        # Its thread was interrupted while another one served it.
+        self.abandoned = False
         self.error: BaseException | None = None
 
 
@@ -86,9 +93,12 @@ class WritePath:
         self._log = log
         self._make_room = make_room
         self._mutex = env.mutex()
+        # Guarded by the mutex: who waits, the leader first, and the part of it that is served.
         self._queue: deque[_Waiter] = deque()
-        self._led = False
-        self._writing = False
+        self._leader: _Waiter | None = None
+        self._group: list[_Waiter] = []
+        # Whether what happens to the group is decided. Of the leader.
+        self._settled = False
         self._poison: BaseException | None = None
         self.memtables: dict[int, Memtable] = {}
         """The active memtable of each keyspace. Changed only with the leadership."""
@@ -116,8 +126,9 @@ class WritePath:
 
     def sync_held(self) -> None:
         """Make everything that was written durable. Requires: the leadership."""
-        self._write([_Waiter(None, True)])
-        self._writing = False
+        interruption = self._write([_Waiter(None, True)], settles=False)
+        if interruption is not None:
+            raise interruption
 
     def exclusive(self, work: Callable[[], Result]) -> Result:
         """Run `work` with the leadership and return what it returned."""
@@ -156,94 +167,114 @@ class WritePath:
 
     def _run(self, waiter: _Waiter) -> None:
         self.check_writable()
-        with self._mutex:
-            self._queue.append(waiter)
-            if self._led:
-                waiter.gate = self._env.mutex()
+        try:
+            self._enter(waiter)
+            if waiter.gate is not None:
+                # Until a leader has served it, or made it the leader.
                 waiter.gate.acquire()
-            else:
-                self._led = True
-                self._state.begin_group()
-        if waiter.gate is not None:
-            self._wait(waiter, waiter.gate)
-        if not waiter.finished:
-            self._lead(waiter)
+            if not waiter.finished:
+                self._lead(waiter)
+        except BaseException:
+            self._withdraw(waiter)
+            raise
         if waiter.error is not None:
             raise waiter.error
 
-    def _wait(self, waiter: _Waiter, gate: Mutex) -> None:
-        """Wait until a leader served `waiter` or made it the leader."""
-        try:
-            gate.acquire()
-        except BaseException:
-            # An interrupted follower leaves the queue, unless its commit is already under way.
-            with self._mutex:
-                queued = waiter in self._queue
-                if queued:
-                    self._queue.remove(waiter)
-                    if waiter.leads:
-                        self._pass_on()
-            if not queued:
+    def _enter(self, waiter: _Waiter) -> None:
+        with self._mutex:
+            if self._leader is None:
+                self._leader = waiter
+                self._queue.append(waiter)
+                self._state.begin_group()
+            else:
+                gate = self._env.mutex()
                 gate.acquire()
-            raise
+                waiter.gate = gate
+                self._queue.append(waiter)
 
-    def _pass_on(self) -> None:
-        """Make the head of the queue the leader, or give the leadership up. Requires: the mutex."""
-        if not self._queue:
-            self._led = False
-            self._state.flags &= ~BUSY
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Take a waiter whose thread was interrupted out of everything."""
+        while True:
+            try:
+                with self._mutex:
+                    if self._leader is waiter:
+                        self._hand_over(waiter)
+                    elif waiter in self._group:
+                        waiter.abandoned = True
+                    elif waiter in self._queue:
+                        self._queue.remove(waiter)
+            except KeyboardInterrupt:
+                # One is on its way already.
+                continue
             return
-        successor = self._queue[0]
-        successor.leads = True
-        if successor.gate is not None:
-            successor.gate.release()
 
     def _lead(self, leader: _Waiter) -> None:
         """Serve the group that starts with `leader`, then hand the leadership on."""
         with self._mutex:
-            group = self._take_group()
-        self._writing = False
+            self._leader = leader
+            self._settled = False
+            self._group = self._next_group()
+        group = self._group
         try:
             self._serve(group)
         except Exception as error:  # noqa: BLE001  every member of the group gets it
             for waiter in group:
                 if waiter.error is None:
                     waiter.error = error if waiter is leader else _copy_error(error)
-        except BaseException as error:
-            followers = group[1:]
-            if self._writing:
-                for waiter in followers:
-                    waiter.error = DatabasePoisonedError(
-                        f"the thread that wrote this commit was stopped: {error!r}"
-                    )
-            else:
-                # Nothing of the group was written yet: the others commit without this thread.
-                with self._mutex:
-                    self._queue.extendleft(reversed(followers))
-                group = group[:1]
-            raise
-        finally:
-            with self._mutex:
-                for waiter in group:
-                    waiter.finished = True
-                    if waiter.gate is not None and waiter is not leader:
-                        waiter.gate.release()
-                self._pass_on()
+            self._settled = True
+        with self._mutex:
+            self._hand_over(leader)
 
-    def _take_group(self) -> list[_Waiter]:
-        """Take waiters from the queue: one exclusive piece of work, or commits up to
-        GROUP_BYTES_MAX.
+    def _hand_over(self, leader: _Waiter) -> None:
+        """End the group, if it is settled, and make the head of the queue the leader.
+
+        May be done again when it was interrupted. Requires: the mutex.
         """
-        group = [self._queue.popleft()]
-        if group[0].work is not None:
-            return group
-        size = group[0].batch.size if group[0].batch is not None else 0
-        while self._queue and self._queue[0].work is None:
-            batch = self._queue[0].batch
-            size += batch.size if batch is not None else 0
-            if size > GROUP_BYTES_MAX:
+        if self._settled:
+            for waiter in self._group:
+                waiter.finished = True
+                if waiter is not leader:
+                    self._wake(waiter)
+                self._forget(waiter)
+        else:
+            # Nothing of the group was written: the others commit without this thread.
+            for waiter in self._group:
+                if waiter.abandoned:
+                    self._forget(waiter)
+            self._forget(leader)
+        self._group = []
+        self._settled = False
+        if self._queue:
+            self._wake(self._queue[0])
+            self._leader = self._queue[0]
+        else:
+            self._leader = None
+            self._state.flags &= ~BUSY
+
+    def _wake(self, waiter: _Waiter) -> None:
+        if waiter.gate is not None:
+            # It may be open already.
+            with suppress(RuntimeError):
+                waiter.gate.release()
+
+    def _forget(self, waiter: _Waiter) -> None:
+        # Mostly it is the head, so this is not a walk.
+        if waiter in self._queue:
+            self._queue.remove(waiter)
+
+    def _next_group(self) -> list[_Waiter]:
+        """Return the waiters that are served next: one exclusive piece of work, or commits up to
+        GROUP_BYTES_MAX. Requires: the mutex.
+        """
+        group: list[_Waiter] = []
+        size = 0
+        for waiter in self._queue:
+            size += waiter.batch.size if waiter.batch is not None else 0
+            if group and (waiter.work is not None or size > GROUP_BYTES_MAX):
                 break
-            group.append(self._queue.popleft())
+            group.append(waiter)
+            if waiter.work is not None:
+                break
         return group
 
     # -- the leader's work
@@ -259,10 +290,15 @@ class WritePath:
         for waiter in group:
             if not waiter.keyspaces <= self.memtables.keys():
                 waiter.error = DatabaseClosedError("a keyspace of this commit was dropped")
-        self._write([waiter for waiter in group if waiter.error is None])
+        interruption = self._write(
+            [waiter for waiter in group if waiter.error is None], settles=True
+        )
+        if interruption is not None:
+            raise interruption
 
-    def _write(self, group: list[_Waiter]) -> None:
-        """Log, sync, apply and publish one group.
+    def _write(self, group: list[_Waiter], *, settles: bool) -> BaseException | None:
+        """Log, sync, apply and publish one group. Return the exception of a signal handler that
+        came when the log had the record already, for the caller to raise.
 
         Between the first byte for the log and the last operation applied nothing may be skipped, or
         the numbers given here would be given again: any surprise there poisons the database.
@@ -270,48 +306,80 @@ class WritePath:
         log = self._log
         if log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
-        self._writing = True
         state, buffer = self._state, self._state.buffer
         durable = any(waiter.durable for waiter in group)
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
-        written_lsn = log.written_lsn
+        seq_first = state.next_seq - applied_ops
+        seq_before = log.written_seq
+        interruption: BaseException | None = None
         try:
             for waiter in group:
                 if waiter.batch is not None and waiter.batch.op_count:
                     buffer.append_batch(waiter.batch)
-            written = self._log_group(log, durable, applied_ops)
+            written = self._log_group(log, durable, seq_first)
         except BaseException as error:
-            if log.poisoned or log.written_lsn != written_lsn:
+            if log.poisoned or log.in_doubt:
                 # The record may be on disk, so its numbers must not be given again.
                 self.poison(error)
-            else:
-                buffer.rollback(rollback)
-            raise
-        try:
-            new_ops = buffer.op_count - applied_ops
-            if new_ops:
+                raise
+            if log.written_seq == seq_before:
+                self._take_back(rollback)
+                raise
+            self._sync_after(log, error, durable)
+            written, interruption = True, error
+        new_ops = buffer.op_count - applied_ops
+        if new_ops:
+            seq_last = state.next_seq + new_ops - 1
+            user_bytes = buffer.size - applied_bytes
+            try:
                 user_bytes = apply_buffer(buffer, applied_bytes, state.next_seq, self.memtables)
-                state.next_seq += new_ops
-                state.visible_seq = state.next_seq - 1
-                state.write_count += new_ops
-                state.user_bytes += user_bytes
-            if written:
+            except BaseException as error:
+                if max(table.seq_max for table in self.memtables.values()) != seq_last:
+                    self.poison(error)
+                    raise
+                # The last operation is applied, so all are.
+                interruption = error
+            state.next_seq += new_ops
+            state.visible_seq = seq_last
+            state.write_count += new_ops
+            state.user_bytes += user_bytes
+        self._settled = settles
+        if written:
+            try:
                 buffer.clear()
-        except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  it is passed on
+                # Only a signal handler raises here, perhaps before anything was cleared.
+                buffer.clear()
+                interruption = error
+        return interruption
+
+    def _take_back(self, place: tuple[int, int]) -> None:
+        """Remove from the buffer what was not logged, after an exception that its caller raises."""
+        try:
+            self._state.buffer.rollback(place)
+        except BaseException as error:  # noqa: BLE001  the caller raises what came first
             self.poison(error)
+
+    def _sync_after(self, log: LogWriter, interruption: BaseException, durable: bool) -> None:
+        """Make a record durable whose sync was interrupted before it began or after it ended."""
+        mark("engine.commit_interrupted")
+        try:
+            if durable:
+                log.sync()
+        except BaseException:
+            self.poison(interruption)
             raise
 
-    def _log_group(self, log: LogWriter, durable: bool, applied_ops: int) -> bool:
-        """Write the buffer to the log when it must be, and sync when asked. Return whether it was
-        written.
+    def _log_group(self, log: LogWriter, durable: bool, seq_first: int) -> bool:
+        """Write the buffer, whose first operation has `seq_first`, to the log when it must be, and
+        sync when asked. Return whether it was written.
 
-        Operations that nobody asked to be durable may stay in the buffer; its first `applied_ops`
-        are applied.
+        Operations that nobody asked to be durable may stay in the buffer.
         """
         state, buffer = self._state, self._state.buffer
         written = False
         if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
-            log.append(buffer, state.next_seq - applied_ops)
+            log.append(buffer, seq_first)
             written = True
         if durable:
             log.sync()

@@ -179,6 +179,14 @@ class LogWriter:
         return self._poison is not None
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether a call was interrupted so that nobody knows what it did: the next one fails.
+
+        Of the thread that makes the calls, between two of them.
+        """
+        return self._in_doubt
+
+    @property
     def needs_next(self) -> bool:
         """Whether `prepare_next` would be of use now."""
         with self._mutex:
