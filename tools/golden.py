@@ -62,7 +62,7 @@ def main(target: Path) -> None:
     with holdfast.open(str(target / "closed"), settings=SETTINGS) as db:
         fill(db)
         held = content(db)
-    (target / "content.json").write_text(json.dumps(held), encoding="ascii")
+    (target / "content.json").write_text(json.dumps(held) + "\n", encoding="ascii")
     subprocess.run([sys.executable, __file__, "--crash", str(target / "crashed")], check=True)
 
 

@@ -212,7 +212,7 @@ def test_a_failure_at_any_move_is_never_a_silent_end(
         else:
             assert complete == rows
             ended = True
-        if fail_after % 10 == 0:
+        if fail_after % 60 == 0:
             gc.collect()
             assert alive() is None
     assert ended
