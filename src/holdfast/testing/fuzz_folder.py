@@ -102,7 +102,8 @@ class FolderTarget:
         if not files:
             return mutate_bytes(rng, data, other)
         for _ in range(rng.choice((1, 1, 1, 2))):
-            self._mutate_file(rng, files, other)
+            if files:
+                self._mutate_file(rng, files, other)
         if rng.random() < 0.85:
             mend_manifest(files)
         return put_archive(files)
