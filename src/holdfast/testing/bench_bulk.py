@@ -29,11 +29,13 @@ from holdfast.testing.bench_measure import (
     settle,
     values_of,
 )
+from holdfast.testing.bench_rows import get_each
 
 REPLAY_SECONDS = 1.0
 RESIDENT_MARGIN_BYTES = 64 * MIB
 SECTOR_BYTES = 512
 PIECE_ROWS = 10_000
+SAMPLE_EVERY = 100
 
 ROOMY = DatabaseSettings(
     memory_bytes=8 << 30,
@@ -182,7 +184,8 @@ def load(options: Options) -> list[Figure]:
     each byte of key and value, until background work has ended: as the engine counts them, as the
     kernel charges the process (whole folios of the page cache, however little of one changed, so it
     can be too much), and as the disk counts them (for all processes of the machine). The last two
-    have the preallocation of the log in them.
+    have the preallocation of the log in them. At the end one key in 100 is looked up, in random
+    order, which fills the pool.
     """
     source = random.Random(options.seed)
     return load_keys(options, lambda _: b"%016x" % source.getrandbits(64))
@@ -199,13 +202,18 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
         budget = DatabaseSettings().memory_bytes + RESIDENT_MARGIN_BYTES
         charged, disk = charged_bytes(), disk_bytes(folder)
         pieces = Rounds()
-        resident = []
+        resident, sample = [], []
         for keys, values in pieces_of(options, key_of):
             pieces.take(partial(put_all, database, keys, values))
             resident.append(resident_bytes() / MIB)
+            sample += keys[::SAMPLE_EVERY]
         began = time.perf_counter()
         settle(database)
         settled = time.perf_counter() - began
+        loaded_peak = peak_resident_bytes()
+        lookups = Rounds()
+        source = random.Random(options.seed)
+        lookups.take(partial(get_each, database, source.sample(sample, len(sample))))
         stats = database.stats()
         user = stats.user_bytes_written
         amplified = {
@@ -216,7 +224,7 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
             else [],
         }
     whole = sum(pieces.wall) / len(pieces.wall) * MICROSECONDS
-    slowest = Figure(
+    mean = Figure(
         what="put, mean of the load",
         unit="us/row",
         sync="none",
@@ -226,21 +234,34 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
     )
     return [
         pieces.figure("put, pieces of 10,000 rows", "us/row", sync="none"),
-        slowest,
+        mean,
         Figure(what="background work after the load", unit="s", rounds=[settled], sync="none"),
         Figure(
             what="resident memory",
             unit="MiB",
             sync="none",
-            rounds=[*resident, peak_resident_bytes() / MIB],
+            rounds=resident,
         ),
         Figure(
-            what="resident memory, peak",
+            what="resident memory, peak of the load",
             unit="MiB",
             sync="none",
-            rounds=[peak_resident_bytes() / MIB],
+            rounds=[loaded_peak / MIB],
             budget=budget / MIB,
             note=f"budget: memory_bytes + {RESIDENT_MARGIN_BYTES // MIB} MiB",
+        ),
+        lookups.figure("get, random keys of the load", "us/key").with_budget(
+            None, note=f"{len(sample):,} lookups, from an empty pool on"
+        ),
+        Figure(
+            what="resident memory, peak with these",
+            unit="MiB",
+            rounds=[peak_resident_bytes() / MIB],
+            budget=budget / MIB,
+            note=(
+                f"pages of {stats.pool_bytes / MIB:.0f} MiB in a pool of "
+                f"{stats.pool_capacity_bytes / MIB:.0f}"
+            ),
         ),
         *[
             Figure(what=f"write amplification: {who}", unit="times", sync="none", rounds=values)

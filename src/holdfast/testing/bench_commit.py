@@ -26,6 +26,7 @@ from holdfast.testing.bench_measure import (
 BARE_RATIO = 1.3
 THREADS_MULTIPLE = 4.0
 BATCH_ROWS = (1, 10, 100, 1_000)
+SLICES = 10
 FILE_BYTES = 16 * MIB
 FIRST_BYTE = 4096
 
@@ -139,14 +140,16 @@ def opened(options: Options) -> Iterator[tuple[Committer, BareFile, int]]:
 def commit(options: Options) -> list[Figure]:
     """`db[key] = value` on one thread, and pwrite + fdatasync of as many bytes as that logs.
 
-    Rounds of both alternate in one process and one folder, and each pair of neighbours makes one
-    quotient. The bare file is written through Python too.
+    Both take turns in one process and one folder, a tenth of a round at a time, and each pair of
+    rounds makes one quotient. The bare file is written through Python too.
     """
     with opened(options) as (committer, bare, logged):
+        slice_commits = max(options.commits // SLICES, 1)
         plain, ours = rounds_of(
             options.rounds,
-            lambda: bare.write(options.commits),
-            lambda: committer.commit(options.commits),
+            lambda: bare.write(slice_commits),
+            lambda: committer.commit(slice_commits),
+            slices=SLICES,
         )
     ratio = Figure(
         what="durable commit / bare write and sync",
@@ -182,20 +185,21 @@ def batches(options: Options) -> list[Figure]:
 
 
 def threads(options: Options) -> list[Figure]:
-    """`db[key] = value` on one thread and on many at once, in alternating rounds.
+    """`db[key] = value` on one thread and on many at once, in turns.
 
     The time of the many is from before the first thread starts until the last one has ended.
     """
     many = options.threads
-    count = max(options.commits * 4, many)
+    count = max(options.commits, many)
     with opened(options) as (committer, bare, _):
-        # A round of the many is a fourth of the time of one of the single thread, or longer.
         committer.commit_with(many, count)
+        slice_commits = max(options.commits // SLICES, 1)
         plain, one, all_of_them = rounds_of(
             options.rounds,
-            lambda: bare.write(options.commits),
-            lambda: committer.commit(options.commits),
+            lambda: bare.write(slice_commits),
+            lambda: committer.commit(slice_commits),
             lambda: committer.commit_with(many, count),
+            slices=SLICES,
         )
     multiple = Figure(
         what=f"rate of {many} threads / rate of one",

@@ -151,15 +151,32 @@ def timed(work: Callable[[], int]) -> tuple[float, float, int]:
     return time.perf_counter() - began, time.process_time() - cpu, units
 
 
-def rounds_of(count: int, *works: Callable[[], int]) -> list[Rounds]:
-    """Take `count` rounds of each work, interleaved: all of them alone, all of them beside."""
+def rounds_of(count: int, *works: Callable[[], int], slices: int = 1) -> list[Rounds]:
+    """Take `count` rounds of each work, interleaved: all of them alone, all of them beside.
+
+    A round is the sum of `slices` calls. The works take turns slice by slice, so that what changes
+    on the machine meanwhile falls on all of them.
+    """
     taken = [Rounds() for _ in works]
     for _ in range(count):
-        for rounds, work in zip(taken, works, strict=True):
-            rounds.take(work)
-        for rounds, work in zip(taken, works, strict=True):
-            rounds.take_beside(work)
+        for rounds, (wall, cpu, units) in zip(taken, turns(slices, works), strict=True):
+            rounds.wall.append(wall / units)
+            rounds.cpu.append(cpu / units)
+        with busy_thread():
+            for rounds, (wall, _, units) in zip(taken, turns(slices, works), strict=True):
+                rounds.beside.append(wall / units)
     return taken
+
+
+def turns(slices: int, works: Sequence[Callable[[], int]]) -> list[tuple[float, float, int]]:
+    """Do each work in turn, `slices` times; return the sums of wall, CPU and units of each."""
+    sums = [(0.0, 0.0, 0)] * len(works)
+    for _ in range(slices):
+        for index, work in enumerate(works):
+            wall, cpu, units = timed(work)
+            before = sums[index]
+            sums[index] = (before[0] + wall, before[1] + cpu, before[2] + units)
+    return sums
 
 
 @contextlib.contextmanager
@@ -200,6 +217,8 @@ def fresh_python(arguments: Sequence[str]) -> str:
     """
     variables = dict(os.environ)
     variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    # An interpreter that keeps no bytecode compiles everything at every start.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
     return done.stdout

@@ -31,6 +31,7 @@ def startup(options: Options) -> list[Figure]:
     taken: dict[str, Rounds] = {what: Rounds() for what in PROGRAMS}
     with scratch(options) as folder:
         existing = f"{folder}-existing"
+        # The first start writes the bytecode of what it imports; it does not count.
         run(OPEN, existing, Rounds())
         for turn in range(options.starts):
             for what, program in PROGRAMS.items():
