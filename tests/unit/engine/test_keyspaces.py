@@ -1,0 +1,319 @@
+"""Goal: a keyspace is a mapping of its own, created and dropped durably, and atomic with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+
+import pytest
+
+from holdfast.base import (
+    KEY_BYTES_MAX,
+    DatabaseClosedError,
+    KeyspaceSettings,
+    LimitError,
+)
+from holdfast.engine import Database, Keyspace, open_database
+from holdfast.env import CrashPoint, SimEnv
+from tests.model.strategies import tiny
+from tests.unit.engine.test_write_path import SEEDS, spawn_all
+
+
+def opened(env: SimEnv | None = None) -> Database:
+    return open_database("/db", env=env or SimEnv(), settings=tiny())
+
+
+def test_a_database_is_a_mutable_mapping() -> None:
+    with opened() as database:
+        assert isinstance(database, MutableMapping)
+        database[b"a"] = b"1"
+        database.update({b"b": b"2", b"c": b"3"})
+        assert b"1" == database.pop(b"a")
+        assert b"none" == database.pop(b"a", b"none")
+        assert b"2" == database.setdefault(b"b", b"x")
+        assert (b"b", b"2") == database.popitem()
+        assert {b"c": b"3"} == dict(database)
+        database.clear()
+        assert 0 == len(database)
+        with pytest.raises(KeyError):
+            database.popitem()
+
+
+def test_handles_are_equal_when_they_are_one() -> None:
+    with opened() as database:
+        other = database.keyspace("other")
+        assert other is database.keyspace("other")
+        assert other == database.keyspace("other")
+        assert other != database
+        assert database is database.keyspace("default")
+        assert 2 == len({other, database, database.keyspace("other")})
+
+
+def test_names_are_kept() -> None:
+    with opened() as database:
+        names = ["default", "b", "a", "\N{GREEK SMALL LETTER ALPHA}", "x" * 255]
+        for name in names:
+            assert name == database.keyspace(name).name
+        assert sorted(names) == database.keyspaces()
+        assert "'a'" in repr(database.keyspace("a"))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "\N{GREEK SMALL LETTER ALPHA}" * 128])
+def test_a_name_of_a_wrong_size_is_refused(name: str) -> None:
+    with opened() as database:
+        with pytest.raises(LimitError):
+            database.keyspace(name)
+        assert ["default"] == database.keyspaces()
+
+
+def test_a_name_is_text() -> None:
+    with opened() as database, pytest.raises(TypeError, match="str"):
+        database.keyspace(b"name")  # type: ignore[arg-type]
+
+
+def test_a_keyspace_that_is_absent_is_created_only_when_asked() -> None:
+    with opened() as database:
+        with pytest.raises(KeyError):
+            database.keyspace("absent", create=False)
+        with pytest.raises(KeyError):
+            database.drop_keyspace("absent")
+        assert ["default"] == database.keyspaces()
+
+
+def test_the_default_keyspace_cannot_be_dropped() -> None:
+    with opened() as database:
+        with pytest.raises(LimitError, match="clear"):
+            database.drop_keyspace("default")
+        database[b"a"] = b"1"
+
+
+def test_a_created_keyspace_and_a_dropped_one_survive_a_crash() -> None:
+    env = SimEnv()
+    database = opened(env)
+    database.put(b"earlier", b"1", durability="none")
+    database.keyspace("kept")
+    database.keyspace("gone")[b"a"] = b"1"
+    database.drop_keyspace("gone")
+    with opened(CrashPoint(env).state("none").build()) as after:
+        assert ["default", "kept"] == after.keyspaces()
+        assert b"1" == after[b"earlier"], "an edit does not survive a commit before it"
+    database.close()
+
+
+def test_a_dropped_keyspace_refuses_everything() -> None:
+    with opened() as database:
+        doomed = database.keyspace("doomed")
+        doomed.put_many({b"k%02d" % number: b"x" * 400 for number in range(40)})
+        doomed.flush()
+        rows = doomed.items()
+        next(rows)
+        database.drop_keyspace("doomed")
+        for call in (
+            lambda: doomed.get(b"a"),
+            lambda: doomed[b"a"],
+            lambda: b"a" in doomed,
+            lambda: len(doomed),
+            lambda: list(doomed),
+            lambda: doomed.get_many([b"a"]),
+            lambda: doomed.put(b"a", b"1"),
+            lambda: doomed.put(b"a", b"1", durability="none"),
+            lambda: doomed.put(b"a", b"1", durability="interval"),
+            lambda: doomed.delete(b"a"),
+            lambda: doomed.put_many([(b"a", b"1")]),
+            lambda: doomed.put_many([]),
+            lambda: doomed.delete_range(b"a", b"b"),
+            lambda: doomed.clear(),
+            lambda: doomed.items(),
+        ):
+            with pytest.raises(DatabaseClosedError, match="doomed"):
+                call()
+        assert 39 == len(list(rows)), "an iterator goes on"
+
+
+def test_a_keyspace_created_again_is_another_one() -> None:
+    env = SimEnv()
+    with opened(env) as database:
+        first = database.keyspace("again")
+        first[b"a"] = b"1"
+        database.drop_keyspace("again")
+        second = database.keyspace("again")
+        assert first is not second
+        assert first.id != second.id
+        assert 0 == len(second)
+        second[b"b"] = b"2"
+        with pytest.raises(DatabaseClosedError):
+            first.get(b"a")
+    with opened(env) as database:
+        assert [(b"b", b"2")] == list(database.keyspace("again").items())
+
+
+def test_the_files_of_a_dropped_keyspace_go() -> None:
+    env = SimEnv()
+    with opened(env) as database:
+        doomed = database.keyspace("doomed")
+        doomed.put_many({b"k%02d" % number: b"x" * 400 for number in range(40)})
+        doomed.flush()
+        assert tables(env) > 0
+        del doomed
+        database.drop_keyspace("doomed")
+        database[b"a"] = b"1"
+        database.flush()
+        assert 1 == tables(env)
+
+
+def tables(env: SimEnv) -> int:
+    return sum(name.endswith(".table") for name in env.list_dir("/db"))
+
+
+def test_settings_of_a_keyspace_are_its_own_and_kept() -> None:
+    env = SimEnv()
+    settings = KeyspaceSettings(memtable_bytes=8 << 10, page_bytes=512, compression="none")
+    with opened(env) as database:
+        database.keyspace("own", settings=settings)
+        database.keyspace("usual")
+    with open_database("/db", env=env) as database:
+        versions = {
+            each.name: each.settings for each in database._engine.version.keyspaces.values()
+        }
+        assert settings == versions["own"]
+        assert tiny().keyspace == versions["usual"] == versions["default"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_keyspace_that_many_create_at_once_is_created_once(seed: int) -> None:
+    env = SimEnv(seed)
+    database = opened(env)
+    found: list[Keyspace] = []
+
+    def create() -> None:
+        keyspace = database.keyspace("wanted")
+        keyspace[b"%d" % len(found)] = b"1"
+        found.append(keyspace)
+
+    spawn_all(env, *[create] * 5)
+    assert 1 == len(set(found))
+    assert 2 == len(database.keyspaces())
+    database.close()
+
+
+# --- calls that need no machine of their own
+
+
+def test_put_many_takes_mappings_and_pairs_and_is_atomic() -> None:
+    with opened() as database:
+        database.put_many({b"a": b"1", b"b": b"2"})
+        database.put_many((bytes([letter]), b"3") for letter in b"bc")
+        assert {b"a": b"1", b"b": b"3", b"c": b"3"} == dict(database)
+        seq = database.stats().last_seq
+        for pairs in (
+            [(b"d", b"4"), ("text", b"5")],
+            [(b"d", b"4"), (b"e", None)],
+            [(b"d", b"4"), (b"x" * (KEY_BYTES_MAX + 1), b"")],
+        ):
+            with pytest.raises((TypeError, LimitError)):
+                database.put_many(pairs)  # type: ignore[arg-type]
+        assert (seq, 3) == (database.stats().last_seq, len(database))
+        database.put_many([])
+        assert seq == database.stats().last_seq
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "left"),
+    [
+        (b"b", b"d", [b"a", b"d"]),
+        (None, b"c", [b"c", b"d"]),
+        (b"c", None, [b"a", b"b"]),
+        (None, None, []),
+        (b"c", b"c", [b"a", b"b", b"c", b"d"]),
+        (b"d", b"a", [b"a", b"b", b"c", b"d"]),
+        (b"x", None, [b"a", b"b", b"c", b"d"]),
+        (b"", b"b", [b"b", b"c", b"d"]),
+    ],
+)
+def test_delete_range(start: bytes | None, stop: bytes | None, left: list[bytes]) -> None:
+    with opened() as database:
+        database.put_many({key: key for key in (b"a", b"b", b"c", b"d")})
+        database.delete_range(start, stop)
+        assert left == list(database)
+        database.flush()
+        assert left == list(database)
+
+
+def test_a_range_to_the_end_takes_the_longest_key() -> None:
+    with opened() as database:
+        last = b"\xff" * KEY_BYTES_MAX
+        database.put_many({b"a": b"1", last: b"2"})
+        database.delete_range(b"b", None)
+        assert [b"a"] == list(database)
+        database[last] = b"3"
+        database.clear()
+        assert 0 == len(database)
+
+
+def test_bad_keys_and_values_are_refused_before_anything_is_written() -> None:
+    env = SimEnv()
+    with opened(env) as database:
+        before = env.op_count
+        for call in (
+            lambda: database.put("a", b"1"),
+            lambda: database.put(b"a", "1"),
+            lambda: database.__setitem__(b"a", None),
+            lambda: database.delete(1),
+            lambda: database.delete_range("a", b"b"),
+            lambda: database.items("a"),
+            lambda: database.keys(prefix="a"),
+            lambda: database.get_many(["a"]),
+            lambda: database.compact("a"),
+        ):
+            with pytest.raises(TypeError):
+                call()
+        for refused in (
+            lambda: database.put(b"x" * (KEY_BYTES_MAX + 1), b""),
+            lambda: database.get(b"x" * (KEY_BYTES_MAX + 1)),
+        ):
+            with pytest.raises(LimitError):
+                refused()
+        with pytest.raises(ValueError):
+            database.items(limit=-1)
+        assert before == env.op_count
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_many_threads_write_flush_compact_and_scan(seed: int) -> None:
+    env = SimEnv(seed)
+    database = opened(env)
+    keyspaces = [database, database.keyspace("one"), database.keyspace("two")]
+
+    def write(number: int) -> Callable[[], None]:
+        def run() -> None:
+            keyspace = keyspaces[number]
+            for round_ in range(12):
+                keyspace.put_many(
+                    {b"%02d" % key: b"%d" % round_ + b"x" * 100 for key in range(20)},
+                    durability=["none", "commit", "interval"][round_ % 3],
+                )
+
+        return run
+
+    def scan() -> None:
+        for _ in range(30):
+            for keyspace in keyspaces:
+                values = {value[:2].rstrip(b"x") for value in keyspace.values()}
+                assert len(values) <= 1, "a batch is seen whole or not at all"
+                backward = {value[:2].rstrip(b"x") for value in keyspace.values(reverse=True)}
+                assert len(backward) <= 1
+            env.sleep(0.0003)
+
+    def keep_up() -> None:
+        for number in range(6):
+            keyspaces[number % 3].compact()
+            database.flush()
+
+    spawn_all(env, *[write(number) for number in range(3)], scan, keep_up, keep_up)
+    for keyspace in keyspaces:
+        assert {b"11"} == {value[:2] for value in keyspace.values()}
+    assert database.verify().ok
+    database.close()
+    assert [] == env.unreturned()
+    with opened(env) as database:
+        for name in database.keyspaces():
+            assert 20 == len(database.keyspace(name))
