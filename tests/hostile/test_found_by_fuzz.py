@@ -1,18 +1,20 @@
 """What the fuzzers found, each as the smallest input that showed it."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from holdfast.base import DELETE, CorruptionError, DatabaseSettings
+from holdfast.base import DELETE, CorruptionError, DatabaseSettings, KeyspaceSettings
 from holdfast.bufferpool import BufferPool
 from holdfast.cli.csv_table import Columns
 from holdfast.codec import checksum
 from holdfast.env import PosixEnv
+from holdfast.manifest import Version, VersionEdit
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_payload
 from holdfast.sstable import FOOTER_BYTES, Footer, Handle
-from holdfast.testing import fuzz_log, fuzz_table, fuzz_table_model
+from holdfast.testing import fuzz_log, fuzz_manifest, fuzz_table, fuzz_table_model
 from holdfast.wal.format import decode_segment_header
 
 
@@ -110,3 +112,37 @@ def test_a_deletion_copies_no_value():
     apply_payload(b"\x01\x00\x01\x03key", 0, 7, 8, memtables, {}, 2)
     apply_payload(b"\x01\x00\x01\x03key", 0, 7, 8, memtables, {}, 2)
     assert table.get(b"key", 9) == (8, DELETE, b"")
+
+
+@pytest.mark.parametrize(("keyspaces", "level"), [(4_000, 1), (1, 0), (1, 1)])
+def test_a_long_manifest_takes_linear_time(keyspaces, level):
+    """Each table was compared with each keyspace, and in level 0 with each table."""
+    count = 4_000
+    settings = KeyspaceSettings()
+    (_, _, table), *_ = fuzz_manifest.seed_edits()[0].tables_added
+    edit = VersionEdit(
+        keyspaces_created=[(number, f"k{number}", settings) for number in range(keyspaces)],
+        tables_added=[
+            (
+                number % keyspaces,
+                level,
+                replace(
+                    table,
+                    number=number + 1,
+                    lower=b"%06d" % number,
+                    upper=b"%06d." % number,
+                    seq_min=number + 1,
+                    seq_max=number + 1,
+                ),
+            )
+            for number in range(count)
+        ],
+        flushed_seq=dict.fromkeys(range(keyspaces), count),
+        next_number=count + 1,
+        next_keyspace_id=keyspaces,
+    )
+    began = time.process_time()
+    version = Version().apply(edit)
+    assert len(version.table_numbers()) == count
+    # It took 3 seconds and more, and takes a twentieth of one.
+    assert time.process_time() - began < 0.8

@@ -24,6 +24,7 @@ Thread safety: everything here is immutable.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -103,10 +104,10 @@ class Version:
             if keyspaces.pop(keyspace_id, None) is None:
                 raise ValueError(f"keyspace {keyspace_id} is dropped but does not exist")
         next_keyspace_id = self._create_keyspaces(keyspaces, edit)
-        for keyspace_id in _touched(edit):
+        for keyspace_id, change in sorted(_changes(edit).items()):
             if keyspace_id not in keyspaces:
                 raise ValueError(f"keyspace {keyspace_id} is changed but does not exist")
-            keyspaces[keyspace_id] = _apply_to_keyspace(keyspaces[keyspace_id], edit)
+            keyspaces[keyspace_id] = _apply_to_keyspace(keyspaces[keyspace_id], change)
         next_number = _raised("next_number", self.next_number, edit.next_number)
         _check_numbers(keyspaces, edit, next_number)
         last_seq = _raised("last_seq", self.last_seq, edit.last_seq)
@@ -174,12 +175,27 @@ class Version:
         return next_id
 
 
-def _touched(edit: VersionEdit) -> list[int]:
-    """Return the ids of the keyspaces whose tables or flushed sequence number the edit changes."""
-    ids = {keyspace for keyspace, _, _ in edit.tables_removed}
-    ids.update(keyspace for keyspace, _, _ in edit.tables_added)
-    ids.update(edit.flushed_seq)
-    return sorted(ids)
+@dataclass(slots=True)
+class _Change:
+    """What an edit changes of one keyspace."""
+
+    flushed_seq: int | None = None
+    removed: list[tuple[int, int]] = field(default_factory=list)
+    """(level, number)."""
+    added: list[tuple[int, TableInfo]] = field(default_factory=list)
+    """(level, table)."""
+
+
+def _changes(edit: VersionEdit) -> defaultdict[int, _Change]:
+    """Return what an edit changes of the tables and flushed sequence numbers, by keyspace."""
+    changes: defaultdict[int, _Change] = defaultdict(_Change)
+    for keyspace, seq in edit.flushed_seq.items():
+        changes[keyspace].flushed_seq = seq
+    for keyspace, level, number in edit.tables_removed:
+        changes[keyspace].removed.append((level, number))
+    for keyspace, level, table in edit.tables_added:
+        changes[keyspace].added.append((level, table))
+    return changes
 
 
 def _raised(name: str, old: int, new: int | None) -> int:
@@ -196,27 +212,28 @@ def _check_numbers(
     """Check that the added tables have numbers that were given, each once in the database."""
     if next_number > NUMBER_MAX:
         raise ValueError(f"the next file number {next_number} exceeds {NUMBER_MAX}")
-    added: set[int] = set()
+    owners: dict[int, int] = {}
     for keyspace_id, _, table in edit.tables_added:
         if not 0 < table.number < next_number:
             raise ValueError(
                 f"table {table.number} has a number that was never given; the next is {next_number}"
             )
-        elsewhere = any(
-            table.number in other.numbers for other in keyspaces.values() if other.id != keyspace_id
-        )
-        if table.number in added or elsewhere:
+        if table.number in owners:
             raise ValueError(f"table {table.number} is listed twice")
-        added.add(table.number)
+        owners[table.number] = keyspace_id
+    added = frozenset(owners)
+    for keyspace in keyspaces.values():
+        # Costs the smaller of the two sets, so a small edit and a long snapshot both are quick.
+        for number in keyspace.numbers & added:
+            if owners[number] != keyspace.id:
+                raise ValueError(f"table {number} is listed twice")
 
 
-def _apply_to_keyspace(keyspace: KeyspaceVersion, edit: VersionEdit) -> KeyspaceVersion:
-    flushed_seq = _raised("flushed_seq", keyspace.flushed_seq, edit.flushed_seq.get(keyspace.id))
+def _apply_to_keyspace(keyspace: KeyspaceVersion, change: _Change) -> KeyspaceVersion:
+    flushed_seq = _raised("flushed_seq", keyspace.flushed_seq, change.flushed_seq)
     levels = list(keyspace.levels)
     removed: dict[int, set[int]] = {}
-    for keyspace_id, level, number in edit.tables_removed:
-        if keyspace_id != keyspace.id:
-            continue
+    for level, number in change.removed:
         _check_level(level)
         if number in removed.setdefault(level, set()):
             raise ValueError(f"table {number} is removed twice")
@@ -230,9 +247,7 @@ def _apply_to_keyspace(keyspace: KeyspaceVersion, edit: VersionEdit) -> Keyspace
             )
     live = set(keyspace.numbers.difference(*removed.values()))
     added: dict[int, list[TableInfo]] = {}
-    for keyspace_id, level, table in edit.tables_added:
-        if keyspace_id != keyspace.id:
-            continue
+    for level, table in change.added:
         _check_level(level)
         problem = table.problem()
         if problem is not None:
@@ -267,8 +282,12 @@ def _with_newest_first(old: Level, added: Iterable[TableInfo]) -> Level:
     """Return level 0 with the added tables (invariant 2)."""
     tables = sorted((*old, *added), key=lambda table: (table.seq_max, table.number), reverse=True)
     for index, newer in enumerate(tables):
-        for older in tables[index + 1 :]:
-            if newer.seq_min <= older.seq_max and newer.overlaps(older.lower, older.upper):
+        for place in range(index + 1, len(tables)):
+            older = tables[place]
+            if older.seq_max < newer.seq_min:
+                # And so are all that follow.
+                break
+            if newer.overlaps(older.lower, older.upper):
                 raise ValueError(
                     f"tables {newer.number} and {older.number} of level 0 share keys and numbers"
                 )
