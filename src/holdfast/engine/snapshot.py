@@ -162,7 +162,9 @@ class Snapshot(SnapshotKeyspace):
     ) -> None:
         self._registry = registry
         self._find = find
-        self._seq: int | None = registry.acquire()
+        # The number stands in the list until it is given back. Taking it out is one step, so of two
+        # closes one gives it back: the second might take away another snapshot's equal number.
+        self._held = [registry.acquire()]
         super().__init__(keyspace, None)
 
     def _at(self) -> int:
@@ -174,9 +176,9 @@ class Snapshot(SnapshotKeyspace):
 
         Raises: DatabaseClosedError when it is closed.
         """
-        if self._seq is None:
-            raise DatabaseClosedError("the snapshot is closed")
-        return self._seq
+        for seq in self._held:
+            return seq
+        raise DatabaseClosedError("the snapshot is closed")
 
     def keyspace(self, name: str) -> SnapshotKeyspace:
         """Return keyspace `name` as of this snapshot. Raises: KeyError when there is none."""
@@ -184,9 +186,11 @@ class Snapshot(SnapshotKeyspace):
 
     def close(self) -> None:
         """Let go of the versions; a second close is harmless."""
-        if self._seq is not None:
-            self._registry.release(self._seq)
-            self._seq = None
+        try:
+            seq = self._held.pop()
+        except IndexError:
+            return
+        self._registry.release(seq)
 
     def __enter__(self) -> Snapshot:
         return self
@@ -200,6 +204,5 @@ class Snapshot(SnapshotKeyspace):
         self.close()
 
     def __del__(self) -> None:
-        seq = getattr(self, "_seq", None)
-        if seq is not None:
+        for seq in getattr(self, "_held", ()):
             self._registry.drop(seq)
