@@ -36,13 +36,28 @@ def close_engine(engine: Engine) -> None:
         finally:
             # Whatever stops the stop, an interrupt say, the handle is closed behind it.
             try:
-                engine.upkeep.stop()
+                _stop_work(engine)
             finally:
                 engine.release()
         if engine.is_poisoned:
             raise DatabasePoisonedError(
                 "a sync or write failed, so writes that were not durable may be lost; reopen it"
             )
+
+
+def _stop_work(engine: Engine) -> None:
+    """Return when nobody reads or writes tables any more but for lookups and iterators.
+
+    A compaction that went on would write into the folder when another process may have it.
+    """
+    # No compaction begins from now on.
+    engine.state.flags |= CLOSING
+    engine.upkeep.stop()
+    own = {engine.env.thread_id()}
+    with engine.version_mutex:
+        engine.room.notify_all()
+        while engine.compacting - own:
+            engine.room.wait(1.0)
 
 
 def _flush_everything(engine: Engine) -> None:
@@ -58,7 +73,7 @@ def _flush_everything(engine: Engine) -> None:
 
     engine.write_path.exclusive(stop_writing)
     # Background jobs end first: two flushes of one keyspace must not run at the same time.
-    engine.upkeep.stop()
+    _stop_work(engine)
     try:
         for keyspace in list(engine.trees):
             flush_frozen(engine, keyspace)

@@ -141,6 +141,17 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
     Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError or OSError of
     an input, with nothing changed.
     """
+    thread = engine.env.thread_id()
+    try:
+        engine.compacting.add(thread)
+        _compact_range(engine, keyspace, lower, upper)
+    finally:
+        engine.compacting.discard(thread)
+        with engine.version_mutex:
+            engine.room.notify_all()
+
+
+def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
     with engine.version_mutex:
         tree = engine.trees.get(keyspace)
         if tree is None:
@@ -148,6 +159,7 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
         work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
     while True:
         with engine.version_mutex:
+            engine.write_path.check_writable()
             if keyspace not in engine.trees:
                 return
             plan = work.next_plan(tree.version, frozenset(engine.busy_tables))

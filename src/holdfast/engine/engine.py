@@ -87,12 +87,15 @@ class Engine:
         self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
         self.busy_tables: set[int] = set()
+        self.compacting: set[int] = set()
+        """The threads of users that are inside `compact`: closing waits for them."""
         self._version = version
         self._lock = lock
         self.room = env.condition(self.version_mutex)
         self._pace = Pace(stop=False, seconds_per_mib=0.0)
         self._checked_bytes = 0
         self._check_every = ROOM_CHECK_BYTES
+        self._reserve_mutex = env.mutex()
         self._reserved_bytes = 0
         self._background_error: BaseException | None = None
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
@@ -275,9 +278,11 @@ class Engine:
 
     def reserve_memtables(self) -> None:
         """Charge the memtables to the one budget."""
-        held = sum(tree.memtable_bytes for tree in list(self.trees.values()))
-        self.pool.reserve(held - self._reserved_bytes)
-        self._reserved_bytes = held
+        # The leader and flushes of several keyspaces come here at the same time.
+        with self._reserve_mutex:
+            held = sum(tree.memtable_bytes for tree in list(self.trees.values()))
+            self.pool.reserve(held - self._reserved_bytes)
+            self._reserved_bytes = held
 
     def freeze(self, tree: Tree) -> None:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
@@ -414,7 +419,11 @@ class Engine:
         """Start the thread that syncs every `sync_interval_ms` while there is something to sync."""
         if not self.state.interval_armed:
             self.state.interval_armed = True
-            self.upkeep.submit("interval", 0, self._interval_syncs)
+            try:
+                self.upkeep.submit("interval", 0, self._interval_syncs)
+            except BaseException:
+                self.state.interval_armed = False
+                raise
 
     def _interval_syncs(self) -> None:
         while self.upkeep.pause(self.settings.sync_interval_ms / 1000):
@@ -424,6 +433,9 @@ class Engine:
                     return
             except (DatabaseClosedError, DatabasePoisonedError):
                 return
+            except DiskFullError as error:
+                # Writers count on this thread: it tries again.
+                self._upkeep_failed(error)
 
     def _disarm(self) -> bool:
         """Stop the interval thread when nothing waits to be synced. Runs with the leadership."""
@@ -516,12 +528,13 @@ class Engine:
         with self.version_mutex:
             # What failed before may succeed now.
             self._background_error = None
-            for keyspace in wanted:
-                if keyspace in self.trees and self.trees[keyspace].frozen:
-                    self.schedule_flush(keyspace)
             while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
                 self.write_path.check_writable()
                 self._raise_if_stuck()
+                # Each time: another thread that waits may have taken the failure of the last try.
+                for keyspace in wanted:
+                    if keyspace in self.trees and self.trees[keyspace].frozen:
+                        self.schedule_flush(keyspace)
                 self.room.wait(1.0)
 
     def verify(self) -> Report:

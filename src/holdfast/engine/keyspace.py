@@ -176,13 +176,13 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         if self.dropped:
             self._refuse()
         engine = self._engine
-        if durability == "interval":
-            engine.write_path.check_writable()
-            engine.arm_interval()
         if batch.op_count:
             engine.write_path.commit(batch, durability, frozenset((self.id,)))
         else:
             engine.write_path.check_writable()
+        if durability == "interval":
+            # After the commit: a timer that runs before finds nothing to sync and ends.
+            engine.arm_interval()
 
     def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
         batch = WriteBatch()

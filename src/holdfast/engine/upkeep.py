@@ -49,10 +49,11 @@ class Upkeep:
                 return
             if any(name == (other_lane, other_key) for other_lane, other_key, _ in self._waiting):
                 return
-            self._waiting.append((lane, key, job))
             if self._threads < len(LANES):
-                self._threads += 1
+                # First: a job for which no thread could be started must not count as waiting.
                 self._spawn()
+                self._threads += 1
+            self._waiting.append((lane, key, job))
 
     def _spawn(self) -> None:
         while self._ended:
@@ -117,7 +118,7 @@ class Upkeep:
             self._stopped = True
             self._stopping.notify_all()
             self._waiting.clear()
+            # They stay listed: a stop after one that was interrupted waits for them again.
             tasks = list(self._tasks.values())
-            self._tasks.clear()
         for task in tasks:
             task.join()

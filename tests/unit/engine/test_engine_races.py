@@ -1,0 +1,237 @@
+"""What two threads, or one that was interrupted, must not spoil for each other; each race is forced
+at the one moment where it did.
+"""
+
+import errno
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast.engine.upkeep import LANES, Upkeep
+from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimEnv
+from holdfast.wal import WriteBatch
+
+
+def test_a_snapshot_closed_by_two_threads_leaves_an_equal_one_alone() -> None:
+    with holdfast.open("/db", env=SimEnv()) as database:
+        database[b"key"] = b"old"
+        first, second = database.snapshot(), database.snapshot()
+        registry = database._engine.snapshots
+        release = registry.release
+
+        def release_while_another_closes(seq: int) -> None:
+            registry.release = release  # type: ignore[method-assign]  # once only
+            first.close()
+            release(seq)
+
+        registry.release = release_while_another_closes  # type: ignore[method-assign]  # the race
+        first.close()
+        assert [second.seq] == registry.live()
+        database[b"key"] = b"new"
+        database.compact()
+        assert b"old" == second[b"key"]
+
+
+def test_a_snapshot_whose_close_was_interrupted_is_given_back_at_most_once() -> None:
+    with holdfast.open("/db", env=SimEnv()) as database:
+        first, second = database.snapshot(), database.snapshot()
+        registry = database._engine.snapshots
+        release = registry.release
+
+        def interrupted(seq: int) -> None:
+            release(seq)
+            raise KeyboardInterrupt
+
+        registry.release = interrupted  # type: ignore[method-assign]  # the interrupt
+        with pytest.raises(KeyboardInterrupt):
+            first.close()
+        registry.release = release  # type: ignore[method-assign]  # as it was
+        del first
+        assert [second.seq] == registry.live()
+        second.close()
+
+
+def test_memtables_are_charged_once_whoever_counts_them(tmp_path: Path) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with holdfast.open(tmp_path / "db") as database:
+            engine = database._engine
+            ended = threading.Event()
+
+            def count() -> None:
+                while not ended.is_set():
+                    engine.reserve_memtables()
+
+            threads = [threading.Thread(target=count) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for index in range(4_000):
+                database.put(b"%d" % index, bytes(1000), durability="none")
+            ended.set()
+            for thread in threads:
+                thread.join()
+            engine.reserve_memtables()
+            assert engine._reserved_bytes == engine.pool.reserved_bytes
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_an_interval_timer_that_ends_just_before_a_commit_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = SimEnv()
+    with holdfast.open("/db", env=env) as database:
+        path = database._engine.write_path
+        commit = path.commit
+
+        def late(batch: WriteBatch, durability: str | None, keyspaces: frozenset[int]) -> None:
+            env.sleep(1.0)
+            commit(batch, durability, keyspaces)
+
+        monkeypatch.setattr(path, "commit", late)
+        database.put(b"key", b"value", durability="interval")
+        env.sleep(1.0)
+        assert database._engine.log is not None
+        assert 1 == database._engine.log.durable_seq
+
+
+def test_an_interval_timer_outlives_a_full_disk() -> None:
+    machine = SimEnv()
+    env = FaultEnv(machine)
+    with holdfast.open("/db", env=env) as database:
+        env.add(FaultRule(site="wal.record.write", error=errno.ENOSPC))
+        database.put(b"key", b"value", durability="interval")
+        machine.sleep(1.0)
+        assert 1 == env.injected
+        database.put(b"other", b"value", durability="interval")
+        machine.sleep(1.0)
+        assert database._engine.log is not None
+        assert 2 == database._engine.log.durable_seq
+
+
+@pytest.mark.parametrize("seed", range(145, 150))
+def test_of_several_flushes_without_room_all_are_told(seed: int) -> None:
+    machine = SimEnv(seed)
+    env = FaultEnv(machine)
+    with holdfast.open("/db", env=env) as database:
+        database[b"key"] = b"value"
+        env.add(FaultRule(site="table.write.append", error=errno.ENOSPC, times=None))
+        told = []
+
+        def flush() -> None:
+            with suppress(holdfast.DiskFullError):
+                database.flush()
+            told.append(True)
+
+        tasks = [machine.spawn("flush", flush) for _ in range(3)]
+        machine.sleep(20)
+        ended = len(told)
+        env.clear()
+        # Those that still wait need somebody who flushes for them.
+        database._engine.schedule_flush(database.id)
+        for task in tasks:
+            task.join()
+        assert 3 == ended
+
+
+def test_a_job_without_a_thread_is_not_taken_for_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = SimEnv()
+    upkeep = Upkeep(env, lambda error: None)
+    ran = []
+    spawn = env.spawn
+
+    def refuse(name: str, function: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(env, "spawn", refuse)
+    for _ in range(len(LANES) + 1):
+        with pytest.raises(RuntimeError):
+            upkeep.submit("flush", 0, lambda: ran.append(True))
+    monkeypatch.setattr(env, "spawn", spawn)
+    upkeep.submit("flush", 0, lambda: ran.append(True))
+    upkeep.wait_idle()
+    assert [True] == ran
+    upkeep.stop()
+
+
+def test_a_stop_after_one_that_was_interrupted_waits_for_the_jobs() -> None:
+    env = PosixEnv()
+    upkeep = Upkeep(env, lambda error: None)
+    begun, may_end = threading.Event(), threading.Event()
+    ended = []
+
+    def job() -> None:
+        begun.set()
+        may_end.wait()
+        ended.append(True)
+
+    upkeep.submit("flush", 0, job)
+    begun.wait()
+    (task,) = upkeep._tasks.values()
+
+    class Interrupted:
+        name = "interrupted"
+
+        def __init__(self) -> None:
+            self.joins = 0
+
+        def join(self) -> None:
+            self.joins += 1
+            if self.joins == 1:
+                raise KeyboardInterrupt
+            task.join()
+
+    upkeep._tasks = {1: Interrupted()}
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.stop()
+    threading.Timer(0.05, may_end.set).start()
+    upkeep.stop()
+    assert [True] == ended
+
+
+def test_a_close_waits_for_a_compaction_in_another_thread(tmp_path: Path) -> None:
+    class SlowEnv(PosixEnv):
+        __slots__ = ("begun", "calls", "closed")
+
+        def __init__(self) -> None:
+            self.begun, self.closed = threading.Event(), threading.Event()
+            self.calls: list[bool] = []
+
+        def random_bytes(self, count: int) -> bytes:
+            if threading.current_thread().name == "compacts":
+                self.begun.set()
+                self.closed.wait(0.3)
+                self.calls.append(self.closed.is_set())
+            return super().random_bytes(count)
+
+    env = SlowEnv()
+    database = holdfast.open(tmp_path / "db", env=env)
+    for _ in range(2):
+        database[b"key"] = b"value"
+        database.flush()
+    failures: list[BaseException] = []
+
+    def compact() -> None:
+        try:
+            database.compact()
+        except holdfast.DatabaseClosedError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=compact, name="compacts")
+    thread.start()
+    assert env.begun.wait(10)
+    database.close()
+    env.closed.set()
+    thread.join()
+    assert [False] == env.calls
+    with holdfast.open(tmp_path / "db") as database:
+        assert b"value" == database[b"key"]
+        assert database.verify().ok
