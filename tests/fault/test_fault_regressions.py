@@ -5,7 +5,7 @@ import errno
 import pytest
 
 import holdfast
-from holdfast.env import FaultEnv, FaultRule
+from holdfast.env import CrashPoint, FaultEnv, FaultRule
 from tests.fault.client import TINY, BoundedEnv
 
 
@@ -158,3 +158,16 @@ def test_a_compacted_table_that_cannot_be_read_does_not_enter_the_manifest() -> 
     assert b"other" == database[b"key"]
     database.close()
     assert not env.inner.unreturned()
+
+
+def test_a_folder_whose_name_was_never_synced_is_synced_when_it_becomes_a_database() -> None:
+    """An attempt made the folder and ended before its name was durable; the next one finds it."""
+    machine = BoundedEnv()
+    env = FaultEnv(machine, [FaultRule(site="database.parent.folder_sync")])
+    with pytest.raises(OSError, match="Input/output"):
+        holdfast.open("/db", settings=TINY, env=env)
+    with holdfast.open("/db", settings=TINY, env=env) as database:
+        database[b"key"] = b"value"
+    left = CrashPoint(machine).state("none").build()
+    with holdfast.open("/db", create=False, env=left) as database:
+        assert b"value" == database[b"key"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from contextlib import suppress
 
 from holdfast.base import (
-    DatabaseClosedError,
-    DatabasePoisonedError,
     DatabaseSettings,
     DiskFullError,
     WrongKeyError,
@@ -80,14 +79,17 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
         if not create:
             raise FileNotFoundError(f"there is no database at {folder}") from None
         env.make_dir(folder, site="database.folder.create")
-        env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
-        return
+        names = []
     is_ours = any(
         name.startswith("CURRENT.") or name.endswith((".table", ".wal", ".manifest"))
         for name in names
     )
-    if not create and not is_ours:
+    if is_ours:
+        return
+    if not create:
         raise FileNotFoundError(f"there is no database at {folder}")
+    # A folder that is there may be one that an attempt made which ended before this sync.
+    env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
 
 
 def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
@@ -123,8 +125,7 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
 def _close_all() -> None:
     """Close what is still open when the interpreter ends: unsynced writes reach the disk."""
     for database in list(_open_databases):
-        try:
+        # The log has what was acknowledged as durable, there is nobody left to tell, and whatever
+        # it is must not keep the others from being closed.
+        with suppress(BaseException):
             database.close()
-        except (DatabaseClosedError, DatabasePoisonedError, DiskFullError):
-            # The log has what was acknowledged as durable; there is nobody left to tell.
-            continue
