@@ -88,6 +88,19 @@ def is_module(dotted):
     return any(path.with_suffix(suffix).exists() for suffix in (".py", ".pyx", ".pxd"))
 
 
+def test_the_harnesses_are_named_by_one_verb_only():
+    """`testing` is found by its name where ADR 0017 says so; a linter does not see such imports."""
+    faults = [
+        f"{tree.shown(path)}: nothing imports holdfast.testing; ADR 0017 excepts one verb"
+        for path in tree.files(".py", ".pyx", under="src/holdfast")
+        if room_of(path) != "testing" and path != PACKAGE / "cli" / "torture.py"
+        for node in ast.walk(ast.parse(path.read_text() if path.suffix == ".py" else ""))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.match(r"holdfast\.testing\b", node.value)
+    ]
+    assert not faults, "\n".join(faults)
+
+
 def test_a_room_is_imported_from_its_package():
     """The modules of base are its face. A twin may name another room's twin, as kernels do."""
     faults = []

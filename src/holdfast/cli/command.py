@@ -28,6 +28,7 @@ VERBS = {
     "stats": ("stats", "sizes of keyspaces and levels, and amplifications"),
     "verify": ("verify", "read and check every byte of every file"),
     "compact": ("compact", "bring the space of deleted and overwritten data back"),
+    "torture": ("torture", "try to lose data, by crashes, kills, damage and I/O errors"),
     "dump": ("dump", "show one log segment, table or manifest"),
 }
 """The module and the purpose of each verb."""

@@ -152,6 +152,12 @@ class Outcome:
     """(call site, class, depth) of all states there were."""
     keys_covered: set[tuple[str, str, int]] = field(default_factory=set)
     """The same of those that were run."""
+    crashed_at: set[int] = field(default_factory=set)
+    """The boundaries at which a state of the first depth was run."""
+    acknowledged: int = 0
+    """Commits that were acknowledged as durable before the crash, counted again for each state of
+    the first depth.
+    """
     failures: list[Failure] = field(default_factory=list)
     is_complete: bool = True
     """Whether every state was run, so no budget ended it and nothing was sampled."""
@@ -165,6 +171,8 @@ class Outcome:
         self.seconds = max(self.seconds, other.seconds)
         self.keys_seen |= other.keys_seen
         self.keys_covered |= other.keys_covered
+        self.crashed_at |= other.crashed_at
+        self.acknowledged += other.acknowledged
         self.failures += other.failures
         self.is_complete = self.is_complete and other.is_complete
 
@@ -264,6 +272,8 @@ class Explorer:
         outcome = self.outcome
         path = f"{moment.index}:{state.name}"
         outcome.states += 1
+        outcome.crashed_at.add(moment.index)
+        outcome.acknowledged += max(0, moment.lower)
         outcome.keys_covered.add((moment.site, class_of(state.name), 1))
         finding = self._found.get(state.content_hash)
         is_new = finding is None

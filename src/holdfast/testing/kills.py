@@ -274,21 +274,14 @@ class _Run:
                 done.result()
         return self.report
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if self.report.kills >= self._kills:
-                    return
-                index = self._begun
-                self._begun += 1
-            self._live(index)
-
-    def _live(self, index: int) -> None:
+    def live(self, index: int, kills: int = KILLS_PER_LIFE) -> bool:
+        """Run one life, with so many kills; return whether all was well."""
         folder = os.path.join(self._folder, f"life-{index}")
+        shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         try:
             life = self._make(index, folder)
-            for _ in range(KILLS_PER_LIFE):
+            for _ in range(kills):
                 is_killed, moment, acknowledged = life.kill_once()
                 took = life.reopen(acknowledged)
                 with self._lock:
@@ -302,11 +295,24 @@ class _Run:
             # The folder stays, for whoever looks into it.
             with self._lock:
                 self.report.failures.append(f"seed {self._seed}, life {index}, {folder}: {error}")
-                self.report.kills += KILLS_PER_LIFE
-        else:
-            shutil.rmtree(folder)
+                self.report.lives += 1
+            return False
+        shutil.rmtree(folder)
         with self._lock:
             self.report.lives += 1
+        return True
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if self.report.kills >= self._kills:
+                    return
+                index = self._begun
+                self._begun += 1
+            if not self.live(index):
+                # So that a run in which all lives fail ends.
+                with self._lock:
+                    self.report.kills += KILLS_PER_LIFE
 
     def _make(self, index: int, folder: str) -> _Life:
         chance = random.Random(f"{self._seed}/{index}")
@@ -331,6 +337,13 @@ def run_kills(folder: str, data: str, *, kills: int, seed: int, jobs: int = 2) -
     Lives are made in `folder`; only those that failed stay there.
     """
     return _Run(folder, read_series(data), kills, seed).run(jobs)
+
+
+def run_life(folder: str, *, seed: int, index: int, kills: int = KILLS_PER_LIFE) -> KillReport:
+    """Run life `index` of a run with this seed, on a series that is made, as the only one."""
+    run = _Run(folder, read_series(""), kills, seed)
+    run.live(index, kills)
+    return run.report
 
 
 def main(arguments: list[str] | None = None) -> int:

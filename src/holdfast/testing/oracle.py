@@ -94,6 +94,10 @@ class History:
         """Return the numbers that have this state; more than one when a commit changed nothing."""
         return self._numbers.get(state_digest(state), ())
 
+    def at(self, number: int) -> State:
+        """Return the state after commit `number`."""
+        return self._states[number]
+
     def keys(self, keyspace: str) -> list[bytes]:
         """Return every key that was ever in a keyspace of this name."""
         return list(self._keys.get(keyspace, {}))

@@ -1,0 +1,269 @@
+"""`holdfast torture`: everything that finds faults, turn by turn, for a given time, from one seed.
+
+The parts take turns: power cuts in the simulator, kills on this machine's disk, damaged files, I/O
+errors and failed syncs, and the fuzz targets. At the end a scoreboard says what was done and what
+came of it. docs/internals/torture.md says what each figure means.
+
+What item K of a part is depends on the seed only; the time decides how many items there are. Each
+failure comes with the line that runs its item again. (The moment of a kill is drawn by the seed,
+but what the killed process had done by then is the machine's to decide.)
+
+Exit status: 0 good, 1 when anything failed, 2 wrong usage.
+
+Thread safety: one thread, the main one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from holdfast.testing.bench_report import machine
+from holdfast.testing.crash import same_machine
+from holdfast.testing.mutants import without
+from holdfast.testing.oracle import Wrap
+from holdfast.testing.torture_crash import CrashPart, KillsPart
+from holdfast.testing.torture_damage import DamagePart
+from holdfast.testing.torture_faults import FaultsPart, FuzzPart
+from holdfast.testing.torture_part import FAILURES_MAX, Failure, Figures, Part, bound_of
+
+PARTS = ("crash", "kills", "damage", "faults", "fuzz")
+PAGE = os.path.join("docs", "results", "torture.md")
+TURN_SECONDS = 10.0
+MINUTES = 5.0
+
+
+@dataclass(slots=True)
+class Report:
+    """A run and what came of it."""
+
+    command: str
+    machine: dict[str, str]
+    figures: dict[str, Figures] = field(default_factory=dict)
+    """By part; "all" holds what concerns all of them."""
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+    failures: list[tuple[Failure, str]] = field(default_factory=list)
+    """Each with the line that replays it."""
+
+    def to_plain(self) -> dict[str, object]:
+        """Return a dictionary that JSON can hold."""
+        return {
+            "command": self.command,
+            "machine": self.machine,
+            "figures": self.figures,
+            "tables": self.tables,
+            "failures": [
+                {
+                    "part": failure.part,
+                    "item": failure.item,
+                    "complaints": list(failure.complaints),
+                    "replay": line,
+                }
+                for failure, line in self.failures
+            ],
+        }
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="where databases are made; on the disk to be tried")
+    add("--seed", type=int, default=1, help="another seed, other items (default: 1)")
+    add("--minutes", type=float, default=MINUTES, help=f"how long (default: {MINUTES:g})")
+    add("--parts", default=",".join(PARTS), help=f"default: {','.join(PARTS)}")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--write", action="store_true", help=f"write {PAGE}")
+    add("--replay", metavar="PART:ITEM", help="run one item again")
+    add("--without", metavar="KIND:SITE", help="take a sync out, such as sync:wal.record.sync")
+
+
+def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[Part]:
+    """Return the parts of these names. Raises: KeyError for an unknown one."""
+    seed, folder = given.seed, given.folder
+    makers: dict[str, Callable[[], Part]] = {
+        "crash": lambda: CrashPart(seed, wrap),
+        "kills": lambda: KillsPart(seed, folder),
+        "damage": lambda: DamagePart(seed, folder),
+        "faults": lambda: FaultsPart(seed, wrap),
+        "fuzz": lambda: FuzzPart(seed, folder),
+    }
+    return [makers[name]() for name in names]
+
+
+def take_turns(parts: list[Part], seconds: float) -> None:
+    """Let the parts take turns until the time is over or each has found enough.
+
+    Each does one item at least. What is begun is ended.
+    """
+    end = time.monotonic() + seconds
+    turn = min(TURN_SECONDS, seconds / (2 * len(parts)))
+    is_first = True
+    while is_first or time.monotonic() < end:
+        going = [part for part in parts if len(part.failures) < FAILURES_MAX]
+        if not going:
+            return
+        for part in going:
+            until = min(time.monotonic() + turn, end)
+            if not is_first and time.monotonic() >= end:
+                return
+            part.step()
+            while time.monotonic() < until and len(part.failures) < FAILURES_MAX:
+                part.step()
+        is_first = False
+
+
+def summary(parts: list[Part], seed: int, seconds: float) -> Figures:
+    """Return the figures that concern all parts: loss, above all."""
+    lost = trials = kills = 0
+    for part in parts:
+        if isinstance(part, CrashPart):
+            trials += part.trials
+            lost += int(part.figures()["crashes that lost an acknowledged commit"])
+        elif isinstance(part, KillsPart):
+            kills = part.report.kills
+            trials += kills
+    found: Figures = {"seed": seed, "seconds": round(seconds, 1)}
+    if trials:
+        found["trials: different contents after a crash, and kills"] = trials
+        found["acknowledged commits lost"] = "some" if lost else 0
+        found["loss in a trial, at most (95 %)"] = bound_of(lost, trials)
+    found["failures"] = sum(len(part.failures) for part in parts)
+    return found
+
+
+def replay_line(failure: Failure, given: argparse.Namespace) -> str:
+    """Return the command that runs an item again."""
+    words = ["holdfast", "torture", given.folder, "--seed", str(given.seed)]
+    if given.without:
+        words += ["--without", given.without]
+    return shlex.join([*words, "--replay", f"{failure.part}:{failure.item}"])
+
+
+def make_report(parts: list[Part], given: argparse.Namespace, seconds: float) -> Report:
+    """Return what was done."""
+    words = ["holdfast", "torture", "--seed", str(given.seed), "--minutes", f"{given.minutes:g}"]
+    words += ["--parts", given.parts, "DIR"]
+    if given.without:
+        words += ["--without", given.without]
+    report = Report(shlex.join(words), machine(given.folder))
+    report.figures["all"] = summary(parts, given.seed, seconds)
+    for part in parts:
+        report.figures[part.name] = part.figures()
+        report.tables.update(part.tables())
+        report.failures += [(failure, replay_line(failure, given)) for failure in part.failures]
+    return report
+
+
+# --- showing
+
+
+def plain(report: Report) -> str:
+    """Return the scoreboard for a terminal."""
+    lines = [f"{name}: {value}" for name, value in report.machine.items()]
+    for part, figures in report.figures.items():
+        lines += ["", part]
+        lines += [f"  {name:62} {_shown(value):>12}" for name, value in figures.items()]
+    for title, rows in report.tables.items():
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines += ["", title]
+        for row in rows:
+            cells = [f"{row[0]:{widths[0]}}"]
+            cells += [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  " + "  ".join(cells))
+    for failure, line in report.failures:
+        lines += ["", *(f"FAILED ({failure.part}): {text}" for text in failure.complaints)]
+        lines.append(f"  replay: {line}")
+    return "\n".join(lines)
+
+
+def markdown(report: Report) -> str:
+    """Return the scoreboard as a page of the documents."""
+    lines = [
+        "# Measured: reliability",
+        "",
+        "This page was written by the command below; nothing in it was typed by hand.",
+        "What each figure means and what is not covered: [torture.md](../internals/torture.md).",
+        "",
+        f"    {report.command} --write",
+        "",
+        *(f"- {name}: {value}" for name, value in report.machine.items()),
+    ]
+    for part, figures in report.figures.items():
+        lines += ["", f"## {part}", "", "| what | how much |", "|---|--:|"]
+        lines += [f"| {name} | {_shown(value)} |" for name, value in figures.items()]
+    for title, (headings, *rows) in report.tables.items():
+        lines += ["", f"## {title}", "", f"| {' | '.join(headings)} |"]
+        lines.append("|---|" + "--:|" * (len(headings) - 1))
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    if report.failures:
+        lines += ["", "## Failures", ""]
+        lines += [
+            f"- {failure.part}: {'; '.join(failure.complaints)}; replay: `{line}`"
+            for failure, line in report.failures
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# --- the command
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run the verb."""
+    names = given.parts.split(",")
+    wrap: Wrap = same_machine
+    if given.without:
+        kind, _, site = given.without.partition(":")
+        wrap = without((kind, site))
+    if given.replay:
+        names = [given.replay.partition(":")[0]]
+    if unknown := [name for name in names if name not in PARTS]:
+        print(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    # Children work in their own folders, so the path has to hold from there too.
+    os.makedirs(given.folder, exist_ok=True)
+    parts = make_parts(names, given, wrap)
+    if given.replay:
+        return _replay(parts[0], given)
+    began = time.monotonic()
+    take_turns(parts, given.minutes * 60)
+    report = make_report(parts, given, time.monotonic() - began)
+    print(json.dumps(report.to_plain()) if given.json else plain(report))
+    if given.write:
+        with open(PAGE, "w", encoding="ascii") as file:
+            file.write(markdown(report))
+    return 1 if report.failures else 0
+
+
+def _replay(part: Part, given: argparse.Namespace) -> int:
+    try:
+        part.replay(given.replay.partition(":")[2])
+    except (ValueError, KeyError, IndexError) as error:
+        print(f"there is no item {given.replay}: {error!r}", file=sys.stderr)
+        return 2
+    for failure in part.failures:
+        for line in failure.complaints:
+            print(f"FAILED: {line}")
+    if not part.failures:
+        print("passed")
+    return 1 if part.failures else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="holdfast torture", description=__doc__.split("\n")[0])
+    configure(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Torture by power cuts in the simulator, and by SIGKILL on the disk of this machine."""
+
+from __future__ import annotations
+
+import os
+
+from holdfast.testing.crash import Explorer, Options, Outcome, record, replay
+from holdfast.testing.kills import KILLS_PER_LIFE, KillReport, run_life
+from holdfast.testing.oracle import Wrap
+from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.workload import CANONICAL, WorkloadError, workload
+
+DISKS = ("posix-min", "ext4-ordered", "xfs-delalloc", "cow-btrfs", "nvme-4k")
+"""The profiles of disks that keep what they acknowledge."""
+
+CONTENTS = 100
+"""How many contents of a workload are opened at its first turn; at each later one twice as many."""
+
+CONTENTS_MAX = 20_000
+NESTED = 2
+"""How many crashes inside the recovery from each content."""
+
+_LOST = "was acknowledged as durable"
+
+
+class CrashPart:
+    """Item K is a sample of the crash states of workload K of 14 on disk K of 5, turn by turn.
+
+    Each turn has other seeds, and runs more of each workload than the one before.
+    """
+
+    name = "crash"
+
+    def __init__(self, seed: int, wrap: Wrap, contents: int = CONTENTS) -> None:
+        self.failures: list[Failure] = []
+        self.totals: dict[str, Outcome] = {}
+        """By disk."""
+        self._seed = seed
+        self._wrap = wrap
+        self._contents = contents
+        self._done = 0
+        self._seconds = 0.0
+        self._boundaries = 0
+        self._crashed_at = 0
+        self._lost = 0
+
+    @property
+    def trials(self) -> int:
+        """How many different contents were opened and judged."""
+        return sum(total.distinct for total in self.totals.values())
+
+    def step(self) -> None:
+        item, self._done = self._done, self._done + 1
+        name, disk = CANONICAL[item % len(CANONICAL)], DISKS[item % len(DISKS)]
+        turn = item // (len(CANONICAL) * len(DISKS))
+        options = Options(
+            limit=min(self._contents << turn, CONTENTS_MAX), nested_sample=NESTED, profile=disk
+        )
+        self._explore(name, self._seed + turn, options)
+
+    def _explore(self, name: str, seed: int, options: Options) -> None:
+        try:
+            outcome = Explorer(workload(name, seed), options, self._wrap).run()
+        except WorkloadError as error:
+            self._fail(name, seed, options.profile, "", (str(error),))
+            return
+        total = self.totals.setdefault(options.profile, Outcome(options.profile, seed))
+        self._boundaries += outcome.boundaries
+        self._crashed_at += len(outcome.crashed_at)
+        total.boundaries += outcome.boundaries
+        outcome.boundaries, outcome.crashed_at = 0, set()
+        self._seconds += outcome.seconds
+        total.add(outcome)
+        for failure in outcome.failures:
+            self._fail(name, seed, options.profile, failure.path, failure.complaints)
+
+    def _fail(
+        self, name: str, seed: int, disk: str, path: str, complaints: tuple[str, ...]
+    ) -> None:
+        self._lost += any(_LOST in line for line in complaints)
+        item = ",".join((name, str(seed), disk, path))
+        self.failures.append(Failure(self.name, item, complaints))
+
+    def replay(self, item: str) -> None:
+        name, seed, disk, path = item.split(",")
+        try:
+            if path:
+                _, complaints = replay(name, int(seed), path, disk, self._wrap)
+            else:
+                record(workload(name, int(seed)), disk, self._wrap)
+                complaints = []
+        except WorkloadError as error:
+            complaints = [str(error)]
+        if complaints:
+            self._fail(name, int(seed), disk, path, tuple(complaints))
+
+    def figures(self) -> Figures:
+        every = Outcome("all", self._seed)
+        for total in self.totals.values():
+            every.add(total)
+        return {
+            "workloads and disks run": self._done,
+            "boundaries": self._boundaries,
+            "boundaries with a crash": self._crashed_at,
+            "crash states run": every.states,
+            "of these inside a recovery (depth 2)": every.nested,
+            "different contents opened and judged": every.distinct,
+            "(call site, class, depth) keys seen": len(every.keys_seen),
+            "(call site, class, depth) keys run": len(every.keys_covered),
+            "acknowledged commits at stake, over all states": every.acknowledged,
+            "crashes that lost an acknowledged commit": self._lost,
+            "seconds in crashes": round(self._seconds, 1),
+        }
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        rows = [["disk", "boundaries", "states", "nested", "contents", "keys", "failures"]]
+        for disk, total in sorted(self.totals.items()):
+            keys = f"{len(total.keys_covered)}/{len(total.keys_seen)}"
+            counts = (total.boundaries, total.states, total.nested, total.distinct)
+            rows.append([disk, *map(str, counts), keys, str(len(total.failures))])
+        return {"Crash states by disk": rows}
+
+
+class KillsPart:
+    """Item K is a life of a database whose writers are killed again and again."""
+
+    name = "kills"
+
+    def __init__(self, seed: int, folder: str, kills: int = KILLS_PER_LIFE) -> None:
+        self.failures: list[Failure] = []
+        self.report = KillReport()
+        self._seed = seed
+        self._folder = os.path.join(folder, "kills")
+        self._kills = kills
+        self._done = 0
+
+    def step(self) -> None:
+        item, self._done = self._done, self._done + 1
+        self._live(item)
+
+    def replay(self, item: str) -> None:
+        self._live(int(item))
+
+    def _live(self, index: int) -> None:
+        with bounded(10 * 60):
+            report = run_life(self._folder, seed=self._seed, index=index, kills=self._kills)
+        total = self.report
+        total.kills += report.kills
+        total.finished += report.finished
+        total.moments += report.moments
+        total.acknowledged += report.acknowledged
+        total.lives += report.lives
+        total.recovery_seconds += report.recovery_seconds
+        if report.failures:
+            self.failures.append(Failure(self.name, str(index), tuple(report.failures)))
+
+    def figures(self) -> Figures:
+        report = self.report
+        times = sorted(report.recovery_seconds) or [0.0]
+        return {
+            "kills": report.kills,
+            "signals that came too late": report.finished,
+            **{f"kills {moment}": count for moment, count in sorted(report.moments.items())},
+            "databases killed": report.lives,
+            "acknowledged batches checked after a kill": report.acknowledged,
+            "reopening after a kill, median ms": round(times[len(times) // 2] * 1e3, 1),
+            "reopening after a kill, most ms": round(times[-1] * 1e3, 1),
+        }
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        return {}

@@ -1,0 +1,152 @@
+"""`holdfast torture`: slices of every part pass, and a broken engine is noticed."""
+
+import argparse
+import json
+import shlex
+from random import Random
+
+import pytest
+
+from holdfast.cli import main
+from holdfast.env import SimEnv
+from holdfast.testing import torture, torture_damage
+from holdfast.testing.torture_damage import DamagePart, WrongAnswerError, judge, machine_with
+from holdfast.testing.torture_faults import FaultsPart
+from holdfast.testing.torture_part import HangError, bound_of, bounded
+
+SLICE = str(10 / 60)
+NO_TIME = "0"
+BROKEN = ["--without", "sync:wal.record.sync"]
+
+ZERO = {
+    "crash": "crashes that lost an acknowledged commit",
+    "damage": "silent wrong answers",
+    "fuzz": "fuzz findings",
+}
+SOME = {
+    "crash": [
+        "crash states run",
+        "boundaries with a crash",
+        "of these inside a recovery (depth 2)",
+    ],
+    "kills": ["kills", "databases killed"],
+    "damage": ["bit flips", "other damages", "of all, on the real disk"],
+    "faults": ["runs with an I/O error", "runs with a failed sync"],
+    "fuzz": ["fuzz executions"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", torture.PARTS)
+def test_a_slice_of_each_part_passes(part, tmp_path, capsys):
+    given = ["torture", str(tmp_path), "--seed", "3", "--minutes", SLICE, "--parts", part, "--json"]
+    assert main(given) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["failures"] == []
+    assert found["figures"]["all"]["failures"] == 0
+    for name in SOME[part]:
+        assert found["figures"][part][name] > 0, name
+    if part in ZERO:
+        assert found["figures"][part][ZERO[part]] == 0
+
+
+def test_an_engine_without_a_sync_is_noticed_and_its_line_replays(tmp_path, capsys):
+    given = ["torture", str(tmp_path), "--minutes", NO_TIME, "--parts", "crash", *BROKEN]
+    assert main(given) == 1
+    out = capsys.readouterr().out
+    assert "acknowledged as durable" in out
+    line = next(line for line in out.splitlines() if "replay: " in line).partition("replay: ")[2]
+    program, *arguments = shlex.split(line)
+    assert program == "holdfast"
+    assert main(arguments) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_an_engine_without_a_sync_is_noticed_by_io_errors():
+    part = FaultsPart(1, torture.without(("sync", "wal.record.sync")))
+    for _ in range(60):
+        part.step()
+        if part.failures:
+            break
+    assert part.failures
+
+
+def test_a_wrong_answer_is_noticed():
+    base = torture_damage.make_base(0, 1)
+    state = base.history.at(base.number)
+    wrong = {**state, "default": {**state["default"], b"key/000": b"another value"}}
+    machine = machine_with(base.files)
+    assert ("right", state) == judge(machine, "/db", [state], Random(1), read_only=True)
+    with pytest.raises(WrongAnswerError):
+        judge(machine_with(base.files), "/db", [wrong], Random(1), read_only=True)
+
+
+def test_a_damage_is_a_failure_when_the_engine_lies(monkeypatch, tmp_path):
+    def lie(*arguments, **options):
+        raise WrongAnswerError("a lie")
+
+    monkeypatch.setattr(torture_damage, "judge", lie)
+    part = DamagePart(1, str(tmp_path))
+    part.step()
+    assert part.figures()["silent wrong answers"] == 1
+    assert part.failures[0].item == "0"
+
+
+def test_items_depend_on_the_seed_alone(tmp_path):
+    def counts(items, seed):
+        part = DamagePart(seed, str(tmp_path))
+        for item in items:
+            part.replay(str(item))
+        return part.counts
+
+    assert counts(range(1, 9), 5) == counts(range(8, 0, -1), 5)
+    assert counts(range(1, 9), 5) != counts(range(1, 9), 6)
+
+
+def test_every_damage_changes_a_file_and_has_a_place():
+    bases = [torture_damage.make_base(index, 1) for index in (14, 15)]
+    for number in range(300):
+        base = bases[number % 2]
+        damage = torture_damage.damaged(Random(number), base)
+        assert damage.files != base.files
+        assert torture_damage.region_of(base, damage)
+
+
+def test_the_page_that_is_written_shows_everything(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    given = ["torture", "made", "--minutes", NO_TIME, "--parts", "damage,faults", "--write"]
+    assert main(given) == 0
+    page = (tmp_path / torture.PAGE).read_text()
+    assert page.startswith("# Measured: reliability\n")
+    assert "holdfast torture --seed 1 --minutes 0 --parts damage,faults DIR --write" in page
+    assert "| silent wrong answers | 0 |" in page
+    assert "## Damages by kind" in page
+
+
+def test_what_does_not_exist_is_wrong_usage(tmp_path):
+    assert main(["torture", str(tmp_path), "--parts", "earthquakes"]) == 2
+    assert main(["torture", str(tmp_path), "--replay", "crash:nothing"]) == 2
+    assert main(["torture", str(tmp_path), "--replay", "damage:one"]) == 2
+    assert main(["torture"]) == 2
+
+
+def test_the_rule_of_three():
+    assert bound_of(0, 3_000) == "1.0e-03"
+    assert "some" in bound_of(1, 3_000)
+    assert "no trial" in bound_of(0, 0)
+
+
+def test_what_hangs_ends():
+    machine = SimEnv(1)
+    with pytest.raises(HangError), bounded(1):
+        while machine.powered:
+            pass
+
+
+def test_parts_that_found_enough_end():
+    given = argparse.Namespace(seed=1, folder="/nowhere", without=None)
+    (part,) = torture.make_parts(["damage"], given, torture.same_machine)
+    part.failures = [torture.Failure("damage", "0", ())] * torture.FAILURES_MAX
+    torture.take_turns([part], 60)
+    assert part.figures()["databases damaged"] == 0
