@@ -12,7 +12,13 @@ from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.snapshot import Snapshot
 from holdfast.engine.statistics import collect_stats
 from holdfast.engine.stats import Stats
+from holdfast.env import PosixEnv
 from holdfast.recovery import DEFAULT_KEYSPACE, Report
+
+_unclosed: set[Engine] = set()
+"""A handle that was forgotten still has writes that no disk has: it lives until the interpreter
+ends, which closes it. Simulated machines are let go.
+"""
 
 
 class Database(Keyspace):
@@ -26,6 +32,8 @@ class Database(Keyspace):
         tree = next(tree for tree in engine.trees.values() if tree.version.name == DEFAULT_KEYSPACE)
         super().__init__(engine, tree)
         self._keyspaces: weakref.WeakValueDictionary[int, Keyspace] = weakref.WeakValueDictionary()
+        if engine.log is not None and isinstance(engine.env, PosixEnv):
+            _unclosed.add(engine)
 
     @property
     def path(self) -> str:
@@ -112,7 +120,11 @@ class Database(Keyspace):
         """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync
         failed meanwhile.
         """
-        self._engine.close()
+        try:
+            self._engine.close()
+        finally:
+            if self.state.flags & CLOSED:
+                _unclosed.discard(self._engine)
 
     def __enter__(self) -> Database:
         return self

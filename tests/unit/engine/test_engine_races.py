@@ -3,8 +3,11 @@ at the one moment where it did.
 """
 
 import errno
+import gc
+import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -235,3 +238,28 @@ def test_a_close_waits_for_a_compaction_in_another_thread(tmp_path: Path) -> Non
     with holdfast.open(tmp_path / "db") as database:
         assert b"value" == database[b"key"]
         assert database.verify().ok
+
+
+FORGETS = """
+import gc, sys, holdfast
+database = holdfast.open(sys.argv[1])
+database._engine.upkeep.wait_idle()
+database.put(b"key", b"value", durability="none")
+del database
+gc.collect()
+"""
+
+
+def test_a_forgotten_handle_is_closed_when_the_interpreter_ends(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", FORGETS, tmp_path / "db"], check=True)
+    with holdfast.open(tmp_path / "db") as database:
+        assert b"value" == database.get(b"key")
+
+
+def test_a_closed_handle_is_let_go(tmp_path: Path) -> None:
+    database = holdfast.open(tmp_path / "db")
+    seen = weakref.ref(database)
+    database.close()
+    del database
+    gc.collect()
+    assert None is seen()
