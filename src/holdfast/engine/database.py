@@ -13,6 +13,8 @@ from holdfast.engine.snapshot import Snapshot
 from holdfast.engine.statistics import collect_stats
 from holdfast.engine.stats import Stats
 from holdfast.env import PosixEnv
+from holdfast.lsm import ReadView
+from holdfast.memtable import Memtable
 from holdfast.recovery import DEFAULT_KEYSPACE, Report
 
 _unclosed: set[Engine] = set()
@@ -85,6 +87,9 @@ class Database(Keyspace):
         handle = self._keyspaces.pop(number, None)
         if handle is not None:
             handle.dropped = True
+            # A handle that lives on must not hold the files.
+            handle.view = ReadView(Memtable(), (), ())
+        self._engine.collect()
 
     # -- the whole database
 

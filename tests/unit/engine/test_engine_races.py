@@ -263,3 +263,19 @@ def test_a_closed_handle_is_let_go(tmp_path: Path) -> None:
     del database
     gc.collect()
     assert None is seen()
+
+
+def test_a_handle_of_a_dropped_keyspace_does_not_hold_its_files() -> None:
+    env = SimEnv()
+    with holdfast.open("/db", env=env) as database:
+        dropped = database.keyspace("dropped")
+        dropped[b"key"] = b"value"
+        dropped.flush()
+        database._engine.upkeep.wait_idle()
+        rows = dropped.items()
+        database.drop_keyspace("dropped")
+        with pytest.raises(holdfast.DatabaseClosedError):
+            dropped.get(b"key")
+        assert [(b"key", b"value")] == list(rows)
+        database._engine.collect()
+        assert [] == [name for name in env.list_dir("/db") if name.endswith(".table")]
