@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.base import SEQ_MAX
+from holdfast.base import SEQ_MAX, DatabaseClosedError
 from holdfast.cursor import _cursor_c, _cursor_py, _tombstones_c, _tombstones_py, _user_c, _user_py
 
 
@@ -237,6 +237,27 @@ def test_close_lets_go_and_ends(kernel: Any) -> None:
     gc.collect()
     assert alive() is None
     assert [] == list(cursor) == cursor.next_chunk(1)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_cursor_whose_owner_ended_says_why(kernel: Any, taken: int) -> None:
+    """It must not look like one that came to its end."""
+    rows = [(b"a", 1, 1, b"v"), (b"b", 1, 1, b"v")]
+    owner = kernel.Owner()
+    cursor = kernel.UserCursor(kernel.ListCursor(rows), owner=owner)
+    ended = kernel.UserCursor(kernel.ListCursor(rows), owner=owner)
+    assert 2 == len(list(ended))
+    for _ in range(taken):
+        next(cursor)
+    owner.ended = "the database is closed"
+    for _ in range(2):
+        with pytest.raises(DatabaseClosedError, match="the database is closed"):
+            next(cursor)
+        with pytest.raises(DatabaseClosedError, match="the database is closed"):
+            cursor.next_chunk(5)
+    assert [] == list(ended) == ended.next_chunk(1)
+    cursor.close()
 
 
 @pytest.mark.parametrize("kernel", TWINS)

@@ -22,6 +22,7 @@ from holdfast.base import (
     PUT,
     SEQ_MAX,
     CorruptionError,
+    DatabaseClosedError,
     FormatError,
     pack_trailer,
 )
@@ -262,8 +263,26 @@ def test_a_closed_reader_says_so(twin: Any) -> None:
         lambda: reader.read_page(handle, PageType.INDEX_ROOT),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="the table is closed"):
+        with pytest.raises(DatabaseClosedError, match="the table is closed"):
             call()
+
+
+@twins
+def test_a_close_while_a_page_is_read_closes_the_file_afterwards(twin: Any) -> None:
+    """A descriptor that is free may become that of another file."""
+    file = MemoryFile(DATA)
+    reader = twin.TableReader(file, NUMBER, FILE_ID, BufferPool(0), INFO)
+    read_at = file.read_at
+
+    def read_while_closed(offset: int, count: int) -> bytes:
+        reader.close()
+        assert not file.closed
+        return read_at(offset, count)
+
+    file.read_at = read_while_closed  # type: ignore[method-assign]
+    page = reader.read_page(reader.footer.root, PageType.INDEX_ROOT)
+    assert page.page_type == PageType.INDEX_ROOT
+    assert file.closed
 
 
 @twins

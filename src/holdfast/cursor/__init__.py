@@ -8,7 +8,15 @@ used by one thread at a time. The semantics are in the plain twins: `_cursor_py`
 
 from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
 from holdfast.cursor._tombstones import RangeTombstones
-from holdfast.cursor._user import UserCursor
+from holdfast.cursor._user import Owner, UserCursor
 from holdfast.cursor.entry import Entry
 
-__all__ = ["Cursor", "Entry", "ListCursor", "MergeCursor", "RangeTombstones", "UserCursor"]
+__all__ = [
+    "Cursor",
+    "Entry",
+    "ListCursor",
+    "MergeCursor",
+    "Owner",
+    "RangeTombstones",
+    "UserCursor",
+]

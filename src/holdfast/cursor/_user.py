@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from holdfast.base.kernel import PURE
 
 if TYPE_CHECKING or PURE:
-    from holdfast.cursor._user_py import UserCursor
+    from holdfast.cursor._user_py import Owner, UserCursor
 else:
-    from holdfast.cursor._user_c import UserCursor
+    from holdfast.cursor._user_c import Owner, UserCursor
 
-__all__ = ["UserCursor"]
+__all__ = ["Owner", "UserCursor"]

@@ -17,7 +17,7 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 import sys
 
-from holdfast.base import SEQ_MAX
+from holdfast.base import SEQ_MAX, DatabaseClosedError
 
 cdef enum:
     ITEMS = 0
@@ -39,6 +39,10 @@ cdef inline bytes _value_of(Cursor source):
     return PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size)
 
 
+cdef class Owner:
+    """See `_user_py.Owner`."""
+
+
 @cython.final
 cdef class UserCursor:
     """An iterator over (key, value), keys or values, as `what` is 0, 1 or 2.
@@ -57,6 +61,7 @@ cdef class UserCursor:
     cdef Py_ssize_t left             # rows that may still be yielded; -1 is no limit
     cdef int what
     cdef object owner
+    cdef Owner life                  # the owner, when it can end before the cursor
     cdef object failure
     cdef bint started
     cdef bint busy
@@ -95,6 +100,7 @@ cdef class UserCursor:
         self.decided_size = -1
         self.what = what
         self.owner = owner
+        self.life = owner if isinstance(owner, Owner) else None
         self.source = cursor
 
     def __dealloc__(self) -> None:
@@ -149,6 +155,8 @@ cdef class UserCursor:
             return None
         self.busy = 1
         try:
+            if self.life is not None and self.life.ended is not None:
+                raise DatabaseClosedError(self.life.ended)
             if self.left != 0:
                 row = self._backward() if self.reverse else self._forward()
         except BaseException as error:
@@ -167,6 +175,7 @@ cdef class UserCursor:
         self.source = None
         self.sets = ()
         self.owner = None
+        self.life = None
         return 0
 
     cdef inline bint _is_decided(self) noexcept:

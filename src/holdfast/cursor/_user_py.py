@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
-from holdfast.base import PUT, SEQ_MAX
+from holdfast.base import PUT, SEQ_MAX, DatabaseClosedError
 from holdfast.cursor._cursor_py import Cursor
 from holdfast.cursor._tombstones_py import RangeTombstones
 
@@ -33,10 +33,20 @@ Row = TypeVar("Row")
 """`tuple[bytes, bytes]` for items, `bytes` for keys and for values."""
 
 
+class Owner:
+    """What a cursor reads from. When it ends before the cursor, `ended` says why."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended: str | None = None
+
+
 class UserCursor(Generic[Row]):
     """An iterator over (key, value), keys or values, as `what` is 0, 1 or 2.
 
-    `tombstones` is one set or several. After `close` it yields nothing.
+    `tombstones` is one set or several. After `close` it yields nothing. When `owner` is an `Owner`
+    that has ended, a request for rows raises DatabaseClosedError, unless the rows had ended before.
 
     Raises: TypeError, ValueError for arguments of the wrong type or range.
     """
@@ -112,6 +122,8 @@ class UserCursor(Generic[Row]):
         try:
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
+            if self._source is not None and isinstance(self._owner, Owner) and self._owner.ended:
+                raise DatabaseClosedError(self._owner.ended)
             while len(rows) < n and self._source is not None:
                 row = None
                 if self._left != 0:

@@ -114,7 +114,12 @@ class Database(Keyspace):
         Returns a report; damage is listed in it, not raised.
         """
         self.read_point()
-        return self._engine.verify()
+        try:
+            return self._engine.verify()
+        except OSError:
+            # A close in another thread takes the files away.
+            self.read_point()
+            raise
 
     def stats(self) -> Stats:
         """Return sizes, counters and amplifications; costs no I/O."""

@@ -408,6 +408,9 @@ class Engine:
 
     def _forked(self) -> None:
         self.state.flags |= FORKED
+        self.store.end_views(
+            "this iterator belongs to the parent process; open the database again after fork"
+        )
 
     def _prepare_segment(self) -> None:
         if self.log is not None:

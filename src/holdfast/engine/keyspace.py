@@ -205,6 +205,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
 
     def flush(self) -> None:
         """Write what only memory and the log hold into tables. Returns when they are installed."""
+        self.read_point()
         self._engine.flush([self.id])
 
     def compact(self, start: object = None, stop: object = None) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError
 from holdfast.cursor import UserCursor
+from holdfast.engine._core import FORKED
 from holdfast.engine.bounds import key_range
 from holdfast.env import Env
 
@@ -182,6 +183,7 @@ class Snapshot(SnapshotKeyspace):
 
     def keyspace(self, name: str) -> SnapshotKeyspace:
         """Return keyspace `name` as of this snapshot. Raises: KeyError when there is none."""
+        self._at()
         return SnapshotKeyspace(self._find(name), self)
 
     def close(self) -> None:
@@ -190,7 +192,9 @@ class Snapshot(SnapshotKeyspace):
             seq = self._held.pop()
         except IndexError:
             return
-        self._registry.release(seq)
+        if not self._keyspace.state.flags & FORKED:
+            # In a forked child another thread of the parent may hold the registry's mutex for ever.
+            self._registry.release(seq)
 
     def __enter__(self) -> Snapshot:
         return self

@@ -1,11 +1,12 @@
 """The compiled face of read views."""
 from libc.stdint cimport uint64_t
 from cpython.ref cimport PyObject
+from holdfast.cursor._user_c cimport Owner
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.sstable._reader_c cimport TableReader
 
 
-cdef class ReadView:
+cdef class ReadView(Owner):
     cdef readonly Memtable active
     cdef readonly tuple frozen           # Memtables, newest first
     cdef readonly tuple levels           # of tuples of readers: level 0 newest first, deeper by key

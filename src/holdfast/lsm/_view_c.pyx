@@ -9,6 +9,7 @@ from holdfast.bufferpool._pool_c cimport Page
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.cursor._cursor_c cimport Cursor, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
+from holdfast.cursor._user_c cimport Owner
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.sstable._reader_c cimport TableReader
 
@@ -19,7 +20,7 @@ cdef enum:
     KIND_PUT = 1
 
 
-cdef class ReadView:
+cdef class ReadView(Owner):
     """See `_view_py.ReadView`."""
 
     def __cinit__(self, Memtable active not None, tuple frozen, tuple levels):

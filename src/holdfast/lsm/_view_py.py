@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base import PUT, check_key, unpack_trailer
-from holdfast.cursor import Cursor, MergeCursor, RangeTombstones, UserCursor
+from holdfast.cursor import Cursor, MergeCursor, Owner, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Entry = tuple[bytes, int, int, bytes]
 
 
-class ReadView:
+class ReadView(Owner):
     """The sources of one tree at one moment, newest first."""
 
     __slots__ = ("__weakref__", "_table_tombstones", "active", "frozen", "levels")
@@ -42,6 +42,7 @@ class ReadView:
         frozen: tuple[Memtable, ...],
         levels: tuple[tuple[TableReader, ...], ...],
     ) -> None:
+        super().__init__()
         self.active = active
         self.frozen = frozen
         self.levels = levels

@@ -100,8 +100,19 @@ class TableStore:
                 mark("table.unlink_failed")
         return gone
 
+    def end_views(self, reason: str) -> None:
+        """Let the cursors of all views that are still held raise DatabaseClosedError(reason).
+
+        Takes no lock, for a forked child.
+        """
+        for reference in list(self._views):
+            view = reference()
+            if view is not None:
+                view.ended = reason
+
     def close(self) -> None:
-        """Close all tables; views that are still held can no longer read from them."""
+        """Close all tables; cursors that are still held raise DatabaseClosedError."""
+        self.end_views("the database is closed")
         for reader in self._open.values():
             reader.close()
         self._open.clear()

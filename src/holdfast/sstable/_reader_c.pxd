@@ -29,6 +29,7 @@ cdef class TableReader:
     cdef uint64_t root_offset
     cdef uint64_t limit                  # where the footer starts: all pages lie before
     cdef bint closed
+    cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
     # for all tables. Return the page that owns the value bytes and fill the outputs, or None when
     # absent.
@@ -41,6 +42,8 @@ cdef class TableReader:
     cdef int check_open(self) except -1
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache)
     cdef Page read(self, const PageHandle* handle, int page_type)
+    cdef Page read_open(self, const PageHandle* handle, int page_type)
+    cdef int close_if_idle(self) except -1
     cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
                               int page_type)
     cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,

@@ -4,8 +4,8 @@ A cached lookup is four probes of the pool and three searches in pages, and allo
 page that is not cached is read, verified, decompressed and checked in one section without the GIL;
 only ZSTD needs its library, and so the GIL.
 
-Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires
-that nobody reads.
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
+others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -30,7 +30,7 @@ from holdfast.sstable._page_c cimport (
 
 import os
 
-from holdfast.base import SEQ_MAX, CorruptionError
+from holdfast.base import SEQ_MAX, CorruptionError, DatabaseClosedError
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
 from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
@@ -201,15 +201,15 @@ cdef class TableReader:
         return verify_table(self, self.file, progress)
 
     def close(self):
-        """Close the file and drop its pages from the pool. Harmless the second time. Requires:
-        nobody reads.
+        """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.
+        Harmless the second time.
         """
         if not self.closed:
             self.closed = True
             self.descriptor = -1
             self.root = None
             self.pool.drop_file(self.number)
-            self.file.close()
+            self.close_if_idle()
 
     def read_page(self, handle, int page_type):
         """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
@@ -259,7 +259,7 @@ cdef class TableReader:
 
     cdef int check_open(self) except -1:
         if self.closed:
-            raise ValueError("the table is closed")
+            raise DatabaseClosedError("the table is closed")
         return 0
 
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache):
@@ -282,8 +282,24 @@ cdef class TableReader:
         return page
 
     cdef Page read(self, const PageHandle* handle, int page_type):
-        """Read a page from the file and check all of it. Requires: the handle lies within the file.
+        """Read a page from the file and check all of it. Requires: the handle lies within the file,
+        and the reader is open.
         """
+        # A close meanwhile must not make the descriptor that of another file.
+        self.reading += 1
+        try:
+            return self.read_open(handle, page_type)
+        finally:
+            self.reading -= 1
+            self.close_if_idle()
+
+    cdef int close_if_idle(self) except -1:
+        if self.closed and self.reading == 0:
+            self.file.close()
+        return 0
+
+    cdef Page read_open(self, const PageHandle* handle, int page_type):
+        """Do what `read` says."""
         cdef unsigned char* stored
         cdef unsigned char* body = NULL
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)

@@ -12,15 +12,21 @@ Invariants:
    within half the capacity.
 3. An answer is right or an error. A reader stays usable after an error; a cursor does not.
 
-Thread safety: readers are shared freely; a cursor belongs to one thread at a time. `close` requires
-that nobody reads.
+Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
+others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from holdfast.base import SEQ_MAX, CorruptionError, pack_trailer, unpack_trailer
+from holdfast.base import (
+    SEQ_MAX,
+    CorruptionError,
+    DatabaseClosedError,
+    pack_trailer,
+    unpack_trailer,
+)
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
 from holdfast.codec import checksum, open_page, page_seed
 from holdfast.cursor import Cursor
@@ -60,6 +66,8 @@ class TableReader:
         self._file = file
         self._pool = pool
         self._closed = False
+        # One item for each page that is being read: adding and taking one cannot be interrupted.
+        self._reads: list[None] = []
         self.name = file.name
         self.number = number
         self.file_id = file_id
@@ -119,13 +127,13 @@ class TableReader:
         return verify_table(self, self._file, progress)
 
     def close(self) -> None:
-        """Close the file and drop its pages from the pool. Harmless the second time. Requires:
-        nobody reads.
+        """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.
+        Harmless the second time.
         """
         if not self._closed:
             self._closed = True
             self._pool.drop_file(self.number)
-            self._file.close()
+            self._close_if_idle()
 
     def read_page(self, handle: Handle, page_type: int) -> Page:
         """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
@@ -134,7 +142,13 @@ class TableReader:
         problem = handle.problem(self._limit)
         if problem is not None:
             raise CorruptionError(self.name, offset, problem)
-        stored = self._file.read_at(offset, handle.size)
+        self._reads.append(None)
+        try:
+            self._check_open()
+            stored = self._file.read_at(offset, handle.size)
+        finally:
+            self._reads.pop()
+            self._close_if_idle()
         if len(stored) != handle.size:
             raise CorruptionError(self.name, offset, "the file ends within the page")
         found_type, body = open_page(stored, page_seed(self.file_id, offset), self.name, offset)
@@ -212,9 +226,14 @@ class TableReader:
         pool = self._pool
         return pool.pinned_bytes + size + PAGE_OVERHEAD_BYTES <= pool.capacity_bytes // 2
 
+    def _close_if_idle(self) -> None:
+        # Another thread may read right now: its descriptor must not become that of another file.
+        if self._closed and not self._reads:
+            self._file.close()
+
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("the table is closed")
+            raise DatabaseClosedError("the table is closed")
 
 
 ENDS_EARLY = "an index page ends before its separator in the root"
