@@ -215,6 +215,8 @@ def run_on_database(
         found = dump(runner.subject)
         if copy is not None:
             runner.subject.sync()
+            # The folder is copied file by file, which is one moment only while nothing changes it.
+            runner.subject._engine.upkeep.wait_idle()
             shutil.copytree(folder, copy)
         assert [] == runner.subject.verify().errors
     finally:

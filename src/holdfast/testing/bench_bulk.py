@@ -216,13 +216,7 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
         lookups.take(partial(get_each, database, source.sample(sample, len(sample))))
         stats = database.stats()
         user = stats.user_bytes_written
-        amplified = {
-            "engine": [stats.write_amplification],
-            "kernel, for this process": [(charged_bytes() - charged) / user],
-            "disk, for all processes": [(after - before) / user]
-            if (before := disk) is not None and (after := disk_bytes(folder)) is not None
-            else [],
-        }
+        amplified = amplifications(stats, charged_bytes() - charged, disk, disk_bytes(folder))
     whole = sum(pieces.wall) / len(pieces.wall) * MICROSECONDS
     mean = Figure(
         what="put, mean of the load",
@@ -263,9 +257,26 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
                 f"{stats.pool_capacity_bytes / MIB:.0f}"
             ),
         ),
+        *amplified,
+    ]
+
+
+def amplifications(
+    stats: holdfast.Stats, charged: int, disk_before: int | None, disk_after: int | None
+) -> list[Figure]:
+    """Return by how much a load wrote and takes more than its rows have, as each layer counts."""
+    user = stats.user_bytes_written
+    written = {
+        "engine": [stats.write_amplification],
+        "kernel, for this process": [charged / user],
+        "disk, for all processes": [(disk_after - disk_before) / user]
+        if disk_before is not None and disk_after is not None
+        else [],
+    }
+    return [
         *[
             Figure(what=f"write amplification: {who}", unit="times", sync="none", rounds=values)
-            for who, values in amplified.items()
+            for who, values in written.items()
             if values
         ],
         Figure(
