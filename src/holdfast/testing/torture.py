@@ -128,7 +128,7 @@ def summary(parts: list[Part], seed: int, seconds: float) -> Figures:
         elif isinstance(part, KillsPart):
             kills = part.report.kills
             trials += kills
-    found: Figures = {"seed": seed, "seconds": round(seconds, 1)}
+    found: Figures = {"seed": str(seed), "seconds": round(seconds, 1)}
     if trials:
         found["trials: different contents after a crash, and kills"] = trials
         found["acknowledged commits lost"] = "some" if lost else 0

@@ -165,17 +165,17 @@ class Trial:
             self._session.close()
         except (holdfast.Error, OSError) as error:
             self._told = True
+            self.env.clear()
             self._upper = self._bound(error)
         else:
             self._upper = self.history.submitted
+        self.env.clear()
         database = self._session.handle
         lower = self.history.durable
         if database is not None:
-            self.env.clear()
             lower = self._go_on(database, lower)
         else:
             self._crash(lower)
-            self.env.clear()
         if self.machine.unreturned():
             self.complaints.append(f"after the end {self.machine.unreturned()}")
         is_told = self._told or self._session.background_errors > 0
