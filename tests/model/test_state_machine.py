@@ -442,11 +442,11 @@ def examples(count: int) -> int:
 
 def test_every_history_gives_what_the_model_gives() -> None:
     run_state_machine_as_test(
-        DatabaseMachine, settings=settings(max_examples=examples(60), stateful_step_count=60)
+        DatabaseMachine, settings=settings(max_examples=examples(120), stateful_step_count=60)
     )
 
 
 def test_a_crash_leaves_a_prefix_of_the_commits() -> None:
     run_state_machine_as_test(
-        CrashingMachine, settings=settings(max_examples=examples(60), stateful_step_count=40)
+        CrashingMachine, settings=settings(max_examples=examples(120), stateful_step_count=40)
     )
