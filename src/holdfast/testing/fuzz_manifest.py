@@ -397,7 +397,7 @@ class SettingsTarget:
             return [found.feature]
         again = DatabaseSettings.from_text(found.value.to_text())
         require(again == found.value, "settings that were written again are others")
-        return ["ok", found.value]
+        return ["ok", found.value == DatabaseSettings()]
 
     def memory_max(self, data: bytes) -> int:
         return 2000 * len(data) + 8 * _MEBIBYTE
