@@ -44,6 +44,7 @@ def test_all_names_are_listed() -> None:
         "Entry",
         "ListCursor",
         "MergeCursor",
+        "Owner",
         "RangeTombstones",
         "UserCursor",
     ] == holdfast.cursor.__all__
