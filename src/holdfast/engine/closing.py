@@ -31,14 +31,16 @@ def close_engine(engine: Engine) -> None:
         if engine.state.flags & CLOSED:
             return
         try:
-            if engine.log is not None and not engine.is_poisoned:
+            # An earlier close that was interrupted took back the right to write.
+            is_cut_off = engine.state.flags & CLOSING
+            if engine.log is not None and not engine.is_poisoned and not is_cut_off:
                 _flush_everything(engine)
         finally:
             # Whatever stops the stop, an interrupt say, the handle is closed behind it.
             try:
                 _stop_work(engine)
             finally:
-                engine.release()
+                engine.env.uninterrupted(engine.release)
         if engine.is_poisoned:
             raise DatabasePoisonedError(
                 "a sync or write failed, so writes that were not durable may be lost; reopen it"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError
 from holdfast.compaction import (
+    JobResult,
     JobStoppedError,
     Plan,
     RangeCompaction,
@@ -16,6 +18,7 @@ from holdfast.compaction import (
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
+    from holdfast.lsm import Tree
 
 
 def compact_once(engine: Engine) -> None:
@@ -60,12 +63,16 @@ def run_plan(engine: Engine, plan: Plan) -> bool:
     """
     try:
         if plan.is_move:
-            return _install_move(engine, plan)
+            return engine.env.uninterrupted(partial(_install_move, engine, plan))
         return _rewrite(engine, plan)
     finally:
-        with engine.version_mutex:
-            engine.busy_tables.difference_update(plan.input_numbers)
-            engine.room.notify_all()
+        engine.env.uninterrupted(partial(_let_go, engine, plan))
+
+
+def _let_go(engine: Engine, plan: Plan) -> None:
+    with engine.version_mutex:
+        engine.busy_tables.difference_update(plan.input_numbers)
+        engine.room.notify_all()
 
 
 def _install_move(engine: Engine, plan: Plan) -> bool:
@@ -102,36 +109,45 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
         )
     except (CorruptionError, UnreadableInputError) as error:
         raise InputError(error) from error
-    with engine.version_mutex:
-        views.clear()
-        if plan.keyspace not in engine.trees:
-            engine.discard(result.tables)
-            engine.store.purge()
-            return False
-        try:
-            # Once an edit names them it is too late to find that they cannot be read.
-            for info in result.tables:
-                engine.store.reader(info)
-        except (CorruptionError, OSError) as error:
-            engine.discard(result.tables)
-            raise InputError(error) from error
-        try:
-            version = engine.log_edit(plan.edit(result.tables))
-        except DiskFullError:
-            engine.discard(result.tables)
-            raise
-        counters = engine.counters
-        counters.compactions += 1
-        counters.compacted_bytes_read += result.bytes_read
-        counters.compacted_bytes_written += result.bytes_written
-        counters.entries_dropped += result.entries_dropped
-        tree.install(version.keyspaces[plan.keyspace])
-        engine.published(tree)
-        engine.progressed()
-        engine.store.doom(plan.input_numbers)
-        # The job's own references would keep the files.
-        readers.clear()
+
+    def install() -> bool:
+        with engine.version_mutex:
+            # The job's own references would keep the files.
+            views.clear()
+            readers.clear()
+            return _install(engine, plan, tree, result)
+
+    return engine.env.uninterrupted(install)
+
+
+def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
+    """Let the new tables take the place of the old ones. Requires: the version mutex."""
+    if plan.keyspace not in engine.trees:
+        engine.discard(result.tables)
         engine.store.purge()
+        return False
+    try:
+        # Once an edit names them it is too late to find that they cannot be read.
+        for info in result.tables:
+            engine.store.reader(info)
+    except (CorruptionError, OSError) as error:
+        engine.discard(result.tables)
+        raise InputError(error) from error
+    try:
+        version = engine.log_edit(plan.edit(result.tables))
+    except DiskFullError:
+        engine.discard(result.tables)
+        raise
+    counters = engine.counters
+    counters.compactions += 1
+    counters.compacted_bytes_read += result.bytes_read
+    counters.compacted_bytes_written += result.bytes_written
+    counters.entries_dropped += result.entries_dropped
+    tree.install(version.keyspaces[plan.keyspace])
+    engine.published(tree)
+    engine.progressed()
+    engine.store.doom(plan.input_numbers)
+    engine.store.purge()
     return True
 
 

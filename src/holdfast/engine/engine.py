@@ -290,12 +290,16 @@ class Engine:
             return
         # Its table must not enter the manifest before the log is durable up to its last operation.
         self.write_path.sync_held()
-        with self.version_mutex:
-            tree.freeze()
-            self.write_path.memtables[tree.version.id] = tree.active
-            self.published(tree)
-            self._update_pace()
-        self.schedule_flush(tree.version.id)
+
+        def switch() -> None:
+            with self.version_mutex:
+                tree.freeze()
+                self.write_path.memtables[tree.version.id] = tree.active
+                self.published(tree)
+                self._update_pace()
+            self.schedule_flush(tree.version.id)
+
+        self.env.uninterrupted(switch)
 
     def schedule_flush(self, keyspace: int) -> None:
         """Have the frozen memtables of a keyspace flushed in the background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base import CorruptionError, DiskFullError
@@ -25,7 +26,7 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
             return
         memtable = tree.frozen[-1]
         result = write_tables(engine, tree, memtable)
-        _install(engine, tree, memtable, result)
+        engine.env.uninterrupted(partial(_install, engine, tree, memtable, result))
         engine.schedule_compaction()
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from holdfast.base import (
@@ -50,6 +49,9 @@ need not wait long.
 """
 
 DURABILITIES = ("commit", "interval", "none")
+
+REFUSING = FORKED | CLOSED | CLOSING | READ_ONLY | POISONED
+"""The flags with which nothing can be written."""
 
 Result = TypeVar("Result")
 
@@ -131,7 +133,7 @@ class WritePath:
             raise interruption
 
     def exclusive(self, work: Callable[[], Result]) -> Result:
-        """Run `work` with the leadership and return what it returned."""
+        """Run `work` with the leadership, and so that nothing interrupts it; return its result."""
         results: list[Result] = []
         self._run(_Waiter(None, False, work=lambda: results.append(work())))
         return results[0]
@@ -146,6 +148,8 @@ class WritePath:
     def check_writable(self) -> None:
         """Raise the error that says why nothing can be written, if so."""
         flags = self._state.flags
+        if not flags & REFUSING:
+            return
         if flags & FORKED:
             raise DatabaseClosedError(
                 "this handle belongs to the parent process; open the database again after fork"
@@ -253,14 +257,18 @@ class WritePath:
 
     def _wake(self, waiter: _Waiter) -> None:
         if waiter.gate is not None:
-            # It may be open already.
-            with suppress(RuntimeError):
+            try:
                 waiter.gate.release()
+            except RuntimeError:
+                # It is open already.
+                pass
 
     def _forget(self, waiter: _Waiter) -> None:
-        # Mostly it is the head, so this is not a walk.
-        if waiter in self._queue:
-            self._queue.remove(waiter)
+        queue = self._queue
+        if queue and queue[0] is waiter:
+            queue.popleft()
+        elif waiter in queue:
+            queue.remove(waiter)
 
     def _next_group(self) -> list[_Waiter]:
         """Return the waiters that are served next: one exclusive piece of work, or commits up to
@@ -282,17 +290,18 @@ class WritePath:
     def _serve(self, group: list[_Waiter]) -> None:
         self.check_writable()
         if group[0].work is not None:
-            group[0].work()
+            self._env.uninterrupted(group[0].work)
             return
-        if any(waiter.batch is not None for waiter in group):
+        if group[0].batch is not None or len(group) > 1:
             self._make_room()
             self.check_writable()
+        known, accepted = self.memtables.keys(), []
         for waiter in group:
-            if not waiter.keyspaces <= self.memtables.keys():
+            if waiter.keyspaces <= known:
+                accepted.append(waiter)
+            else:
                 waiter.error = DatabaseClosedError("a keyspace of this commit was dropped")
-        interruption = self._write(
-            [waiter for waiter in group if waiter.error is None], settles=True
-        )
+        interruption = self._write(accepted, settles=True)
         if interruption is not None:
             raise interruption
 
@@ -307,13 +316,14 @@ class WritePath:
         if log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
         state, buffer = self._state, self._state.buffer
-        durable = any(waiter.durable for waiter in group)
+        durable = False
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
         seq_first = state.next_seq - applied_ops
         seq_before = log.written_seq
         interruption: BaseException | None = None
         try:
             for waiter in group:
+                durable = durable or waiter.durable
                 if waiter.batch is not None and waiter.batch.op_count:
                     buffer.append_batch(waiter.batch)
             written = self._log_group(log, durable, seq_first)

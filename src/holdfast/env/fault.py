@@ -282,6 +282,9 @@ class FaultEnv:
     def thread_id(self) -> int:
         return self.inner.thread_id()
 
+    def uninterrupted(self, function: Callable[[], _Result]) -> _Result:
+        return self.inner.uninterrupted(function)
+
     def on_fork(self, callback: Callable[[], None]) -> None:
         self.inner.on_fork(callback)
 

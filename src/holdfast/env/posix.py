@@ -27,7 +27,7 @@ from collections.abc import Callable
 from types import MethodType
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Task
+from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
 
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """O_NONBLOCK matters only for what is refused anyway: without it, opening a pipe waits for a
@@ -37,6 +37,7 @@ writer.
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
 _ZEROS = bytes(1 << 20)
+_WAIT_SECONDS_MAX = 0.1
 _LOCK_ATTEMPTS = 16
 _LOCK_TEXT_BYTES_MAX = 512
 
@@ -172,6 +173,34 @@ class PosixFileLock:
             os.close(descriptor)
 
 
+class PosixCondition:
+    """A condition variable of the standard library. Implements `Condition`.
+
+    A wait of the standard library that a signal handler ends may come back without the mutex; its
+    caller would then give back what another thread holds. So the main thread, in which handlers
+    run, lets another thread wait, in pieces that a user who interrupts it does not notice.
+    """
+
+    __slots__ = ("_condition",)
+
+    def __init__(self, mutex: Mutex) -> None:
+        self._condition = threading.Condition(mutex)  # type: ignore[arg-type]  # any lock will do
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return self._condition.wait(timeout)
+        piece = _WAIT_SECONDS_MAX if timeout is None else min(timeout, _WAIT_SECONDS_MAX)
+        notified = _run_aside(lambda: self._condition.wait(piece))
+        # To end early is allowed, and no reason to say that the time is over.
+        return notified or piece != timeout
+
+    def notify(self, n: int = 1) -> None:
+        self._condition.notify(n)
+
+    def notify_all(self) -> None:
+        self._condition.notify_all()
+
+
 class PosixTask:
     """A daemon thread. Implements `Task`."""
 
@@ -273,7 +302,7 @@ class PosixEnv:
         return threading.Lock()
 
     def condition(self, mutex: Mutex) -> Condition:
-        return threading.Condition(mutex)  # type: ignore[arg-type]  # any lock with acquire and release will do
+        return PosixCondition(mutex)
 
     def spawn(self, name: str, function: Callable[[], None]) -> Task:
         return PosixTask(name, function)
@@ -281,10 +310,66 @@ class PosixEnv:
     def thread_id(self) -> int:
         return threading.get_ident()
 
+    def uninterrupted(self, function: Callable[[], Result]) -> Result:
+        # Python runs signal handlers in the main thread only.
+        if threading.current_thread() is not threading.main_thread():
+            return function()
+        return _run_aside(function)
+
     def on_fork(self, callback: Callable[[], None]) -> None:
         kind = weakref.WeakMethod if isinstance(callback, MethodType) else weakref.ref
         living = [old for old in _fork_callbacks if old() is not None]
         _fork_callbacks[:] = [*living, kind(callback)]
+
+
+def _run_aside(function: Callable[[], Result]) -> Result:
+    """Run `function` in another thread and return what it returned, or raise what it raised.
+
+    A handler may raise here behind every call. The function begins with one call that is its only
+    beginning, and what is raised from then on waits for its end.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    begin, end = threading.Lock(), threading.Lock()
+    begin.acquire()
+    end.acquire()
+    cancelled = False
+
+    def run() -> None:
+        begin.acquire()
+        try:
+            if not cancelled:
+                results.append(function())
+        except BaseException as exc:  # noqa: BLE001  the caller raises it
+            errors.append(exc)
+        finally:
+            end.release()
+
+    try:
+        threading.Thread(target=run, name="holdfast-uninterrupted", daemon=True).start()
+    except RuntimeError:
+        # No more threads, or the interpreter is about to end: better interrupted than not at all.
+        return function()
+    except BaseException:
+        cancelled = True
+        begin.release()
+        raise
+    interruption: BaseException | None = None
+    try:
+        begin.release()
+        end.acquire()
+    except BaseException as exc:  # noqa: BLE001  raised below
+        interruption = exc
+    while not results and not errors:
+        try:
+            end.acquire()
+        except BaseException as exc:  # noqa: BLE001  raised below
+            interruption = exc
+    if errors:
+        raise errors[0]
+    if interruption is not None:
+        raise interruption
+    return results[0]
 
 
 def _after_fork_in_child() -> None:

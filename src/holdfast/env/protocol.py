@@ -32,9 +32,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 Buffer = bytes | bytearray | memoryview
+Result = TypeVar("Result")
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -272,6 +273,14 @@ class Env(Protocol):
 
     def thread_id(self) -> int:
         """Return a number that no other live thread has."""
+        ...
+
+    def uninterrupted(self, function: Callable[[], Result]) -> Result:
+        """Run `function` where no signal handler can raise, and return what it returned.
+
+        An exception of a handler is raised when the function has ended. For short steps that must
+        not be left half done; the function must not rely on running in the caller's thread.
+        """
         ...
 
     def on_fork(self, callback: Callable[[], None]) -> None:

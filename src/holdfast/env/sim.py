@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Task
+from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
 from holdfast.env.sim_disk import Disk, FileNode, os_error
 from holdfast.env.sim_image import Image
 from holdfast.env.sim_profile import PROFILES, Profile
@@ -365,6 +365,10 @@ class SimEnv:
 
     def thread_id(self) -> int:
         return self._scheduler.running.number
+
+    def uninterrupted(self, function: Callable[[], Result]) -> Result:
+        """Run `function`: a simulated machine has no signals."""
+        return function()
 
     def on_fork(self, callback: Callable[[], None]) -> None:
         """Do nothing: a simulated process never forks."""

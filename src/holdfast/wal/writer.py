@@ -220,20 +220,25 @@ class LogWriter:
             segment.number, segment.header.salt, lsn, seq_first, self._durable_lsn,
             self._manifest_edit(), self._chain, self._alignment,
         )  # fmt: skip
-        with view:
-            self._write_record(view, "wal.record.write")
-        self._accept(need, lsn, chain)
-        segment.seq_first = segment.seq_first or seq_first
-        segment.seq_last = self._written_seq = seq_first + op_count - 1
-        self._in_doubt = False
+        try:
+            self._write_record(
+                view, lsn, chain, "wal.record.write",
+                seq_first=seq_first, seq_last=seq_first + op_count - 1,
+            )  # fmt: skip
+        finally:
+            view.release()
         return lsn
 
     def sync(self) -> None:
-        """Make every record durable that was appended before; does nothing when all are.
+        """Make every record durable that was appended before, and no other; does nothing when all
+        are.
 
-        Raises: DatabasePoisonedError when it fails, and for good; DatabaseClosedError.
+        Raises: DatabasePoisonedError when it fails, and for good; DiskFullError when a record that
+        was refused cannot be wiped for want of room; DatabaseClosedError.
         """
         self._check_usable()
+        # Whoever says that all is durable must not find more than that in the log later.
+        self._wipe()
         if self._durable_lsn == self._written_lsn:
             return
         self._sync_current("wal.record.sync")
@@ -330,7 +335,6 @@ class LogWriter:
         mark("wal.record_wiped")
         segment = self._current
         self._write(segment.position, bytes(RECORD_HEADER_BYTES), "wal.record.wipe")
-        self._in_doubt = False
         self._sync_current("wal.record.wipe_sync")
         self._stale = False
 
@@ -349,32 +353,61 @@ class LogWriter:
         )
         self._write(LINK_OFFSET, encode_link(link, header.salt), "wal.segment.link")
         self._link_due = False
-        self._in_doubt = False
 
-    def _write_record(self, record: bytes | memoryview, site: str) -> None:
-        """Write at the position. Guarantees: `_in_doubt` is set, for the caller to clear when the
-        state is updated.
+    def _write_record(
+        self,
+        record: memoryview,
+        lsn: int,
+        chain: int,
+        site: str,
+        *,
+        seq_first: int = 0,
+        seq_last: int = 0,
+        following: _Segment | None = None,
+    ) -> None:
+        """Write a record at the position and accept it; an END record has a `following` segment.
+
+        Guarantees: after an exception the record is not accepted, and a crash does not bring it
+        back, unless the writer is poisoned or a second exception came meanwhile; then the next call
+        sees to that.
         """
+        segment, size = self._current, len(record)
         try:
-            self._write(self._current.position, record, site)
-        except DiskFullError:
+            self._write(segment.position, record, site)
+            record.release()
+            # Up to the end of the block nothing is called, behind which a signal handler could
+            # raise: the record is accepted with all that this means, or not at all.
+            segment.position += size
+            if following is None:
+                segment.seq_first = segment.seq_first or seq_first
+                segment.seq_last = self._written_seq = seq_last
+            self._bytes_logged += size
+            self._written_lsn = lsn
+            self._chain = chain
+            self._following = following
+        except BaseException as exc:
             self._stale = True
-            # When there is no room for the zeros either, the next call tries again before it does
-            # anything else.
-            with contextlib.suppress(DiskFullError):
+            try:
+                self._check_usable()
                 self._wipe()
-            raise
-        except BaseException:
-            self._stale = True
+            except DiskFullError:
+                # There is no room for the zeros either: the next call tries again before it does
+                # anything else.
+                pass
+            except DatabasePoisonedError:
+                if isinstance(exc, DiskFullError):
+                    raise
             raise
 
     def _write(self, offset: int, data: bytes | memoryview, site: str) -> None:
-        """Write to the current segment. Guarantees: `_in_doubt` is set afterwards, unless there was
-        no room or the call was interrupted by something else than an error of the disk.
+        """Write to the current segment.
+
+        After an exception that is neither DiskFullError nor poison the write may have taken effect.
         """
         self._in_doubt = True
         try:
             self._current.file.write_at(offset, data, site=site)
+            self._in_doubt = False
         except OSError as exc:
             if not is_disk_full(exc):
                 raise self._poisoned_by(exc) from exc
@@ -389,19 +422,13 @@ class LogWriter:
         self._in_doubt = True
         try:
             self._current.file.sync(site=site)
+            self._durable_lsn, self._durable_seq = lsn, seq
+            self._in_doubt = False
         except OSError as exc:
             raise self._poisoned_by(exc) from exc
         except BaseException as exc:
             self._interrupted_by(exc)
             raise
-        self._durable_lsn, self._durable_seq = lsn, seq
-        self._in_doubt = False
-
-    def _accept(self, size: int, lsn: int, chain: int) -> None:
-        self._current.position += size
-        self._bytes_logged += size
-        self._written_lsn = lsn
-        self._chain = chain
 
     def _rotate(self, need: int) -> None:
         """Close the current segment and go to one that holds a record of `need` bytes.
@@ -409,7 +436,8 @@ class LogWriter:
         May be called again after it was interrupted: `_following` says that the END record is
         written.
         """
-        if self._following is None:
+        following = self._following
+        if following is None:
             following = self._take_next(need)
             current = self._current
             header = RecordHeader(
@@ -422,24 +450,24 @@ class LogWriter:
                 header, current.header.salt, following.number, self._alignment
             )
             try:
-                self._write_record(record, "wal.end.write")
+                self._write_record(
+                    memoryview(record), header.lsn, chain, "wal.end.write", following=following
+                )
             except BaseException:
                 with self._mutex:
-                    self._next, self._rotating = following, False
+                    if self._following is None:
+                        self._next, self._rotating = following, False
                 raise
-            self._accept(len(record), header.lsn, chain)
-            self._following = following
-            self._in_doubt = False
         if self._durable_lsn < self._written_lsn:
             self._sync_current("wal.end.sync")
         full = self._current
-        self._in_doubt = True
         with self._mutex:
-            self._current, self._following = self._following, None
+            # As in _write_record: all of it or nothing, nothing is called.
+            grown = [*self._full, full.info()]
+            self._full = grown
+            self._current, self._following = following, None
             self._rotating = False
             self._link_due = True
-            self._full.append(full.info())
-        self._in_doubt = False
         with contextlib.suppress(OSError):
             # It was synced: closing cannot lose anything.
             full.file.close()
