@@ -96,7 +96,6 @@ class Engine:
         self._checked_bytes = 0
         self._check_every = ROOM_CHECK_BYTES
         self._reserve_mutex = env.mutex()
-        self._reserved_bytes = 0
         self._background_error: BaseException | None = None
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
@@ -281,8 +280,8 @@ class Engine:
         # The leader and flushes of several keyspaces come here at the same time.
         with self._reserve_mutex:
             held = sum(tree.memtable_bytes for tree in list(self.trees.values()))
-            self.pool.reserve(held - self._reserved_bytes)
-            self._reserved_bytes = held
+            # What the pool says is right even when a signal handler ended an earlier call here.
+            self.pool.reserve(held - self.pool.reserved_bytes)
 
     def freeze(self, tree: Tree) -> None:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
