@@ -35,7 +35,7 @@ REPLAY_SECONDS = 1.0
 RESIDENT_MARGIN_BYTES = 64 * MIB
 SECTOR_BYTES = 512
 PIECE_ROWS = 10_000
-SAMPLE_EVERY = 100
+SAMPLE_EVERY = 500
 
 ROOMY = DatabaseSettings(
     memory_bytes=8 << 30,
@@ -184,7 +184,7 @@ def load(options: Options) -> list[Figure]:
     each byte of key and value, until background work has ended: as the engine counts them, as the
     kernel charges the process (whole folios of the page cache, however little of one changed, so it
     can be too much), and as the disk counts them (for all processes of the machine). The last two
-    have the preallocation of the log in them. At the end one key in 100 is looked up, in random
+    have the preallocation of the log in them. At the end one key in 500 is looked up, in random
     order, which fills the pool.
     """
     source = random.Random(options.seed)

@@ -27,6 +27,7 @@ BARE_RATIO = 1.3
 THREADS_MULTIPLE = 4.0
 BATCH_ROWS = (1, 10, 100, 1_000)
 SLICES = 10
+CROWD_SLICES = 5
 FILE_BYTES = 16 * MIB
 FIRST_BYTE = 4096
 
@@ -68,7 +69,7 @@ class Committer:
     """Commits rows with keys in time order, each in a transaction of its own."""
 
     def __init__(self, database: Database, seed: int) -> None:
-        self._database = database
+        self.database = database
         self._values = values_of("incompressible", seed)
         self._numbers = itertools.count()
 
@@ -82,43 +83,67 @@ class Committer:
 
     def commit(self, count: int) -> int:
         """Commit `count` rows; return their number."""
-        database = self._database
+        database = self.database
         for key, value in self.rows(count):
             database[key] = value
         return count
 
-    def commit_with(self, threads: int, count: int) -> int:
-        """Commit `count` rows from so many threads, which start together; return their number."""
-        shares = [self.rows(count // threads) for _ in range(threads)]
-        failures: list[BaseException] = []
-
-        def work(share: list[tuple[bytes, bytes]]) -> None:
-            try:
-                for key, value in share:
-                    self._database[key] = value
-            except BaseException as error:  # noqa: BLE001  the main thread raises it
-                failures.append(error)
-
-        running = [threading.Thread(target=work, args=(share,)) for share in shares]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-        if failures:
-            raise failures[0]
-        return threads * (count // threads)
-
     def commit_batches(self, batches: int, size: int) -> int:
         """Commit so many batches of `size` rows; return the number of rows."""
         for _ in range(batches):
-            self._database.put_many(self.rows(size))
+            self.database.put_many(self.rows(size))
         return batches * size
 
     def log_bytes(self) -> int:
         """Return what one commit of one row adds to the log."""
-        before = self._database.stats().wal_bytes_written
+        before = self.database.stats().wal_bytes_written
         self.commit(1)
-        return self._database.stats().wal_bytes_written - before
+        return self.database.stats().wal_bytes_written - before
+
+
+class Crowd:
+    """Threads that commit at the same time. They live as long as the crowd and begin together, so
+    that starting them is not part of what is measured.
+    """
+
+    def __init__(self, committer: Committer, count: int) -> None:
+        self._database = committer.database
+        self._committer = committer
+        self._shares: list[list[tuple[bytes, bytes]]] = [[] for _ in range(count)]
+        self._barrier = threading.Barrier(count + 1)
+        self._ended = False
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._work, args=(at,)) for at in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def commit(self, each: int) -> int:
+        """Commit so many rows from each thread; return their number."""
+        self._shares[:] = [self._committer.rows(each) for _ in self._threads]
+        self._barrier.wait()
+        self._barrier.wait()
+        if self._failures:
+            raise self._failures.pop()
+        return each * len(self._threads)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._ended = True
+        self._barrier.wait()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, at: int) -> None:
+        while True:
+            self._barrier.wait()
+            if self._ended:
+                return
+            try:
+                for key, value in self._shares[at]:
+                    self._database[key] = value
+            except BaseException as error:  # noqa: BLE001  the main thread raises it
+                self._failures.append(error)
+            self._barrier.wait()
 
 
 @contextlib.contextmanager
@@ -187,19 +212,22 @@ def batches(options: Options) -> list[Figure]:
 def threads(options: Options) -> list[Figure]:
     """`db[key] = value` on one thread and on many at once, in turns.
 
-    The time of the many is from before the first thread starts until the last one has ended.
+    The many begin together; their time ends when the last one has committed its last row.
     """
     many = options.threads
-    count = max(options.commits, many)
-    with opened(options) as (committer, bare, _):
-        committer.commit_with(many, count)
-        slice_commits = max(options.commits // SLICES, 1)
+    each = max(options.commits // 20, 1)
+    with (
+        opened(options) as (committer, bare, _),
+        contextlib.closing(Crowd(committer, many)) as crowd,
+    ):
+        crowd.commit(each)
+        slice_commits = max(options.commits // CROWD_SLICES, 1)
         plain, one, all_of_them = rounds_of(
             options.rounds,
             lambda: bare.write(slice_commits),
             lambda: committer.commit(slice_commits),
-            lambda: committer.commit_with(many, count),
-            slices=SLICES,
+            lambda: crowd.commit(each),
+            slices=CROWD_SLICES,
         )
     multiple = Figure(
         what=f"rate of {many} threads / rate of one",

@@ -102,9 +102,13 @@ def test_a_commit_logs_what_the_record_holds(options):
 
 def test_a_thread_that_fails_fails_the_round(options, monkeypatch):
     with bench_commit.opened(options) as (committer, _, _):
+        crowd = bench_commit.Crowd(committer, 2)
         monkeypatch.setattr(committer, "rows", lambda count: [("text", b"")] * count)
-        with pytest.raises(TypeError):
-            committer.commit_with(2, 4)
+        try:
+            with pytest.raises(TypeError):
+                crowd.commit(2)
+        finally:
+            crowd.close()
 
 
 def test_lost_rows_are_an_error(tmp_path):
