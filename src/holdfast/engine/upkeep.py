@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from holdfast.base import require
 from holdfast.env import Env, Task
@@ -40,6 +41,9 @@ class Upkeep:
     def submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
         """Queue `job` under (lane, key); nothing happens after `stop`."""
         require(lane in LANES, "a job has one of the known lanes")
+        self._env.uninterrupted(partial(self._submit, lane, key, job))
+
+    def _submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
         with self._mutex:
             if self._stopped:
                 return

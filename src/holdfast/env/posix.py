@@ -15,6 +15,7 @@ Thread safety: as the protocol says. System calls that may block run without the
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import fcntl
@@ -187,10 +188,10 @@ class PosixCondition:
         self._condition = threading.Condition(mutex)  # type: ignore[arg-type]  # any lock will do
 
     def wait(self, timeout: float | None = None) -> bool:
-        if threading.current_thread() is not threading.main_thread():
+        if not _may_be_interrupted():
             return self._condition.wait(timeout)
         piece = _WAIT_SECONDS_MAX if timeout is None else min(timeout, _WAIT_SECONDS_MAX)
-        notified = _run_aside(lambda: self._condition.wait(piece))
+        notified = _uninterrupted(lambda: self._condition.wait(piece))
         # To end early is allowed, and no reason to say that the time is over.
         return notified or piece != timeout
 
@@ -204,21 +205,27 @@ class PosixCondition:
 class PosixTask:
     """A daemon thread. Implements `Task`."""
 
-    __slots__ = ("_error", "_function", "_name", "_thread")
+    __slots__ = ("_done", "_error", "_function", "_name", "_thread")
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
         self._name = name
         self._function = function
         self._error: BaseException | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        # A start or join of the standard library that a signal handler ends may leave the new
+        # thread waiting for ever, or take one that runs for one that has ended.
+        _uninterrupted(self._thread.start)
 
     @property
     def name(self) -> str:
         return self._name
 
     def join(self) -> None:
-        self._thread.join()
+        with self._done:
+            pass
+        _uninterrupted(self._thread.join)
         if self._error is not None:
             raise self._error
 
@@ -230,6 +237,7 @@ class PosixTask:
         finally:
             # A finished task must not keep its owner alive through the function it ran.
             del self._function
+            self._done.release()
 
 
 class PosixEnv:
@@ -311,10 +319,7 @@ class PosixEnv:
         return threading.get_ident()
 
     def uninterrupted(self, function: Callable[[], Result]) -> Result:
-        # Python runs signal handlers in the main thread only.
-        if threading.current_thread() is not threading.main_thread():
-            return function()
-        return _run_aside(function)
+        return _uninterrupted(function)
 
     def on_fork(self, callback: Callable[[], None]) -> None:
         kind = weakref.WeakMethod if isinstance(callback, MethodType) else weakref.ref
@@ -322,12 +327,19 @@ class PosixEnv:
         _fork_callbacks[:] = [*living, kind(callback)]
 
 
-def _run_aside(function: Callable[[], Result]) -> Result:
-    """Run `function` in another thread and return what it returned, or raise what it raised.
+def _may_be_interrupted() -> bool:
+    """Return whether signal handlers run in this thread: Python runs them in the main thread."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _uninterrupted(function: Callable[[], Result]) -> Result:
+    """Run `function` in a thread that no handler runs in; return or raise what came of it.
 
     A handler may raise here behind every call. The function begins with one call that is its only
     beginning, and what is raised from then on waits for its end.
     """
+    if not _may_be_interrupted():
+        return function()
     results: list[Result] = []
     errors: list[BaseException] = []
     begin, end = threading.Lock(), threading.Lock()
@@ -346,7 +358,8 @@ def _run_aside(function: Callable[[], Result]) -> Result:
             end.release()
 
     try:
-        threading.Thread(target=run, name="holdfast-uninterrupted", daemon=True).start()
+        # Not a Thread: the start of one is not to be interrupted itself.
+        _thread.start_new_thread(run, ())
     except RuntimeError:
         # No more threads, or the interpreter is about to end: better interrupted than not at all.
         return function()

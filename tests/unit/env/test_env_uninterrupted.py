@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -103,8 +104,8 @@ def test_another_thread_runs_the_step_itself() -> None:
 
 
 def test_without_threads_the_step_is_done_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*arguments: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert threading.get_ident() == PosixEnv().uninterrupted(threading.get_ident)
