@@ -1,27 +1,29 @@
 """Cut the power after every operation of every workload, with lost, torn and reordered writes, and
 again inside each recovery; reopen; judge.
 
-The suite runs the first states of every (call site, class) and a seeded sample of the others.
+The suite runs a state of every boundary and of every key (call site, class, depth) that is seen,
+and a seeded sample of the others.
 `HOLDFAST_CRASH=deep` runs all of them, which takes hours; so does `./dev crash`.
 """
 
 import os
+from dataclasses import replace
 
 import pytest
 
-from holdfast.testing.crash import Options, Outcome, run
-from holdfast.testing.workload import CANONICAL
+from holdfast.testing.crash import Explorer, Options, Outcome, Verdicts, run, same_machine
+from holdfast.testing.workload import CANONICAL, workload
 
 pytestmark = pytest.mark.slow
 
 IS_DEEP = os.environ.get("HOLDFAST_CRASH") == "deep"
-SAMPLE = Options(depth=2, limit=700, nested_sample=1)
+SAMPLE = Options(depth=2, limit=500, nested_sample=1, cover=True)
 NESTED_SAMPLE = Options(depth=2, limit=300, nested_sample=None)
 SEEDS_OF_MIXED = (1, 2, 3)
 
 
 def missed(outcome: Outcome) -> list[tuple[str, str, int]]:
-    return sorted(key for key in outcome.keys_seen - outcome.keys_covered if key[2] == 1)
+    return sorted(outcome.keys_seen - outcome.keys_covered)
 
 
 def explained(outcome: Outcome) -> str:
@@ -36,7 +38,7 @@ def test_every_crash_of_a_workload_is_survived(name: str) -> None:
     print(outcome)
     assert not outcome.failures, explained(outcome)
     assert not missed(outcome)
-    assert outcome.boundaries > 30
+    assert len(outcome.crashed_at) == outcome.boundaries > 30
     assert outcome.nested > 30
 
 
@@ -61,3 +63,40 @@ def test_every_crash_on_ext4_is_survived(name: str) -> None:
     outcome = run(name, options=options)
     print(outcome)
     assert not outcome.failures, explained(outcome)
+
+
+@pytest.mark.parametrize("name", ["flush", "keyspaces"])
+def test_a_run_that_covers_reaches_every_boundary_and_key(name: str) -> None:
+    outcome = run(name, options=Options(depth=2, limit=1, nested_sample=0, cover=True))
+    print(outcome)
+    assert not outcome.failures, explained(outcome)
+    assert not missed(outcome)
+    assert len(outcome.crashed_at) == outcome.boundaries
+    assert {1, 2} == {depth for _, _, depth in outcome.keys_seen}
+    assert not outcome.is_complete
+
+
+def test_a_run_that_is_full_still_compares_the_states_whose_content_it_knows() -> None:
+    some = run("sync_puts", options=Options(depth=1, limit=40))
+    everything = run("sync_puts", options=Options(depth=1))
+    assert 40 == some.distinct < everything.distinct
+    assert some.distinct < some.states < everything.states
+
+
+def test_what_was_judged_before_is_compared_with_the_bounds_of_each_run() -> None:
+    verdicts = Verdicts()
+    first = Explorer(workload("deletes"), Options(depth=1), same_machine, verdicts).run()
+    again = Explorer(workload("deletes"), Options(depth=1), same_machine, verdicts)
+    recording = again._recording
+    recording.moments = [replace(moment, lower=moment.upper) for moment in recording.moments]
+    outcome = again.run()
+    assert 0 == outcome.distinct
+    assert first.states > len(outcome.failures) > 0
+    assert "was acknowledged as durable" in outcome.failures[0].complaints[0]
+
+
+def test_subsets_of_the_power_set_are_one_key() -> None:
+    outcome = run("sync_puts", options=Options(depth=1, classes=("power-set",)))
+    assert not outcome.failures, explained(outcome)
+    assert {"power-set"} == {kind for _, kind, _ in outcome.keys_seen}
+    assert outcome.states > 100

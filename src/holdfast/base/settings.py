@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from holdfast.base.errors import LimitError
@@ -158,21 +159,27 @@ class DatabaseSettings:
         Raises: LimitError for an unknown name or a value out of range; TypeError for a value of
         another type; ValueError when the text is not TOML or too long.
         """
-        import tomllib  # noqa: PLC0415  dear, and needed only where a database is opened
-
         if len(text) > TEXT_CHARACTERS_MAX:
             raise ValueError(
                 f"the settings have {len(text)} characters; the limit is {TEXT_CHARACTERS_MAX}"
             )
-        try:
-            plain = tomllib.loads(text)
-        except RecursionError:
-            raise ValueError("the settings are nested too deeply") from None
-        keyspace = plain.pop("keyspace", {})
-        if not isinstance(keyspace, dict):
-            raise LimitError("keyspace is a table of settings")
-        _reject_unknown(cls, plain)
-        return cls(keyspace=keyspace_settings_from(keyspace), **plain)
+        return _database_settings_from(text)
+
+
+@lru_cache(maxsize=16)
+def _database_settings_from(text: str) -> DatabaseSettings:
+    """Return the settings of a text. An open and a verify read the same one several times."""
+    import tomllib  # noqa: PLC0415  dear, and needed only where a database is opened
+
+    try:
+        plain = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("the settings are nested too deeply") from None
+    keyspace = plain.pop("keyspace", {})
+    if not isinstance(keyspace, dict):
+        raise LimitError("keyspace is a table of settings")
+    _reject_unknown(DatabaseSettings, plain)
+    return DatabaseSettings(keyspace=keyspace_settings_from(keyspace), **plain)
 
 
 def keyspace_settings_from(plain: Mapping[str, Any]) -> KeyspaceSettings:

@@ -217,6 +217,8 @@ class SimEnv:
         self.op_log: list[Operation] = []
         self.observer: Callable[[Operation], None] | None = None
         self.wall_start = _WALL_START
+        self.wall_tick = 0.0
+        """The clock on the wall shows multiples of so many seconds; 0 is as exact as it gets."""
         self._op_count = 0
         self._crash_before = _NEVER
         self._crash_after = _NEVER
@@ -337,7 +339,8 @@ class SimEnv:
         return self._scheduler.now / _NANOSECONDS
 
     def wall_time(self) -> float:
-        return self.wall_start + self.monotonic()
+        now = self.wall_start + self.monotonic()
+        return now - now % self.wall_tick if self.wall_tick else now
 
     def sleep(self, seconds: float) -> None:
         if seconds < 0:

@@ -47,14 +47,17 @@ _WALL_STEP = 1.0
 class CrashState:
     """One thing the disk may hold after the power was cut.
 
-    `name` replays it, `content_hash` is equal for equal trees, `build` gives a machine that booted
-    from it.
+    `name` replays it, `kind` is its class, `content_hash` is equal for equal trees, `build` gives a
+    machine that booted from it.
     """
 
-    __slots__ = ("_choice", "_point", "_tree", "content_hash", "name")
+    __slots__ = ("_choice", "_point", "_tree", "content_hash", "kind", "name")
 
-    def __init__(self, point: CrashPoint, choice: Choice, tree: Tree, content_hash: str) -> None:
+    def __init__(
+        self, point: CrashPoint, kind: str, choice: Choice, tree: Tree, content_hash: str
+    ) -> None:
         self.name = choice[0]
+        self.kind = kind
         self.content_hash = content_hash
         self._point = point
         self._choice = choice
@@ -122,9 +125,9 @@ class CrashPoint:
     def states(self, classes: Iterable[str] = CRASH_CLASSES, seed: int = 0) -> Iterator[CrashState]:
         """Yield what the disk may hold when the power goes here, each content once."""
         seen: set[str] = set()
-        for name in classes:
-            for choice in crash_choices(self.moment, name, seed):
-                state = self._state(choice)
+        for kind in classes:
+            for choice in crash_choices(self.moment, kind, seed):
+                state = self._state(kind, choice)
                 if state.content_hash not in seen:
                     seen.add(state.content_hash)
                     yield state
@@ -135,14 +138,14 @@ class CrashPoint:
             if name == kind or name.startswith(kind + "-"):
                 for choice in crash_choices(self.moment, kind, seed):
                     if choice[0] == name:
-                        return self._state(choice)
+                        return self._state(kind, choice)
         raise KeyError(name)
 
-    def _state(self, choice: Choice) -> CrashState:
+    def _state(self, kind: str, choice: Choice) -> CrashState:
         name, mask, variants = choice
         mask = self.moment.legal(mask, variants)
         tree, digest = self.moment.tree(mask, variants)
-        return CrashState(self, (name, mask, variants), tree, digest)
+        return CrashState(self, kind, (name, mask, variants), tree, digest)
 
 
 def crash_states(

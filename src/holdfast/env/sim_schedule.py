@@ -87,10 +87,25 @@ class SimTask:
         if self.error is not None:
             raise self.error
 
+    def go_on(self) -> None:
+        """Let the task run, now that it has the baton. A task that never does needs no thread."""
+        if self.thread is None and self.number:
+            self.thread = threading.Thread(target=self.run, name=self._name, daemon=True)
+            self.thread.start()
+        self.gate.release()
+
+    def end(self) -> None:
+        """Let the task run to its end, which is near, since the power is off."""
+        if self.thread is None:
+            self._function = None
+            self.done = True
+        else:
+            self.gate.release()
+
     def run(self) -> None:
         """The body of the thread."""
-        self.ident = threading.get_ident()
         self.gate.acquire()
+        self.ident = threading.get_ident()
         try:
             if not self._scheduler.off and self._function is not None:
                 self._function()
@@ -172,12 +187,10 @@ class Scheduler:
         return self._random.randrange(count)
 
     def spawn(self, name: str, function: Callable[[], None]) -> SimTask:
-        """Start a task; it runs when it gets the baton."""
+        """Make a task; its thread starts when it gets the baton for the first time."""
         task = SimTask(self, len(self._tasks) + 1, name, function)
-        task.thread = threading.Thread(target=task.run, name=name, daemon=True)
         self._tasks.append(task)
         self._ready.append(task)
-        task.thread.start()
         return task
 
     def cut_power(self) -> None:
@@ -201,7 +214,7 @@ class Scheduler:
             return
         successor = self._main if self.off else self._next()
         self.running = successor
-        successor.gate.release()
+        successor.go_on()
 
     def _refuse(self) -> None:
         if self.running.ident != threading.get_ident():
@@ -213,7 +226,7 @@ class Scheduler:
         task = self.running
         if successor is not task:
             self.running = successor
-            successor.gate.release()
+            successor.go_on()
             task.gate.acquire()
         if self.off:
             if task is self._main:
@@ -259,7 +272,7 @@ class Scheduler:
         for task in self._tasks:
             if not task.done:
                 self.running = task
-                task.gate.release()
+                task.end()
             if task.thread is not None:
                 task.thread.join()
                 task.thread = None

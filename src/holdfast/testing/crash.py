@@ -11,8 +11,13 @@ A state is named by its path, `K:STATE` or `K:STATE/K:STATE`: K operations were 
 went, and STATE says what survived. The same workload, seed, profile and path replay the same run.
 
 Two moments share their verdict when the disk holds the same bytes. For that the machines that boot
-after a crash draw the same random numbers and start at the same time, whatever moment they come
-from; the numbers differ between the first life, the second and the third.
+after a crash draw the same random numbers and show the same time, whatever moment and workload they
+come from; both differ between the first life, the second and the third. `Verdicts` are kept from
+run to run.
+
+Where not everything is run, each boundary and each key (call site, class, depth) comes first once;
+then the keys take turns. When enough contents were opened, the states whose content is known are
+still compared with their bounds, which costs next to nothing.
 
 Source: ALICE (OSDI 2014), CrashMonkey and ACE (OSDI 2018); reports of the coverage by (call site,
 class) are FoundationDB's idea.
@@ -30,14 +35,17 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 
 from holdfast.env import CRASH_CLASSES, PROFILES, CrashPoint, CrashState, Operation, SimEnv
-from holdfast.testing.oracle import ABSENT, Finding, History, Wrap, examine
+from holdfast.testing.oracle import ABSENT, Finding, History, Recovered, Wrap, examine
 from holdfast.testing.workload import CANONICAL, Workload, workload
 
 NESTED_CLASSES = ("none", "all", "prefix", "torn-last")
 """The classes that are tried while recovery runs."""
 
 FAILURES_SHOWN = 5
+WALL_START = 1_767_225_600.0
+"""The first moment of 2026, UTC: a whole number of the ticks below."""
 _BOOT_SECONDS = 3600.0
+_VERDICTS_MAX = 1_000_000
 _SIGNATURE_BYTES = 16
 
 
@@ -102,16 +110,41 @@ def _with_lower(moment: Moment, lower: int) -> Moment:
     return Moment(moment.index, moment.site, moment.point, lower, moment.upper)
 
 
-def class_of(state: str) -> str:
-    """Return the class of a state's name."""
-    return max((name for name in CRASH_CLASSES if state.startswith(name)), key=len, default=state)
-
-
 def boot(work: Workload, state: CrashState, life: int) -> SimEnv:
     """Return a machine that booted from a crash state, for life number `life` + 1."""
     machine = state.build(random.Random(f"{work.seed}/life/{life}").getrandbits(64))
-    machine.wall_start += _BOOT_SECONDS * life
+    machine.wall_start = WALL_START + _BOOT_SECONDS * life
+    # A file says when it was made: were it to the microsecond, no two recoveries were alike.
+    machine.wall_tick = _BOOT_SECONDS
     return machine
+
+
+class Verdicts:
+    """What was found in contents that were judged before.
+
+    They hold for runs with the same `wrap`, of any workload and profile.
+    """
+
+    def __init__(self) -> None:
+        self.recovered: Recovered = {}
+        self._found: dict[tuple[int, int, str], Finding] = {}
+
+    def get(self, seed: int, life: int, content: str, history: History) -> Finding | None:
+        """Return what was found in a content, as `history` numbers it; None when that is not known,
+        or when there was something wrong, which is then found and told again.
+        """
+        known = self._found.get((seed, life, content))
+        if known is None or known.complaints:
+            return None
+        numbers = history.numbers_of(known.digest) if known.digest else known.numbers
+        return Finding(numbers, known.digest) if numbers else None
+
+    def put(self, seed: int, life: int, content: str, finding: Finding) -> None:
+        """Keep what was found."""
+        if len(self._found) >= _VERDICTS_MAX:
+            self._found.clear()
+        kept = Finding(finding.numbers, finding.digest, finding.complaints)
+        self._found[seed, life, content] = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +185,8 @@ class Outcome:
     """(call site, class, depth) of all states there were."""
     keys_covered: set[tuple[str, str, int]] = field(default_factory=set)
     """The same of those that were run."""
-    crashed_at: set[int] = field(default_factory=set)
-    """The boundaries at which a state of the first depth was run."""
+    crashed_at: set[tuple[str, int, int]] = field(default_factory=set)
+    """(workload, seed, operations done): where a state of the first depth was run."""
     acknowledged: int = 0
     """Commits that were acknowledged as durable before the crash, counted again for each state of
     the first depth.
@@ -178,9 +211,10 @@ class Outcome:
 
     def __str__(self) -> str:
         rate = self.states / self.seconds if self.seconds else 0.0
+        boundaries = f"{len(self.crashed_at)}/{self.boundaries}"
         extent = "complete" if self.is_complete else "sampled"
         return (
-            f"{self.workload:22} boundaries {self.boundaries:5}  states {self.states:8} "
+            f"{self.workload:22} boundaries {boundaries:>11}  states {self.states:8} "
             f"(nested {self.nested:8})  distinct {self.distinct:7}  {rate:6.0f} states/s  "
             f"keys {len(self.keys_covered):4}/{len(self.keys_seen):<4}  "
             f"failures {len(self.failures):2}  {extent}"
@@ -194,13 +228,17 @@ class Options:
     classes: tuple[str, ...] = CRASH_CLASSES
     depth: int = 2
     budget: float | None = None
-    """Seconds after which the run ends. The (call site, class) keys then take turns, so that each
-    is covered early.
-    """
+    """Seconds after which the run ends. Boundaries and keys then come first, once each."""
     nested_sample: int | None = None
-    """How many nested states are run for each content; None is all of them."""
+    """How many nested states are run for each content, besides the first of each key; None is all
+    of them.
+    """
     limit: int | None = None
     """How many contents are opened; the order is that of a run with a budget."""
+    cover: bool = False
+    """Whether limit and budget wait until each boundary and each key that was seen has had a state
+    run.
+    """
     failures_max: int = FAILURES_SHOWN
     profile: str = "posix-min"
     part: tuple[int, int] = (0, 1)
@@ -210,8 +248,11 @@ class Options:
 class Explorer:
     """Runs the crash states of one recording."""
 
-    def __init__(self, work: Workload, options: Options, wrap: Wrap) -> None:
+    def __init__(
+        self, work: Workload, options: Options, wrap: Wrap, verdicts: Verdicts | None = None
+    ) -> None:
         self._work = work
+        self._verdicts = verdicts or Verdicts()
         self._options = options
         self._wrap = wrap
         self._began = time.perf_counter()
@@ -224,21 +265,30 @@ class Explorer:
         """Run the states until all are done, the budget is used up or enough failed."""
         outcome = self.outcome
         outcome.boundaries = len(self._recording.moments)
-        for moment, state in self._in_order():
-            if self._is_over():
+        for is_first, moment, state in self._in_order():
+            if self._is_over() and not (is_first and self._options.cover):
                 outcome.is_complete = False
-                break
+                if not self._is_full() or self._has_failed():
+                    break
+                if state.content_hash not in self._found:
+                    continue
             self._judge(moment, state)
         outcome.seconds = time.perf_counter() - self._began
         return outcome
 
     def _is_over(self) -> bool:
-        options = self._options
-        if len(self.outcome.failures) >= options.failures_max:
-            return True
-        if options.limit is not None and self.outcome.distinct >= options.limit:
-            return True
-        return options.budget is not None and time.perf_counter() - self._began > options.budget
+        return self._has_failed() or self._is_full() or self._is_late()
+
+    def _has_failed(self) -> bool:
+        return len(self.outcome.failures) >= self._options.failures_max
+
+    def _is_full(self) -> bool:
+        limit = self._options.limit
+        return limit is not None and self.outcome.distinct >= limit
+
+    def _is_late(self) -> bool:
+        budget = self._options.budget
+        return budget is not None and time.perf_counter() - self._began > budget
 
     def _mine(self, state: CrashState) -> bool:
         index, count = self._options.part
@@ -247,34 +297,41 @@ class Explorer:
     def _states(self) -> Iterator[tuple[Moment, CrashState]]:
         for moment in self._recording.moments:
             for state in moment.point.states(self._options.classes, self._work.seed):
-                self.outcome.keys_seen.add((moment.site, class_of(state.name), 1))
+                self.outcome.keys_seen.add((moment.site, state.kind, 1))
                 if self._mine(state):
                     yield moment, state
 
-    def _in_order(self) -> Iterable[tuple[Moment, CrashState]]:
-        """Return the states, by operation, or with the keys taking turns when some may be left."""
+    def _in_order(self) -> Iterable[tuple[bool, Moment, CrashState]]:
+        """Return the states, by operation, or, when some may be left, the first of each boundary
+        and key and then the keys taking turns. Each comes with whether it is such a first.
+        """
         if self._options.budget is None and self._options.limit is None:
-            return self._states()
+            return ((False, moment, state) for moment, state in self._states())
         chance = random.Random(f"{self._work.seed}/order")
         turns: dict[tuple[str, str], int] = {}
+        boundaries: set[int] = set()
         ranked: list[tuple[int, int, Moment, CrashState]] = []
         everything = list(self._states())
         chance.shuffle(everything)
         for moment, state in everything:
-            key = moment.site, class_of(state.name)
-            turns[key] = turns.get(key, 0) + 1
-            ranked.append((turns[key], len(ranked), moment, state))
+            key = moment.site, state.kind
+            turn = turns.get(key, 0)
+            turns[key] = turn + 1
+            if moment.index not in boundaries:
+                boundaries.add(moment.index)
+                turn = 0
+            ranked.append((turn, len(ranked), moment, state))
         ranked.sort(key=lambda entry: entry[:2])
-        return [(moment, state) for _, _, moment, state in ranked]
+        return [(turn == 0, moment, state) for turn, _, moment, state in ranked]
 
     def _judge(self, moment: Moment, state: CrashState) -> None:
         """Run a state of the first depth, and those inside its recovery when it is a new one."""
         outcome = self.outcome
         path = f"{moment.index}:{state.name}"
         outcome.states += 1
-        outcome.crashed_at.add(moment.index)
+        outcome.crashed_at.add((outcome.workload, outcome.seed, moment.index))
         outcome.acknowledged += max(0, moment.lower)
-        outcome.keys_covered.add((moment.site, class_of(state.name), 1))
+        outcome.keys_covered.add((moment.site, state.kind, 1))
         finding = self._found.get(state.content_hash)
         is_new = finding is None
         if finding is None:
@@ -291,28 +348,41 @@ class Explorer:
         finding.points.clear()
 
     def _examine(self, state: CrashState, life: int) -> Finding:
+        seed, content, history = self._work.seed, state.content_hash, self._recording.history
+        keep = life < self._options.depth
+        if not keep:
+            known = self._verdicts.get(seed, life, content, history)
+            if known is not None:
+                return known
         self.outcome.distinct += 1
-        machine = boot(self._work, state, life)
-        return examine(
-            machine,
-            self._recording.history,
+        finding = examine(
+            boot(self._work, state, life),
+            history,
             self._wrap,
-            keep=life < self._options.depth,
+            keep=keep,
             brief=life > 1,
+            recovered=self._verdicts.recovered,
         )
+        self._verdicts.put(seed, life, content, finding)
+        return finding
 
     def _judge_nested(self, path: str, outer: Finding) -> None:
         """Cut the power inside the recovery that led to `outer`."""
         outcome = self.outcome
         for index, site, state in self._nested_states(path, outer):
-            if self._is_over():
-                outcome.is_complete = False
-                return
-            outcome.states += 1
-            outcome.nested += 1
-            outcome.keys_covered.add((site, class_of(state.name), 2))
+            key = site, state.kind, 2
             content = state.content_hash
             finding = self._found.get(content) or self._found_nested.get(content)
+            is_first = self._options.cover and key not in outcome.keys_covered
+            if self._is_over() and not is_first:
+                outcome.is_complete = False
+                if not self._is_full() or self._has_failed():
+                    return
+                if finding is None:
+                    continue
+            outcome.states += 1
+            outcome.nested += 1
+            outcome.keys_covered.add(key)
             complaints: list[str] = []
             if finding is None:
                 finding = self._examine(state, 2)
@@ -323,17 +393,20 @@ class Explorer:
                 self._fail(f"{path}/{index}:{state.name}", complaints)
 
     def _nested_states(self, path: str, outer: Finding) -> Iterable[tuple[int, str, CrashState]]:
+        """Return the states inside a recovery: all, or the first of each new key and a sample."""
         seen = self.outcome.keys_seen
+        firsts: list[tuple[int, str, CrashState]] = []
         found: list[tuple[int, str, CrashState]] = []
         for index, (point, site) in enumerate(outer.points):
             for state in point.states(NESTED_CLASSES, self._work.seed):
-                seen.add((site, class_of(state.name), 2))
-                found.append((index, site, state))
+                key = site, state.kind, 2
+                (found if key in seen else firsts).append((index, site, state))
+                seen.add(key)
         sample = self._options.nested_sample
         if sample is None or sample >= len(found):
-            return found
+            return firsts + found
         self.outcome.is_complete = False
-        return random.Random(f"{self._work.seed}/{path}").sample(found, sample)
+        return firsts + random.Random(f"{self._work.seed}/{path}").sample(found, sample)
 
     def _fail(self, path: str, complaints: list[str]) -> None:
         self.outcome.failures.append(
@@ -439,6 +512,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", default=",".join(CRASH_CLASSES), help="separated by commas")
     add("--profile", default="posix-min", choices=sorted(PROFILES), help="what disks may lose")
     add("--budget", type=float, help="seconds in all; the states are then sampled")
+    add("--cover", action="store_true", help="go on until every boundary and key had a state run")
     add("--nested-sample", type=int, help="nested states for each content; all of them by default")
     add("--jobs", type=int, default=2, help="processes")
     add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")
@@ -501,13 +575,16 @@ def main(arguments: list[str]) -> int:
         budget=None if given.budget is None else given.budget / runs,
         nested_sample=given.nested_sample,
         profile=given.profile,
+        cover=given.cover,
     )
     total = Outcome("total", given.seed)
+    boundaries = 0
     began = time.perf_counter()
     for seed in range(given.seed, given.seed + given.seeds):
         for outcome in run_all(names, seed=seed, options=options, jobs=given.jobs, report=_show):
             total.add(outcome)
-    total.boundaries = 0
+            boundaries += outcome.boundaries
+    total.boundaries = boundaries
     total.seconds = time.perf_counter() - began
     print(f"          {total}")
     return 1 if total.failures else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from holdfast.testing.crash import Explorer, Options, Outcome, record, replay
+from holdfast.testing.crash import Explorer, Options, Outcome, Verdicts, record, replay
 from holdfast.testing.kills import KILLS_PER_LIFE, KillReport, run_life
 from holdfast.testing.oracle import Wrap
 from holdfast.testing.torture_part import Failure, Figures, bounded
@@ -13,20 +13,30 @@ from holdfast.testing.workload import CANONICAL, WorkloadError, workload
 DISKS = ("posix-min", "ext4-ordered", "xfs-delalloc", "cow-btrfs", "nvme-4k")
 """The profiles of disks that keep what they acknowledge."""
 
-CONTENTS = 100
-"""How many contents of a workload are opened at its first turn; at each later one twice as many."""
+CONTENTS = 400
+"""How many contents of a workload are opened at its first turn, unless more are needed to cover all
+boundaries and keys; at each later one twice as many.
+"""
 
-CONTENTS_MAX = 20_000
-NESTED = 2
-"""How many crashes inside the recovery from each content."""
+CONTENTS_MAX = 50_000
+NESTED = 20
+"""How many crashes inside the recovery from each content, besides the first of each key."""
 
 _LOST = "was acknowledged as durable"
 
 
-class CrashPart:
-    """Item K is a sample of the crash states of workload K of 14 on disk K of 5, turn by turn.
+def pair_of(item: int) -> tuple[str, str]:
+    """Return the workload and the disk of an item: every pair comes once in a turn."""
+    names, disks = len(CANONICAL), len(DISKS)
+    # Both change from item to item, and after `names` items the disks are shifted by one.
+    return CANONICAL[item % names], DISKS[(item + item // names) % disks]
 
-    Each turn has other seeds, and runs more of each workload than the one before.
+
+class CrashPart:
+    """Item K is a sample of the crash states of a canonical workload on a disk, turn by turn.
+
+    A turn has each workload on each disk. It covers every boundary and every key that is seen; each
+    turn has other seeds, and runs more of each workload than the one before.
     """
 
     name = "crash"
@@ -42,7 +52,9 @@ class CrashPart:
         self._seconds = 0.0
         self._boundaries = 0
         self._crashed_at = 0
+        self._crashed_on = dict.fromkeys(DISKS, 0)
         self._lost = 0
+        self._verdicts = Verdicts()
 
     @property
     def trials(self) -> int:
@@ -51,22 +63,26 @@ class CrashPart:
 
     def step(self) -> None:
         item, self._done = self._done, self._done + 1
-        name, disk = CANONICAL[item % len(CANONICAL)], DISKS[item % len(DISKS)]
+        name, disk = pair_of(item)
         turn = item // (len(CANONICAL) * len(DISKS))
         options = Options(
-            limit=min(self._contents << turn, CONTENTS_MAX), nested_sample=NESTED, profile=disk
+            limit=min(self._contents << turn, CONTENTS_MAX),
+            nested_sample=NESTED,
+            profile=disk,
+            cover=True,
         )
         self._explore(name, self._seed + turn, options)
 
     def _explore(self, name: str, seed: int, options: Options) -> None:
         try:
-            outcome = Explorer(workload(name, seed), options, self._wrap).run()
+            outcome = Explorer(workload(name, seed), options, self._wrap, self._verdicts).run()
         except WorkloadError as error:
             self._fail(name, seed, options.profile, "", (str(error),))
             return
         total = self.totals.setdefault(options.profile, Outcome(options.profile, seed))
         self._boundaries += outcome.boundaries
         self._crashed_at += len(outcome.crashed_at)
+        self._crashed_on[options.profile] += len(outcome.crashed_at)
         total.boundaries += outcome.boundaries
         outcome.boundaries, outcome.crashed_at = 0, set()
         self._seconds += outcome.seconds
@@ -100,7 +116,7 @@ class CrashPart:
             every.add(total)
         return {
             "workloads and disks run": self._done,
-            "boundaries": self._boundaries,
+            "boundaries seen": self._boundaries,
             "boundaries with a crash": self._crashed_at,
             "crash states run": every.states,
             "of these inside a recovery (depth 2)": every.nested,
@@ -109,6 +125,7 @@ class CrashPart:
             "(call site, class, depth) keys run": len(every.keys_covered),
             "acknowledged commits at stake, over all states": every.acknowledged,
             "crashes that lost an acknowledged commit": self._lost,
+            "crash states in a second": round(every.states / max(self._seconds, 1e-9)),
             "seconds in crashes": round(self._seconds, 1),
         }
 
@@ -116,8 +133,9 @@ class CrashPart:
         rows = [["disk", "boundaries", "states", "nested", "contents", "keys", "failures"]]
         for disk, total in sorted(self.totals.items()):
             keys = f"{len(total.keys_covered)}/{len(total.keys_seen)}"
-            counts = (total.boundaries, total.states, total.nested, total.distinct)
-            rows.append([disk, *map(str, counts), keys, str(len(total.failures))])
+            boundaries = f"{self._crashed_on[disk]}/{total.boundaries}"
+            counts = (total.states, total.nested, total.distinct)
+            rows.append([disk, boundaries, *map(str, counts), keys, str(len(total.failures))])
         return {"Crash states by disk": rows}
 
 
