@@ -1,6 +1,7 @@
 """Bugs that the fault runs found, each in the smallest form."""
 
 import errno
+from contextlib import suppress
 
 import pytest
 
@@ -149,9 +150,11 @@ def test_a_compacted_table_that_cannot_be_read_does_not_enter_the_manifest() -> 
     database[b"key"] = b"value"
     database.flush()
     # Numbers go up: the next table is the output.
-    env.add(FaultRule(kind="open", path="*.table", error=errno.EMFILE))
-    with pytest.raises(OSError):
-        database.compact()
+    for error, told in ((errno.EIO, OSError), (errno.EMFILE, holdfast.DiskFullError)):
+        env.add(FaultRule(kind="open", path="*.table", error=error))
+        with pytest.raises(told):
+            database.compact()
+        env.clear()
     assert 1 == database.verify().tables
     database[b"key"] = b"other"
     database.compact()
@@ -171,3 +174,142 @@ def test_a_folder_whose_name_was_never_synced_is_synced_when_it_becomes_a_databa
     left = CrashPoint(machine).state("none").build()
     with holdfast.open("/db", create=False, env=left) as database:
         assert b"value" == database[b"key"]
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"site": "table.write.create"},
+        {"site": "table.folder_sync"},
+        {"kind": "open", "path": "*.table"},
+    ],
+    ids=["create", "folder", "open"],
+)
+def test_a_flush_without_descriptors_is_told_and_tried_again(rule: dict, error: int) -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    env.add(FaultRule(**rule, error=error, times=None))
+    with pytest.raises(holdfast.DiskFullError, match="Too many open files"):
+        database.flush()
+    assert not database.stats().poisoned
+    assert "Too many open files" in str(database.stats().background_error)
+    database[b"other"] = b"value"
+    env.clear()
+    database.flush()
+    assert database.stats().background_error is None
+    assert {b"key": b"value", b"other": b"value"} == dict(database.items())
+    database.close()
+    with holdfast.open("/db", env=env) as database:
+        assert 2 == len(database)
+
+
+@pytest.mark.parametrize("kind", ["create", "open"])
+def test_a_background_compaction_without_descriptors_is_tried_again(kind: str) -> None:
+    env, database = opened()
+    for number in range(6):
+        database[b"key"] = b"%d" % number
+        # What a flush makes has a number that the next compaction does not.
+        database.flush()
+        database._engine.upkeep.wait_idle()
+        if number == 2:
+            site = "table.write.create" if kind == "create" else ""
+            rule = FaultRule(kind=kind, site=site, path="*.table", nth=2, error=errno.EMFILE)
+            env.add(rule)
+    assert 1 == env.injected
+    assert not database.stats().poisoned
+    assert database.stats().compactions > 0
+    assert database.stats().background_error is None
+    database.close()
+
+
+def test_an_open_without_descriptors_leaves_nothing_and_may_be_tried_again() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    database.close()
+    nth, struck = 1, 1
+    while struck:
+        before = env.injected
+        for kind in ("create", "open", "sync_dir", "lock_file"):
+            env.add(FaultRule(kind=kind, nth=nth, error=errno.EMFILE))
+        try:
+            database = holdfast.open("/db", env=env)
+        except holdfast.DiskFullError as error:
+            assert "Too many open files" in str(error)
+        else:
+            env.clear()
+            with suppress(holdfast.DatabasePoisonedError):
+                database.close()
+        env.clear()
+        struck = env.injected - before
+        assert not env.inner.unreturned()
+        with holdfast.open("/db", env=env) as database:
+            assert b"value" == database[b"key"]
+        nth += 1
+    assert nth > 5
+
+
+def test_a_manifest_whose_marker_finds_no_descriptor_is_written_by_the_next_edit() -> None:
+    env, database = opened()
+    database[b"key"] = b"value"
+    engine = database._engine
+    env.add(FaultRule(site="manifest.marker.create", error=errno.EMFILE))
+    with engine.version_mutex, pytest.raises(holdfast.DiskFullError):
+        engine.rewrite_manifest()
+    assert not database.stats().poisoned
+    with engine.version_mutex:
+        engine.rewrite_manifest()
+    database[b"key"] = b"other"
+    database.close()
+    with holdfast.open("/db", env=env) as database:
+        assert b"other" == database[b"key"]
+
+
+def test_a_damaged_input_of_a_compaction_stays_in_the_figures_when_a_flush_succeeds() -> None:
+    env, database = opened()
+    for number in range(2):
+        database.put_many({b"key %03d" % n: b"%d" % number * 40 for n in range(50)})
+        database.flush()
+    database._engine.upkeep.wait_idle()
+    for name in env.list_dir("/db"):
+        if name.endswith(".table"):
+            env.add(FaultRule(kind="read", path=name, times=None))
+    for number in range(3):
+        database.put_many({b"key %03d" % n: b"%d more" % number * 40 for n in range(50)})
+        database.flush()
+        database._engine.upkeep.wait_idle()
+    assert "Input/output error" in str(database.stats().background_error)
+    database.flush()
+    assert "Input/output error" in str(database.stats().background_error)
+    env.clear()
+    database.compact()
+    assert database.stats().background_error is None
+    database.close()
+
+
+def test_a_poisoned_database_keeps_the_tables_that_a_late_compaction_replaced() -> None:
+    """The compaction had begun its edit when another thread's commit failed."""
+    env, database = opened()
+    for number in range(2):
+        # Their ranges overlap, or the compaction would only move them.
+        database.put_many({b"a": b"%d" % number, b"z": b"%d" % number})
+        database.flush()
+        database._engine.upkeep.wait_idle()
+    engine = database._engine
+    before = [name for name in env.list_dir("/db") if name.endswith(".table")]
+    log_edit = engine.log_edit
+
+    def fail_behind(edit):
+        version = log_edit(edit)
+        engine.poison(OSError(errno.EIO, "the log failed"))
+        return version
+
+    engine.log_edit = fail_behind
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.compact()
+    assert set(before) < set(env.list_dir("/db"))
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.close()
+    with holdfast.open("/db", env=env) as database:
+        assert 2 == len(database)
+    assert not set(before) & set(env.list_dir("/db"))

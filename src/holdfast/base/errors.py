@@ -59,7 +59,7 @@ class ReadOnlyError(Error):
 
 
 class DiskFullError(Error):
-    """There is no room on the disk.
+    """There is no room on the disk, or no file descriptor left; the message says which.
 
     Nothing of the failed operation took effect and what was acknowledged stays.
     The same call may succeed once there is room again.

@@ -15,6 +15,7 @@ from holdfast.compaction import (
     pick,
     run_compaction,
 )
+from holdfast.env import is_shortage
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -84,7 +85,7 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
         engine.counters.moves += 1
         tree.install(version.keyspaces[plan.keyspace])
         engine.published(tree)
-        engine.progressed()
+        engine.progressed("compact")
     return True
 
 
@@ -132,6 +133,8 @@ def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
             engine.store.reader(info)
     except (CorruptionError, OSError) as error:
         engine.discard(result.tables)
+        if isinstance(error, OSError) and is_shortage(error):
+            raise
         raise InputError(error) from error
     try:
         version = engine.log_edit(plan.edit(result.tables))
@@ -145,7 +148,7 @@ def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
     counters.entries_dropped += result.entries_dropped
     tree.install(version.keyspaces[plan.keyspace])
     engine.published(tree)
-    engine.progressed()
+    engine.progressed("compact")
     engine.store.doom(plan.input_numbers)
     engine.store.purge()
     return True

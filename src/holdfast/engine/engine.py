@@ -41,7 +41,7 @@ from holdfast.engine.snapshot import SnapshotRegistry
 from holdfast.engine.stats import Counters
 from holdfast.engine.upkeep import Upkeep
 from holdfast.engine.write_path import WritePath
-from holdfast.env import Env, FileLock, is_disk_full
+from holdfast.env import Env, FileLock, is_shortage
 from holdfast.lsm import TableStore, Tree
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet, manifest_name
 from holdfast.memtable import Memtable
@@ -83,6 +83,8 @@ class Engine:
         self.version_set = version_set
         self.numbers = numbers
         self.counters = Counters()
+        # Whatever the disk did, what a failed sync was about must not be the only copy.
+        store.keeps_files = lambda: self.is_poisoned
         self.version_mutex = env.mutex()
         self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
@@ -96,7 +98,10 @@ class Engine:
         self._checked_bytes = 0
         self._check_every = ROOM_CHECK_BYTES
         self._reserve_mutex = env.mutex()
-        self._background_error: BaseException | None = None
+        self._failures: dict[str, BaseException] = {}
+        """The last failure of each lane of background work that was not followed by a success."""
+        self._untold: BaseException | None = None
+        """A failure that nobody who waits for background work was told of yet."""
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
             self.state.flags |= READ_ONLY
@@ -181,11 +186,12 @@ class Engine:
         version_set = self.version_set
         if version_set is None:
             raise ReadOnlyError("the database was opened with read_only=True")
+        self.write_path.check_poison()
         number = self.numbers.allocate()
         try:
             obsolete = version_set.rewrite(number)
         except OSError as error:
-            if version_set.is_poisoned or not is_disk_full(error):
+            if version_set.is_poisoned or not is_shortage(error):
                 self.poison(error)
                 raise self.failure(error) from error
             self._unlink_manifests([manifest_name(number)])
@@ -198,6 +204,8 @@ class Engine:
 
     def _unlink_manifests(self, names: Iterable[str]) -> None:
         for name in names:
+            if self.is_poisoned:
+                return
             try:
                 self.env.unlink(f"{self.folder}/{name}", site="manifest.obsolete.unlink")
             except OSError:
@@ -224,6 +232,8 @@ class Engine:
     def unlink_segments(self, numbers: list[int]) -> None:
         """Remove segments that no longer matter; a failure leaves orphans for the next open."""
         for number in numbers:
+            if self.is_poisoned:
+                return
             try:
                 self.env.unlink(f"{self.folder}/{segment_name(number)}", site="wal.segment.unlink")
             except OSError:
@@ -334,9 +344,10 @@ class Engine:
             self.state.flags &= ~SLOW
         self.room.notify_all()
 
-    def progressed(self) -> None:
+    def progressed(self, lane: str) -> None:
         """Called after a flush or compaction was installed. Requires: the version mutex."""
-        self._background_error = None
+        self._failures.pop(lane, None)
+        self._untold = None
         self._update_pace()
 
     def _wait_for_room(self) -> None:
@@ -361,14 +372,14 @@ class Engine:
 
     def _raise_if_stuck(self) -> None:
         """Raise the background failure that keeps everybody waiting, if there is one."""
-        error, self._background_error = self._background_error, None
+        error, self._untold = self._untold, None
         if isinstance(error, InputError):
             if not any(tree.frozen for tree in self.trees.values()):
                 # Only the compaction could make room, and it cannot read its tables.
                 self.poison(error.cause)
                 self.write_path.check_poison()
         elif error is not None:
-            raise DiskFullError(f"writes must wait for room on the disk: {error}") from error
+            raise DiskFullError(f"writes must wait for room: {error}") from error
 
     # -- failures
 
@@ -378,17 +389,17 @@ class Engine:
 
     def failure(self, error: OSError) -> DiskFullError | DatabasePoisonedError:
         """Return what the user is told of a failure of the disk. All but want of room poisons."""
-        if is_disk_full(error) and not self.is_poisoned:
-            return DiskFullError(f"there is no room on the disk: {error}")
+        if is_shortage(error) and not self.is_poisoned:
+            return DiskFullError(f"there is no room: {error}")
         self.poison(error)
         return DatabasePoisonedError(f"the disk failed: {error}; close and reopen the database")
 
-    def _upkeep_failed(self, error: BaseException) -> None:
+    def _upkeep_failed(self, lane: str, error: BaseException) -> None:
         """A background job raised. A full disk may pass, and tables that cannot be compacted are
         left as they are; anything else stops writing.
         """
         full = isinstance(error, DiskFullError) or (
-            isinstance(error, OSError) and is_disk_full(error)
+            isinstance(error, OSError) and is_shortage(error)
         )
         if self.state.flags & (CLOSED | FORKED) or isinstance(
             error, DatabaseClosedError | JobStoppedError
@@ -401,13 +412,18 @@ class Engine:
         else:
             self.poison(error)
         with self.version_mutex:
-            self._background_error = error
+            # Last, so that the newest failure is the one that is shown.
+            self._failures.pop(lane, None)
+            self._failures[lane] = self._untold = error
             self.room.notify_all()
 
     @property
     def background_error(self) -> BaseException | None:
-        """The last failure of background work that has not been followed by a success."""
-        return self._background_error
+        """The last failure of background work that has not been followed by a success of the same
+        kind of work.
+        """
+        failures = list(self._failures.values())
+        return failures[-1] if failures else None
 
     def _forked(self) -> None:
         self.state.flags |= FORKED
@@ -418,6 +434,7 @@ class Engine:
     def _prepare_segment(self) -> None:
         if self.log is not None:
             self.log.prepare_next()
+            self._failures.pop("log", None)
 
     # -- durability "interval"
 
@@ -435,13 +452,14 @@ class Engine:
         while self.upkeep.pause(self.settings.sync_interval_ms / 1000):
             try:
                 self.write_path.sync()
+                self._failures.pop("interval", None)
                 if self.write_path.exclusive(self._disarm):
                     return
             except (DatabaseClosedError, DatabasePoisonedError):
                 return
             except DiskFullError as error:
                 # Writers count on this thread: it tries again.
-                self._upkeep_failed(error)
+                self._upkeep_failed("interval", error)
 
     def _disarm(self) -> bool:
         """Stop the interval thread when nothing waits to be synced. Runs with the leadership."""
@@ -533,7 +551,7 @@ class Engine:
         self.write_path.exclusive(freeze_all)
         with self.version_mutex:
             # What failed before may succeed now.
-            self._background_error = None
+            self._untold = None
             while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
                 self.write_path.check_writable()
                 self._raise_if_stuck()

@@ -72,7 +72,7 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         engine.counters.entries_dropped += result.entries_dropped
         tree.install(version.keyspaces[keyspace], memtable)
         engine.published(tree)
-        engine.progressed()
+        engine.progressed("flush")
         engine.store.purge()
     engine.unlink_segments(dropped)
     engine.reserve_memtables()

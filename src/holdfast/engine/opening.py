@@ -15,7 +15,7 @@ from holdfast.base import (
 from holdfast.bufferpool import BufferPool
 from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
-from holdfast.env import Env, FileLock, PosixEnv, is_disk_full
+from holdfast.env import Env, FileLock, PosixEnv, is_shortage
 from holdfast.lsm import TableStore
 from holdfast.recovery import LOCK_NAME, Recovery, recover_for_reading, recover_for_writing
 
@@ -65,7 +65,7 @@ def open_database(
             lock.release()
             raise
     except OSError as error:
-        if is_disk_full(error):
+        if is_shortage(error):
             raise DiskFullError(f"{folder}: no room to open the database: {error}") from error
         raise
     _open_databases.add(database)

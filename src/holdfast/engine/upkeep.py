@@ -4,8 +4,8 @@ A job is submitted under a key. A key that is already waiting is not queued twic
 running is run once more afterwards. Keys of one *lane* never run at the same time, and no lane
 waits for another: a long compaction does not hold up a flush.
 
-Thread safety: safe. A job that raises reports to `on_error` and is forgotten; it is never retried
-by itself.
+Thread safety: safe. A job that raises reports to `on_error`, with its lane, and is forgotten; it is
+never retried by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LANES = ("flush", "compact", "log", "interval")
 class Upkeep:
     """Runs jobs in the background."""
 
-    def __init__(self, env: Env, on_error: Callable[[BaseException], None]) -> None:
+    def __init__(self, env: Env, on_error: Callable[[str, BaseException], None]) -> None:
         self._env = env
         self._on_error = on_error
         self._mutex = env.mutex()
@@ -88,7 +88,7 @@ class Upkeep:
             try:
                 job()
             except Exception as error:  # noqa: BLE001  whatever it is, the engine must hear of it
-                self._on_error(error)
+                self._on_error(lane, error)
             with self._mutex:
                 if self._running.pop((lane, key)):
                     self._waiting.append((lane, key, job))

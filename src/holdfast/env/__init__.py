@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from holdfast.env.posix import PosixEnv
-from holdfast.env.protocol import Condition, Env, File, FileLock, Mutex, Task, is_disk_full
+from holdfast.env.protocol import (
+    Condition,
+    Env,
+    File,
+    FileLock,
+    Mutex,
+    Task,
+    is_disk_full,
+    is_shortage,
+)
 
 if TYPE_CHECKING:
     from holdfast.env.fault import (
@@ -71,6 +80,7 @@ __all__ = [
     "crash_state",
     "crash_states",
     "is_disk_full",
+    "is_shortage",
     "lose_writes",
     "revert_writes",
     "take_effect",

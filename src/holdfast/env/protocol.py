@@ -38,11 +38,19 @@ Buffer = bytes | bytearray | memoryview
 Result = TypeVar("Result")
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SHORTAGES = _DISK_FULL | {errno.EMFILE, errno.ENFILE}
 
 
 def is_disk_full(exc: OSError) -> bool:
     """Return whether `exc` says that there is no room: the disk is full or the quota is used up."""
     return exc.errno in _DISK_FULL
+
+
+def is_shortage(exc: OSError) -> bool:
+    """Return whether `exc` says that room or file descriptors ran out: what made, opened or grew a
+    file that nothing names yet may succeed later.
+    """
+    return exc.errno in _SHORTAGES
 
 
 class File(Protocol):

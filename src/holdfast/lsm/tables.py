@@ -15,7 +15,7 @@ Thread safety: guarded by the caller's mutex, except that views may die in any t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from holdfast.base import CorruptionError, mark
 from holdfast.bufferpool import BufferPool
@@ -35,6 +35,9 @@ class TableStore:
         self._doomed: set[int] = set()
         self._views: dict[weakref.ref[ReadView], frozenset[int]] = {}
         self._died: list[weakref.ref[ReadView]] = []
+        self.keeps_files: Callable[[], bool] = lambda: False
+        """Says that nothing may be removed now: `purge` leaves files as orphans for the next open.
+        """
 
     def reader(self, info: TableInfo) -> TableReader:
         """Return the open reader of a table, opening it when needed.
@@ -92,6 +95,8 @@ class TableStore:
             if reader is not None:
                 reader.close()
             self._pool.drop_file(number)
+            if self.keeps_files():
+                continue
             try:
                 self._env.unlink(
                     f"{self._folder}/{table_name(number)}", site="table.obsolete.unlink"

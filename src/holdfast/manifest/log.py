@@ -32,7 +32,7 @@ from holdfast.base import (
     mark,
     require,
 )
-from holdfast.env import Env, File, is_disk_full
+from holdfast.env import Env, File, is_disk_full, is_shortage
 from holdfast.manifest.edit import VersionEdit, encode_edit
 from holdfast.manifest.format import (
     DATABASE_ID_BYTES,
@@ -90,6 +90,8 @@ class VersionSet:
         self._iteration = iteration
         self._version = version
         self._failure: BaseException | None = None
+        # Whether the marker of a successor was not made, for sure.
+        self._lacks_marker = False
         self._is_closed = False
         self._file: File
         self._header: Header
@@ -292,7 +294,8 @@ class VersionSet:
         try:
             successor._publish_marker()
         except BaseException as exc:
-            self._failure = exc
+            if not successor._lacks_marker:
+                self._failure = exc
             successor._file.close()
             raise
         self._file.close()
@@ -352,7 +355,11 @@ class VersionSet:
         """Make the manifest the current one, and collect what it makes obsolete."""
         number = self._header.number
         marker = marker_name(self._iteration, number)
-        self._env.create(f"{self._folder}/{marker}", site="manifest.marker.create").close()
+        try:
+            self._env.create(f"{self._folder}/{marker}", site="manifest.marker.create").close()
+        except OSError as exc:
+            self._lacks_marker = is_shortage(exc)
+            raise
         self._env.sync_dir(self._folder, site="manifest.marker.folder_sync")
         names = self._env.list_dir(self._folder)
         for name in names:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.base import DatabaseSettings, DiskFullError, FormatError, LimitError, mark
 from holdfast.compaction import run_flush
-from holdfast.env import Env, is_disk_full
+from holdfast.env import Env, is_shortage
 from holdfast.manifest import (
     Recovered,
     Version,
@@ -98,7 +98,7 @@ def recover_for_writing(
             return _create(env, folder, manifest, settings or DatabaseSettings())
         return _recover(env, folder, manifest, _settings(manifest, settings))
     except (OSError, DiskFullError) as error:
-        if isinstance(error, DiskFullError) or is_disk_full(error):
+        if isinstance(error, DiskFullError) or is_shortage(error):
             _remove_attempt(env, folder, manifest)
         raise
 

@@ -1,8 +1,8 @@
 """`holdfast torture`: everything that finds faults, turn by turn, for a given time, from one seed.
 
 The parts take turns: power cuts in the simulator, kills on this machine's disk, damaged files, I/O
-errors and failed syncs, and the fuzz targets. At the end a scoreboard says what was done and what
-came of it. docs/internals/torture.md says what each figure means.
+errors and failed syncs, drawn and one after another, and the fuzz targets. At the end a scoreboard
+says what was done and what came of it. docs/internals/torture.md says what each figure means.
 
 What item K of a part is depends on the seed only; the time decides how many items there are. Each
 failure comes with the line that runs its item again. (The moment of a kill is drawn by the seed,
@@ -32,8 +32,9 @@ from holdfast.testing.torture_crash import CrashPart, KillsPart
 from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
 from holdfast.testing.torture_part import FAILURES_MAX, Failure, Figures, Part, bound_of
+from holdfast.testing.torture_points import errors_part, syncs_part
 
-PARTS = ("crash", "kills", "damage", "faults", "fuzz")
+PARTS = ("crash", "kills", "damage", "faults", "errors", "syncs", "fuzz")
 PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
@@ -91,6 +92,8 @@ def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[
         "kills": lambda: KillsPart(seed, folder),
         "damage": lambda: DamagePart(seed, folder),
         "faults": lambda: FaultsPart(seed, wrap),
+        "errors": lambda: errors_part(seed, wrap),
+        "syncs": lambda: syncs_part(seed, wrap),
         "fuzz": lambda: FuzzPart(seed, folder),
     }
     return [makers[name]() for name in names]

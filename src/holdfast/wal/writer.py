@@ -31,7 +31,7 @@ from holdfast.base import (
     mark,
     require,
 )
-from holdfast.env import Env, File, is_disk_full
+from holdfast.env import Env, File, is_disk_full, is_shortage
 from holdfast.wal._buffer import RecordBuffer
 from holdfast.wal.format import (
     BLOCK_BYTES,
@@ -143,7 +143,7 @@ class LogWriter:
                 0, min(self._segment_bytes, FIRST_SEGMENT_BYTES_MAX), lsn_first
             )
         except OSError as exc:
-            if is_disk_full(exc):
+            if is_shortage(exc):
                 raise DiskFullError(f"no room for the log: {exc}") from exc
             raise
         self._chain = self._current.header.salt
@@ -499,7 +499,7 @@ class LogWriter:
         try:
             return self._create_segment(previous, size, None)
         except OSError as exc:
-            if is_disk_full(exc):
+            if is_shortage(exc):
                 raise DiskFullError(f"no room for the log: {exc}") from exc
             raise self._poisoned_by(exc) from exc
 
@@ -533,7 +533,7 @@ class LogWriter:
             file.sync(site="wal.segment.sync")
             self._env.sync_dir(self._folder, site="wal.segment.folder_sync")
         except OSError as exc:
-            if is_disk_full(exc):
+            if is_shortage(exc):
                 self._discard(segment)
             else:
                 file.close()

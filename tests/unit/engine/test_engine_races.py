@@ -149,7 +149,7 @@ def test_a_job_without_a_thread_is_not_taken_for_one_that_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = SimEnv()
-    upkeep = Upkeep(env, lambda error: None)
+    upkeep = Upkeep(env, lambda lane, error: None)
     ran = []
     spawn = env.spawn
 
@@ -169,7 +169,7 @@ def test_a_job_without_a_thread_is_not_taken_for_one_that_waits(
 
 def test_a_stop_after_one_that_was_interrupted_waits_for_the_jobs() -> None:
     env = PosixEnv()
-    upkeep = Upkeep(env, lambda error: None)
+    upkeep = Upkeep(env, lambda lane, error: None)
     begun, may_end = threading.Event(), threading.Event()
     ended = []
 

@@ -22,7 +22,7 @@ class Jobs:
     def __init__(self, seed: int = 0) -> None:
         self.env = SimEnv(seed)
         self.errors: list[BaseException] = []
-        self.upkeep = Upkeep(self.env, self.errors.append)
+        self.upkeep = Upkeep(self.env, lambda lane, error: self.errors.append(error))
         self.log: list[tuple[str, Hashable, str]] = []
         self.running: set[str] = set()
 

@@ -32,6 +32,8 @@ SOME = {
     "kills": ["kills", "databases killed"],
     "damage": ["bit flips", "other damages", "of all, on the real disk"],
     "faults": ["runs with an I/O error", "runs with a failed sync"],
+    "errors": ["points tried", "errors injected"],
+    "syncs": ["points tried", "runs that poisoned"],
     "fuzz": ["fuzz executions"],
 }
 
