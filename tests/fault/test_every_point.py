@@ -28,7 +28,7 @@ from holdfast.testing.torture_points import (
 )
 
 PARTS = {"errors": errors_part, "syncs": syncs_part}
-SAMPLES = {"errors": 260, "syncs": 200}
+SAMPLES = {"errors": 160, "syncs": 120}
 
 
 def judged(part: PointsPart, count: int) -> PointsPart:
