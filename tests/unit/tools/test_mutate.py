@@ -1,0 +1,165 @@
+"""The mutator: what it changes, how it names it, and that a forked pytest tells killed from alive.
+
+The runs stand on a codec file of the package and on its own suite, since that is what a mutant is:
+a change of real code. One mutant is killed, one is equivalent and survives.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from tools import mutate, tree
+from tools.mutants import mutants
+
+VARINT = tree.ROOT / "src" / "holdfast" / "codec" / "_varint_py.py"
+
+SOURCE = '''"""A module."""
+
+LIMIT = 5
+
+
+class Box:
+    """A class."""
+
+    size: int = 0
+
+    def holds(self, count: int) -> bool:
+        """Return whether so many fit."""
+        if count < 0 or not self.size:
+            raise ValueError("a count of {count + 1}")
+        require(count < 100, "few")
+        return count + 1 <= self.size
+
+    def grow(self) -> None:
+        self.size += 2
+        self.told()
+'''
+
+
+@pytest.fixture
+def found(tmp_path):
+    path = tmp_path / "box.py"
+    path.write_text(SOURCE)
+    return mutants(path)
+
+
+def test_every_operator_finds_its_places(found):
+    assert [(mutant.line, mutant.kind, mutant.name) for mutant in found] == [
+        (3, "constant", "module: LIMIT = 5 -> LIMIT = 6"),
+        (9, "constant", "Box: size: int = 0 -> size: int = 1"),
+        (13, "and/or", "Box.holds: count < 0 or not self.size -> count < 0 and (not self.size)"),
+        (
+            13,
+            "negation",
+            "Box.holds: count < 0 or not self.size -> not (count < 0 or not self.size)",
+        ),
+        (13, "comparison", "Box.holds: count < 0 or not self.size -> count <= 0 or not self.size"),
+        (13, "comparison", "Box.holds: count < 0 or not self.size -> count >= 0 or not self.size"),
+        (13, "constant", "Box.holds: count < 0 or not self.size -> count < 1 or not self.size"),
+        (14, "raise", "Box.holds: raise ValueError('a count of {count + 1}') -> removed"),
+        (
+            15,
+            "comparison",
+            "Box.holds: require(count < 100, 'few') -> require(count <= 100, 'few')",
+        ),
+        (
+            15,
+            "comparison",
+            "Box.holds: require(count < 100, 'few') -> require(count >= 100, 'few')",
+        ),
+        (15, "constant", "Box.holds: require(count < 100, 'few') -> require(count < 101, 'few')"),
+        (
+            16,
+            "comparison",
+            "Box.holds: return count + 1 <= self.size -> return count + 1 < self.size",
+        ),
+        (
+            16,
+            "comparison",
+            "Box.holds: return count + 1 <= self.size -> return count + 1 > self.size",
+        ),
+        (
+            16,
+            "arithmetic",
+            "Box.holds: return count + 1 <= self.size -> return count - 1 <= self.size",
+        ),
+        (
+            16,
+            "constant",
+            "Box.holds: return count + 1 <= self.size -> return count + 2 <= self.size",
+        ),
+        (19, "arithmetic", "Box.grow: self.size += 2 -> self.size -= 2"),
+        (19, "statement", "Box.grow: self.size += 2 -> removed"),
+        (19, "constant", "Box.grow: self.size += 2 -> self.size += 3"),
+        (20, "statement", "Box.grow: self.told() -> removed"),
+    ]
+
+
+def test_a_mutant_does_what_its_name_says_and_leaves_no_trace(found):
+    for mutant in found:
+        space = {"require": lambda *_: None}
+        exec(mutant.code(), space)
+        assert (space["LIMIT"] == 6) == ("LIMIT" in mutant.name)
+        box = space["Box"]()
+        box.size = 3
+        answer = None if mutant.kind == "raise" else box.holds(3) if "+ 1" in mutant.name else None
+        assert answer is None or answer == ("count - 1" in mutant.name or "+ 1 >" in mutant.name)
+
+
+def test_a_repeated_change_gets_a_number(tmp_path):
+    path = tmp_path / "twice.py"
+    path.write_text("def f(a):\n    a.x += 1\n    a.x += 1\n")
+    names = [mutant.name for mutant in mutants(path) if mutant.kind == "statement"]
+    assert names == ["f: a.x += 1 -> removed", "f: a.x += 1 -> removed (#2)"]
+
+
+def test_an_unreachable_line_is_left_alone(tmp_path):
+    path = tmp_path / "never.py"
+    path.write_text("def f(a):\n    a.x()  # unreachable: nobody calls it\n    a.y()\n")
+    assert [mutant.line for mutant in mutants(path)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("only", "verdict"),
+    [
+        ("encode_varint: value >= 128 -> value > 128", "killed: 1 of 1"),
+        # A constant of the module, which is imported anew.
+        ("module: VALUE_MAX = 2 ** 64 - 1 -> VALUE_MAX = 2 ** 64 + 1", "killed: 1 of 1"),
+        # Never more than ten bytes are looked at: an eleventh shift changes nothing.
+        ("zip(range(0, 65, 7)", "killed: 0 of 1"),
+    ],
+)
+def test_a_run_tells_what_is_noticed_from_what_is_not(only, verdict):
+    program = (
+        "import sys; from tools import mutate; "
+        "mutate.SUITES = {'codec': ()}; "
+        "mutate.TWINS = {'codec': ('tests/twin/test_codec_varint.py',)}; "
+        "sys.exit(mutate.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "codec/_varint_py.py", "--only", only],
+        cwd=tree.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verdict in done.stdout, done.stderr
+    assert done.returncode == (0 if verdict.startswith("killed: 1") else 1)
+    assert (only in done.stdout) == (done.returncode == 1), "survivors are named"
+
+
+def test_every_explanation_is_that_of_a_mutant():
+    names = {
+        (mutate.shown(mutant), mutant.name)
+        for path in mutate.files_of(mutate.ROOMS)
+        for mutant in mutants(path)
+    }
+    stale = [key for key in mutate.explanations() if key not in names]
+    assert not stale, "these changes are not tried any more: take them out of tools/survivors.toml"
+
+
+def test_the_sources_on_disk_are_never_touched():
+    before = VARINT.read_bytes()
+    [mutant.code() for mutant in mutants(VARINT)]
+    assert VARINT.read_bytes() == before

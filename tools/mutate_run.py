@@ -1,0 +1,384 @@
+"""Runs the tests on mutants: one forked process for each, in a pytest that has everything loaded.
+
+`Warm` starts a pytest in a forked process, which collects the suites, runs each test once under
+coverage to learn which lines it reaches and how long it takes, and then waits. A mutant inside a
+function costs a fork: the child gives the function its changed code and runs the tests that reach
+the changed line, the quickest first, until one fails. A mutant of a module's or class's body is
+imported anew: `cold` forks a process that has pytest but not yet Holdfast.
+
+Limits: a mutant that uses far more processor time than its tests need, or that stands still, is
+stopped and counts as noticed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import math
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import coverage
+import hypothesis
+import pytest
+from _pytest.runner import runtestprotocol
+
+from tools import tree
+from tools.mutants import Mutant, mutants
+
+SURVIVED, KILLED, TIME, UNREACHED = "survived", "killed", "time limit", "not reached"
+
+SECONDS_MAX = 20.0
+"""Processor time of the tests of one mutant, as they take without it; slower ones are left out."""
+STILL_SECONDS = 15.0
+"""A process that used no processor time for so long waits for ever."""
+MEMORY_MAX = 1 << 30
+"""More than the process has when it is forked."""
+LOG = tree.ROOT / "build" / "mutate.log"
+"""What the tests print."""
+
+_TIME_SIGNALS = {signal.SIGXCPU, signal.SIGKILL}
+
+OPTIONS = ["-q", "-s", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
+OPTIONS += ["-o", "faulthandler_timeout=0", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+
+hypothesis.settings.register_profile(
+    "mutate",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    # A failure is enough, it need not be a small one.
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+@dataclass(slots=True)
+class Baseline:
+    """What the tests do without a mutant."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By test."""
+    reaching: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    """By file and line: the tests that run it."""
+    failed: list[str] = field(default_factory=list)
+
+
+def chosen(baseline: Baseline, mutant: Mutant) -> list[str]:
+    """Return the tests for a mutant, the quickest first."""
+    if mutant.function:
+        tests = baseline.reaching.get(str(mutant.path), {}).get(mutant.line, [])
+    else:
+        lines = baseline.reaching.get(str(mutant.path), {}).values()
+        tests = list({test for reached in lines for test in reached})
+    tests = sorted(tests, key=lambda test: (baseline.seconds[test], test))
+    total, taken = 0.0, 0
+    for test in tests:
+        total += baseline.seconds[test]
+        if taken and total > SECONDS_MAX:
+            break
+        taken += 1
+    return tests[:taken]
+
+
+class Warm:
+    """A pytest that waits for mutants, in a process of its own."""
+
+    def __init__(self, suites: Sequence[str], files: Sequence[Path]) -> None:
+        self._here, there = multiprocessing.Pipe()
+        self._process = _fork(lambda: _serve(there, self._here, suites, files))
+        there.close()
+        self.baseline: Baseline = self._here.recv()
+
+    def run(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> str:
+        """Return what became of a mutant of a function's body."""
+        self._here.send((mutant.path, mutant.name, tests, seconds))
+        result: str = self._here.recv()
+        return result
+
+    def close(self) -> None:
+        """End the process."""
+        self._here.send(None)
+        os.waitpid(self._process, 0)
+        self._here.close()
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """Run `work` in a forked process, which ends with what it returns; returns its id."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        status = work()
+    except BaseException:  # noqa: BLE001  the process ends in any case
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _serve(
+    pipe: Connection, other: Connection, suites: Sequence[str], files: Sequence[Path]
+) -> int:
+    other.close()
+    _prepare_process()
+    status = pytest.main([*OPTIONS, *suites], plugins=[_Server(pipe, files)])
+    return int(status)
+
+
+def _prepare_process() -> None:
+    """Give the tests what they look for, and their output to a file of its own."""
+    os.chdir(tree.ROOT)
+    os.environ["HOLDFAST_HYPOTHESIS"] = "mutate"
+    os.environ.pop("HOLDFAST_PURE", None)
+    for path in (str(tree.ROOT), str(tree.ROOT / "src")):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+class _Server:
+    """The plugin that takes the place of pytest's loop over the tests."""
+
+    def __init__(self, pipe: Connection, files: Sequence[Path]) -> None:
+        self._pipe = pipe
+        self._files = files
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        self._pipe.send(_in_child(lambda: _measured(session.items, self._files)))
+        known: dict[Path, dict[str, Mutant]] = {}
+        while (job := self._pipe.recv()) is not None:
+            path, name, tests, seconds = job
+            if path not in known:
+                known[path] = {mutant.name: mutant for mutant in mutants(path)}
+            chosen_items = [items[test] for test in tests]
+            self._pipe.send(_try_warm(known[path][name], chosen_items, seconds))
+        return True
+
+
+def _in_child(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns in a forked process, so that it leaves no trace in this one."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+
+    def child() -> int:
+        sending.send(work())
+        return 0
+
+    process = _fork(child)
+    sending.close()
+    try:
+        return receiving.recv()
+    finally:
+        os.waitpid(process, 0)
+        receiving.close()
+
+
+def _measured(items: Sequence[pytest.Item], files: Sequence[Path]) -> Baseline:
+    """Run every test once; return what each reaches and takes."""
+    baseline = Baseline()
+    measure = coverage.Coverage(
+        data_file=None, config_file=False, include=[str(path) for path in files]
+    )
+    measure.set_option("run:core", "ctrace")
+    measure.start()
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        measure.switch_context(item.nodeid)
+        start = time.process_time()
+        if _has_failed(item, following):
+            baseline.failed.append(item.nodeid)
+        baseline.seconds[item.nodeid] = time.process_time() - start
+    measure.stop()
+    data = measure.get_data()
+    for path in data.measured_files():
+        baseline.reaching[path] = {
+            line: [test for test in tests if test]
+            for line, tests in data.contexts_by_lineno(path).items()
+        }
+    return baseline
+
+
+def _has_failed(item: pytest.Item, following: pytest.Item | None) -> bool:
+    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+
+
+def _try_warm(mutant: Mutant, items: Sequence[pytest.Item], seconds: float) -> str:
+    """Run the tests in a child whose function has the changed code."""
+    folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
+
+    def child() -> int:
+        if not _give_code(mutant):
+            return 2
+        # The temporary folders of tests are private to each child.
+        items[0].config._tmp_path_factory._basetemp = Path(folder)  # type: ignore[attr-defined]  # noqa: SLF001  pytest has no other way
+        pairs = zip(items, [*items[1:], None], strict=True)
+        return 1 if any(_has_failed(item, following) for item, following in pairs) else 0
+
+    try:
+        return _judge(child, seconds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _give_code(mutant: Mutant) -> bool:
+    """Give every function that has the mutant's old code the new one; return whether one had."""
+    new = _code_of(mutant.code(), mutant)
+    found = False
+    for each in gc.get_objects():
+        if isinstance(each, types.FunctionType):
+            old = each.__code__
+            if (
+                old.co_firstlineno == mutant.function_line
+                and old.co_qualname == mutant.function
+                and Path(old.co_filename) == mutant.path
+            ):
+                each.__code__ = new
+                found = True
+    return found
+
+
+def _code_of(code: types.CodeType, mutant: Mutant) -> types.CodeType:
+    waiting = [code]
+    while waiting:
+        each = waiting.pop()
+        if each.co_firstlineno == mutant.function_line and each.co_qualname == mutant.function:
+            return each
+        waiting.extend(inner for inner in each.co_consts if isinstance(inner, types.CodeType))
+    raise ValueError(f"no code for {mutant.name}")
+
+
+def _judge(child: Callable[[], int], seconds: float) -> str:
+    """Fork, wait, and say what the tests said, which take `seconds` without a mutant."""
+
+    def limited() -> int:
+        limit = math.ceil(2 + 4 * seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        with open("/proc/self/statm", encoding="ascii") as file:
+            memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_MAX
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        return child()
+
+    process = _fork(limited)
+    status = _wait(process)
+    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in _TIME_SIGNALS):
+        return TIME
+    if os.WIFSIGNALED(status):
+        return KILLED
+    code = os.WEXITSTATUS(status)
+    if code == 2:
+        raise RuntimeError("the function of a mutant was not found")
+    return KILLED if code else SURVIVED
+
+
+def _wait(process: int) -> int | None:
+    """Return the status of a process, or None when it stood still and was stopped."""
+    used, since, pause = -1.0, time.monotonic(), 0.002
+    while True:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+        now = _processor_time(process)
+        if now > used:
+            used, since = now, time.monotonic()
+        elif time.monotonic() - since > STILL_SECONDS:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return None
+
+
+def _processor_time(process: int) -> float:
+    """Return the ticks that a process used."""
+    with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return float(fields[11]) + float(fields[12])
+
+
+class _Changed(importlib.machinery.SourceFileLoader):
+    """Loads a module from the code of a mutant."""
+
+    def __init__(self, name: str, mutant: Mutant) -> None:
+        super().__init__(name, str(mutant.path))
+        self._mutant = mutant
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self._mutant.code()
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Gives the changed module in place of the one on disk."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        relative = mutant.path.relative_to(tree.ROOT / "src").with_suffix("")
+        self._name = ".".join(relative.parts)
+        self._mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: object, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        loader = _Changed(fullname, self._mutant)
+        return importlib.util.spec_from_file_location(fullname, self._mutant.path, loader=loader)
+
+
+class _Order:
+    """The plugin that leaves only the chosen tests, in their order."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self._tests = tests
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        place = {test: at for at, test in enumerate(self._tests)}
+        items[:] = sorted(
+            (item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid]
+        )
+
+
+def cold(mutant: Mutant, tests: Sequence[str], seconds: float) -> str:
+    """Run the tests in a process that imports the changed module."""
+    folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
+
+    def child() -> int:
+        _prepare_process()
+        sys.meta_path.insert(0, _Finder(mutant))
+        files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+        options = [*OPTIONS, "-x", f"--basetemp={folder}/t"]
+        status = pytest.main([*options, *files], plugins=[_Order(tests)])
+        return 0 if status == pytest.ExitCode.OK else 1
+
+    try:
+        return _judge(child, seconds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def attempt(warm: Warm, mutant: Mutant) -> str:
+    """Return what became of one mutant."""
+    tests = chosen(warm.baseline, mutant)
+    if not tests:
+        return UNREACHED
+    seconds = sum(warm.baseline.seconds[test] for test in tests)
+    if mutant.function:
+        return warm.run(mutant, tests, seconds)
+    # Importing everything anew takes a second or two.
+    return cold(mutant, tests, seconds + 1)
