@@ -5,7 +5,8 @@ a closed database, an open refuses it, or `verify` finds it, or the byte is one 
 In a database that a crash left, a flip in what was synced last may look like a torn tail; then the
 last commit, and only that one, is gone.
 
-The verdicts are counted by the kind of file; docs/results/flips.md shows them.
+The verdicts are counted by the kind of file; the part flips of `holdfast
+torture` counts them by page type.
 """
 
 from __future__ import annotations

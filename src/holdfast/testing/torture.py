@@ -1,8 +1,9 @@
 """`holdfast torture`: everything that finds faults, turn by turn, for a given time, from one seed.
 
-The parts take turns: power cuts in the simulator, kills on this machine's disk, damaged files, I/O
-errors and failed syncs, drawn and one after another, and the fuzz targets. At the end a scoreboard
-says what was done and what came of it. docs/internals/torture.md says what each figure means.
+The parts take turns: power cuts in the simulator, kills on this machine's disk, damaged files, bit
+flips, I/O errors and failed syncs, drawn and one after another, and the fuzz targets. At the end a
+scoreboard says what was done and what came of it. docs/internals/torture.md says what each figure
+means.
 
 What item K of a part is depends on the seed only; the time decides how many items there are. Each
 failure comes with the line that runs its item again. (The moment of a kill is drawn by the seed,
@@ -31,10 +32,11 @@ from holdfast.testing.oracle import Wrap
 from holdfast.testing.torture_crash import CrashPart, KillsPart
 from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
+from holdfast.testing.torture_flips import FlipsPart
 from holdfast.testing.torture_part import FAILURES_MAX, Failure, Figures, Part, bound_of
 from holdfast.testing.torture_points import errors_part, syncs_part
 
-PARTS = ("crash", "kills", "damage", "faults", "errors", "syncs", "fuzz")
+PARTS = ("crash", "kills", "damage", "flips", "faults", "errors", "syncs", "fuzz")
 PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
@@ -81,6 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object")
     add("--write", action="store_true", help=f"write {PAGE}")
     add("--replay", metavar="PART:ITEM", help="run one item again")
+    add("--first-flip", type=int, default=0, metavar="ITEM", help="where the part flips begins")
     add("--without", metavar="KIND:SITE", help="take a sync out, such as sync:wal.record.sync")
 
 
@@ -91,6 +94,7 @@ def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[
         "crash": lambda: CrashPart(seed, wrap),
         "kills": lambda: KillsPart(seed, folder),
         "damage": lambda: DamagePart(seed, folder),
+        "flips": lambda: FlipsPart(seed, given.first_flip),
         "faults": lambda: FaultsPart(seed, wrap),
         "errors": lambda: errors_part(seed, wrap),
         "syncs": lambda: syncs_part(seed, wrap),
@@ -152,6 +156,8 @@ def make_report(parts: list[Part], given: argparse.Namespace, seconds: float) ->
     """Return what was done."""
     words = ["holdfast", "torture", "--seed", str(given.seed), "--minutes", f"{given.minutes:g}"]
     words += ["--parts", given.parts, "DIR"]
+    if given.first_flip:
+        words += ["--first-flip", str(given.first_flip)]
     if given.without:
         words += ["--without", given.without]
     report = Report(shlex.join(words), machine(given.folder))

@@ -54,6 +54,9 @@ _KEYS_READ = 60
 VERDICTS = ("refused", "found", "right", "cut", "WRONG")
 """Open refused, a read or verify found it, all answers are right, taken for a crash, a lie."""
 
+LETTERS = ("r", "f", "=", "c", "WRONG ")
+"""The verdicts in a matrix: refused, found, right, cut, wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -437,20 +440,20 @@ def places_of(name: str, data: bytes) -> list[int]:
     return [at for at in range(0, len(data), _RECORDS_ALIGNED) if data[at : at + 4] == magic]
 
 
-def without_ends(base: Base, damage: Damage) -> Files | None:
+def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
     """Return the files without what a damage hit and what follows it, as a crash may leave them.
 
     None when the damage cannot be taken for a crash: something whole follows it, it hit something
     that crashes leave alone, or the database was closed.
     """
-    if base.is_closed:
+    if is_closed:
         return None
-    left = dict(base.files)
+    left = dict(whole)
     for name in damage.changed:
-        before, after = base.files[name], damage.files.get(name)
+        before, after = whole.get(name, b""), damage.files.get(name)
         places = places_of(name, before)
-        kin = (other for other in base.files if other[-4:] == name[-4:])
-        newest = max((other for other in kin if places_of(other, base.files[other])), default="")
+        kin = (other for other in whole if other[-4:] == name[-4:])
+        newest = max((other for other in kin if places_of(other, whole[other])), default="")
         if after is None or name != newest:
             return None
         hit = first_difference(before, after)
@@ -513,7 +516,7 @@ class DamagePart:
     def _judge(self, base: Base, damage: Damage, rng: Random, *, is_real: bool) -> str:
         full = base.history.at(base.number)
         acceptable = [full]
-        reference = without_ends(base, damage)
+        reference = without_ends(base.files, damage, is_closed=base.is_closed)
         cut = None if reference is None else state_of(reference)
         if cut is not None and base.history.numbers(cut):
             acceptable.append(cut)
@@ -563,21 +566,31 @@ class DamagePart:
         }
 
     def tables(self) -> dict[str, list[list[str]]]:
-        places = Counter[tuple[str, str]]()
         kinds = Counter[tuple[str, str]]()
-        for (where, kind, verdict), count in self.counts.items():
-            places[where, verdict] += count
+        for (_, kind, verdict), count in self.counts.items():
             kinds[kind, verdict] += count
-        return {
-            "Damages by place": _table("place", places),
-            "Damages by kind": _table("damage", kinds),
-        }
+        rows = [["damage", *VERDICTS]]
+        rows += [
+            [first, *(str(kinds[first, verdict]) for verdict in VERDICTS)]
+            for first in sorted({first for first, _ in kinds})
+        ]
+        return {"Damages by place and fault": matrix(self.counts), "Damages by kind": rows}
 
 
-def _table(heading: str, counts: Counter[tuple[str, str]]) -> list[list[str]]:
-    rows = [[heading, *VERDICTS]]
-    rows += [
-        [first, *(str(counts[first, verdict]) for verdict in VERDICTS)]
-        for first in sorted({first for first, _ in counts})
+def matrix(counts: Counter[tuple[str, str, str]]) -> list[list[str]]:
+    """Return a table of places by faults; a cell has the letter and the count of each verdict."""
+    kinds = list(dict.fromkeys(kind for _, kind, _ in sorted(counts)))
+    kinds.sort(key=lambda kind: (kind != "bit flip", kind))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for verdict, letter in zip(VERDICTS, LETTERS, strict=True):
+        for (place, kind, judged), count in counts.items():
+            if judged == verdict and count:
+                cells.setdefault((place, kind), []).append(f"{letter}{count}")
+    places = sorted({place for place, _, _ in counts})
+    return [
+        ["place", *kinds],
+        *(
+            [place, *(" ".join(cells.get((place, kind), ["-"])) for kind in kinds)]
+            for place in places
+        ),
     ]
-    return rows

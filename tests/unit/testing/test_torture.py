@@ -21,6 +21,7 @@ BROKEN = ["--without", "sync:wal.record.sync"]
 ZERO = {
     "crash": "crashes that lost an acknowledged commit",
     "damage": "silent wrong answers",
+    "flips": "silent wrong answers",
     "fuzz": "fuzz findings",
 }
 SOME = {
@@ -31,6 +32,7 @@ SOME = {
     ],
     "kills": ["kills", "databases killed"],
     "damage": ["bit flips", "other damages", "of all, on the real disk"],
+    "flips": ["single bits flipped, each once", "other damages", "damages refused or found"],
     "faults": ["runs with an I/O error", "runs with a failed sync"],
     "errors": ["points tried", "errors injected"],
     "syncs": ["points tried", "runs that poisoned"],
@@ -147,7 +149,7 @@ def test_what_hangs_ends():
 
 
 def test_parts_that_found_enough_end():
-    given = argparse.Namespace(seed=1, folder="/nowhere", without=None)
+    given = argparse.Namespace(seed=1, folder="/nowhere", without=None, first_flip=0)
     (part,) = torture.make_parts(["damage"], given, torture.same_machine)
     part.failures = [torture.Failure("damage", "0", ())] * torture.FAILURES_MAX
     torture.take_turns([part], 60)

@@ -1,0 +1,135 @@
+"""The part `flips` of `holdfast torture`: what it flips, and that it notices a reader that lies."""
+
+from itertools import pairwise
+
+import pytest
+
+from holdfast.testing import torture_flips, torture_flips_judge
+from holdfast.testing.torture_damage import WrongAnswerError, matrix
+from holdfast.testing.torture_flips import Drawing, FlipsPart
+from holdfast.testing.torture_flips_base import make_world
+
+PLACES = {
+    "log, END record", "log, batch", "log, header", "log, link", "log, record header",
+    "log, unused", "manifest, edit", "manifest, edit header", "manifest, header",
+    "manifest, snapshot", "manifest, snapshot header", "marker, name", "table, data (lz4)",
+    "table, data (none)", "table, data (zstd)", "table, filter", "table, footer", "table, index",
+    "table, index_root", "table, properties", "table, range_tombstones",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed():
+    return make_world(1, is_closed=False)
+
+
+def test_the_databases_have_every_page_type_and_codec_and_several_partitions(killed):
+    assert {unit.kind for unit in killed.units} == PLACES
+    assert any(
+        sum(unit.kind == "table, filter" for unit in killed.units if unit.name == name) > 1
+        for name in killed.tables
+    )
+    for name, data in killed.files.items():
+        covered = sorted((u.start, u.start + u.size) for u in killed.units if u.name == name)
+        assert all(a[1] <= b[0] for a, b in pairwise(covered))
+        if name.endswith((".table", ".manifest")):
+            assert sum(end - start for start, end in covered) == len(data)
+
+
+def test_each_bit_has_one_number(killed):
+    drawing = Drawing(killed)
+    assert {number * drawing._stride % drawing.bits for number in range(drawing.bits)} == set(
+        range(drawing.bits)
+    )
+    seen = set()
+    for number in range(2000):
+        unit, damage = drawing.flip(number)
+        (name,) = damage.changed
+        before, after = killed.files.get(name, b""), damage.files.get(name, b"")
+        if unit.kind == "marker, name":
+            (new,) = set(damage.files) - set(killed.files)
+            before, after = name.encode(), new.encode("latin-1")
+        difference = [
+            (at, a ^ b) for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b
+        ]
+        assert len(difference) == 1
+        assert difference[0][1].bit_count() == 1
+        seen.add((name, *difference[0]))
+    assert len(seen) == 2000
+
+
+def test_items_depend_on_the_seed_alone():
+    one, other = FlipsPart(5), FlipsPart(5)
+    for item in range(40):
+        one.replay(str(item))
+        other.replay(str(39 - item))
+    assert one.counts == other.counts
+    assert not one.failures
+
+
+def test_a_run_that_begins_later_does_other_items():
+    part = FlipsPart(1, 1000)
+    part.step()
+    assert not part.failures
+    figures = part.figures()
+    assert figures["items"] == "1000 to 1049"
+    assert figures["single bits flipped, each once"] == 25
+    assert figures["other damages"] == 25
+
+
+class Careless:
+    """A reader whose look-ups are one entry off."""
+
+    def __init__(self, *arguments):
+        self._reader = Careless.true(*arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    def get(self, key, seq):
+        found = self._reader.get(key, seq)
+        return found and (found[0], found[1], found[2] + b"!")
+
+
+def test_a_table_that_lies_is_noticed(monkeypatch):
+    Careless.true = torture_flips_judge.TableReader
+    monkeypatch.setattr(torture_flips_judge, "TableReader", Careless)
+    part = FlipsPart(1)
+    while not part.failures:
+        part.step()
+    assert "has a wrong value" in part.failures[0].complaints[1]
+    assert part.figures()["silent wrong answers"]
+    assert any("WRONG" in cell for row in part.tables().popitem()[1] for cell in row)
+
+
+def test_a_log_that_is_cut_too_early_is_noticed(monkeypatch):
+    true = torture_flips_judge.Judge._outcome
+
+    def shorter(judge, files, manifest):
+        found = true(judge, files, manifest)
+        return (found[0], found[1][:-3], *found[2:]) if files is not judge._world.files else found
+
+    monkeypatch.setattr(torture_flips_judge.Judge, "_outcome", shorter)
+    monkeypatch.setattr(
+        torture_flips_judge, "state_of", lambda files: {"default": {b"none": b"of these"}}
+    )
+    part = FlipsPart(1)
+    while not part.failures:
+        part.step()
+    assert "durable is gone" in part.failures[0].complaints[1]
+
+
+def test_levels_that_disagree_are_noticed(killed):
+    _, damage = Drawing(killed).flip(0)
+    judge = torture_flips_judge.Judge(killed)
+    verdict = judge.judge(damage)
+    assert verdict in ("refused", "found")
+    torture_flips.compare(killed, damage, verdict, torture_flips.Random(1))
+    with pytest.raises(WrongAnswerError, match="a check says False"):
+        torture_flips.compare(killed, damage, "right", torture_flips.Random(1))
+
+
+def test_a_matrix_has_a_letter_for_each_verdict():
+    counts = torture_flips.Counter({("a", "bit flip", "found"): 3, ("a", "zeroed", "refused"): 1})
+    counts["a", "bit flip", "refused"] = 2
+    assert matrix(counts) == [["place", "bit flip", "zeroed"], ["a", "r2 f3", "r1"]]
