@@ -58,6 +58,7 @@ _U64_MAX: Final = (1 << 64) - 1
 _SEGMENT: Final = Struct("<8sIIQQ16sQQQQ")
 _LINK: Final = Struct("<IIQQQQQ")
 _RECORD: Final = Struct("<IIQQQQQQIB3sQQ")
+_U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
 _NAME: Final = re.compile(r"([0-9]{8,20})\.wal", re.ASCII)
 
@@ -312,6 +313,31 @@ def decode_record_header(data: memoryview, salt: int) -> tuple[RecordHeader, int
         # Of a type that does not exist, so that `is_well_formed` refuses it.
         header = header._replace(type=0)
     return header, digest
+
+
+def has_chained_records(data: bytes, segment: int, lsn: int, alignment: int) -> bool:
+    """Return whether a segment whose header cannot be read, so that its salt is not known, holds
+    records with an ordinal above `lsn`.
+
+    Without the salt no checksum can be compared. But a record repeats the checksum of the one
+    before it, and two neighbours of this segment that agree in that are not there by accident.
+    """
+    magic = _U32.pack(RECORD_MAGIC)
+    place = data.find(magic, BLOCK_BYTES)
+    while 0 <= place <= len(data) - RECORD_HEADER_BYTES:
+        fields = _RECORD.unpack_from(data, place)
+        following = place + record_bytes(fields[1], alignment)
+        if (
+            fields[2] == segment
+            and lsn < fields[3]
+            and (following <= len(data) - RECORD_HEADER_BYTES)
+        ):
+            then = _RECORD.unpack_from(data, following)
+            expected = (RECORD_MAGIC, segment, fields[3] + 1, fields[-1])
+            if (then[0], then[2], then[3], then[7]) == expected:
+                return True
+        place = data.find(magic, place + 1)
+    return False
 
 
 def is_well_formed(header: RecordHeader) -> bool:

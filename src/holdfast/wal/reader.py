@@ -30,12 +30,15 @@ from holdfast.wal.format import (
     StopReason,
     decode_link,
     decode_segment_header,
+    has_chained_records,
     parse_segment_name,
     segment_name,
 )
 
 _FOREIGN: Final = (StopReason.WRONG_SEGMENT, StopReason.BROKEN_CHAIN, StopReason.MALFORMED)
 _ZEROS: Final = bytes(1 << 16)
+_PROOF_BYTES: Final = 4 << 20
+"""So much of a segment with an unreadable header is searched for records."""
 
 
 class LogRecord(NamedTuple):
@@ -282,6 +285,8 @@ class LogContents:
                 data = self._body(front)
             except CorruptionError:
                 # A crash may leave a segment half prepared, and then it holds no records.
+                if self._holds_records(later, missing - 1):
+                    return True
                 continue
             found = find_later_records(
                 data, BLOCK_BYTES, later, front.header.salt, self._alignment, missing - 1
@@ -289,6 +294,17 @@ class LogContents:
             if found.record_count:
                 return True
         return False
+
+    def _holds_records(self, number: int, lsn: int) -> bool:
+        """Return whether a segment with an unreadable header block begins with records above
+        `lsn`, as far as that can be told.
+        """
+        file = self._env.open(f"{self._folder}/{segment_name(number)}")
+        try:
+            data = file.read_at(0, min(file.size(), _PROOF_BYTES))
+        finally:
+            file.close()
+        return has_chained_records(data, number, lsn, self._alignment)
 
     def _later_numbers(self, number: int) -> list[int]:
         """Return the numbers above `number` of the segments in the folder that are not part of the

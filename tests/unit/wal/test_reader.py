@@ -137,6 +137,25 @@ def test_a_record_missing_before_a_later_segment_is_refused() -> None:
     assert (error.offset, "a later segment" in error.reason) == (offset, True)
 
 
+@pytest.mark.parametrize("hit", [0, 24, 700], ids=["magic", "salt", "unused"])
+def test_records_behind_an_unreadable_header_prove_that_a_lost_end_record_was_durable(
+    hit: int,
+) -> None:
+    """Found by `holdfast torture --parts flips`: an END record and the header after it changed
+    places, and all of the last segment was taken for a torn tail.
+    """
+    log = Log()
+    for _ in range(8):
+        log.append(bytes(900))
+    first, last = (segment.number for segment in log.writer.segments())
+    assert [number for number, _ in places(log)].count(last) > 1
+    offset = bytes_of(log.env, first).rindex(b"HWAL")
+    damage(log, first, offset, bytes(88))
+    damage(log, last, hit)
+    error = refused(log)
+    assert (error.offset, "a later segment" in error.reason) == (offset, True)
+
+
 def test_a_missing_first_segment_is_refused() -> None:
     log = rotated()
     log.env.unlink(f"{FOLDER}/00000001.wal", site="test")
