@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast.testing.crash import main
+from holdfast.testing.crash_command import main
 from holdfast.testing.workload import CANONICAL
 
 

@@ -25,18 +25,22 @@ class) are FoundationDB's idea.
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 
-from holdfast.env import CRASH_CLASSES, PROFILES, CrashPoint, CrashState, Operation, SimEnv
-from holdfast.testing.oracle import ABSENT, Finding, History, Recovered, Wrap, examine
-from holdfast.testing.workload import CANONICAL, Workload, workload
+from holdfast.env import CRASH_CLASSES, CrashPoint, CrashState, Operation, SimEnv
+from holdfast.testing.oracle import (
+    ABSENT,
+    Finding,
+    History,
+    Recovered,
+    Wrap,
+    abandon,
+    examine,
+)
+from holdfast.testing.workload import Work, workload
 
 NESTED_CLASSES = ("none", "all", "prefix", "torn-last")
 """The classes that are tried while recovery runs."""
@@ -76,16 +80,19 @@ class Recording:
     history: History
     moments: list[Moment]
     operations: list[Operation]
+    steps: list[int]
+    """How many operations were done when each step began."""
 
 
-def record(work: Workload, profile: str = "posix-min", wrap: Wrap = same_machine) -> Recording:
+def record(work: Work, profile: str = "posix-min", wrap: Wrap = same_machine) -> Recording:
     """Run a workload on a fresh machine and keep all its moments.
 
     Raises: WorkloadError when the database gives a wrong answer without any crash.
     """
     machine = SimEnv(work.seed, profile)
-    history = History()
+    history = work.new_history()
     moments: list[Moment] = []
+    steps: list[int] = []
     waiting = Moment(0, "start", CrashPoint(machine), ABSENT, history.submitted)
 
     def keep(operation: Operation) -> None:
@@ -98,19 +105,24 @@ def record(work: Workload, profile: str = "posix-min", wrap: Wrap = same_machine
 
     machine.observer = keep
     try:
-        work.run(wrap(machine), history)
+        database = work.run(wrap(machine), history, lambda: steps.append(machine.op_count))
     except BaseException:
         machine.cut_power()
         raise
     moments.append(_with_lower(waiting, history.durable))
-    return Recording(history, moments, machine.op_log)
+    abandon(machine, database)
+    settled, lower, upper = history.settled()
+    moments = [
+        replace(moment, lower=lower(moment.lower), upper=upper(moment.upper)) for moment in moments
+    ]
+    return Recording(settled, moments, machine.op_log, steps)
 
 
 def _with_lower(moment: Moment, lower: int) -> Moment:
-    return Moment(moment.index, moment.site, moment.point, lower, moment.upper)
+    return replace(moment, lower=lower)
 
 
-def boot(work: Workload, state: CrashState, life: int) -> SimEnv:
+def boot(work: Work, state: CrashState, life: int) -> SimEnv:
     """Return a machine that booted from a crash state, for life number `life` + 1."""
     machine = state.build(random.Random(f"{work.seed}/life/{life}").getrandbits(64))
     machine.wall_start = WALL_START + _BOOT_SECONDS * life
@@ -185,8 +197,8 @@ class Outcome:
     """(call site, class, depth) of all states there were."""
     keys_covered: set[tuple[str, str, int]] = field(default_factory=set)
     """The same of those that were run."""
-    crashed_at: set[tuple[str, int, int]] = field(default_factory=set)
-    """(workload, seed, operations done): where a state of the first depth was run."""
+    crashed_at: set[tuple[str, int, str, int]] = field(default_factory=set)
+    """(workload, seed, profile, operations done): where a state of the first depth was run."""
     acknowledged: int = 0
     """Commits that were acknowledged as durable before the crash, counted again for each state of
     the first depth.
@@ -239,6 +251,8 @@ class Options:
     """Whether limit and budget wait until each boundary and each key that was seen has had a state
     run.
     """
+    last_step: bool = False
+    """Whether the power goes only from the beginning of the last step on."""
     failures_max: int = FAILURES_SHOWN
     profile: str = "posix-min"
     part: tuple[int, int] = (0, 1)
@@ -249,7 +263,7 @@ class Explorer:
     """Runs the crash states of one recording."""
 
     def __init__(
-        self, work: Workload, options: Options, wrap: Wrap, verdicts: Verdicts | None = None
+        self, work: Work, options: Options, wrap: Wrap, verdicts: Verdicts | None = None
     ) -> None:
         self._work = work
         self._verdicts = verdicts or Verdicts()
@@ -260,6 +274,11 @@ class Explorer:
         self._found_nested: dict[str, Finding] = {}
         self.outcome = Outcome(work.name, work.seed)
         self._recording = record(work, options.profile, wrap)
+        if options.last_step:
+            first = self._recording.steps[-1]
+            self._recording.moments = [
+                moment for moment in self._recording.moments if moment.index >= first
+            ]
 
     def run(self) -> Outcome:
         """Run the states until all are done, the budget is used up or enough failed."""
@@ -329,7 +348,8 @@ class Explorer:
         outcome = self.outcome
         path = f"{moment.index}:{state.name}"
         outcome.states += 1
-        outcome.crashed_at.add((outcome.workload, outcome.seed, moment.index))
+        run_of = outcome.workload, outcome.seed, self._options.profile
+        outcome.crashed_at.add((*run_of, moment.index))
         outcome.acknowledged += max(0, moment.lower)
         outcome.keys_covered.add((moment.site, state.kind, 1))
         finding = self._found.get(state.content_hash)
@@ -469,126 +489,3 @@ def replay(
         return explained, [*finding.complaints, *([wrong] if wrong else [])]
     inner = live(2, finding.points[int(steps[1].partition(":")[0])][0])
     return explained, [*inner.complaints, *complain_of_nested(finding, inner)]
-
-
-# --- the command
-
-
-def _run_part(name: str, seed: int, options: Options) -> Outcome:
-    return run(name, seed=seed, options=options)
-
-
-def run_all(
-    names: Iterable[str],
-    *,
-    seed: int,
-    options: Options,
-    jobs: int,
-    report: Callable[[Outcome], None],
-) -> list[Outcome]:
-    """Run workloads one after the other, each shared by `jobs` processes."""
-    outcomes = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for name in names:
-            parts = [
-                pool.submit(_run_part, name, seed, replace(options, part=(index, jobs)))
-                for index in range(jobs)
-            ]
-            outcome = parts[0].result()
-            for part in parts[1:]:
-                outcome.add(part.result())
-            report(outcome)
-            outcomes.append(outcome)
-    return outcomes
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="./dev crash", description="Cut the power everywhere.")
-    add = parser.add_argument
-    add("--workload", action="append", choices=CANONICAL, help="only this one; may be repeated")
-    add("--seed", type=int, default=0, help="of the machine, and of the steps of 'mixed'")
-    add("--seeds", type=int, default=1, help="how many seeds to run, from --seed on")
-    add("--depth", type=int, default=2, choices=(1, 2), help="2 also cuts inside recovery")
-    add("--classes", default=",".join(CRASH_CLASSES), help="separated by commas")
-    add("--profile", default="posix-min", choices=sorted(PROFILES), help="what disks may lose")
-    add("--budget", type=float, help="seconds in all; the states are then sampled")
-    add("--cover", action="store_true", help="go on until every boundary and key had a state run")
-    add("--nested-sample", type=int, help="nested states for each content; all of them by default")
-    add("--jobs", type=int, default=2, help="processes")
-    add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")
-    add("--list", action="store_true", help="show the workloads and how many operations they have")
-    return parser
-
-
-def _list(seed: int) -> int:
-    for name in CANONICAL:
-        work = workload(name, seed)
-        recording = record(work)
-        sites = len({operation.site for operation in recording.operations})
-        print(
-            f"{name:22} steps {len(work.steps):3}  commits {recording.history.submitted:3}  "
-            f"operations {len(recording.operations):4}  call sites {sites:2}"
-        )
-    return 0
-
-
-def _replay(name: str, arguments: argparse.Namespace) -> int:
-    explained, complaints = replay(name, arguments.seed, arguments.state, arguments.profile)
-    for line in explained:
-        print(line)
-    for line in complaints:
-        print(f"FAILED: {line}")
-    if not complaints:
-        print("passed")
-    return 1 if complaints else 0
-
-
-def _show(outcome: Outcome) -> None:
-    print(f"seed {outcome.seed:<4} {outcome}", flush=True)
-    for failure in outcome.failures[:FAILURES_SHOWN]:
-        for line in failure.complaints:
-            print(f"  FAILED: {line}")
-        print(f"  replay: {failure.replay}", flush=True)
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command. Returns the exit status: 0 good, 1 failures found, 2 wrong usage."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    names = given.workload or list(CANONICAL)
-    classes = tuple(given.classes.split(","))
-    if not set(classes) <= {*CRASH_CLASSES, "power-set"}:
-        parser.error(f"--classes knows {', '.join(CRASH_CLASSES)}, power-set")
-    if given.list:
-        return _list(given.seed)
-    if given.state:
-        if len(names) != 1:
-            parser.error("--state needs one --workload")
-        try:
-            return _replay(names[0], given)
-        except (KeyError, IndexError, ValueError) as error:
-            parser.error(f"there is no state {given.state}: {error!r}")
-    runs = len(names) * given.seeds
-    options = Options(
-        classes=classes,
-        depth=given.depth,
-        budget=None if given.budget is None else given.budget / runs,
-        nested_sample=given.nested_sample,
-        profile=given.profile,
-        cover=given.cover,
-    )
-    total = Outcome("total", given.seed)
-    boundaries = 0
-    began = time.perf_counter()
-    for seed in range(given.seed, given.seed + given.seeds):
-        for outcome in run_all(names, seed=seed, options=options, jobs=given.jobs, report=_show):
-            total.add(outcome)
-            boundaries += outcome.boundaries
-    total.boundaries = boundaries
-    total.seconds = time.perf_counter() - began
-    print(f"          {total}")
-    return 1 if total.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

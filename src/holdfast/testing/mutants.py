@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from holdfast.env import Env, FaultEnv, FaultRule, SimEnv
 from holdfast.testing.crash import Failure, Options, record, run
-from holdfast.testing.oracle import Wrap
-from holdfast.testing.workload import CANONICAL, WorkloadError, workload
+from holdfast.testing.oracle import WorkloadError, Wrap
+from holdfast.testing.workload import CANONICAL, workload
 
 SYNC_KINDS = ("sync", "sync_dir")
 

@@ -58,6 +58,10 @@ Wrap = Callable[[SimEnv], Env]
 """Makes the env that the engine is given out of the simulated machine."""
 
 
+class WorkloadError(AssertionError):
+    """The database gave a wrong answer before any crash."""
+
+
 def state_digest(state: Mapping[str, Mapping[bytes, bytes]]) -> bytes:
     """Return a hash that is equal for equal states."""
     digest = blake2b(digest_size=16)
@@ -93,6 +97,12 @@ class History:
     def acknowledge(self, number: int) -> None:
         """Note that everything up to `number` was acknowledged as durable."""
         self.durable = max(self.durable, number)
+
+    def settled(self) -> tuple[History, Callable[[int], int], Callable[[int], int]]:
+        """Return, after a run, the history by which it is judged, and what turns `durable` and
+        `submitted` of some moment into its bounds.
+        """
+        return self, int, int
 
     def numbers(self, state: Mapping[str, Mapping[bytes, bytes]]) -> tuple[int, ...]:
         """Return the numbers that have this state; more than one when a commit changed nothing."""

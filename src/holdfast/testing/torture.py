@@ -1,9 +1,9 @@
 """`holdfast torture`: everything that finds faults, turn by turn, for a given time, from one seed.
 
-The parts take turns: power cuts in the simulator, kills on this machine's disk, damaged files, bit
-flips, I/O errors and failed syncs, drawn and one after another, and the fuzz targets. At the end a
-scoreboard says what was done and what came of it. docs/internals/torture.md says what each figure
-means.
+The parts take turns: power cuts in the simulator, those of all short workloads, kills on this
+machine's disk, damaged files, bit flips, I/O errors and failed syncs, drawn and one after another,
+and the fuzz targets. At the end a scoreboard says what was done and what came of it.
+docs/internals/torture.md says what each figure means.
 
 What item K of a part is depends on the seed only; the time decides how many items there are. Each
 failure comes with the line that runs its item again. (The moment of a kill is drawn by the seed,
@@ -29,14 +29,14 @@ from holdfast.testing.bench_report import machine
 from holdfast.testing.crash import same_machine
 from holdfast.testing.mutants import without
 from holdfast.testing.oracle import Wrap
-from holdfast.testing.torture_crash import CrashPart, KillsPart
+from holdfast.testing.torture_crash import CrashPart, ExhaustivePart, KillsPart
 from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
 from holdfast.testing.torture_flips import FlipsPart
 from holdfast.testing.torture_part import FAILURES_MAX, Failure, Figures, Part, bound_of
 from holdfast.testing.torture_points import errors_part, syncs_part
 
-PARTS = ("crash", "kills", "damage", "flips", "faults", "errors", "syncs", "fuzz")
+PARTS = ("crash", "exhaustive", "kills", "damage", "flips", "faults", "errors", "syncs", "fuzz")
 PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
@@ -80,6 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=1, help="another seed, other items (default: 1)")
     add("--minutes", type=float, default=MINUTES, help=f"how long (default: {MINUTES:g})")
     add("--parts", default=",".join(PARTS), help=f"default: {','.join(PARTS)}")
+    add("--first-workload", type=int, default=0, metavar="ITEM", help="where that part begins")
     add("--json", action="store_true", help="print one JSON object")
     add("--write", action="store_true", help=f"write {PAGE}")
     add("--replay", metavar="PART:ITEM", help="run one item again")
@@ -92,6 +93,7 @@ def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[
     seed, folder = given.seed, given.folder
     makers: dict[str, Callable[[], Part]] = {
         "crash": lambda: CrashPart(seed, wrap),
+        "exhaustive": lambda: ExhaustivePart(seed, wrap, given.first_workload),
         "kills": lambda: KillsPart(seed, folder),
         "damage": lambda: DamagePart(seed, folder),
         "flips": lambda: FlipsPart(seed, given.first_flip),
@@ -129,7 +131,7 @@ def summary(parts: list[Part], seed: int, seconds: float) -> Figures:
     """Return the figures that concern all parts: loss, above all."""
     lost = trials = kills = 0
     for part in parts:
-        if isinstance(part, CrashPart):
+        if isinstance(part, CrashPart | ExhaustivePart):
             trials += part.trials
             lost += int(part.figures()["crashes that lost an acknowledged commit"])
         elif isinstance(part, KillsPart):
@@ -158,6 +160,8 @@ def make_report(parts: list[Part], given: argparse.Namespace, seconds: float) ->
     words += ["--parts", given.parts, "DIR"]
     if given.first_flip:
         words += ["--first-flip", str(given.first_flip)]
+    if given.first_workload:
+        words += ["--first-workload", str(given.first_workload)]
     if given.without:
         words += ["--without", given.without]
     report = Report(shlex.join(words), machine(given.folder))

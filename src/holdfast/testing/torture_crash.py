@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from holdfast.testing.crash import Explorer, Options, Outcome, Verdicts, record, replay
+from holdfast.testing.exhaustive import LENGTH, count, explore, letters_of
 from holdfast.testing.kills import KILLS_PER_LIFE, KillReport, run_life
-from holdfast.testing.oracle import Wrap
+from holdfast.testing.oracle import WorkloadError, Wrap
 from holdfast.testing.torture_part import Failure, Figures, bounded
-from holdfast.testing.workload import CANONICAL, WorkloadError, workload
+from holdfast.testing.workload import CANONICAL, workload
 
 DISKS = ("posix-min", "ext4-ordered", "xfs-delalloc", "cow-btrfs", "nvme-4k")
 """The profiles of disks that keep what they acknowledge."""
@@ -137,6 +138,79 @@ class CrashPart:
             counts = (total.states, total.nested, total.distinct)
             rows.append([disk, boundaries, *map(str, counts), keys, str(len(total.failures))])
         return {"Crash states by disk": rows}
+
+
+class ExhaustivePart:
+    """Item K is workload K of all of up to four operations, cut off at every boundary.
+
+    When all were run it goes on with the next disk, and then with the next seed.
+    """
+
+    name = "exhaustive"
+
+    def __init__(self, seed: int, wrap: Wrap, first: int = 0) -> None:
+        self.failures: list[Failure] = []
+        self.total = Outcome("exhaustive", seed)
+        self._seed = seed
+        self._wrap = wrap
+        self._first = self._next = first
+        self._boundaries = 0
+        self._lost = 0
+        self._seconds = 0.0
+        self._verdicts = Verdicts()
+
+    @property
+    def trials(self) -> int:
+        """How many different contents were opened and judged."""
+        return self.total.distinct
+
+    def step(self) -> None:
+        item, self._next = self._next, self._next + 1
+        self._explore(item)
+
+    def replay(self, item: str) -> None:
+        self._explore(int(item))
+
+    def _explore(self, item: int) -> None:
+        turn, index = divmod(item, count())
+        seed, disk = self._seed + turn // len(DISKS), DISKS[turn % len(DISKS)]
+        try:
+            outcome = explore(
+                index, self._verdicts, Options(depth=1, profile=disk), seed, self._wrap
+            )
+        except WorkloadError as error:
+            self._fail(item, f"{letters_of(index)}: {error}")
+            return
+        self._boundaries += outcome.boundaries
+        self._seconds += outcome.seconds
+        self.total.add(outcome)
+        for failure in outcome.failures:
+            for line in failure.complaints:
+                self._fail(item, f"{letters_of(index)}, {failure.path}: {line}")
+
+    def _fail(self, item: int, complaint: str) -> None:
+        self._lost += _LOST in complaint
+        self.failures.append(Failure(self.name, str(item), (complaint,)))
+
+    def figures(self) -> Figures:
+        total = self.total
+        return {
+            f"workloads of up to {LENGTH} operations": count(),
+            "workloads run, of all disks": self._next - self._first,
+            "first item": self._first,
+            "next item": self._next,
+            "boundaries seen": self._boundaries,
+            "boundaries with a crash": len(total.crashed_at),
+            "crash states run": total.states,
+            "different contents opened and judged": total.distinct,
+            "(call site, class, depth) keys seen": len(total.keys_seen),
+            "(call site, class, depth) keys run": len(total.keys_covered),
+            "crashes that lost an acknowledged commit": self._lost,
+            "crash states in a second": round(total.states / max(self._seconds, 1e-9)),
+        }
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        return {}
 
 
 class KillsPart:

@@ -22,7 +22,7 @@ from holdfast.env import FAILED_SYNCS, FaultRule
 from holdfast.testing.oracle import Wrap
 from holdfast.testing.torture_part import Failure, Figures, bounded
 from holdfast.testing.torture_trial import KindsRule, Trial
-from holdfast.testing.workload import CANONICAL, workload
+from holdfast.testing.workload import SEQUENTIAL, sequential
 
 CODES = {
     code: errno.errorcode[code]
@@ -81,7 +81,8 @@ class FaultsPart:
 
     def _do(self, item: int) -> None:
         rng = Random(f"{self._seed}/faults/{item}")
-        work = workload(CANONICAL[item % len(CANONICAL)], self._seed + item // len(CANONICAL))
+        turn, index = divmod(item, len(SEQUENTIAL))
+        work = sequential(SEQUENTIAL[index], self._seed + turn)
         what, rule = rule_of(rng)
         trial = Trial(work, [rule], rng, self._wrap)
         try:

@@ -34,13 +34,13 @@ from holdfast.testing.torture_trial import (
     Trial,
     watching,
 )
-from holdfast.testing.workload import CANONICAL, TINY, Flush, Put, Workload, workload
+from holdfast.testing.workload import SEQUENTIAL, TINY, Flush, Put, Workload, sequential
 
 CUT_BYTES = 40
 """What a write that is cut short still does: half a header of a record."""
 
 RECOVERY = "recovery"
-WORKLOADS = (*(name for name in CANONICAL if name != "mixed"), RECOVERY)
+WORKLOADS = (*(name for name in SEQUENTIAL if name != "mixed"), RECOVERY)
 ONCE, EVER = "once", "from then on"
 LYING = "ext4-journal"
 """The way in which a sync claims success."""
@@ -141,7 +141,7 @@ def crashed_start(seed: int) -> tuple[Workload, Start]:
     """Return a disk after a power cut, whose log has commits of two keyspaces to replay, and a
     workload that goes on there.
     """
-    before = workload("memtable_rotation", seed)
+    before = sequential("memtable_rotation", seed)
     machine = SimEnv(seed)
     history = History()
     session = FaultySession(machine, history, before.settings)
@@ -172,7 +172,7 @@ def points_of(ways: Sequence[Way], seed: int, names: Sequence[str] = WORKLOADS) 
     """Return all points of the workloads. Raises: AssertionError when an untouched run fails."""
     points: list[Point] = []
     for name in names:
-        work, start = crashed_start(seed) if name == RECOVERY else (workload(name, seed), None)
+        work, start = crashed_start(seed) if name == RECOVERY else (sequential(name, seed), None)
         calls = calls_of(work, start)
         for way in ways:
             count = sum(kind in way.kinds for kind in calls)

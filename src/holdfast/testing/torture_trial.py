@@ -28,8 +28,17 @@ from holdfast.engine import Database
 from holdfast.env import CrashPoint, CrashState, Fault, FaultEnv, FaultRule, SimEnv
 from holdfast.env.protocol import File
 from holdfast.testing.crash import same_machine
-from holdfast.testing.oracle import ABSENT, Finding, History, Wrap, abandon, content, examine
-from holdfast.testing.workload import Session, Step, Wait, Workload, WorkloadError
+from holdfast.testing.oracle import (
+    ABSENT,
+    Finding,
+    History,
+    WorkloadError,
+    Wrap,
+    abandon,
+    content,
+    examine,
+)
+from holdfast.testing.workload import Session, Step, Wait, Workload
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DESCRIPTORS = (errno.EMFILE, errno.ENFILE)

@@ -10,14 +10,23 @@ in its steps; for the others it decides when background work runs and what rando
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings
 from holdfast.engine import Database, Keyspace, Snapshot, open_database
 from holdfast.env import Env
-from holdfast.testing.oracle import DEFAULT, FOLDER, History, State, content, rows
+from holdfast.testing.clients import OTHER, Clients
+from holdfast.testing.oracle import (
+    DEFAULT,
+    FOLDER,
+    History,
+    State,
+    WorkloadError,
+    content,
+    rows,
+)
 from holdfast.wal import WriteBatch
 
 _VALUE_BYTES = 60
@@ -42,10 +51,6 @@ TINY = DatabaseSettings(
 
 LARGE_MEMTABLE = replace(TINY, keyspace=replace(TINY.keyspace, memtable_bytes=1 << 20))
 """The log's own buffer fills before a memtable does."""
-
-
-class WorkloadError(AssertionError):
-    """The database gave a wrong answer before any crash."""
 
 
 class Session:
@@ -384,15 +389,30 @@ class Workload:
     seed: int
     steps: tuple[Step, ...]
     settings: DatabaseSettings
+    closes: bool = True
+    """Whether the database is closed at the end."""
 
-    def run(self, env: Env, history: History) -> None:
-        """Run all steps. Raises: WorkloadError for a wrong answer."""
+    def new_history(self) -> History:
+        """Return a history for one run."""
+        return History()
+
+    def run(
+        self, env: Env, history: History, on_step: Callable[[], None] = lambda: None
+    ) -> Database | None:
+        """Run all steps, and call `on_step` before each; return the database if it is left open.
+
+        Raises: WorkloadError for a wrong answer.
+        """
         session = Session(env, history, self.settings)
         session.open()
         for step in self.steps:
+            on_step()
             step.run(session)
         session.check()
+        if not self.closes:
+            return session.database
         session.close()
+        return None
 
 
 def _key(index: int) -> bytes:
@@ -600,6 +620,24 @@ def _mixed(seed: int) -> list[Step]:
     return steps
 
 
+EXHAUSTIVE = "exhaustive-"
+"""What the names of short workloads begin with; the letters of the operations follow."""
+
+ALPHABET: dict[str, Step] = {
+    "p": Put(b"a"),
+    "u": Put(b"b", durability="none"),
+    "d": Delete(b"a"),
+    "r": DeleteRange(b"a", b"c"),
+    "b": Batch(((DEFAULT, b"a"), (OTHER, b"a"))),
+    "f": Flush(),
+    "c": Compact(),
+    "o": Reopen(),
+}
+"""Durable put, unsynced put, delete, range delete, batch over two keyspaces, flush, compaction, and
+close and open.
+"""
+
+
 _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "sync_puts": _sync_puts,
     "unsynced_puts": _unsynced_puts,
@@ -617,11 +655,51 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "mixed": _mixed,
 }
 
-CANONICAL = tuple(_MAKERS)
+CANONICAL = (*_MAKERS, "clients", "clients_large")
 """The names of all workloads."""
 
+SEQUENTIAL = tuple(_MAKERS)
+"""Those of one client."""
 
-def workload(name: str, seed: int = 0) -> Workload:
-    """Return the workload of this name. Raises: KeyError when there is none."""
+
+class Work(Protocol):
+    """What can be run and cut off."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> Sequence[object]: ...
+
+    def new_history(self) -> History:
+        """Return a history for one run."""
+        ...
+
+    def run(self, env: Env, history: History, on_step: Callable[[], None] = ...) -> Database | None:
+        """Run it; return the database if it is left open."""
+        ...
+
+
+def workload(name: str, seed: int = 0) -> Work:
+    """Return the workload of this name: one of CANONICAL, or EXHAUSTIVE and letters of ALPHABET.
+
+    Raises: KeyError when there is none.
+    """
+    if name == "clients":
+        return Clients(name, seed, TINY, clients=2, turns=6, value_bytes=60)
+    if name == "clients_large":
+        return Clients(name, seed, TINY, clients=3, turns=5, value_bytes=900)
+    if name.startswith(EXHAUSTIVE):
+        letters = name.removeprefix(EXHAUSTIVE)
+        steps = CreateKeyspace(OTHER), *(ALPHABET[letter] for letter in letters)
+        return Workload(name, seed, steps, TINY, closes=False)
+    return sequential(name, seed)
+
+
+def sequential(name: str, seed: int = 0) -> Workload:
+    """Return a workload of one client. Raises: KeyError when there is none of this name."""
     settings = LARGE_MEMTABLE if name == "unsynced_puts" else TINY
     return Workload(name, seed, tuple(_MAKERS[name](seed)), settings)

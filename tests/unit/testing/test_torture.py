@@ -20,6 +20,7 @@ BROKEN = ["--without", "sync:wal.record.sync"]
 
 ZERO = {
     "crash": "crashes that lost an acknowledged commit",
+    "exhaustive": "crashes that lost an acknowledged commit",
     "damage": "silent wrong answers",
     "flips": "silent wrong answers",
     "fuzz": "fuzz findings",
@@ -30,6 +31,7 @@ SOME = {
         "boundaries with a crash",
         "of these inside a recovery (depth 2)",
     ],
+    "exhaustive": ["workloads run, of all disks", "crash states run", "boundaries with a crash"],
     "kills": ["kills", "databases killed"],
     "damage": ["bit flips", "other damages", "of all, on the real disk"],
     "flips": ["single bits flipped, each once", "other damages", "damages refused or found"],

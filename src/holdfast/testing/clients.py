@@ -1,0 +1,250 @@
+"""Workloads of several clients: threads that commit at once while flushes and compactions run.
+
+Nobody can say beforehand in which order such commits happen. Each writes a marker of its own, and
+when its call has returned, the sequence number of the marker is looked up. After the run the
+history is put in that order, which is the order of the log. What a crash may leave is then what it
+is for one client: a prefix of the order that has every commit which was acknowledged as durable.
+A prefix that has a commit which was not submitted yet is impossible.
+
+The threads are tasks of the simulated machine, so the seed decides their schedule.
+
+Thread safety: the tasks of one simulated machine, of which one runs at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from holdfast.base import DatabaseSettings
+from holdfast.engine import Database, open_database
+from holdfast.env import Env
+from holdfast.testing.oracle import (
+    ABSENT,
+    DEFAULT,
+    FOLDER,
+    History,
+    State,
+    WorkloadError,
+    content,
+    rows,
+)
+from holdfast.wal import WriteBatch
+
+OTHER = "other"
+_SHARED_KEYS = 5
+
+Change = Callable[[State], object]
+
+
+class ClientHistory(History):
+    """A history whose order is found out afterwards.
+
+    During the run `submitted` counts calls that began, and `durable` counts acknowledgements, from
+    `ABSENT` on; `settled` turns both into numbers of states.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changes: list[Change] = []
+        self._seqs: list[int] = []
+        self._acknowledged: list[list[int]] = []
+
+    def begin(self, change: Change) -> int:
+        """Note that a commit begins; return what names it."""
+        self._changes.append(change)
+        self._seqs.append(0)
+        self.submitted = len(self._changes)
+        return len(self._changes) - 1
+
+    def end(self, commit: int, seq: int, *, is_durable: bool) -> None:
+        """Note that a commit returned, and its sequence number."""
+        self._seqs[commit] = seq
+        if is_durable:
+            self.acknowledge_all([commit])
+
+    def returned(self) -> list[int]:
+        """Return the commits that have returned."""
+        return [commit for commit, seq in enumerate(self._seqs) if seq]
+
+    def acknowledge_all(self, commits: Iterable[int]) -> None:
+        """Note that these commits, and all before them, were acknowledged as durable."""
+        self._acknowledged.append(list(commits))
+        self.durable += 1
+
+    def settled(self) -> tuple[History, Callable[[int], int], Callable[[int], int]]:
+        """Return the history in the order of the log, and what turns counts of acknowledgements and
+        of calls that began into the bounds of what a crash may leave. Requires: all have returned.
+        """
+        if not all(self._seqs):
+            raise WorkloadError("a commit never returned")
+        order = sorted(range(len(self._seqs)), key=self._seqs.__getitem__)
+        numbers = {commit: number for number, commit in enumerate(order, 1)}
+        ordered = History()
+        for commit in order:
+            ordered.submit(self._changes[commit])
+        ordered.acknowledge(ordered.submitted)
+
+        def lower(count: int) -> int:
+            known = [numbers[commit] for some in self._acknowledged[: count + 1] for commit in some]
+            return max(known, default=ABSENT if count == ABSENT else 0)
+
+        def upper(count: int) -> int:
+            return next((n - 1 for n, commit in enumerate(order, 1) if commit >= count), len(order))
+
+        return ordered, lower, upper
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Some clients that commit, each so often, and one that flushes and compacts meanwhile."""
+
+    name: str
+    seed: int
+    settings: DatabaseSettings
+    clients: int
+    turns: int
+    value_bytes: int
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The commits of each client."""
+        return tuple(range(self.clients * self.turns))
+
+    def new_history(self) -> ClientHistory:
+        """Return a history for one run."""
+        return ClientHistory()
+
+    def run(
+        self, env: Env, history: History, on_step: Callable[[], None] = lambda: None
+    ) -> Database | None:
+        """Run all clients and close. Raises: WorkloadError for a wrong answer."""
+        if not isinstance(history, ClientHistory):
+            raise TypeError("clients need a history whose order is found out afterwards")
+        on_step()
+        database = open_database(FOLDER, create=True, settings=self.settings, env=env)
+        history.acknowledge_all(())
+        commit = history.begin(lambda state: state.update({OTHER: {}}))
+        database.keyspace(OTHER)
+        # A keyspace has no sequence number; nothing was committed before it.
+        history.end(commit, -1, is_durable=True)
+        tasks = [
+            env.spawn(f"client-{number}", _Client(self, env, history, database, number).run)
+            for number in range(self.clients)
+        ]
+        self._maintain(env, history, database)
+        for task in tasks:
+            task.join()
+        ordered = history.settled()[0]
+        if content(database) != ordered.state:
+            raise WorkloadError(f"before any crash: {ordered.difference(content(database))}")
+        database.close()
+        history.acknowledge_all(history.returned())
+        return None
+
+    def _maintain(self, env: Env, history: ClientHistory, database: Database) -> None:
+        for turn in range(3):
+            env.sleep(200e-6)
+            # What has returned by now is visible, so the flush makes it durable.
+            known = history.returned()
+            database.flush()
+            history.acknowledge_all(known)
+            if turn:
+                database.compact()
+
+
+class _Client:
+    """One thread of commits."""
+
+    def __init__(
+        self, work: Clients, env: Env, history: ClientHistory, database: Database, number: int
+    ) -> None:
+        self._work = work
+        self._env = env
+        self._history = history
+        self._database = database
+        self._number = number
+        self._rng = random.Random(f"{work.seed}/client/{number}")
+
+    def run(self) -> None:
+        for turn in range(self._work.turns):
+            marker = b"client/%d/%03d" % (self._number, turn)
+            durability = self._rng.choice((None, None, "none"))
+            if self._rng.random() < 0.4:
+                self._put(marker, durability)
+            else:
+                self._write(marker, durability)
+            if self._rng.random() < 0.3:
+                self._look(turn)
+
+    def _value(self, key: bytes, marker: bytes) -> bytes:
+        text = marker + b" of " + key + b" "
+        size = max(0, self._work.value_bytes - len(text))
+        return text + random.Random(text).randbytes(size)
+
+    def _put(self, marker: bytes, durability: str | None) -> None:
+        """Write the marker alone."""
+        value = self._value(marker, marker)
+        self._commit(
+            marker,
+            durability,
+            lambda state: state[DEFAULT].update({marker: value}),
+            lambda: self._database.put(marker, value, durability=durability),
+        )
+
+    def _write(self, marker: bytes, durability: str | None) -> None:
+        """Write the marker and keys that others write, too, in both keyspaces; delete one."""
+        rng = self._rng
+        puts = [(DEFAULT, marker), (OTHER, marker)]
+        puts += [(rng.choice((DEFAULT, OTHER)), b"key/%d" % rng.randrange(_SHARED_KEYS))]
+        gone = rng.choice((DEFAULT, OTHER)), b"key/%d" % rng.randrange(_SHARED_KEYS)
+        batch, ids = WriteBatch(), {}
+        for name in (DEFAULT, OTHER):
+            ids[name] = self._database.keyspace(name).id
+        for name, key in puts:
+            batch.put(ids[name], key, self._value(key, marker))
+        batch.delete(ids[gone[0]], gone[1])
+
+        def change(state: State) -> None:
+            for name, key in puts:
+                state[name][key] = self._value(key, marker)
+            state[gone[0]].pop(gone[1], None)
+
+        path = self._database._engine.write_path  # noqa: SLF001  users reach it by transactions
+        self._commit(
+            marker,
+            durability,
+            change,
+            lambda: path.commit(batch, durability, frozenset(ids.values())),
+        )
+
+    def _commit(
+        self, marker: bytes, durability: str | None, change: Change, call: Callable[[], object]
+    ) -> None:
+        state = self._database._engine.state  # noqa: SLF001  its numbers are the order
+        seq_before = state.visible_seq
+        commit = self._history.begin(change)
+        call()
+        seq = self._seq_of(marker, seq_before, state.visible_seq)
+        self._history.end(commit, seq, is_durable=durability is None)
+
+    def _seq_of(self, marker: bytes, absent: int, present: int) -> int:
+        """Return the sequence number of a marker that `present` sees and `absent` does not."""
+        keyspace = self._database.keyspace(DEFAULT)
+        while present - absent > 1:
+            middle = (absent + present) // 2
+            if keyspace.get_at(marker, middle) is None:
+                absent = middle
+            else:
+                present = middle
+        if keyspace.get_at(marker, present) is None:
+            raise WorkloadError(f"{marker!r} was written and cannot be read")
+        return present
+
+    def _look(self, turns: int) -> None:
+        """A scan shows every commit of this client that has returned."""
+        prefix = b"client/%d/" % self._number
+        found = [key for key, _ in rows(self._database.items(prefix=prefix))]
+        if len(found) != turns + 1:
+            raise WorkloadError(f"client {self._number} wrote {turns + 1} markers, sees {found}")
