@@ -7,6 +7,7 @@ prints the seed it ran with.
 
 import os
 import random
+import signal
 import zlib
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import pytest
 
 # Before any test module imports holdfast: the constant is read at import.
 os.environ.setdefault("HOLDFAST_CHECKS", "1")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell's background job ignores it, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("HOLDFAST_SEED", "1"))

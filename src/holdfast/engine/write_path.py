@@ -24,6 +24,7 @@ Thread safety: safe. `CommitState.flags` has BUSY while there is a leader.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -47,6 +48,9 @@ GROUP_BYTES_MAX = 4 << 20
 """A leader stops taking waiters into its group when it has this many bytes, so that the first ones
 need not wait long.
 """
+
+WAKE_SECONDS_MAX = 0.002
+"""After this time those who wait for the rest of a group are let through at once."""
 
 DURABILITIES = ("commit", "interval", "none")
 
@@ -96,9 +100,12 @@ class WritePath:
         self._make_room = make_room
         self._mutex = env.mutex()
         # Guarded by the mutex: who waits, the leader first, and the part of it that is served.
-        self._queue: deque[_Waiter] = deque()
+        self._queue: list[_Waiter] = []
         self._leader: _Waiter | None = None
         self._group: list[_Waiter] = []
+        # Guarded by the mutex: whose gates are to be opened, one after the other (see _pass_on).
+        self._waking: deque[_Waiter] = deque()
+        self._wake_all_at = 0.0
         # Whether what happens to the group is decided. Of the leader.
         self._settled = False
         self._poison: BaseException | None = None
@@ -170,12 +177,28 @@ class WritePath:
     # -- the queue
 
     def _run(self, waiter: _Waiter) -> None:
-        self.check_writable()
+        if self._state.flags & REFUSING:
+            self.check_writable()
         try:
-            self._enter(waiter)
+            with self._mutex:
+                if self._leader is None:
+                    # Then nobody waits.
+                    self._leader = waiter
+                    self._queue = [waiter]
+                    self._group, self._settled = [waiter], False
+                    self._state.begin_group()
+                else:
+                    gate = self._env.mutex()
+                    gate.acquire()
+                    waiter.gate = gate
+                    self._queue.append(waiter)
             if waiter.gate is not None:
                 # Until a leader has served it, or made it the leader.
                 waiter.gate.acquire()
+                with self._mutex:
+                    self._pass_on(waiter)
+                    if not waiter.finished:
+                        self._group, self._settled = self._next_group(), False
             if not waiter.finished:
                 self._lead(waiter)
         except BaseException:
@@ -184,23 +207,15 @@ class WritePath:
         if waiter.error is not None:
             raise waiter.error
 
-    def _enter(self, waiter: _Waiter) -> None:
-        with self._mutex:
-            if self._leader is None:
-                self._leader = waiter
-                self._queue.append(waiter)
-                self._state.begin_group()
-            else:
-                gate = self._env.mutex()
-                gate.acquire()
-                waiter.gate = gate
-                self._queue.append(waiter)
-
     def _withdraw(self, waiter: _Waiter) -> None:
         """Take a waiter whose thread was interrupted out of everything."""
         while True:
             try:
                 with self._mutex:
+                    if waiter in self._waking:
+                        self._waking.remove(waiter)
+                    else:
+                        self._pass_on(waiter)
                     if self._leader is waiter:
                         self._hand_over(waiter)
                     elif waiter in self._group:
@@ -214,10 +229,6 @@ class WritePath:
 
     def _lead(self, leader: _Waiter) -> None:
         """Serve the group that starts with `leader`, then hand the leadership on."""
-        with self._mutex:
-            self._leader = leader
-            self._settled = False
-            self._group = self._next_group()
         group = self._group
         try:
             self._serve(group)
@@ -230,45 +241,61 @@ class WritePath:
             self._hand_over(leader)
 
     def _hand_over(self, leader: _Waiter) -> None:
-        """End the group, if it is settled, and make the head of the queue the leader.
+        """End the group and make the head of the queue the leader.
 
         May be done again when it was interrupted. Requires: the mutex.
         """
+        group = self._group
+        served: list[_Waiter] = []
         if self._settled:
-            for waiter in self._group:
+            for waiter in group:
                 waiter.finished = True
-                if waiter is not leader:
-                    self._wake(waiter)
-                self._forget(waiter)
+                if waiter is not leader and not waiter.abandoned:
+                    served.append(waiter)
+            # A group is the front of the queue, and nobody leaves it from there.
+            queue = self._queue[len(group) :]
         else:
             # Nothing of the group was written: the others commit without this thread.
-            for waiter in self._group:
-                if waiter.abandoned:
-                    self._forget(waiter)
-            self._forget(leader)
-        self._group = []
-        self._settled = False
-        if self._queue:
-            self._wake(self._queue[0])
-            self._leader = self._queue[0]
-        else:
-            self._leader = None
+            queue = [
+                waiter
+                for waiter in self._queue
+                if waiter is not leader and not (waiter.abandoned and waiter in group)
+            ]
+        following = queue[0] if queue else None
+        waking = self._waking
+        if served or following is not None:
+            waking = deque((*waking, *served, *queue[:1]))
+            self._wake_all_at = self._env.monotonic() + WAKE_SECONDS_MAX
+        # All of it or nothing: no call, behind which a signal handler could raise, is between.
+        self._queue, self._group, self._settled = queue, [], False
+        self._leader, self._waking = following, waking
+        if following is None:
             self._state.flags &= ~BUSY
+        if waking:
+            self._pass_on(leader)
 
-    def _wake(self, waiter: _Waiter) -> None:
-        if waiter.gate is not None:
-            try:
-                waiter.gate.release()
-            except RuntimeError:
-                # It is open already.
-                pass
+    def _pass_on(self, waiter: _Waiter) -> None:
+        """Open the next gate, for a `waiter` that was let through its own or leads.
 
-    def _forget(self, waiter: _Waiter) -> None:
-        queue = self._queue
-        if queue and queue[0] is waiter:
-            queue.popleft()
-        elif waiter in queue:
-            queue.remove(waiter)
+        If all gates were opened at once, each thread would wake only to sleep again before the
+        interpreter lock. So whoever has that lock lets one other through. When this takes long, the
+        lock is with threads that do not commit, and then all that are left are let through, to
+        wait for it side by side.
+
+        May be done again when it was interrupted. Requires: the mutex.
+        """
+        waking = self._waking
+        while waking:
+            following = waking[0]
+            if following is not waiter and following.gate is not None:
+                with contextlib.suppress(RuntimeError):
+                    # It may be open already.
+                    following.gate.release()
+                waking.popleft()
+                if self._env.monotonic() < self._wake_all_at:
+                    return
+            else:
+                waking.popleft()
 
     def _next_group(self) -> list[_Waiter]:
         """Return the waiters that are served next: one exclusive piece of work, or commits up to
@@ -288,19 +315,24 @@ class WritePath:
     # -- the leader's work
 
     def _serve(self, group: list[_Waiter]) -> None:
-        self.check_writable()
-        if group[0].work is not None:
-            self._env.uninterrupted(group[0].work)
-            return
-        if group[0].batch is not None or len(group) > 1:
-            self._make_room()
+        state, first = self._state, group[0]
+        if state.flags & REFUSING:
             self.check_writable()
-        known, accepted = self.memtables.keys(), []
+        if first.work is not None:
+            self._env.uninterrupted(first.work)
+            return
+        if first.batch is not None or len(group) > 1:
+            self._make_room()
+            if state.flags & REFUSING:
+                self.check_writable()
+        memtables, accepted = self.memtables, []
         for waiter in group:
-            if waiter.keyspaces <= known:
-                accepted.append(waiter)
+            for keyspace in waiter.keyspaces:
+                if keyspace not in memtables:
+                    waiter.error = DatabaseClosedError("a keyspace of this commit was dropped")
+                    break
             else:
-                waiter.error = DatabaseClosedError("a keyspace of this commit was dropped")
+                accepted.append(waiter)
         interruption = self._write(accepted, settles=True)
         if interruption is not None:
             raise interruption
@@ -309,14 +341,15 @@ class WritePath:
         """Log, sync, apply and publish one group. Return the exception of a signal handler that
         came when the log had the record already, for the caller to raise.
 
-        Between the first byte for the log and the last operation applied nothing may be skipped, or
-        the numbers given here would be given again: any surprise there poisons the database.
+        Operations that nobody asked to be durable may stay in the buffer. Between the first byte
+        for the log and the last operation applied nothing may be skipped, or the numbers given here
+        would be given again: any surprise there poisons the database.
         """
         log = self._log
         if log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
         state, buffer = self._state, self._state.buffer
-        durable = False
+        durable = written = False
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
         seq_first = state.next_seq - applied_ops
         seq_before = log.written_seq
@@ -324,9 +357,13 @@ class WritePath:
         try:
             for waiter in group:
                 durable = durable or waiter.durable
-                if waiter.batch is not None and waiter.batch.op_count:
+                if waiter.batch is not None:
                     buffer.append_batch(waiter.batch)
-            written = self._log_group(log, durable, seq_first)
+            if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
+                log.append(buffer, seq_first)
+                written = True
+            if durable:
+                log.sync()
         except BaseException as error:
             if log.poisoned or log.in_doubt:
                 # The record may be on disk, so its numbers must not be given again.
@@ -339,17 +376,18 @@ class WritePath:
             written, interruption = True, error
         new_ops = buffer.op_count - applied_ops
         if new_ops:
-            seq_last = state.next_seq + new_ops - 1
+            seq_next = state.next_seq
+            seq_last = seq_next + new_ops - 1
             user_bytes = buffer.size - applied_bytes
             try:
-                user_bytes = apply_buffer(buffer, applied_bytes, state.next_seq, self.memtables)
+                user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
             except BaseException as error:
                 if max(table.seq_max for table in self.memtables.values()) != seq_last:
                     self.poison(error)
                     raise
                 # The last operation is applied, so all are.
                 interruption = error
-            state.next_seq += new_ops
+            state.next_seq = seq_last + 1
             state.visible_seq = seq_last
             state.write_count += new_ops
             state.user_bytes += user_bytes
@@ -379,21 +417,6 @@ class WritePath:
         except BaseException:
             self.poison(interruption)
             raise
-
-    def _log_group(self, log: LogWriter, durable: bool, seq_first: int) -> bool:
-        """Write the buffer, whose first operation has `seq_first`, to the log when it must be, and
-        sync when asked. Return whether it was written.
-
-        Operations that nobody asked to be durable may stay in the buffer.
-        """
-        state, buffer = self._state, self._state.buffer
-        written = False
-        if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
-            log.append(buffer, seq_first)
-            written = True
-        if durable:
-            log.sync()
-        return written
 
 
 def _copy_error(error: Exception) -> Exception:
