@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.lsm._view_c cimport ReadView
-from holdfast.wal._buffer_c cimport RecordBuffer
+from holdfast.wal._buffer_c cimport RecordBuffer, WriteBatch
 
 from holdfast.base import check_key, check_value
 
@@ -163,23 +163,40 @@ cdef class KeyspaceCore:
         state.write_count += 1
         return True
 
+    cdef int _write_slow(self, int kind, bytes key, bytes value, durability) except -1:
+        """Write through a commit group."""
+        cdef WriteBatch batch = WriteBatch.__new__(WriteBatch)
+        if PyBytes_GET_SIZE(key) > KEY_MAX:
+            check_key(key)
+        if PyBytes_GET_SIZE(value) > VALUE_MAX:
+            check_value(value)
+        # A deletion has no value, which is something else than an empty one.
+        batch.c_add(
+            kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL,
+            PyBytes_GET_SIZE(value))
+        self._commit(batch, durability)
+        return 0
+
     def put(self, key, value, *, durability=None):
         """Set `key` to `value`."""
         cdef bytes plain_key = key if type(key) is bytes else check_key(key)
         cdef bytes plain_value = value if type(value) is bytes else check_value(value)
         if self._may_skip_group(durability) and self._write_fast(KIND_PUT, plain_key, plain_value):
             return
-        self._write_slow(KIND_PUT, check_key(plain_key), check_value(plain_value), durability)
+        self._write_slow(KIND_PUT, plain_key, plain_value, durability)
 
     def __setitem__(self, key, value):
-        self._write_slow(KIND_PUT, check_key(key), check_value(value), None)
+        self._write_slow(
+            KIND_PUT, key if type(key) is bytes else check_key(key),
+            value if type(value) is bytes else check_value(value), None)
 
     def delete(self, key, *, durability=None):
         """Remove `key`; nothing happens when it is absent."""
         cdef bytes plain_key = key if type(key) is bytes else check_key(key)
         if self._may_skip_group(durability) and self._write_fast(KIND_DELETE, plain_key, b""):
             return
-        self._write_slow(KIND_DELETE, check_key(plain_key), b"", durability)
+        self._write_slow(KIND_DELETE, plain_key, b"", durability)
 
     def __delitem__(self, key):
         plain = check_key(key)

@@ -3,7 +3,7 @@
 `KeyspaceCore` is the base of the public keyspace and database classes. A read goes through the
 current `ReadView`. A write with durability "none" (or "interval", once its timer runs) is appended
 to the log's record buffer, applied to the memtable and made visible in one step; anything else goes
-to `_write_slow` of the subclass, which joins a commit group.
+to `_commit` of the subclass, which joins a commit group.
 
 Thread safety: each call is one step under the global interpreter lock. `CommitState.flags` is
 non-zero while a commit group is in flight, so the fast path never touches the buffer or the
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 from holdfast.base import DELETE, PUT, check_key, check_value
 from holdfast.lsm import ReadView
-from holdfast.wal import RecordBuffer
+from holdfast.wal import RecordBuffer, WriteBatch
 
 CLOSED = 1
 FORKED = 2
@@ -77,8 +77,8 @@ class KeyspaceCore:
         """Raise the error that says why this keyspace cannot be read."""
         raise NotImplementedError
 
-    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
-        """Write through a commit group."""
+    def _commit(self, batch: WriteBatch, durability: str | None) -> None:
+        """Write `batch` through a commit group."""
         raise NotImplementedError
 
     def read_point(self) -> tuple[ReadView, int]:
@@ -159,6 +159,15 @@ class KeyspaceCore:
 
     def _may_skip_group(self, durability: str | None) -> bool:
         return durability == "none" or (durability == "interval" and self.state.interval_armed)
+
+    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
+        """Write through a commit group."""
+        batch = WriteBatch()
+        if kind == PUT:
+            batch.put(self.id, key, value)
+        else:
+            batch.delete(self.id, key)
+        self._commit(batch, durability)
 
     def put(self, key: object, value: object, *, durability: str | None = None) -> None:
         """Set `key` to `value`."""

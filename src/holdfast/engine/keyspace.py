@@ -177,20 +177,12 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
             self._refuse()
         engine = self._engine
         if batch.op_count:
-            engine.write_path.commit(batch, durability, frozenset((self.id,)))
+            engine.write_path.commit(batch, durability, (self.id,))
         else:
             engine.write_path.check_writable()
         if durability == "interval":
             # After the commit: a timer that runs before finds nothing to sync and ends.
             engine.arm_interval()
-
-    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
-        batch = WriteBatch()
-        if kind:
-            batch.put(self.id, key, value)
-        else:
-            batch.delete(self.id, key)
-        self._commit(batch, durability)
 
     def _refuse(self) -> None:
         if self.state.flags & FORKED:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from holdfast.base import (
@@ -63,24 +63,20 @@ Result = TypeVar("Result")
 class _Waiter:
     """One thread's place in the queue."""
 
-    __slots__ = ("abandoned", "batch", "durable", "error", "finished", "gate", "keyspaces", "work")
+    # What most waiters never change is of the class: making one is a part of every commit.
+    work: Callable[[], object] | None = None
+    gate: Mutex | None = None
+    finished = False
+    # Its thread was interrupted while another one served it.
+    abandoned = False
+    error: BaseException | None = None
 
     def __init__(
-        self,
-        batch: WriteBatch | None,
-        durable: bool,
-        keyspaces: frozenset[int] = frozenset(),
-        work: Callable[[], object] | None = None,
+        self, batch: WriteBatch | None, durable: bool, keyspaces: Collection[int] = ()
     ) -> None:
         self.batch = batch
         self.durable = durable
         self.keyspaces = keyspaces
-        self.work = work
-        self.gate: Mutex | None = None
-        self.finished = False
-        # Its thread was interrupted while another one served it.
-        self.abandoned = False
-        self.error: BaseException | None = None
 
 
 class WritePath:
@@ -114,7 +110,7 @@ class WritePath:
 
     # -- entry points
 
-    def commit(self, batch: WriteBatch, durability: str | None, keyspaces: frozenset[int]) -> None:
+    def commit(self, batch: WriteBatch, durability: str | None, keyspaces: Collection[int]) -> None:
         """Commit `batch`, which touches `keyspaces`, and return when it is as durable as asked.
 
         Raises: ValueError for an unknown durability; ReadOnlyError, DatabaseClosedError,
@@ -142,7 +138,9 @@ class WritePath:
     def exclusive(self, work: Callable[[], Result]) -> Result:
         """Run `work` with the leadership, and so that nothing interrupts it; return its result."""
         results: list[Result] = []
-        self._run(_Waiter(None, False, work=lambda: results.append(work())))
+        waiter = _Waiter(None, False)
+        waiter.work = lambda: results.append(work())
+        self._run(waiter)
         return results[0]
 
     def poison(self, cause: BaseException) -> None:

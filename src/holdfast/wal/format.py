@@ -185,7 +185,8 @@ def align_up(size: int, alignment: int) -> int:
 
 def record_bytes(payload_size: int, alignment: int) -> int:
     """Return how much of a segment a record with this payload takes, padding included."""
-    return align_up(RECORD_HEADER_BYTES + payload_size, alignment)
+    # As align_up, without a call: every commit comes here.
+    return (RECORD_HEADER_BYTES + payload_size + alignment - 1) & ~(alignment - 1)
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:

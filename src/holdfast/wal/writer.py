@@ -207,13 +207,15 @@ class LogWriter:
             raise ValueError("a record has at least one operation")
         require(seq_first > self._written_seq, "sequence numbers grow")
         need = record_bytes(buffer.size, self._alignment)
-        self._wipe()
+        if self._stale:
+            self._wipe()
         while (
             self._following is not None
             or need > self._current.header.size - self._end_bytes - self._current.position
         ):
             self._rotate(need)
-        self._write_link()
+        if self._link_due:
+            self._write_link()
         segment = self._current
         lsn = self._written_lsn + 1
         view, chain = buffer.seal(
@@ -237,8 +239,9 @@ class LogWriter:
         was refused cannot be wiped for want of room; DatabaseClosedError.
         """
         self._check_usable()
-        # Whoever says that all is durable must not find more than that in the log later.
-        self._wipe()
+        if self._stale:
+            # Whoever says that all is durable must not find more than that in the log later.
+            self._wipe()
         if self._durable_lsn == self._written_lsn:
             return
         self._sync_current("wal.record.sync")
@@ -318,7 +321,7 @@ class LogWriter:
             raise DatabaseClosedError("the log is closed")
         if self._in_doubt and self._poison is None:
             self._poison = InterruptedError("a call of the disk was interrupted")
-        if self.poisoned:
+        if self._poison is not None:
             raise DatabasePoisonedError(
                 "the log failed earlier; reopen the database"
             ) from self._poison
@@ -330,8 +333,6 @@ class LogWriter:
 
     def _wipe(self) -> None:
         """Make sure that a record which was not accepted cannot come back after a crash."""
-        if not self._stale:
-            return
         mark("wal.record_wiped")
         segment = self._current
         self._write(segment.position, bytes(RECORD_HEADER_BYTES), "wal.record.wipe")
@@ -342,8 +343,6 @@ class LogWriter:
         """Say in the segment's header block what its first record continues, so that a damaged
         first record is noticed even when the segment before is gone.
         """
-        if not self._link_due:
-            return
         header = self._current.header
         link = SegmentLink(
             segment=header.number,
