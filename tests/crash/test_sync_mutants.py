@@ -1,13 +1,23 @@
-"""Take one sync out of the engine: some crash of some workload must then fail.
+"""Take one sync out of the engine, or do it in the wrong place: some crash of some workload must
+then fail.
 
 The table names, for every sync that the workloads reach, the workload that notices its absence. A
-new sync fails the first test until it has its line here.
+new sync fails the first test until it has its line here, and one in `FOLLOWS`.
 """
 
 import pytest
 
 from holdfast.testing.crash import Options, replay
-from holdfast.testing.mutants import Site, kill, sync_sites, without
+from holdfast.testing.mutants import (
+    FOLLOWS,
+    MUTANTS,
+    Mutant,
+    Site,
+    kill,
+    kill_with,
+    sync_sites,
+    without,
+)
 
 KILLERS: dict[Site, str] = {
     ("sync", "manifest.create.sync"): "sync_puts",
@@ -26,7 +36,7 @@ KILLERS: dict[Site, str] = {
 
 def test_every_sync_of_the_engine_has_its_workload() -> None:
     found = sync_sites()
-    assert sorted(found) == sorted(KILLERS)
+    assert sorted(found) == sorted(KILLERS) == sorted(FOLLOWS)
     assert not [site for site, name in KILLERS.items() if name not in found[site]]
 
 
@@ -47,3 +57,22 @@ def test_the_line_that_a_failure_prints_replays_it() -> None:
     assert failure.complaints == tuple(complaints)
     assert explained[0].startswith("-- life 1 ends after")
     assert [] == replay("sync_puts", 0, failure.path)[1]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_engine_with_a_sync_in_the_wrong_place_does_not_survive(mutant: Mutant) -> None:
+    failure = kill_with(mutant.wrap, KILLERS[mutant.site], Options(depth=1))
+    assert failure is not None
+    assert failure.complaints
+
+
+HARMLESS = [
+    Mutant("of nothing", ("sync", "nowhere"), (("sync", "manifest.edit.sync"),)),
+    # The edit that names the table comes after the folder's sync.
+    Mutant("later", ("sync", "table.write.sync"), (("sync_dir", "table.folder_sync"),)),
+]
+
+
+@pytest.mark.parametrize("mutant", HARMLESS, ids=lambda mutant: mutant.name)
+def test_a_sync_that_is_done_in_time_survives(mutant: Mutant) -> None:
+    assert kill_with(mutant.wrap, "flush", Options(depth=1)) is None

@@ -24,6 +24,7 @@ from holdfast.testing.crash import (
     run,
 )
 from holdfast.testing.exhaustive import count, explore
+from holdfast.testing.mutants import MUTANTS, hunt, sync_sites, without
 from holdfast.testing.workload import CANONICAL, EXHAUSTIVE, workload
 
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cover", action="store_true", help="go on until every boundary and key had a state run")
     add("--nested-sample", type=int, help="nested states for each content; all of them by default")
     add("--jobs", type=int, default=2, help="processes")
+    add("--mutants", action="store_true", help="break every sync in turn; each must be noticed")
     add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")
     add("--list", action="store_true", help="show the workloads and how many operations they have")
     return parser
@@ -104,6 +106,20 @@ def _show(outcome: Outcome) -> None:
         for line in failure.complaints:
             print(f"  FAILED: {line}")
         print(f"  replay: {failure.replay}", flush=True)
+
+
+def _hunt() -> int:
+    """Run every mutant until a workload notices it."""
+    mutants = {f"taken out: {site[1]}": without(site) for site in sync_sites()}
+    mutants.update({mutant.name: mutant.wrap for mutant in MUTANTS})
+    survivors = 0
+    for name, wrap in mutants.items():
+        failure = hunt(wrap)
+        survivors += failure is None
+        noticed = f"{failure.workload} {failure.path}" if failure else "SURVIVED"
+        print(f"{name:46} {noticed}", flush=True)
+    print(f"mutants {len(mutants)}  noticed {len(mutants) - survivors}")
+    return 1 if survivors else 0
 
 
 def _exhaust(given: argparse.Namespace, options: Options) -> int:
@@ -164,6 +180,8 @@ def main(arguments: list[str]) -> int:
         profile=given.profile,
         cover=given.cover,
     )
+    if given.mutants:
+        return _hunt()
     if given.exhaustive is not None:
         try:
             return _exhaust(given, options)

@@ -1,24 +1,202 @@
-"""Sync mutants: the engine with one sync taken out, which the crash explorer must notice.
+"""Sync mutants: the engine with one sync taken out or in the wrong place, which the crash explorer
+must notice.
 
 A sync is named by its kind and call site. `without` gives an env in which that call claims success
-and does nothing, in the workload's life and in every life after a crash. A mutant that survives all
-workloads is a sync that nobody needs, or a hole in the workloads, the classes or the oracle.
+and does nothing, in the workload's life and in every life after a crash. `Mutant` has the others:
+the sync is done before the change that it should follow, or only after a later operation. A mutant
+that survives all workloads is a sync that nobody needs there, or a hole in the workloads, the
+classes or the oracle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from holdfast.env import Env, FaultEnv, FaultRule, SimEnv
+from holdfast.env import Env, FaultEnv, FaultRule, File, FileLock, SimEnv
 from holdfast.testing.crash import Failure, Options, record, run
 from holdfast.testing.oracle import WorkloadError, Wrap
 from holdfast.testing.workload import CANONICAL, workload
 
 SYNC_KINDS = ("sync", "sync_dir")
+_CHANGES = frozenset(
+    ("create", "rename", "unlink", "make_dir", "write", "allocate", "truncate", *SYNC_KINDS)
+)
 
 Site = tuple[str, str]
 """The kind of a call and its call site."""
+
+ANY: Site = ("", "")
+"""Every operation that changes the disk."""
+
+FOLLOWS: dict[Site, Site] = {
+    ("sync", "manifest.create.sync"): ("write", "manifest.create.write"),
+    ("sync", "manifest.edit.sync"): ("write", "manifest.edit.write"),
+    ("sync", "table.write.sync"): ("write", "table.write.append"),
+    ("sync", "wal.end.sync"): ("write", "wal.end.write"),
+    ("sync", "wal.record.sync"): ("write", "wal.record.write"),
+    ("sync", "wal.segment.sync"): ("write", "wal.segment.header"),
+    ("sync_dir", "database.parent.folder_sync"): ("make_dir", "database.folder.create"),
+    ("sync_dir", "manifest.create.folder_sync"): ("create", "manifest.create.write"),
+    ("sync_dir", "manifest.marker.folder_sync"): ("create", "manifest.marker.create"),
+    ("sync_dir", "table.folder_sync"): ("create", "table.write.create"),
+    ("sync_dir", "wal.segment.folder_sync"): ("create", "wal.segment.create"),
+}
+"""Every sync, and the change that it makes durable."""
+
+_EDITED = (("sync", "manifest.edit.sync"), ("sync_dir", "manifest.marker.folder_sync"))
+_MARKED = (("create", "manifest.marker.create"),)
+_UNLINKED = tuple(
+    ("unlink", site)
+    for site in (
+        "manifest.marker.unlink",
+        "manifest.obsolete.unlink",
+        "recovery.orphan.unlink",
+        "table.obsolete.unlink",
+        "wal.segment.unlink",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One sync in the wrong place.
+
+    Without `until` it is done before the change that it should follow. Else it claims success, and
+    is done right after the next operation of `until`, or when the database lets go of its lock.
+    """
+
+    name: str
+    site: Site
+    until: tuple[Site, ...] = ()
+
+    def wrap(self, machine: SimEnv) -> Env:
+        """Return the env that the engine is given."""
+        return _ShiftedEnv(machine, self)
+
+
+def _swapped() -> list[Mutant]:
+    return [Mutant(f"before its change: {site[1]}", site) for site in FOLLOWS]
+
+
+def _late() -> list[Mutant]:
+    # Only behind these the caller learns that something is durable.
+    names = "wal.record.sync", "manifest.edit.sync", "manifest.marker.folder_sync"
+    sites = [site for site in FOLLOWS if site[1] in names]
+    return [Mutant(f"acknowledged before: {site[1]}", site, (ANY,)) for site in sites]
+
+
+def _moved() -> list[Mutant]:
+    names = "table.write.sync", "table.folder_sync", "wal.segment.sync", "wal.segment.folder_sync"
+    sites = [site for site in FOLLOWS if site[1] in names]
+    return [Mutant(f"after the edit's sync: {site[1]}", site, _EDITED) for site in sites]
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_swapped(),
+    *_late(),
+    *_moved(),
+    Mutant(
+        "edit before the table's sync",
+        ("sync", "table.write.sync"),
+        (("write", "manifest.edit.write"), ("create", "manifest.create.write")),
+    ),
+    Mutant("unlink before the edit's sync", ("sync", "manifest.edit.sync"), _UNLINKED),
+    Mutant(
+        "unlink before the marker's sync",
+        ("sync_dir", "manifest.marker.folder_sync"),
+        _UNLINKED,
+    ),
+    Mutant("marker before the manifest's sync", ("sync", "manifest.create.sync"), _MARKED),
+    Mutant(
+        "marker before the manifest's name", ("sync_dir", "manifest.create.folder_sync"), _MARKED
+    ),
+)
+"""All mutants but those that take a sync out."""
+
+
+class _ShiftedLock:
+    """A file lock whose release does what was put off. Implements `FileLock`."""
+
+    def __init__(self, inner: FileLock, settle: Callable[[], None]) -> None:
+        self._inner = inner
+        self._settle = settle
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    def release(self) -> None:
+        self._settle()
+        self._inner.release()
+
+
+class _ShiftedEnv(FaultEnv):
+    """The env of a mutant."""
+
+    def __init__(self, machine: SimEnv, mutant: Mutant) -> None:
+        super().__init__(machine)
+        self._machine = machine
+        self._mutant = mutant
+        self._put_off: list[str] = []
+        self._written = ""
+
+    def lock_file(self, path: str) -> FileLock:
+        return _ShiftedLock(super().lock_file(path), self._settle)
+
+    def create(self, path: str, *, site: str) -> File:
+        made = super().create(path, site=site)
+        self._after("create", site)
+        return made
+
+    def _strike(self, kind: str, site: str, path: str) -> FaultRule | None:
+        mutant = self._mutant
+        if not mutant.until and (kind, site) == FOLLOWS[mutant.site]:
+            is_name = mutant.site[0] == "sync_dir"
+            self._sync(path.rpartition("/")[0] or "/" if is_name else path)
+        if kind == "write":
+            # What is put off until after this write comes before the next call; the moment between
+            # them is that of before the sync.
+            self._written = site
+        elif self._written:
+            written, self._written = self._written, ""
+            self._after("write", written)
+        return super()._strike(kind, site, path)
+
+    def _do(
+        self, kind: str, site: str, path: str, call: Callable[[], None], file: File | None = None
+    ) -> None:
+        if (kind, site) == self._mutant.site:
+            if self._mutant.until:
+                self._put_off.append(path)
+            return
+        super()._do(kind, site, path, call, file)
+        self._after(kind, site)
+
+    def _after(self, kind: str, site: str) -> None:
+        until = self._mutant.until
+        if (kind, site) in until or (ANY in until and kind in _CHANGES):
+            self._settle()
+
+    def _settle(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        if self._machine.powered:
+            for path in put_off:
+                self._sync(path)
+
+    def _sync(self, path: str) -> None:
+        """Do the sync of the mutant, if what it is about is there."""
+        kind, site = self._mutant.site
+        if kind == "sync_dir":
+            self.inner.sync_dir(path, site=site)
+            return
+        with suppress(FileNotFoundError):
+            file = self.inner.open(path)
+            try:
+                file.sync(site=site)
+            finally:
+                file.close()
 
 
 def without(site: Site) -> Wrap:
@@ -44,8 +222,22 @@ def sync_sites(names: Iterable[str] = CANONICAL, seed: int = 0) -> dict[Site, li
 
 def kill(site: Site, name: str, options: Options, seed: int = 0) -> Failure | None:
     """Run a workload without the sync at `site`; return the first failure, or None."""
+    return kill_with(without(site), name, options, seed)
+
+
+def kill_with(wrap: Wrap, name: str, options: Options, seed: int = 0) -> Failure | None:
+    """Run a workload on a broken env; return the first failure, or None."""
     try:
-        outcome = run(name, seed=seed, options=replace(options, failures_max=1), wrap=without(site))
+        outcome = run(name, seed=seed, options=replace(options, failures_max=1), wrap=wrap)
     except WorkloadError as error:
         return Failure(name, seed, options.profile, "", (str(error),))
     return outcome.failures[0] if outcome.failures else None
+
+
+def hunt(wrap: Wrap, names: Iterable[str] = CANONICAL) -> Failure | None:
+    """Run workloads on a broken env until one fails; return its first failure, or None."""
+    for name in names:
+        failure = kill_with(wrap, name, Options(depth=1))
+        if failure is not None:
+            return failure
+    return None
