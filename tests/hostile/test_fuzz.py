@@ -140,3 +140,21 @@ def test_the_command_refuses_what_it_does_not_know(root):
     done = command(root, "nonsense")
     assert done.returncode == 2
     assert "there is no target nonsense" in done.stderr
+
+
+def test_executions_are_shared_and_shown_in_a_table(tmp_path, capfd):
+    counts = fuzz.shared(list(fuzz.TARGETS), 10_000)
+    assert 9_900 <= sum(counts.values()) <= 10_000
+    assert counts["folder"] < counts["table"] < counts["varint"]
+    assert fuzz.shared(["folder"], 25) == {"folder": 25}
+    arguments = ["varint", "folder", "--executions", "400", "--corpus", str(tmp_path)]
+    assert fuzz.main(arguments) == 0
+    rows = capfd.readouterr().out.splitlines()[-4:]
+    assert [row.split()[0] for row in rows] == ["target", "varint", "folder", "together"]
+    assert [row.split()[1] for row in rows[1:]] == ["360", "40", "400"]
+
+
+def test_a_target_whose_process_ended_counts_as_a_finding():
+    shown = fuzz.table({"page": [1000, 2.0, 7, 0], "lz4": None}).splitlines()
+    assert shown[2] == "lz4        its process ended"
+    assert shown[3].split() == ["together", "1,000", "2.0", "500", "1"]

@@ -3,6 +3,7 @@
     ./dev fuzz                                       every target for ten seconds
     ./dev fuzz table wal --seconds 600 --seed 7      some targets for longer
     ./dev fuzz page --executions 5000                a run that ends at the same place everywhere
+    ./dev fuzz --executions 1000000                  so many of all targets together
     ./dev fuzz table --replay fuzz/table/FILE        one input again, with its traceback
     HOLDFAST_BUILD=asan ./dev fuzz --seconds 60      the kernels under the sanitizers
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import hashlib
+import json
 import os
 import resource
 import subprocess
@@ -44,6 +46,10 @@ TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS
 }
 
+SHARES = {"folder": 1, "table": 4, "payload": 4, "segment": 4, "manifest": 6}
+SHARE_OTHERS = 9
+"""What part of `--executions` a target gets: the slow ones get less of it."""
+
 FOLDER = "fuzz"
 HEADROOM_BYTES = 1 << 30
 """Address space that a process may take beyond what it begins with. A length that a file claims and
@@ -55,6 +61,7 @@ WORKER_FOUND = 10
 """The exit status of a target's process that found something; a sanitizer ends one with 1."""
 
 _SHOWN = 8
+_RESULT = ".json"
 
 
 def read_corpus(folder: str, target: Target) -> list[bytes]:
@@ -100,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("targets", nargs="*", metavar="TARGET", help=f"all, or of {', '.join(TARGETS)}")
     add("--seconds", type=float, help="time of each target; 10 where nothing else is said")
-    add("--executions", type=int, help="executions of each target")
+    add("--executions", type=int, help="executions of the targets together")
     add("--seed", type=int, default=1, help="another seed, other inputs (default: 1)")
     add("--corpus", default=FOLDER, metavar="FOLDER", help=f"default: {FOLDER}")
     add("--keep", action="store_true", help="add inputs that show something new to the corpus")
@@ -125,6 +132,9 @@ def _fuzz(target: Target, given: argparse.Namespace) -> int:
     fuzzer.run(given.executions, given.seconds)
     rate = fuzzer.executions / max(fuzzer.seconds, 1e-9)
     found = sum(fault.count for fault in fuzzer.faults.values())
+    if given.worker:
+        with open(given.worker + _RESULT, "w", encoding="ascii") as file:
+            json.dump([fuzzer.executions, fuzzer.seconds, fuzzer.reach.count, found], file)
     print(
         f"{target.name:9} seed {given.seed:<5} executions {fuzzer.executions:8}  {rate:7.0f}/s  "
         f"corpus {len(corpus):4} + {len(fuzzer.kept):4}  lines {fuzzer.reach.count:4}  "
@@ -157,7 +167,51 @@ def _replay(target: Target, path: str) -> int:
     return 0
 
 
-def _supervise(name: str, arguments: list[str], given: argparse.Namespace) -> int:
+def shared(names: list[str], executions: int) -> dict[str, int]:
+    """Return how many executions each target gets of so many, at least one."""
+    total = sum(SHARES.get(name, SHARE_OTHERS) for name in names)
+    return {name: max(1, executions * SHARES.get(name, SHARE_OTHERS) // total) for name in names}
+
+
+def table(results: dict[str, list[float] | None]) -> str:
+    """Return what each target did and all together; None is a target whose process ended."""
+    lines = [f"{'target':10} {'executions':>11} {'seconds':>8} {'per second':>10} {'findings':>8}"]
+    total = [0.0, 0.0, 0.0]
+    for name, result in results.items():
+        if result is None:
+            lines.append(f"{name:10} its process ended")
+            total[2] += 1
+            continue
+        executions, seconds, _, found = result
+        total = [a + b for a, b in zip(total, (executions, seconds, found), strict=True)]
+        lines.append(_row(name, executions, seconds, found))
+    return "\n".join([*lines, _row("together", *total)])
+
+
+def _row(name: str, executions: float, seconds: float, found: float) -> str:
+    rate = executions / max(seconds, 1e-9)
+    return f"{name:10} {executions:11,.0f} {seconds:8.1f} {rate:10,.0f} {found:8.0f}"
+
+
+def _all(names: list[str], given: argparse.Namespace) -> int:
+    """Run each target in a process of its own; show a table when there are several."""
+    counts = None if given.executions is None else shared(names, given.executions)
+    results: dict[str, list[float] | None] = {}
+    status = 0
+    for name in names:
+        arguments = _options(given, None if counts is None else counts[name])
+        status = max(status, _supervise(name, arguments, given, results))
+    if len(names) > 1:
+        print(table(results), flush=True)
+    return status
+
+
+def _supervise(
+    name: str,
+    arguments: list[str],
+    given: argparse.Namespace,
+    results: dict[str, list[float] | None],
+) -> int:
     """Run a target in a process of its own; keep the input that ends it. Return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         held = os.path.join(folder, "input")
@@ -165,6 +219,10 @@ def _supervise(name: str, arguments: list[str], given: argparse.Namespace) -> in
             pass
         command = [sys.executable, "-m", "holdfast.testing.fuzz", name, *arguments]
         status = subprocess.run([*command, "--worker", held], check=False).returncode
+        results[name] = None
+        if os.path.exists(held + _RESULT):
+            with open(held + _RESULT, encoding="ascii") as file:
+                results[name] = json.load(file)
         if status in (0, WORKER_FOUND):
             return int(status != 0)
         path = write_input(given.corpus, name, Scratch.held(held), "killed")
@@ -173,11 +231,11 @@ def _supervise(name: str, arguments: list[str], given: argparse.Namespace) -> in
     return 1
 
 
-def _options(given: argparse.Namespace) -> list[str]:
+def _options(given: argparse.Namespace, executions: int | None) -> list[str]:
     """Return the options of a target's own process."""
     options = ["--seed", str(given.seed), "--corpus", given.corpus]
-    if given.executions is not None:
-        options += ["--executions", str(given.executions)]
+    if executions is not None:
+        options += ["--executions", str(executions)]
     if given.seconds is not None:
         options += ["--seconds", str(given.seconds)]
     return [*options, "--keep"] if given.keep else options
@@ -204,8 +262,13 @@ def main(arguments: list[str]) -> int:
         limit_memory()
         return max([_fuzz(TARGETS[name], given) for name in names]) and WORKER_FOUND
     if given.in_process:
-        return max([_fuzz(TARGETS[name], given) for name in names])
-    return max([_supervise(name, _options(given), given) for name in names])
+        counts = {} if given.executions is None else shared(list(names), given.executions)
+        status = 0
+        for name in names:
+            given.executions = counts.get(name)
+            status = max(status, _fuzz(TARGETS[name], given))
+        return status
+    return _all(list(names), given)
 
 
 def _rearm() -> None:

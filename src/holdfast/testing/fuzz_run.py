@@ -32,6 +32,10 @@ TRACED_EVERY = 16
 MEASURED_EVERY = 61
 """One in so many executions is traced, and one has its memory measured; both are slow."""
 
+STALE_EXECUTIONS = 4000
+STALE_FACTOR = 8
+"""When so many executions reached no new line, tracing becomes rarer by this factor."""
+
 HEARTBEAT_EVERY = 64
 KEPT_MAX = 4000
 SHRINK_EXECUTIONS = 600
@@ -104,6 +108,8 @@ class Fuzzer:
     reach: Reach = field(init=False)
     _inputs: list[bytes] = field(init=False)
     _features: set[object] = field(default_factory=set)
+    _line_found: int = 0
+    """The execution that last reached a new line."""
     _digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=6))
 
     def __post_init__(self) -> None:
@@ -143,12 +149,16 @@ class Fuzzer:
         else:
             rng = Random(f"{self.target.name}/{self.seed}/{index}")
             data = self._draw(rng)
-            is_traced = index % self.limits.traced_every == 0
+            is_stale = index - self._line_found > STALE_EXECUTIONS
+            every = self.limits.traced_every * (STALE_FACTOR if is_stale else 1)
+            is_traced = index % every == 0
         lines = self.reach.count
         features = self._execute(data, is_traced, index)
         self._digest.update(len(data).to_bytes(8, "little") + data + repr(features).encode())
         new = [feature for feature in features if feature not in self._features]
         self._features.update(new)
+        if self.reach.count > lines:
+            self._line_found = index
         if index < len(self.corpus) or len(self._inputs) >= KEPT_MAX:
             return
         if new or self.reach.count > lines:
