@@ -443,8 +443,10 @@ def test_a_file_of_another_length_is_refused(twin: Any, with_info: bool) -> None
 def test_another_file_in_its_place_is_refused(twin: Any) -> None:
     other, _ = build(SMALL, SMALL_SPANS, file_id=bytes(16))
     assert len(other) == len(SMALL_DATA)
-    for data in (bytes(len(SMALL_DATA)), bytes(4096)):
-        with pytest.raises(FormatError, match="not a Holdfast table"):
+    with pytest.raises(FormatError, match="not a Holdfast table"):
+        reader_of(twin, b"words " * 100)
+    for data in (bytes(len(SMALL_DATA)), bytes(4096), SMALL_DATA[:-128] + b"X" + SMALL_DATA[-127:]):
+        with pytest.raises(CorruptionError, match="magic of the footer is damaged"):
             reader_of(twin, data)
     with pytest.raises(CorruptionError, match="belongs to another file"):
         reader_of(twin, other)
@@ -674,6 +676,8 @@ def test_verify_reads_the_disk_and_not_the_pool(twin: Any) -> None:
         "the checksum of the footer does not match"
     ]
     file.data = SMALL_DATA[:-128] + b"X" + SMALL_DATA[-127:]
+    assert "magic of the footer is damaged" in next(iter(reader.verify())).reason
+    file.data = SMALL_DATA[:-128] + b"X" * 128
     assert "not a Holdfast table" in next(iter(reader.verify())).reason
 
 

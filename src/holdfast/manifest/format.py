@@ -74,17 +74,21 @@ class Header:
     def decode(cls, data: bytes, file: str) -> Header:
         """Return the header at the start of `data`.
 
-        Raises: FormatError when the magic is not ours or the version is newer; CorruptionError for
-        everything else.
+        Raises: FormatError when the magic is that of another format or the version is newer;
+        CorruptionError for everything else, such as a magic of zeros, or one that is all that is
+        wrong.
         """
         if len(data) < HEADER_BYTES:
             raise CorruptionError(
                 file, 0, f"a manifest has at least {HEADER_BYTES} bytes; this file has {len(data)}"
             )
         magic, version, zero, number, database_id, salt, reserved = _HEADER.unpack_from(data)
+        (stored,) = _U64.unpack_from(data, _HEADER.size)
         if magic != MAGIC:
+            if not any(magic) or stored == checksum(MAGIC + data[len(MAGIC) : _HEADER.size]):
+                raise CorruptionError(file, 0, "the magic of the header is damaged")
             raise FormatError(f"{file}: not a Holdfast manifest")
-        if _U64.unpack_from(data, _HEADER.size)[0] != checksum(data[: _HEADER.size]):
+        if stored != checksum(data[: _HEADER.size]):
             raise CorruptionError(file, 0, "the checksum of the header does not match")
         if version > FORMAT_VERSION:
             raise FormatError(

@@ -53,6 +53,12 @@ NUMBER_LEAP_MAX = 2**32
 further above the recorded ones would use up the numbers of all later files.
 """
 
+FILE_BYTES_MAX = 1 << 30
+"""A longer manifest is refused before it is read: a damaged size must not take all memory. A
+manifest is rewritten when its edits outgrow its snapshot, so this is room for millions of tables.
+Part of the file format.
+"""
+
 REWRITE_BYTES = 256 * 1024
 """A manifest is worth rewriting when its edits take this and more than its snapshot."""
 
@@ -408,4 +414,9 @@ def _read_whole(env: Env, path: str) -> bytes:
             path, 0, "the CURRENT marker names this manifest, but it does not exist"
         ) from None
     with contextlib.closing(file):
-        return file.read_at(0, file.size())
+        size = file.size()
+        if size > FILE_BYTES_MAX:
+            raise CorruptionError(
+                path, FILE_BYTES_MAX, f"a manifest of {size} bytes is longer than any can be"
+            )
+        return file.read_at(0, size)

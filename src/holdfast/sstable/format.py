@@ -200,8 +200,9 @@ class Footer:
     def decode(cls, data: bytes, file: str, file_size: int) -> Footer:
         """Return the footer in `data`, the last 128 bytes of a file of `file_size` bytes.
 
-        Raises: FormatError when the magic is not ours or the version is newer; CorruptionError for
-        everything else.
+        Raises: FormatError when the magic is that of another format or the version is newer;
+        CorruptionError for everything else, such as a magic of zeros, or one that is all that is
+        wrong.
         """
         if file_size < FOOTER_BYTES or len(data) != FOOTER_BYTES:
             raise CorruptionError(
@@ -212,6 +213,8 @@ class Footer:
             _FOOTER.unpack(data)
         )
         if magic != MAGIC:
+            if not any(magic) or stored == checksum(MAGIC + data[len(MAGIC) : _SUMMED_BYTES]):
+                raise CorruptionError(file, at, "the magic of the footer is damaged")
             raise FormatError(f"{file}: not a Holdfast table")
         if stored != checksum(data[:_SUMMED_BYTES]):
             raise CorruptionError(file, at, "the checksum of the footer does not match")

@@ -31,6 +31,7 @@ from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
 from holdfast.testing.torture_part import Failure, Figures, bounded
 from holdfast.testing.workload import CANONICAL, workload
+from holdfast.wal import RECORD_HEADER_BYTES
 
 Files = dict[str, bytes]
 
@@ -440,6 +441,14 @@ def places_of(name: str, data: bytes) -> list[int]:
     return [at for at in range(0, len(data), _RECORDS_ALIGNED) if data[at : at + 4] == magic]
 
 
+def _is_behind_end(data: bytes, places: list[int], offset: int) -> bool:
+    """Return whether an offset of a segment lies behind its last record, where nothing is read."""
+    if not places:
+        return False
+    payload = int.from_bytes(data[places[-1] + 4 : places[-1] + 8], "little")
+    return offset >= places[-1] + RECORD_HEADER_BYTES + payload
+
+
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
     """Return the files without what a damage hit and what follows it, as a crash may leave them.
 
@@ -454,9 +463,13 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
         places = places_of(name, before)
         kin = (other for other in whole if other[-4:] == name[-4:])
         newest = max((other for other in kin if places_of(other, whole[other])), default="")
-        if after is None or name != newest:
+        if after is None:
             return None
         hit = first_difference(before, after)
+        if name.endswith(".wal") and name != newest and _is_behind_end(before, places, hit):
+            continue
+        if name != newest:
+            return None
         ends = [*places[1:], len(before)]
         for start, end in zip(places, ends, strict=True):
             if start > hit and before[start:end] == after[start:end]:

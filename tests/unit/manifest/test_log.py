@@ -387,13 +387,26 @@ def test_recovery_never_falls_back_to_an_older_manifest(env: FailingEnv, folder:
         VersionSet.recover(env, folder)
 
 
+def test_a_sparse_manifest_of_any_size_is_refused_before_it_is_read(
+    env: FailingEnv, folder: str
+) -> None:
+    first(env, folder).close()
+    os.truncate(Path(folder, "00000001.manifest"), 1 << 43)
+    with pytest.raises(CorruptionError, match="longer than any can be"):
+        VersionSet.recover(env, folder)
+
+
 def test_a_foreign_or_newer_manifest_is_a_format_error(env: FailingEnv, folder: str) -> None:
     first(env, folder).close()
     path = Path(folder, "00000001.manifest")
     data = path.read_bytes()
-    path.write_bytes(b"PNG" + data[3:])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(200)))
     with pytest.raises(FormatError, match="not a Holdfast manifest"):
         VersionSet.recover(env, folder)
+    for damaged in (b"PNG" + data[3:], bytes(8) + data[8:], bytes(4096)):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptionError, match="magic of the header is damaged"):
+            VersionSet.recover(env, folder)
     head = data[:8] + b"\x02" + data[9:56]
     path.write_bytes(head + log_checksum(head) + data[64:])
     with pytest.raises(FormatError, match="version 2"):
