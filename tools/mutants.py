@@ -116,7 +116,13 @@ def mutants(path: Path) -> list[Mutant]:
         for kind, new in _changes(node, trail):
             ast.copy_location(new, node)
             ast.fix_missing_locations(new)
-            scopes = [step.parent for step in trail if isinstance(step.parent, _Scope)]
+            # What stands before a function's body is evaluated outside of it.
+            scopes = [
+                step.parent
+                for step in trail
+                if isinstance(step.parent, _Scope)
+                and not (_is_function(step.parent) and step.field == "args")
+            ]
             outer = next((at for at, scope in enumerate(scopes) if _is_function(scope)), None)
             name = f"{_qualified(scopes)}: {_change_text(trail, new)}"
             seen[name] = seen.get(name, 0) + 1
@@ -269,7 +275,7 @@ def _change_text(trail: tuple[_Place, ...], new: ast.AST) -> str:
         around = step.get()
         if isinstance(around, _Scope) or (hasattr(around, "body") and isinstance(around, ast.stmt)):
             break
-        if not isinstance(around, ast.stmt | ast.expr):
+        if not isinstance(around, ast.stmt | ast.expr | ast.keyword):
             continue
         trail[-1].put(old)
         wider = ast.unparse(around)
