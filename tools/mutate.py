@@ -97,7 +97,7 @@ def run(files: Sequence[Path], seed: int, minutes: float | None, only: str) -> O
     suites = [path for room in rooms for path in (*SUITES[room], *TWINS[room])]
     start = time.monotonic()
     print(f"./dev mutate: {len(found)} mutants; running the tests without one", flush=True)
-    warm = Warm(suites, files)
+    warm = Warm(suites, found)
     try:
         if warm.baseline.failed:
             sys.exit(f"./dev mutate: these fail without a mutant: {warm.baseline.failed}")

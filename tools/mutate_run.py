@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,11 +38,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from tools import tree
-from tools.mutants import Mutant, mutants
+from tools.mutants import Mutant
 
 SURVIVED, KILLED, TIME, UNREACHED = "survived", "killed", "time limit", "not reached"
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 6.0
 """Processor time of the tests of one mutant, as they take without it; slower ones are left out."""
 STILL_SECONDS = 15.0
 """A process that used no processor time for so long waits for ever."""
@@ -98,9 +98,9 @@ def chosen(baseline: Baseline, mutant: Mutant) -> list[str]:
 class Warm:
     """A pytest that waits for mutants, in a process of its own."""
 
-    def __init__(self, suites: Sequence[str], files: Sequence[Path]) -> None:
+    def __init__(self, suites: Sequence[str], mutants: Sequence[Mutant]) -> None:
         self._here, there = multiprocessing.Pipe()
-        self._process = _fork(lambda: _serve(there, self._here, suites, files))
+        self._process = _fork(lambda: _serve(there, self._here, suites, mutants))
         there.close()
         self.baseline: Baseline = self._here.recv()
 
@@ -133,11 +133,11 @@ def _fork(work: Callable[[], int]) -> int:
 
 
 def _serve(
-    pipe: Connection, other: Connection, suites: Sequence[str], files: Sequence[Path]
+    pipe: Connection, other: Connection, suites: Sequence[str], mutants: Sequence[Mutant]
 ) -> int:
     other.close()
     _prepare_process()
-    status = pytest.main([*OPTIONS, *suites], plugins=[_Server(pipe, files)])
+    status = pytest.main([*OPTIONS, *suites], plugins=[_Server(pipe, mutants)])
     return int(status)
 
 
@@ -157,21 +157,20 @@ def _prepare_process() -> None:
 class _Server:
     """The plugin that takes the place of pytest's loop over the tests."""
 
-    def __init__(self, pipe: Connection, files: Sequence[Path]) -> None:
+    def __init__(self, pipe: Connection, mutants: Sequence[Mutant]) -> None:
         self._pipe = pipe
-        self._files = files
+        self._mutants = {(mutant.path, mutant.name): mutant for mutant in mutants}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        self._pipe.send(_in_child(lambda: _measured(session.items, self._files)))
-        known: dict[Path, dict[str, Mutant]] = {}
+        self._pipe.send(
+            _in_child(lambda: _measured(session.items, {path for path, _ in self._mutants}))
+        )
         while (job := self._pipe.recv()) is not None:
             path, name, tests, seconds = job
-            if path not in known:
-                known[path] = {mutant.name: mutant for mutant in mutants(path)}
             chosen_items = [items[test] for test in tests]
-            self._pipe.send(_try_warm(known[path][name], chosen_items, seconds))
+            self._pipe.send(_try_warm(self._mutants[path, name], chosen_items, seconds))
         return True
 
 
@@ -192,7 +191,7 @@ def _in_child(work: Callable[[], Any]) -> Any:
         receiving.close()
 
 
-def _measured(items: Sequence[pytest.Item], files: Sequence[Path]) -> Baseline:
+def _measured(items: Sequence[pytest.Item], files: Iterable[Path]) -> Baseline:
     """Run every test once; return what each reaches and takes."""
     baseline = Baseline()
     measure = coverage.Coverage(
@@ -269,7 +268,7 @@ def _judge(child: Callable[[], int], seconds: float) -> str:
     """Fork, wait, and say what the tests said, which take `seconds` without a mutant."""
 
     def limited() -> int:
-        limit = math.ceil(2 + 4 * seconds)
+        limit = math.ceil(2 + 2 * seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         with open("/proc/self/statm", encoding="ascii") as file:
             memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_MAX

@@ -337,3 +337,17 @@ def test_twins_keep_the_same_pages_over_long_skewed_traces(seed: int) -> None:
             assert state(pools[0][1]) == state(pools[1][1])
             assert pools[0][1].used_bytes - pools[0][1].pinned_bytes <= pools[0][1].capacity_bytes
     assert pools[0][1].hits > 1000
+
+
+@twins
+def test_a_page_is_not_kept_when_evicting_gives_no_room(twin: Any) -> None:
+    """Pages that somebody holds use their memory after they were evicted, too."""
+    pool = filled(twin, 10, range(9))
+    held = [pool.get(1, key) for key in range(9)]
+    assert None not in held
+    pool.put(1, 99, twin.Page(bytes(2000), 1))
+    assert pool.get(1, 99) is None
+    assert pool.used_bytes <= charge_of(10)
+    del held
+    pool.put(1, 99, twin.Page(bytes(2000), 1))
+    assert pool.get(1, 99) is not None

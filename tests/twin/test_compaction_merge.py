@@ -251,3 +251,23 @@ def test_limits_below_one_are_refused(twin: ModuleType, builders: ModuleType, li
     retention = twin.Retention([], RangeTombstones(), bottom=True)
     with pytest.raises(ValueError, match="at least 1"):
         twin.merge_into(positioned([]), make_builder(builders), retention, **(LIMITS | {limit: 0}))
+
+
+@both
+def test_output_is_taken_before_more_is_written(twin: ModuleType, builders: ModuleType) -> None:
+    entries = [(b"%03d" % index, 1, PUT, b"x" * 60_000) for index in range(30)]
+
+    def tables(drain_bytes: int) -> tuple[list[bytes], list[MergeStop]]:
+        retention = twin.Retention([], RangeTombstones(), bottom=True)
+        made, stops, _ = run(
+            twin, builders, positioned(entries), retention, drain_bytes=drain_bytes
+        )
+        return made, stops
+
+    whole, stops = tables(1 << 40)
+    assert stops == [MergeStop.DONE]
+    drained, stops = tables(1)
+    assert stops == [MergeStop.DRAIN] * 3 + [MergeStop.DONE], (
+        "pages are sealed half a mebibyte at once"
+    )
+    assert drained == whole

@@ -7,6 +7,7 @@ condition of the fast path is broken in turn.
 
 from __future__ import annotations
 
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -357,3 +358,32 @@ def test_a_write_that_cannot_be_applied_is_not_logged(twin: ModuleType) -> None:
     assert (size, 1) == (one.state.buffer.size, one.state.buffer.op_count)
     assert (LAST_SEQ + 2, LAST_SEQ + 1) == (one.state.next_seq, one.state.visible_seq)
     assert b"1" == one.get(b"a")
+
+
+def test_a_group_waits_for_the_write_that_is_under_way() -> None:
+    """The plain twin's write without a group is several steps; the compiled one's is one."""
+    one = core(_core_py)
+    one.state._turn.pop()
+    one.put(b"a", b"1", durability="none")
+    assert 1 == len(one.slow), "somebody else is in the middle of such a write"
+    threading.Timer(0.05, one.state._turn.append, [None]).start()
+    one.state.begin_group()
+    assert one.state._turn
+    one.put(b"a", b"1", durability="none")
+    assert 2 == len(one.slow), "a group leads"
+
+
+def test_a_view_that_changed_around_its_number_is_read_again() -> None:
+    """Another thread publishes a view between two lines of the plain twin."""
+    one = core(_core_py)
+    old, new = one.view, ReadView(Memtable(), (), ())
+    shown = [old, new, new, new]
+
+    class Moving(type(one)):  # type: ignore[misc]
+        @property
+        def view(self) -> ReadView:
+            return shown.pop(0)
+
+    one.__class__ = Moving
+    assert one.read_point() == (new, LAST_SEQ)
+    assert shown == []

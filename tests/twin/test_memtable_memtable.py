@@ -347,3 +347,47 @@ def test_a_set_of_tombstones_taken_earlier_does_not_change(kernel: ModuleType) -
     table.delete_range(5, b"b", b"d")
     assert [(b"a", b"c", 3)] == before.tombstones()
     assert [(b"a", b"c", 3), (b"b", b"d", 5)] == table.range_tombstones.tombstones()
+
+
+def test_a_seek_by_the_whole_trailer_steps_over_a_greater_kind() -> None:
+    """The plain twin only: what moves a merge's sources is not seen from Python in the other."""
+    table = _memtable_py.Memtable()
+    table.put(5, 1, b"a", b"value")
+    table.put(4, 1, b"a", b"older")
+    cursor = table.cursor()
+    assert cursor._seek(b"a", 5 << 8 | 1) == (b"a", 5, 1, b"value")
+    assert cursor._seek(b"a", 5 << 8) == (b"a", 4, 1, b"older")
+
+
+def test_a_value_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain twin only: a value of a gibibyte is too dear for a test of both."""
+    monkeypatch.setattr(_memtable_py, "VALUE_BYTES_MAX", 10)
+    table = _memtable_py.Memtable()
+    table.put(1, 1, b"a", b"x" * 10)
+    with pytest.raises(LimitError, match="the value has 11 bytes"):
+        table.put(2, 1, b"a", b"x" * 11)
+    assert table.entry_count == 1
+
+
+def test_a_place_that_moved_while_it_was_looked_up_is_looked_up_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A writer runs between two lines of the plain twin's reader."""
+    table = _memtable_py.Memtable()
+    for key in (b"b", b"d"):
+        table.put(1, 1, key, key)
+    searched = []
+
+    def bisect_left(order: list[Any], place: Any) -> int:
+        found = bisect.bisect_left(order, place)
+        searched.append(found)
+        if len(searched) == 1:
+            monkeypatch.setattr(_memtable_py, "bisect_left", real)
+            table.put(2, 1, b"a", b"new")
+            monkeypatch.setattr(_memtable_py, "bisect_left", bisect_left)
+        return found
+
+    real = _memtable_py.bisect_left
+    monkeypatch.setattr(_memtable_py, "bisect_left", bisect_left)
+    assert table.get(b"d", 5) == (1, 1, b"d")
+    assert searched == [1, 2, 2, 2]

@@ -330,3 +330,17 @@ def test_a_file_id_has_16_bytes_and_a_compression_a_name(twin: ModuleType) -> No
             filter_bits_per_key=0,
             compression=Compression.NONE,
         )
+
+
+def test_more_range_tombstones_than_a_page_holds_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plain twin only: the page that is full has two gibibytes."""
+    builder = make(_builder_py)
+    monkeypatch.setattr(_builder_py, "PAGE_BYTES_MAX", 1000)
+    with pytest.raises(LimitError, match="do not fit one page"):
+        for number in range(100):
+            builder.add_range_tombstone(b"%03d" % number, b"%03d" % (number + 1), 5)
+    assert 0 < number < 99
+    builder.finish(9, 1)
+    assert builder.entry_count == 0

@@ -65,7 +65,7 @@ def zstd_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
 @functools.cache
 def _library() -> Any:
     # Imported here because most processes never need it and it takes longer than all of Holdfast.
-    if sys.version_info >= (3, 14):
+    if sys.version_info >= (3, 14):  # unreachable: true on a version of Python or never
         from compression import zstd  # noqa: PLC0415  see above
     else:
         from backports import zstd  # noqa: PLC0415  see above

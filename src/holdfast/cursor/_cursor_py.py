@@ -94,23 +94,23 @@ class Cursor:
         return self._current()[3]
 
     def _first(self) -> Entry | None:
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _last(self) -> Entry | None:
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _seek(self, key: bytes, trailer: int) -> Entry | None:
         """Move to the first entry >= (key, trailer) in internal order."""
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _seek_before(self, key: bytes) -> Entry | None:
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _next(self) -> Entry | None:
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _prev(self) -> Entry | None:
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each cursor has its own
 
     def _check_alive(self) -> None:
         if self._failure is not None:

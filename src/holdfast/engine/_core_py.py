@@ -75,11 +75,11 @@ class KeyspaceCore:
 
     def _refuse(self) -> None:
         """Raise the error that says why this keyspace cannot be read."""
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each keyspace has its own
 
     def _commit(self, batch: WriteBatch, durability: str | None) -> None:
         """Write `batch` through a commit group."""
-        raise NotImplementedError
+        raise NotImplementedError  # unreachable: each keyspace has its own
 
     def read_point(self) -> tuple[ReadView, int]:
         """Return (view, newest visible sequence number), read in one step."""

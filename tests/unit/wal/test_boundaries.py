@@ -1,0 +1,184 @@
+"""Goal: what the log does at its rarest places: headers that only look right, and a writer that was
+interrupted between two steps.
+
+Method: header blocks are forged with right checksums; an exception comes behind a step that was
+done, as a signal handler's does, and the same call is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from holdfast.base import CorruptionError, DatabasePoisonedError
+from holdfast.codec import checksum
+from holdfast.wal import segment_header_as_stored
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    LINK_BYTES,
+    LINK_OFFSET,
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    RecordHeader,
+    SegmentHeader,
+    SegmentLink,
+    decode_link,
+    decode_record_header,
+    decode_segment_header,
+    encode_link,
+    encode_record_header,
+    encode_segment_header,
+    is_well_formed,
+)
+from tests.unit.wal.logs import Log, bytes_of, records, replace_bytes
+
+BIG = b"x" * 1500
+HEADER = SegmentHeader(
+    number=12, alignment=512, salt=77, database_id=bytes(range(16)), size=65536, previous=9,
+    created_us=5,
+)  # fmt: skip
+
+
+def test_a_damaged_segment_header_is_shown_as_it_stands() -> None:
+    block = bytes(8) + encode_segment_header(HEADER)[8:]
+    assert segment_header_as_stored(block) == HEADER
+    assert segment_header_as_stored(block[:SEGMENT_HEADER_BYTES]) == HEADER
+    assert segment_header_as_stored(block[: SEGMENT_HEADER_BYTES - 1]) is None
+    odd = block[:12] + (7).to_bytes(4, "little") + block[16:]
+    assert segment_header_as_stored(odd) is None
+
+
+def test_reserved_bytes_of_a_record_header_make_it_one_of_no_type() -> None:
+    header = RecordHeader(8, 1, 2, 3, 1, 0, 5, 1, 1, 9)
+    plain, _ = encode_record_header(header, 77)
+    assert len(plain) == RECORD_HEADER_BYTES
+    decoded = decode_record_header(memoryview(plain), 77)
+    assert decoded is not None
+    assert decoded[0] == header
+    assert is_well_formed(header)
+    for place in range(3):
+        body = bytearray(plain[:-8])
+        body[len(body) - 11 + place] = 1
+        forged = bytes(body) + checksum(bytes(body), 77).to_bytes(8, "little")
+        decoded = decode_record_header(memoryview(forged), 77)
+        assert decoded is not None
+        assert decoded[0].type == 0
+        assert not is_well_formed(decoded[0])
+
+
+def forge(log: Log, number: int, change: Callable[[SegmentHeader], SegmentHeader]) -> None:
+    """Change the header of a segment and leave everything else, its link too."""
+    data = bytes_of(log.env, number)
+    block = data[:BLOCK_BYTES]
+    header = decode_segment_header(block, "f")
+    new = encode_segment_header(change(header))
+    link = block[LINK_OFFSET : LINK_OFFSET + LINK_BYTES]
+    new = new[:LINK_OFFSET] + link + new[LINK_OFFSET + LINK_BYTES :]
+    replace_bytes(log.env, number, new + data[BLOCK_BYTES:])
+
+
+def rotated() -> Log:
+    log = Log()
+    for _ in range(8):
+        log.append(BIG)
+    log.writer.sync()
+    assert len(log.writer.segments()) >= 2
+    log.writer.close()
+    return log
+
+
+def test_a_segment_that_continues_another_one_is_refused() -> None:
+    log = rotated()
+    forge(log, 2, lambda header: replace(header, previous=0))
+    with pytest.raises(CorruptionError, match="it continues segment 0, not 1") as caught:
+        list(log.read(durable_lsn=log.writer.durable_lsn))
+    assert (caught.value.file, caught.value.offset) == ("/db/00000002.wal", 56)
+
+
+def test_a_first_link_that_does_not_start_a_chain_is_no_link() -> None:
+    log = Log()
+    log.append()
+    log.writer.sync()
+    log.writer.close()
+    data = bytes_of(log.env, 1)
+    header = decode_segment_header(data[:BLOCK_BYTES], "f")
+    link = decode_link(data[:BLOCK_BYTES], header)
+    assert link == SegmentLink(segment=1, previous=0, lsn_first=1, chain=header.salt)
+    encoded = encode_link(replace(link, chain=header.salt ^ 1), header.salt)
+    forged = data[:LINK_OFFSET] + encoded + data[LINK_OFFSET + LINK_BYTES :]
+    replace_bytes(log.env, 1, forged)
+    with pytest.raises(CorruptionError) as caught:
+        list(log.read(durable_lsn=1))
+    assert (caught.value.file, caught.value.offset) == ("/db/00000001.wal", LINK_OFFSET)
+
+
+# --- an interrupted writer
+
+
+def interrupted(log: Log, name: str) -> None:
+    """Let the next call of this method of the writer be done, and then raise."""
+    real = getattr(log.writer, name)
+
+    def once(*arguments: object, **named: object) -> None:
+        setattr(log.writer, name, real)
+        real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    setattr(log.writer, name, once)
+
+
+def until_full(log: Log) -> None:
+    """Append until the next record needs another segment."""
+    segment = log.writer._current
+    while segment.header.size - log.writer._end_bytes - segment.position > 2 * len(BIG):
+        log.append(BIG)
+    log.append(BIG[:-200])
+
+
+@pytest.mark.parametrize("step", ["_write_record", "_sync_current"])
+def test_a_change_of_segments_that_was_interrupted_is_gone_on_with(step: str) -> None:
+    log = Log()
+    until_full(log)
+    full = log.writer.segments()
+    interrupted(log, step)
+    with pytest.raises(KeyboardInterrupt):
+        log.append(BIG)
+    assert [each.number for each in log.writer.segments()] == [each.number for each in full]
+    ended = log.writer.written_lsn
+    before = log.sim.op_count
+    log.append(BIG)
+    assert log.writer.written_lsn == ended + 1, "one END record, and it is there"
+    sites = [op.site for op in log.sim.op_log[before:]]
+    assert sites.count("wal.end.write") == 0
+    assert sites.count("wal.end.sync") == (step == "_write_record")
+    log.writer.sync()
+    assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+    log.writer.close()
+    assert log.env.unreturned() == []
+
+
+def test_a_close_between_two_segments_closes_both() -> None:
+    log = Log()
+    until_full(log)
+    interrupted(log, "_write_record")
+    with pytest.raises(KeyboardInterrupt):
+        log.append(BIG)
+    log.writer.close()
+    assert log.env.unreturned() == []
+
+
+def test_a_call_that_nobody_knows_the_end_of_poisons() -> None:
+    log = Log()
+    log.append()
+    assert not log.writer.in_doubt
+    log.writer._in_doubt = True
+    assert log.writer.in_doubt
+    with pytest.raises(DatabasePoisonedError) as caught:
+        log.append()
+    assert isinstance(caught.value.__cause__, InterruptedError)
+    assert log.writer.poisoned
+    log.writer._in_doubt = False
+    with pytest.raises(DatabasePoisonedError):
+        log.writer.sync()
