@@ -80,19 +80,24 @@ class Baseline:
 
 def chosen(baseline: Baseline, mutant: Mutant) -> list[str]:
     """Return the tests for a mutant, the quickest first."""
+    lines = baseline.reaching.get(str(mutant.path), {})
     if mutant.function:
-        tests = baseline.reaching.get(str(mutant.path), {}).get(mutant.line, [])
-    else:
-        lines = baseline.reaching.get(str(mutant.path), {}).values()
-        tests = list({test for reached in lines for test in reached})
-    tests = sorted(tests, key=lambda test: (baseline.seconds[test], test))
+        return _quickest(baseline, lines.get(mutant.line, []))
+    # What a module or class says may be looked at by a test that runs none of its lines.
+    reaching = {test for tests in lines.values() for test in tests}
+    others = baseline.seconds.keys() - reaching
+    return [*_quickest(baseline, reaching), *_quickest(baseline, others)]
+
+
+def _quickest(baseline: Baseline, tests: Iterable[str]) -> list[str]:
+    ordered = sorted(tests, key=lambda test: (baseline.seconds[test], test))
     total, taken = 0.0, 0
-    for test in tests:
+    for test in ordered:
         total += baseline.seconds[test]
         if taken and total > SECONDS_MAX:
             break
         taken += 1
-    return tests[:taken]
+    return ordered[:taken]
 
 
 class Warm:

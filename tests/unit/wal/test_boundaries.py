@@ -12,16 +12,20 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.base import CorruptionError, DatabasePoisonedError
+from holdfast.base import SEQ_MAX, CorruptionError, DatabasePoisonedError
 from holdfast.codec import checksum
 from holdfast.wal import segment_header_as_stored
 from holdfast.wal.format import (
     BLOCK_BYTES,
+    END_PAYLOAD_BYTES,
     LINK_BYTES,
     LINK_OFFSET,
+    LSN_MAX,
     RECORD_HEADER_BYTES,
+    SEGMENT_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
     RecordHeader,
+    RecordType,
     SegmentHeader,
     SegmentLink,
     decode_link,
@@ -182,3 +186,133 @@ def test_a_call_that_nobody_knows_the_end_of_poisons() -> None:
     log.writer._in_doubt = False
     with pytest.raises(DatabasePoisonedError):
         log.writer.sync()
+
+
+@pytest.mark.parametrize("call", ["append", "sync"])
+def test_an_exception_in_the_place_of_an_error_leaves_the_call_in_doubt(call: str) -> None:
+    """A second signal handler raises while the first one's exception is looked at."""
+    log = Log()
+    log.append()
+    writer = log.writer
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    real = writer._current.file
+    writer._current.file = type("Stopped", (), {"write_at": stopped, "sync": stopped})()
+    writer._interrupted_by = stopped
+    with pytest.raises(KeyboardInterrupt):
+        log.append() if call == "append" else writer.sync()
+    assert writer.in_doubt or writer.poisoned
+    writer._current.file = real
+    del writer._interrupted_by
+    for _ in range(2):
+        with pytest.raises(DatabasePoisonedError):
+            writer.sync()
+
+
+# --- limits
+
+
+def test_the_first_and_the_last_of_every_number_are_well_formed() -> None:
+    one = RecordHeader(8, 1, 1, 1, 0, 0, 5, 1, RecordType.BATCHES, 9)
+    end = one._replace(payload_size=END_PAYLOAD_BYTES, op_count=0, type=RecordType.END)
+    for header in (
+        one,
+        one._replace(lsn=LSN_MAX, durable_lsn=LSN_MAX - 1),
+        one._replace(seq_first=SEQ_MAX),
+        one._replace(seq_first=SEQ_MAX - 4, op_count=5),
+        one._replace(payload_size=1),
+        end._replace(seq_first=0),
+        end._replace(seq_first=SEQ_MAX + 1),
+    ):
+        assert is_well_formed(header), header
+    for header in (
+        one._replace(lsn=0),
+        one._replace(lsn=LSN_MAX + 1),
+        one._replace(durable_lsn=1),
+        one._replace(seq_first=0),
+        one._replace(seq_first=SEQ_MAX + 1),
+        one._replace(seq_first=SEQ_MAX - 3, op_count=5),
+        one._replace(payload_size=0),
+        one._replace(op_count=0),
+        one._replace(type=3),
+        end._replace(seq_first=SEQ_MAX + 2),
+        end._replace(op_count=1),
+        end._replace(payload_size=END_PAYLOAD_BYTES + 1),
+        end._replace(lsn=0),
+    ):
+        assert not is_well_formed(header), header
+    assert (LSN_MAX, END_PAYLOAD_BYTES, SEGMENT_BYTES_MAX) == (2**63 - 1, 8, 2**31)
+
+
+def test_a_segment_has_at_least_its_block_and_at_most_two_gibibytes() -> None:
+    def decode(**changes: int) -> SegmentHeader:
+        plain = encode_segment_header(HEADER)
+        fields = {"number": 16, "size": 48, "previous": 56}
+        body = bytearray(plain)
+        for name, value in changes.items():
+            body[fields[name] : fields[name] + 8] = value.to_bytes(8, "little")
+        end = SEGMENT_HEADER_BYTES - 8
+        body[end : end + 8] = checksum(bytes(body[:end])).to_bytes(8, "little")
+        return decode_segment_header(bytes(body), "f")
+
+    for size in (BLOCK_BYTES, SEGMENT_BYTES_MAX):
+        assert decode(size=size).size == size
+    for size in (BLOCK_BYTES - 1, SEGMENT_BYTES_MAX + 1):
+        with pytest.raises(CorruptionError, match="the segment size") as caught:
+            decode(size=size)
+        assert caught.value.offset == 48
+    assert decode(previous=11).previous == 11
+    for changes, offset in (({"previous": 12}, 56), ({"number": 0}, 16)):
+        with pytest.raises(CorruptionError) as caught:
+            decode(**changes)
+        assert caught.value.offset == offset
+
+
+def test_a_link_has_an_ordinal_of_a_record() -> None:
+    block = encode_segment_header(HEADER)
+
+    def decode(**changes: int) -> SegmentLink | None:
+        link = replace(SegmentLink(segment=12, previous=9, lsn_first=5, chain=1), **changes)
+        encoded = encode_link(link, HEADER.salt)
+        return decode_link(
+            block[:LINK_OFFSET] + encoded + block[LINK_OFFSET + LINK_BYTES :], HEADER
+        )
+
+    for lsn in (1, LSN_MAX):
+        link = decode(lsn_first=lsn)
+        assert link is not None
+        assert link.lsn_first == lsn
+    for changes in ({"lsn_first": 0}, {"lsn_first": LSN_MAX + 1}, {"segment": 11}, {"previous": 8}):
+        assert decode(**changes) is None
+
+
+def test_a_log_says_how_far_it_was_read() -> None:
+    log = rotated()
+    found = log.read(durable_lsn=2)
+    assert (found.last_lsn, found.last_seq, found.chain) == (2, 0, 0)
+    assert (found.complete, found.tail_cut, found.end) == (False, False, ("", 0))
+    assert (found.segments, found.orphans) == ([], [])
+    segments = iter(found)
+    next(segments)
+    assert not found.complete
+    assert found.last_lsn == 3, "two records and the END"
+    assert len(list(segments)) == len(log.writer.segments()) - 1
+    assert found.complete
+    assert (found.last_lsn, found.last_seq) == (log.writer.written_lsn, log.seq - 1)
+    last = log.writer.segments()[-1]
+    assert found.end == (f"/db/{last.number:08d}.wal", last.bytes_used)
+
+
+def test_a_next_segment_is_wanted_when_an_eighth_is_used() -> None:
+    log = Log(segment_bytes=8192 * 4)
+    segment = log.writer._current
+    room = segment.header.size - BLOCK_BYTES
+    assert (segment.number, segment.seq_first, segment.seq_last) == (1, 0, 0)
+    segment.position = BLOCK_BYTES + room // 8 - 1
+    assert not log.writer.needs_next
+    segment.position += 1
+    assert log.writer.needs_next
+    log.writer.close()
+    assert not log.writer.needs_next
