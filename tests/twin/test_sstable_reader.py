@@ -797,12 +797,3 @@ def test_twins_agree_on_a_large_table() -> None:
         assert readers[0].get(key, SEQ_MAX) == readers[-1].get(key, SEQ_MAX)
     assert list(readers[0].verify()) == []
     assert all(a[0] <= b[0] for a, b in pairwise(walks[0]))
-
-
-@twins
-def test_a_page_behind_the_file_is_not_read(twin: ModuleType) -> None:
-    reader = reader_of(twin, DATA, INFO)
-    for handle in (Handle(len(DATA), 100, 1), Handle(0, 15, 1)):
-        with pytest.raises(CorruptionError, match="a page handle") as caught:
-            reader.read_page(handle, PageType.DATA)
-        assert caught.value.offset == handle.offset
