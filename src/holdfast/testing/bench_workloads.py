@@ -11,6 +11,7 @@ from collections.abc import Callable
 from holdfast.testing.bench_bulk import load, replay, series
 from holdfast.testing.bench_commit import batches, commit, threads
 from holdfast.testing.bench_measure import Figure, Options
+from holdfast.testing.bench_recovery import recovery
 from holdfast.testing.bench_rows import get, put, scan
 from holdfast.testing.bench_startup import startup
 
@@ -23,6 +24,7 @@ WORKLOADS: dict[str, Callable[[Options], list[Figure]]] = {
     "threads": threads,
     "batches": batches,
     "replay": replay,
+    "recovery": recovery,
     "load": load,
     "series": series,
 }
