@@ -46,7 +46,7 @@ TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS
 }
 
-SHARES = {"folder": 1, "table": 4, "payload": 4, "segment": 4, "manifest": 6}
+SHARES = {"folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6}
 SHARE_OTHERS = 9
 """What part of `--executions` a target gets: the slow ones get less of it."""
 
