@@ -16,7 +16,7 @@ cdef class Page:
     # for who made the page: whether its structure was found to be sound
     cdef bint checked
 
-    # Take over a malloc'd buffer, freed with the page.
+    # Take over a malloc'd buffer, freed with the page, and at once when there is no memory for it.
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type)
 

@@ -20,6 +20,7 @@ from holdfast.env import is_shortage
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
     from holdfast.lsm import Tree
+    from holdfast.manifest import Version
 
 
 def compact_once(engine: Engine) -> None:
@@ -83,9 +84,7 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
             return False
         version = engine.log_edit(plan.edit())
         engine.counters.moves += 1
-        tree.install(version.keyspaces[plan.keyspace])
-        engine.published(tree)
-        engine.progressed("compact")
+        _show(engine, tree, version)
     return True
 
 
@@ -138,20 +137,31 @@ def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
         raise InputError(error) from error
     try:
         version = engine.log_edit(plan.edit(result.tables))
-    except DiskFullError:
-        engine.discard(result.tables)
+    except (DiskFullError, MemoryError):
+        if not engine.is_poisoned:
+            engine.discard(result.tables)
         raise
     counters = engine.counters
     counters.compactions += 1
     counters.compacted_bytes_read += result.bytes_read
     counters.compacted_bytes_written += result.bytes_written
     counters.entries_dropped += result.entries_dropped
-    tree.install(version.keyspaces[plan.keyspace])
-    engine.published(tree)
-    engine.progressed("compact")
+    _show(engine, tree, version)
     engine.store.doom(plan.input_numbers)
     engine.store.purge()
     return True
+
+
+def _show(engine: Engine, tree: Tree, version: Version) -> None:
+    """Let readers see the tables of a version whose edit is durable."""
+    try:
+        tree.install(version.keyspaces[tree.version.id])
+        engine.published(tree)
+        engine.progressed("compact")
+    except BaseException as error:
+        # Want of memory: what is durable and what is shown are not the same.
+        engine.poison(error)
+        raise
 
 
 def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:

@@ -143,8 +143,9 @@ class Engine:
     def log_edit(self, edit: VersionEdit) -> Version:
         """Log a manifest edit, filling in what every edit carries. Requires: the version mutex.
 
-        Raises: DiskFullError with nothing changed; DatabasePoisonedError when the disk fails in
-        another way, because nobody knows then whether the edit is there.
+        Raises: DiskFullError with nothing changed, MemoryError with nothing changed unless the
+        database is poisoned; DatabasePoisonedError when the disk fails in another way, because
+        nobody knows then whether the edit is there.
         """
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
@@ -164,6 +165,9 @@ class Engine:
         except DiskFullError:
             raise
         except BaseException as error:
+            if isinstance(error, MemoryError) and not version_set.is_poisoned:
+                # The write had not begun.
+                raise
             self.poison(error)
             if isinstance(error, OSError):
                 raise self.failure(error) from error
@@ -303,8 +307,13 @@ class Engine:
         def switch() -> None:
             with self.version_mutex:
                 tree.freeze()
-                self.write_path.memtables[tree.version.id] = tree.active
-                self.published(tree)
+                try:
+                    self.write_path.memtables[tree.version.id] = tree.active
+                    self.published(tree)
+                except BaseException as error:
+                    # Want of memory: a handle may still write to the memtable that is frozen now.
+                    self.poison(error)
+                    raise
                 self._update_pace()
             self.schedule_flush(tree.version.id)
 
@@ -378,6 +387,9 @@ class Engine:
                 # Only the compaction could make room, and it cannot read its tables.
                 self.poison(error.cause)
                 self.write_path.check_poison()
+        elif isinstance(error, MemoryError):
+            text = "writes must wait for a flush or compaction that has no memory"
+            raise MemoryError(text)  # noqa: TRY004  nothing is of a wrong type
         elif error is not None:
             raise DiskFullError(f"writes must wait for room: {error}") from error
 
@@ -395,10 +407,11 @@ class Engine:
         return DatabasePoisonedError(f"the disk failed: {error}; close and reopen the database")
 
     def _upkeep_failed(self, lane: str, error: BaseException) -> None:
-        """A background job raised. A full disk may pass, and tables that cannot be compacted are
-        left as they are; anything else stops writing.
+        """A background job raised. Want of room or memory may pass, and tables that cannot be
+        compacted are left as they are; anything else stops writing.
         """
-        full = isinstance(error, DiskFullError) or (
+        # Whoever runs out of memory where that does harm has poisoned the database.
+        full = isinstance(error, DiskFullError | MemoryError) or (
             isinstance(error, OSError) and is_shortage(error)
         )
         if self.state.flags & (CLOSED | FORKED) or isinstance(
@@ -492,7 +505,11 @@ class Engine:
                         return keyspace.id
                 number = self._version.next_keyspace_id
                 version = self.log_edit(VersionEdit(keyspaces_created=((number, name, settings),)))
-                self.add_tree(version.keyspaces[number])
+                try:
+                    self.add_tree(version.keyspaces[number])
+                except BaseException as error:
+                    self.poison(error)
+                    raise
                 return number
 
         return self.write_path.exclusive(create)

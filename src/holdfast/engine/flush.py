@@ -63,16 +63,22 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
                     wal_first=wal_first,
                 )
             )
-        except (CorruptionError, OSError, DiskFullError):
-            engine.discard(result.tables)
+        except (CorruptionError, OSError, DiskFullError, MemoryError):
+            if not engine.is_poisoned:
+                engine.discard(result.tables)
             raise
-        dropped = log.forget_before(wal_first)
-        engine.counters.flushes += 1
-        engine.counters.flushed_bytes += result.bytes_written
-        engine.counters.entries_dropped += result.entries_dropped
-        tree.install(version.keyspaces[keyspace], memtable)
-        engine.published(tree)
-        engine.progressed("flush")
-        engine.store.purge()
+        try:
+            dropped = log.forget_before(wal_first)
+            engine.counters.flushes += 1
+            engine.counters.flushed_bytes += result.bytes_written
+            engine.counters.entries_dropped += result.entries_dropped
+            tree.install(version.keyspaces[keyspace], memtable)
+            engine.published(tree)
+            engine.progressed("flush")
+            engine.store.purge()
+        except BaseException as error:
+            # Want of memory: the edit is durable, and readers do not see what it says.
+            engine.poison(error)
+            raise
     engine.unlink_segments(dropped)
     engine.reserve_memtables()

@@ -372,23 +372,26 @@ class WritePath:
                 raise
             self._sync_after(log, error, durable)
             written, interruption = True, error
-        new_ops = buffer.op_count - applied_ops
-        if new_ops:
-            seq_next = state.next_seq
-            seq_last = seq_next + new_ops - 1
-            user_bytes = buffer.size - applied_bytes
-            try:
-                user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
-            except BaseException as error:
-                if max(table.seq_max for table in self.memtables.values()) != seq_last:
-                    self.poison(error)
-                    raise
-                # The last operation is applied, so all are.
-                interruption = error
-            state.next_seq = seq_last + 1
-            state.visible_seq = seq_last
-            state.write_count += new_ops
-            state.user_bytes += user_bytes
+        try:
+            new_ops = buffer.op_count - applied_ops
+            if new_ops:
+                seq_next = state.next_seq
+                seq_last = seq_next + new_ops - 1
+                user_bytes = buffer.size - applied_bytes
+                try:
+                    user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
+                except BaseException as error:
+                    if max(table.seq_max for table in self.memtables.values()) != seq_last:
+                        raise
+                    # The last operation is applied, so all are.
+                    interruption = error
+                state.next_seq = seq_last + 1
+                state.visible_seq = seq_last
+                state.write_count += new_ops
+                state.user_bytes += user_bytes
+        except BaseException as error:
+            self.poison(error)
+            raise
         self._settled = settles
         if written:
             try:

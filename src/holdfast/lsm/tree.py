@@ -31,11 +31,19 @@ class Tree:
     def _open_levels(self, version: KeyspaceVersion) -> tuple[tuple[TableReader, ...], ...]:
         return tuple(tuple(self._store.reader(info) for info in level) for level in version.levels)
 
-    def _publish(self) -> ReadView:
-        view = ReadView(self.active, self.frozen, self._levels)
+    def _watched(
+        self,
+        active: Memtable,
+        frozen: tuple[Memtable, ...],
+        levels: tuple[tuple[TableReader, ...], ...],
+    ) -> ReadView:
+        view = ReadView(active, frozen, levels)
         self._store.watch(view)
-        self.view = view
         return view
+
+    def _publish(self) -> ReadView:
+        self.view = self._watched(self.active, self.frozen, self._levels)
+        return self.view
 
     @property
     def memtable_bytes(self) -> int:
@@ -49,12 +57,15 @@ class Tree:
         return min(held, default=None)
 
     def freeze(self) -> Memtable:
-        """Freeze the active memtable, start a new one and publish. Return the frozen one."""
+        """Freeze the active memtable, start a new one and publish. Return the frozen one.
+
+        Raises: MemoryError with nothing changed.
+        """
         frozen = self.active
+        active, waiting = Memtable(), (frozen, *self.frozen)
+        view = self._watched(active, waiting, self._levels)
         frozen.freeze()
-        self.active = Memtable()
-        self.frozen = (frozen, *self.frozen)
-        self._publish()
+        self.active, self.frozen, self.view = active, waiting, view
         return frozen
 
     def adopt(self, memtable: Memtable) -> None:

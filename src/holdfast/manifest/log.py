@@ -258,6 +258,8 @@ class VersionSet:
         record, chain = encode_record(
             encode_edit(edit), version.edit_seq, self._chain, self._header.salt
         )
+        # Nothing that needs memory may come behind the sync.
+        end = self._end + len(record)
         try:
             try:
                 self._file.write_at(self._end, record, site="manifest.edit.write")
@@ -273,7 +275,7 @@ class VersionSet:
             self._failure = exc
             raise
         self._chain = chain
-        self._end += len(record)
+        self._end = end
         self._version = version
         return version
 

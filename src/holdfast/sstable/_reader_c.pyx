@@ -302,6 +302,7 @@ cdef class TableReader:
         """Do what `read` says."""
         cdef unsigned char* stored
         cdef unsigned char* body = NULL
+        cdef unsigned char* given
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef Py_ssize_t body_size = 0
         cdef int found_type = 0, opened = 0, checked = 0, failed = 0
@@ -342,8 +343,9 @@ cdef class TableReader:
             if opened == 1:
                 page = self.read_by_library(stored, &place, page_type)
             else:
-                page = Page.adopt(body, body_size, found_type)
-                body = NULL
+                # The page owns it from now on, also when there is no memory for the page.
+                given, body = body, NULL
+                page = Page.adopt(given, body_size, found_type)
             if not same:
                 raise CorruptionError(
                     self.name, place.offset, "the page is not the one that its handle names")

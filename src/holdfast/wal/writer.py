@@ -371,16 +371,18 @@ class LogWriter:
         sees to that.
         """
         segment, size = self._current, len(record)
+        position, logged = segment.position + size, self._bytes_logged + size
         try:
             self._write(segment.position, record, site)
             record.release()
             # Up to the end of the block nothing is called, behind which a signal handler could
-            # raise: the record is accepted with all that this means, or not at all.
-            segment.position += size
+            # raise, and nothing needs memory: the record is accepted with all that this means, or
+            # not at all.
+            segment.position = position
             if following is None:
                 segment.seq_first = segment.seq_first or seq_first
                 segment.seq_last = self._written_seq = seq_last
-            self._bytes_logged += size
+            self._bytes_logged = logged
             self._written_lsn = lsn
             self._chain = chain
             self._following = following
