@@ -31,7 +31,7 @@ _RECORD = struct.Struct("<IIQQQ")
 RECORD_HEADER_BYTES = _RECORD.size + _U64.size
 RECORD_PAYLOAD_BYTES_MAX = (1 << 32) - 1 - ALIGNMENT
 
-if HEADER_BYTES != 64 or RECORD_HEADER_BYTES != 40 or len(MAGIC) != 8:
+if HEADER_BYTES != 64 or RECORD_HEADER_BYTES != 40 or len(MAGIC) != 8:  # unreachable: they fit
     raise ImportError("the struct layouts of manifest/format.py do not add up to the file format")
 
 _RECORD_MAGIC_BYTES = struct.pack("<I", RECORD_MAGIC)

@@ -8,6 +8,7 @@ was done.
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from holdfast.base import CorruptionError, DatabaseLockedError
 from holdfast.engine import open_database
 from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import Version, VersionEdit, VersionSet
-from holdfast.recovery import Report, check_folder, check_manifest, check_tables
+from holdfast.recovery import Report, check_folder, check_log, check_manifest, check_tables
 from holdfast.sstable.format import FOOTER_BYTES
 from tests.model.strategies import tiny
 
@@ -203,6 +204,15 @@ def test_settings_of_a_newer_version_are_told_as_damage_of_the_folder(machine: S
     (error,) = check_folder(machine, "/db").errors
     assert (error.file, error.offset) == ("/db", 0)
     assert "settings" in error.reason
+
+
+def test_a_manifest_that_names_no_log_has_none_to_check(machine: SimEnv) -> None:
+    found = VersionSet.recover(machine, "/db")
+    report = Report()
+    check_log(machine, "/db", replace(found, version=replace(found.version, wal_first=0)), report)
+    assert report == Report()
+    check_log(machine, "/db", found, report)
+    assert (report.segments, report.records) == (1, 45)
 
 
 def test_a_manifest_that_disagrees_with_memory_is_damage(machine: SimEnv) -> None:

@@ -7,13 +7,15 @@ done, as a signal handler's does, and the same call is made again.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from holdfast.base import SEQ_MAX, CorruptionError, DatabasePoisonedError
+from holdfast.base import SEQ_MAX, CorruptionError, DatabasePoisonedError, DiskFullError
 from holdfast.codec import checksum
+from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.wal import segment_header_as_stored
 from holdfast.wal.format import (
     BLOCK_BYTES,
@@ -34,6 +36,7 @@ from holdfast.wal.format import (
     encode_link,
     encode_record_header,
     encode_segment_header,
+    has_chained_records,
     is_well_formed,
 )
 from tests.unit.wal.logs import Log, bytes_of, records, replace_bytes
@@ -116,6 +119,26 @@ def test_a_first_link_that_does_not_start_a_chain_is_no_link() -> None:
     with pytest.raises(CorruptionError) as caught:
         list(log.read(durable_lsn=1))
     assert (caught.value.file, caught.value.offset) == ("/db/00000001.wal", LINK_OFFSET)
+
+
+def test_two_records_without_a_header_are_told_by_their_chain() -> None:
+    log = Log()
+    for _ in range(2):
+        log.append(b"value")
+    log.writer.close()
+    data = bytes_of(log.env, 1)
+    first = BLOCK_BYTES
+    second = data.index(data[first : first + 4], first + 1)
+    assert has_chained_records(data, 1, 0, 8)
+    assert not has_chained_records(data, 2, 0, 8), "of another segment"
+    assert not has_chained_records(data, 1, 1, 8), "the first is not above this ordinal"
+    assert has_chained_records(data[: second + RECORD_HEADER_BYTES], 1, 0, 8)
+    assert not has_chained_records(data[: second + RECORD_HEADER_BYTES - 1], 1, 0, 8)
+    # Magic, segment, ordinal, chain: one that differs is enough.
+    for at in (second, second + 8, second + 16, second + 48):
+        broken = bytearray(data)
+        broken[at] ^= 1
+        assert not has_chained_records(bytes(broken), 1, 0, 8), at - second
 
 
 # --- an interrupted writer
@@ -209,6 +232,22 @@ def test_an_exception_in_the_place_of_an_error_leaves_the_call_in_doubt(call: st
     for _ in range(2):
         with pytest.raises(DatabasePoisonedError):
             writer.sync()
+
+
+def test_a_sync_first_wipes_what_was_refused_and_could_not_be_wiped() -> None:
+    full = [
+        FaultRule(kind="write", site=site, error=errno.ENOSPC)
+        for site in ("wal.record.write", "wal.record.wipe")
+    ]
+    log = Log(FaultEnv(SimEnv(1), full))
+    with pytest.raises(DiskFullError):
+        log.append()
+    before = log.sim.op_count
+    log.writer.sync()
+    sites = [op.site for op in log.sim.op_log[before:]]
+    assert sites == ["wal.record.wipe", "wal.record.wipe_sync"]
+    log.writer.sync()
+    assert log.sim.op_count == before + len(sites)
 
 
 # --- limits
