@@ -420,3 +420,27 @@ def test_a_large_record_is_sealed_right(twin: Any) -> None:
     buffer.clear()
     buffer.append_op(DELETE, 1, b"k")
     assert buffer.payload() == b"\x01\x00\x01\x01k"
+
+
+@both
+def test_the_least_limit_is_one_byte(twin: Any) -> None:
+    for made in (twin.WriteBatch(1), twin.RecordBuffer(1)):
+        assert made.size == 0
+    with pytest.raises(LimitError, match="the limit is 1"):
+        twin.WriteBatch(1).delete(0, b"a")
+
+
+@both
+def test_a_cleared_buffer_starts_again(twin: Any) -> None:
+    buffer = twin.RecordBuffer()
+    buffer.append_op(PUT, 1, b"key", b"value")
+    buffer.clear()
+    assert (buffer.size, buffer.op_count, buffer.payload(), list(buffer.operations())) == (
+        0,
+        0,
+        b"",
+        [],
+    )
+    assert buffer.mark() == (0, 0)
+    buffer.append_op(PUT, 1, b"other", b"value")
+    assert buffer.op_count == 1

@@ -196,6 +196,39 @@ def test_a_close_between_two_segments_closes_both() -> None:
     assert log.env.unreturned() == []
 
 
+def test_after_a_change_of_segments_the_next_is_prepared_as_before() -> None:
+    log = Log()
+    until_full(log)
+    log.append(BIG)
+    assert len(log.writer.segments()) == 2
+    log.append(b"x" * 600)
+    assert log.writer.needs_next
+    log.writer.prepare_next()
+    assert not log.writer.needs_next
+    assert log.number == 4, "the third segment is made"
+    log.writer.close()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
+def test_a_segment_whose_making_was_cut_short_is_closed(
+    interruption: type[BaseException],
+) -> None:
+    class Stopping(FaultEnv):
+        def sync_dir(self, path: str, *, site: str) -> None:
+            if site == "wal.segment.folder_sync" and log.number > 2:
+                raise interruption
+            super().sync_dir(path, site=site)
+
+    log = Log(SimEnv(1))
+    log.writer._env = Stopping(log.env, [])
+    open_before = log.env.unreturned()
+    with pytest.raises((interruption, DatabasePoisonedError)):
+        log.writer.prepare_next()
+    assert log.env.unreturned() == open_before
+    log.writer.close()
+    assert log.env.unreturned() == []
+
+
 def test_a_call_that_nobody_knows_the_end_of_poisons() -> None:
     log = Log()
     log.append()
