@@ -4,6 +4,7 @@
     ./dev fuzz table wal --seconds 600 --seed 7      some targets for longer
     ./dev fuzz page --executions 5000                a run that ends at the same place everywhere
     ./dev fuzz --executions 1000000                  so many of all targets together
+    ./dev fuzz --executions 10000000 --write         also docs/results/fuzz.md
     ./dev fuzz table --replay fuzz/table/FILE        one input again, with its traceback
     HOLDFAST_BUILD=asan ./dev fuzz --seconds 60      the kernels under the sanitizers
 
@@ -22,6 +23,7 @@ import hashlib
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,7 @@ from holdfast.testing import (
     fuzz_page,
     fuzz_table,
 )
+from holdfast.testing.bench_report import machine
 from holdfast.testing.fuzz_oracle import Target
 from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
 
@@ -51,6 +54,7 @@ SHARE_OTHERS = 9
 """What part of `--executions` a target gets: the slow ones get less of it."""
 
 FOLDER = "fuzz"
+PAGE = os.path.join("docs", "results", "fuzz.md")
 HEADROOM_BYTES = 1 << 30
 """Address space that a process may take beyond what it begins with. A length that a file claims and
 that nobody checked is mostly more, and becomes a MemoryError, which no decoder may raise."""
@@ -113,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="add inputs that show something new to the corpus")
     add("--replay", metavar="FILE", help="execute one input and show what comes out")
     add("--in-process", action="store_true", help="without a process and limits for each target")
+    add("--write", action="store_true", help=f"write {PAGE}")
     add("--worker", metavar="FILE", help=argparse.SUPPRESS)
     return parser
 
@@ -203,7 +208,32 @@ def _all(names: list[str], given: argparse.Namespace) -> int:
         status = max(status, _supervise(name, arguments, given, results))
     if len(names) > 1:
         print(table(results), flush=True)
+    if given.write:
+        with open(PAGE, "w", encoding="ascii") as file:
+            file.write(page(results, given))
     return status
+
+
+def page(results: dict[str, list[float] | None], given: argparse.Namespace) -> str:
+    """Return the table as a page of the documents."""
+    words = ["./dev", "fuzz", *given.targets]
+    if given.executions is not None:
+        words += ["--executions", str(given.executions)]
+    if given.seconds is not None:
+        words += ["--seconds", f"{given.seconds:g}"]
+    lines = [
+        "# Measured: fuzzing",
+        "",
+        "This page was written by the command below; nothing in it was typed by hand.",
+        "What the targets are and what counts as a finding: [fuzzing.md](../internals/fuzzing.md).",
+        "",
+        f"    {shlex.join([*words, '--seed', str(given.seed), '--write'])}",
+        "",
+        *(f"- {name}: {value}" for name, value in machine(".").items()),
+        "",
+        *(f"    {line}".rstrip() for line in table(results).splitlines()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _supervise(

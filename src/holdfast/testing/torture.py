@@ -33,7 +33,7 @@ from holdfast.testing.torture_crash import CrashPart, ExhaustivePart, KillsPart
 from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
 from holdfast.testing.torture_flips import FlipsPart
-from holdfast.testing.torture_part import FAILURES_MAX, Failure, Figures, Part, bound_of
+from holdfast.testing.torture_part import Failure, Figures, Part, bound_of, is_going
 from holdfast.testing.torture_points import errors_part, syncs_part
 
 PARTS = ("crash", "exhaustive", "kills", "damage", "flips", "faults", "errors", "syncs", "fuzz")
@@ -106,7 +106,7 @@ def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[
 
 
 def take_turns(parts: list[Part], seconds: float) -> None:
-    """Let the parts take turns until the time is over or each has found enough.
+    """Let the parts take turns until the time is over or each is done or has found enough.
 
     Each does one item at least. What is begun is ended.
     """
@@ -114,7 +114,7 @@ def take_turns(parts: list[Part], seconds: float) -> None:
     turn = min(TURN_SECONDS, seconds / (2 * len(parts)))
     is_first = True
     while is_first or time.monotonic() < end:
-        going = [part for part in parts if len(part.failures) < FAILURES_MAX]
+        going = [part for part in parts if is_going(part)]
         if not going:
             return
         for part in going:
@@ -122,7 +122,7 @@ def take_turns(parts: list[Part], seconds: float) -> None:
             if not is_first and time.monotonic() >= end:
                 return
             part.step()
-            while time.monotonic() < until and len(part.failures) < FAILURES_MAX:
+            while time.monotonic() < until and is_going(part):
                 part.step()
         is_first = False
 

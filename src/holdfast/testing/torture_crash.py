@@ -8,7 +8,7 @@ from holdfast.testing.crash import Explorer, Options, Outcome, Verdicts, record,
 from holdfast.testing.exhaustive import LENGTH, count, explore, letters_of
 from holdfast.testing.kills import KILLS_PER_LIFE, KillReport, run_life
 from holdfast.testing.oracle import WorkloadError, Wrap
-from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.workload import CANONICAL, workload
 
 DISKS = ("posix-min", "ext4-ordered", "xfs-delalloc", "cow-btrfs", "nvme-4k")
@@ -33,7 +33,7 @@ def pair_of(item: int) -> tuple[str, str]:
     return CANONICAL[item % names], DISKS[(item + item // names) % disks]
 
 
-class CrashPart:
+class CrashPart(Part):
     """Item K is a sample of the crash states of a canonical workload on a disk, turn by turn.
 
     A turn has each workload on each disk. It covers every boundary and every key that is seen; each
@@ -140,7 +140,7 @@ class CrashPart:
         return {"Crash states by disk": rows}
 
 
-class ExhaustivePart:
+class ExhaustivePart(Part):
     """Item K is workload K of all of up to four operations, cut off at every boundary.
 
     When all were run it goes on with the next disk, and then with the next seed.
@@ -213,7 +213,7 @@ class ExhaustivePart:
         return {}
 
 
-class KillsPart:
+class KillsPart(Part):
     """Item K is a life of a database whose writers are killed again and again."""
 
     name = "kills"

@@ -29,7 +29,7 @@ from holdfast.sstable import PageType
 from holdfast.testing.crash import Recording, record
 from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
-from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.workload import CANONICAL, workload
 from holdfast.wal import RECORD_HEADER_BYTES
 
@@ -482,7 +482,7 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
     return left
 
 
-class DamagePart:
+class DamagePart(Part):
     """Item K is one damage; so many of them share a database."""
 
     name = "damage"

@@ -20,7 +20,7 @@ from random import Random
 import holdfast
 from holdfast.env import FAILED_SYNCS, FaultRule
 from holdfast.testing.oracle import Wrap
-from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.torture_trial import KindsRule, Trial
 from holdfast.testing.workload import SEQUENTIAL, sequential
 
@@ -56,7 +56,7 @@ def rule_of(rng: Random) -> tuple[str, FaultRule]:
     return f"{kind} fail, {CODES[code]}, {often}", rule
 
 
-class FaultsPart:
+class FaultsPart(Part):
     """Item K is one run of a workload under one rule."""
 
     name = "faults"
@@ -125,7 +125,7 @@ FUZZ_MODULE = "holdfast.testing.fuzz"
 _LINE = re.compile(r"executions +(\d+) .*findings (\d+)")
 
 
-class FuzzPart:
+class FuzzPart(Part):
     """Item K is some seconds of fuzz target K, in a process of its own."""
 
     name = "fuzz"

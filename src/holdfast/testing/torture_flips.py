@@ -30,7 +30,7 @@ from holdfast.testing.torture_damage import (
 )
 from holdfast.testing.torture_flips_base import Unit, World, make_world
 from holdfast.testing.torture_flips_judge import Judge
-from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 
 WHOLE_EVERY = 97
 """One damage in so many is judged by the whole database as well. Odd, so that both kinds of items
@@ -215,7 +215,7 @@ class Drawing:
                 return unit, Damage(kind, files, changed)
 
 
-class FlipsPart:
+class FlipsPart(Part):
     """Item K is one damage of the closed or of the killed database."""
 
     name = "flips"

@@ -41,6 +41,11 @@ class Part(Protocol):
     name: str
     failures: list[Failure]
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing new is left to do, so that the time is better spent on other parts."""
+        return False
+
     def step(self) -> None:
         """Do the next item."""
         ...
@@ -79,6 +84,11 @@ def bounded(seconds: int = HANG_SECONDS) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def is_going(part: Part) -> bool:
+    """Return whether a part has something to do and has not found enough."""
+    return not part.is_done and len(part.failures) < FAILURES_MAX
 
 
 def bound_of(failures: int, trials: int) -> str:

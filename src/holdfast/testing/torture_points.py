@@ -23,7 +23,7 @@ from random import Random
 from holdfast.env import FAILED_SYNCS, CrashPoint, FaultRule, SimEnv
 from holdfast.testing.crash import same_machine
 from holdfast.testing.oracle import History, Wrap, abandon
-from holdfast.testing.torture_part import Failure, Figures, bounded
+from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.torture_trial import (
     CHANGES,
     DESCRIPTORS,
@@ -192,8 +192,10 @@ def scattered(index: int, count: int) -> int:
     return index * stride % count
 
 
-class PointsPart:
-    """Item K is point K, in the order of `scattered`."""
+class PointsPart(Part):
+    """Item K is point K, in the order of `scattered`. It is done when all of the seed were tried;
+    the items behind them are those of the next seeds.
+    """
 
     def __init__(self, name: str, ways: Sequence[Way], seed: int, wrap: Wrap) -> None:
         self.name = name
@@ -206,6 +208,11 @@ class PointsPart:
         self._lists: list[list[Point]] = []
         self._done = 0
         self._tried: set[int] = set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every point of the seed was tried."""
+        return len(self._tried) == len(self.points())
 
     def points(self, turn: int = 0) -> list[Point]:
         """Return the points of the seed that is this turn's."""

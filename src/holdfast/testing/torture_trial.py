@@ -245,7 +245,9 @@ class Trial:
         database = self._session.handle
         is_refused = isinstance(error, holdfast.DiskFullError)
         if is_refused and database is not None and not database.stats().poisoned:
-            return submitted - 1 if self._is_commit_refused(database) else submitted
+            if self._is_commit_refused(database):
+                # A commit that changed nothing looks refused when it was acknowledged.
+                return max(submitted - 1, self.history.durable)
         return submitted
 
     def _is_commit_refused(self, database: Database) -> bool:

@@ -153,6 +153,17 @@ def test_what_hangs_ends():
 def test_parts_that_found_enough_end():
     given = argparse.Namespace(seed=1, folder="/nowhere", without=None, first_flip=0)
     (part,) = torture.make_parts(["damage"], given, torture.same_machine)
-    part.failures = [torture.Failure("damage", "0", ())] * torture.FAILURES_MAX
+    part.failures = [torture.Failure("damage", "0", ())] * torture_part.FAILURES_MAX
     torture.take_turns([part], 60)
     assert part.figures()["databases damaged"] == 0
+
+
+def test_a_part_with_nothing_left_to_do_ends():
+    given = argparse.Namespace(seed=1, folder="/nowhere", without=None, first_flip=0)
+    (part,) = torture.make_parts(["syncs"], given, torture.same_machine)
+    tried = part._tried
+    tried.update(range(len(part.points()) - 1))
+    part._done = len(tried)
+    torture.take_turns([part], 60)
+    assert part.figures()["runs"] == 1
+    assert part.figures()["points tried, percent"] == 100
