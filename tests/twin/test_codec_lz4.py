@@ -217,3 +217,16 @@ def test_any_contiguous_buffer_is_accepted(twin: Any) -> None:
 def test_noise_grows_by_little(twin: Any) -> None:
     data = random.Random(3).randbytes(100_000)
     assert len(twin.lz4_compress(data)) <= len(data) + len(data) // 255 + 16
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_no_match_starts_in_the_last_twelve_bytes(twin: Any) -> None:
+    """The rule of the format, at its boundary: eight literals, a match, the last literals."""
+
+    def block(literals_last: int) -> bytes:
+        return b"\x80abcdefgh\x04\x00" + bytes([literals_last << 4]) + bytes(literals_last)
+
+    assert twin.lz4_decompress(block(8), 20) == b"abcdefghefgh" + bytes(8)
+    for literals_last in (5, 6, 7):
+        with pytest.raises(ValueError):
+            twin.lz4_decompress(block(literals_last), 12 + literals_last)

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.base import SEQ_MAX, CorruptionError, DatabasePoisonedError, DiskFullError
+from holdfast.base import PUT, SEQ_MAX, CorruptionError, DatabasePoisonedError, DiskFullError
 from holdfast.codec import checksum
 from holdfast.env import FaultEnv, FaultRule, SimEnv
-from holdfast.wal import segment_header_as_stored
+from holdfast.wal import RecordBuffer, segment_header_as_stored
 from holdfast.wal.format import (
     BLOCK_BYTES,
     END_PAYLOAD_BYTES,
@@ -267,7 +267,8 @@ def test_an_exception_in_the_place_of_an_error_leaves_the_call_in_doubt(call: st
             writer.sync()
 
 
-def test_a_sync_first_wipes_what_was_refused_and_could_not_be_wiped() -> None:
+@pytest.mark.parametrize("call", ["sync", "append"])
+def test_what_was_refused_and_could_not_be_wiped_is_wiped_first(call: str) -> None:
     full = [
         FaultRule(kind="write", site=site, error=errno.ENOSPC)
         for site in ("wal.record.write", "wal.record.wipe")
@@ -276,11 +277,13 @@ def test_a_sync_first_wipes_what_was_refused_and_could_not_be_wiped() -> None:
     with pytest.raises(DiskFullError):
         log.append()
     before = log.sim.op_count
-    log.writer.sync()
+    for _ in range(2):
+        log.writer.sync() if call == "sync" else log.append()
     sites = [op.site for op in log.sim.op_log[before:]]
-    assert sites == ["wal.record.wipe", "wal.record.wipe_sync"]
-    log.writer.sync()
-    assert log.sim.op_count == before + len(sites)
+    assert sites[:2] == ["wal.record.wipe", "wal.record.wipe_sync"]
+    assert sites.count("wal.record.wipe") == 1
+    assert sites.count("wal.record.write") == (0 if call == "sync" else 2)
+    log.writer.close()
 
 
 # --- limits
@@ -388,3 +391,17 @@ def test_a_next_segment_is_wanted_when_an_eighth_is_used() -> None:
     assert log.writer.needs_next
     log.writer.close()
     assert not log.writer.needs_next
+
+
+def test_a_record_that_just_fits_does_not_go_to_another_segment() -> None:
+    for more, segments in ((0, 1), (8, 2)):
+        log = Log()
+        segment = log.writer._current
+        room = segment.header.size - log.writer._end_bytes - segment.position
+        plain = RecordBuffer()
+        plain.append_op(PUT, 1, b"key", b"x" * 2000)
+        log.append(b"x" * (2000 + room - RECORD_HEADER_BYTES - plain.size + more))
+        assert len(log.writer.segments()) == segments
+        log.writer.sync()
+        assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+        log.writer.close()
