@@ -244,11 +244,11 @@ class Trial:
         submitted = self.history.submitted
         database = self._session.handle
         is_refused = isinstance(error, holdfast.DiskFullError)
-        if is_refused and database is not None and not database.stats().poisoned:
-            if self._is_commit_refused(database):
-                # A commit that changed nothing looks refused when it was acknowledged.
-                return max(submitted - 1, self.history.durable)
-        return submitted
+        if not is_refused or database is None or database.stats().poisoned:
+            return submitted
+        # A commit that changed nothing looks refused even when it was acknowledged.
+        is_gone = self._is_commit_refused(database)
+        return max(submitted - 1, self.history.durable) if is_gone else submitted
 
     def _is_commit_refused(self, database: Database) -> bool:
         """Return whether the error came of a commit, not of a flush behind it."""

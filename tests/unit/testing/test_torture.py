@@ -12,7 +12,7 @@ from holdfast.env import SimEnv
 from holdfast.testing import torture, torture_damage
 from holdfast.testing.torture_damage import DamagePart, WrongAnswerError, judge, machine_with
 from holdfast.testing.torture_faults import FaultsPart
-from holdfast.testing.torture_part import HangError, bound_of, bounded
+from holdfast.testing.torture_part import FAILURES_MAX, HangError, bound_of, bounded
 
 SLICE = str(10 / 60)
 NO_TIME = "0"
@@ -153,7 +153,7 @@ def test_what_hangs_ends():
 def test_parts_that_found_enough_end():
     given = argparse.Namespace(seed=1, folder="/nowhere", without=None, first_flip=0)
     (part,) = torture.make_parts(["damage"], given, torture.same_machine)
-    part.failures = [torture.Failure("damage", "0", ())] * torture_part.FAILURES_MAX
+    part.failures = [torture.Failure("damage", "0", ())] * FAILURES_MAX
     torture.take_turns([part], 60)
     assert part.figures()["databases damaged"] == 0
 
