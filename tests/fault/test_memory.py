@@ -69,8 +69,9 @@ KERNEL_CALLS = [
     "put", "put none", "put large", "batch", "delete range", "get", "scan", "reverse", "flush",
     "create", "close", "open",
 ]  # fmt: skip
-PROCESS_CALLS = ["put", "batch", "delete range"]
-"""Others reach threads and libraries, which do not survive it or call it something else."""
+PROCESS_CALLS = {"put": 2, "batch": 2, "delete range": 2, "get": 2, "scan": 29, "view": 1}
+"""With how many allocations lie between two that fail. Others reach threads and libraries, which do
+not survive it or call it something else."""
 
 pytestmark = [
     pytest.mark.skipif(PURE, reason="the plain twins allocate nothing themselves"),
@@ -93,7 +94,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(library: Path, folder: Path, name: str, *, kernels: bool, stride: int) -> tuple[int, int]:
     """Return how many allocations failed, and how many of them poisoned."""
     words = [sys.executable, "-m", "tests.fault.failing_memory", folder, name, int(kernels), stride]
-    preloaded = {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+    # Memory that is free is overwritten, so that its use shows.
+    preloaded = {
+        "LD_PRELOAD": str(library),
+        "PYTHONMALLOC": "malloc",
+        "GLIBC_TUNABLES": "glibc.malloc.perturb=165",
+    }
     done = subprocess.run(
         [str(word) for word in words],
         env=environment() | preloaded,
@@ -119,8 +125,8 @@ def test_each_allocation_of_a_kernel_fails(library: Path, tmp_path: Path, name: 
 
 @pytest.mark.parametrize("name", PROCESS_CALLS)
 def test_each_allocation_of_the_process_fails(library: Path, tmp_path: Path, name: str) -> None:
-    count, _ = run(library, tmp_path, name, kernels=False, stride=2)
-    assert count > 10
+    count, _ = run(library, tmp_path, name, kernels=False, stride=PROCESS_CALLS[name])
+    assert count > 5
 
 
 @pytest.mark.deep

@@ -19,23 +19,30 @@ LEVEL = 1
 WINDOW_LOG_MIN = 10
 """The least window that the library lets a reader allow."""
 
+NO_MEMORY = "not enough memory"
+"""What the library's error says of a failed allocation; it has one class for all errors."""
+
 _compressors: list[Any] = []
 
 
 def zstd_compress(data: bytes | bytearray | memoryview) -> bytes:
-    """Return `data` as one Zstandard frame."""
+    """Return `data` as one Zstandard frame. Raises: MemoryError."""
+    library = _library()
     try:
-        compressor = _compressors.pop()
-    except IndexError:
-        library = _library()
-        parameter = library.CompressionParameter
-        options = {
-            parameter.compression_level: LEVEL,
-            parameter.content_size_flag: 1,
-            parameter.checksum_flag: 0,
-        }
-        compressor = library.ZstdCompressor(options=options)
-    frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
+        try:
+            compressor = _compressors.pop()
+        except IndexError:
+            parameter = library.CompressionParameter
+            options = {
+                parameter.compression_level: LEVEL,
+                parameter.content_size_flag: 1,
+                parameter.checksum_flag: 0,
+            }
+            compressor = library.ZstdCompressor(options=options)
+        frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
+    except library.ZstdError as error:
+        # Any data can be compressed, with enough memory.
+        raise MemoryError(f"no memory for compression: {error}") from error
     # A compressor that raised is not put back: its state is unknown.
     _compressors.append(compressor)
     return frame
@@ -45,7 +52,8 @@ def zstd_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     """Return the `size` bytes that a Zstandard frame stands for.
 
     Memory is asked for as output appears, and for a window of at most twice `size`.
-    Raises: ValueError when `data` is not exactly one frame of `size` bytes.
+    Raises: ValueError when `data` is not exactly one frame of `size` bytes; MemoryError, which says
+    nothing about the data.
     """
     library = _library()
     window_log = max(WINDOW_LOG_MIN, (size - 1).bit_length())
@@ -53,9 +61,15 @@ def zstd_decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
         decompressor = library.ZstdDecompressor(
             options={library.DecompressionParameter.window_log_max: window_log}
         )
+    except library.ZstdError as error:
+        # It has not seen the data yet.
+        raise MemoryError(f"no memory for decompression: {error}") from error
+    try:
         # One byte more than wanted, so that a longer frame shows.
         body: bytes = decompressor.decompress(data, size + 1)
     except library.ZstdError as error:
+        if NO_MEMORY in str(error):
+            raise MemoryError("no memory for decompression") from error
         raise ValueError("malformed Zstandard frame") from error
     if len(body) != size or not decompressor.eof or decompressor.unused_data:
         raise ValueError("malformed Zstandard frame")

@@ -57,7 +57,7 @@ cdef class Retention:
         cdef Py_ssize_t index
         if ordered != sorted(ordered):
             raise ValueError("snapshots must be ascending")
-        if not all([0 <= snapshot <= SEQ_LAST for snapshot in ordered]):
+        if ordered and not 0 <= ordered[0] <= ordered[len(ordered) - 1] <= SEQ_LAST:
             raise ValueError("a snapshot is a sequence number of 56 bits")
         # One more than needed: malloc(0) may return NULL.
         self._snapshots = <uint64_t*>malloc((<size_t>len(ordered) + 1) * sizeof(uint64_t))

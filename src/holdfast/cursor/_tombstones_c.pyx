@@ -339,7 +339,7 @@ cdef class RangeTombstones:
         if start >= stop:
             return self
         if self.root_count == 0 or seq <= self._seq_max() or self.root_count >= ROOTS_MAX:
-            return RangeTombstones([*self.tombstones(), (start, stop, seq)])
+            return RangeTombstones(self.tombstones() + [(start, stop, seq)])
         added = RangeTombstones.__new__(RangeTombstones)
         for index in range(self.root_count):
             added.roots[index] = self.roots[index]
@@ -371,11 +371,11 @@ cdef class RangeTombstones:
 
     def clipped(self, lower: bytes | None, upper: bytes | None) -> RangeTombstones:
         """Return what the tombstones delete of the keys in [lower, upper). None is unbounded."""
-        return RangeTombstones([
-            (start if lower is None else max(start, lower),
-             stop if upper is None else min(stop, upper), seq)
-            for start, stop, seq in self.tombstones()
-        ])
+        cdef list clipped = []
+        for start, stop, seq in self.tombstones():
+            clipped.append((start if lower is None else max(start, lower),
+                            stop if upper is None else min(stop, upper), seq))
+        return RangeTombstones(clipped)
 
     def tombstones(self) -> list[tuple[bytes, bytes, int]]:
         """Return the canonical tombstones, by start ascending, then sequence number descending."""

@@ -113,8 +113,10 @@ cdef class KeyspaceCore:
 
     def get_many(self, keys):
         """Return the values of `keys` in their order, None where absent."""
-        cdef list plain = [check_key(key) for key in keys]
+        cdef list plain = []
         cdef ReadView view
+        for key in keys:
+            plain.append(check_key(key))
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
         view = self.view

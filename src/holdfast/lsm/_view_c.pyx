@@ -166,12 +166,21 @@ cdef class ReadView(Owner):
         return result
 
     def tombstone_sets(self):
+        cdef TableReader reader
+        cdef Memtable table
+        cdef list tables = [], sets = []
         if self._table_tombstones is None:
-            tables = [reader.range_tombstones for level in self.levels for reader in level]
-            self._table_tombstones = RangeTombstones([]).merged(
-                [each for each in tables if len(each)])
-        memtables = [table.range_tombstones for table in (self.active, *self.frozen)]
-        return [each for each in (self._table_tombstones, *memtables) if len(each)]
+            for level in self.levels:
+                for reader in level:
+                    if reader.range_tombstones.fragment_count:
+                        tables.append(reader.range_tombstones)
+            self._table_tombstones = RangeTombstones([]).merged(tables)
+        if len(self._table_tombstones):
+            sets.append(self._table_tombstones)
+        for table in (self.active, *self.frozen):
+            if table.range_tombstones.fragment_count:
+                sets.append(table.range_tombstones)
+        return sets
 
     def internal_cursor(self, lower=None, upper=None, *, fill_cache=True):
         cursors = [self.active.cursor()]

@@ -384,7 +384,9 @@ cdef class TableBuilder:
         self._seal_closed()
         self._state = STATE_SEALING
         root, tombstone_page = self._seal_index()
-        spans = [(start, stop) for (start, _), stop in self._tombstones.items()]
+        spans = []
+        for (start, _), stop in self._tombstones.items():
+            spans.append((start, stop))
         last = None
         if self.entry_count > 0:
             last = _bytes(self._data.last.data, self._data.last.size)
@@ -393,7 +395,7 @@ cdef class TableBuilder:
             number=number, file_id=self._file_id, size_bytes=0, lower=lower, upper=upper,
             seq_min=self._seq_min, seq_max=self._seq_max, entry_count=self.entry_count,
             delete_count=self._delete_count, range_tombstone_count=len(spans),
-            raw_bytes=self._raw_bytes + sum([len(start) + len(stop) for start, stop in spans]),
+            raw_bytes=self._raw_bytes + sum(len(start) + len(stop) for start, stop in spans),
             root_checksum=root.checksum, created_us=created_us)
         for name, value in encode_properties(info, self._compression):
             self._append_index(name, 0, value)
@@ -575,9 +577,11 @@ cdef class TableBuilder:
         handles of root and tombstones.
         """
         self._close_partition()
-        filters = [NO_PAGE if body is None else self._seal(body, PageType.FILTER)
-                   for _, _, _, body in self._partitions]
-        indexes = [self._seal(index, PageType.INDEX) for _, _, index, _ in self._partitions]
+        cdef list filters = [], indexes = []
+        for _, _, _, body in self._partitions:
+            filters.append(NO_PAGE if body is None else self._seal(body, PageType.FILTER))
+        for _, _, index, _ in self._partitions:
+            indexes.append(self._seal(index, PageType.INDEX))
         tombstones = None
         if self._tombstones:
             for (start, seq), stop in sorted(self._tombstones.items(), key=_tombstone_order):

@@ -91,7 +91,10 @@ cdef class ScanResult:
     @property
     def records(self):
         """A new list of the records, in the order of their offsets."""
-        return [self.record(index) for index in range(self.record_count)]
+        cdef list found = []
+        for index in range(self.record_count):
+            found.append(self.record(index))
+        return found
 
     def record(self, index):
         """Return record number `index`, from 0. Raises: IndexError."""

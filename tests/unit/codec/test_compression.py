@@ -9,7 +9,7 @@ import pytest
 from backports import zstd
 
 from holdfast.base.settings import COMPRESSIONS
-from holdfast.codec import Compression, compress, decompress
+from holdfast.codec import Compression, compress, decompress, open_page, seal_page
 from holdfast.codec.zstandard import zstd_compress, zstd_decompress
 
 TEXT = b"".join(b"room %d: %d degrees\n" % (n % 7, 20 + n % 5) for n in range(2000))
@@ -89,3 +89,44 @@ def test_a_failed_compression_does_not_spoil_the_next() -> None:
     with pytest.raises(TypeError):
         zstd_compress(5)  # type: ignore[arg-type]
     assert zstd_compress(TEXT) == expected
+
+
+class NoMemory:
+    """A compressor or decompressor for whose work there is no memory, as the library says it."""
+
+    FLUSH_FRAME = 2
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def compress(self, data: bytes, mode: int) -> bytes:
+        text = "Unable to compress Zstandard data: Allocation error : not enough memory"
+        raise zstd.ZstdError(text)
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        text = "Unable to decompress Zstandard data: Allocation error : not enough memory"
+        raise zstd.ZstdError(text)
+
+
+class NoContext(NoMemory):
+    """One that could not even be made."""
+
+    def __init__(self, options: object) -> None:
+        raise zstd.ZstdError("Unable to create ZSTD_DCtx instance.")
+
+
+@pytest.mark.parametrize("fake", [NoMemory, NoContext])
+def test_want_of_memory_in_the_library_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, fake: type
+) -> None:
+    frame = zstd_compress(TEXT)
+    page = seal_page(TEXT, 1, Compression.ZSTD, 5)
+    monkeypatch.setattr("backports.zstd.ZstdCompressor", fake)
+    monkeypatch.setattr("backports.zstd.ZstdDecompressor", fake)
+    monkeypatch.setattr("holdfast.codec.zstandard._compressors", [])
+    with pytest.raises(MemoryError):
+        zstd_compress(TEXT)
+    with pytest.raises(MemoryError):
+        zstd_decompress(frame, len(TEXT))
+    with pytest.raises(MemoryError):
+        open_page(page, 5, "1.table", 0)
