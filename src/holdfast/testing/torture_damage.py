@@ -25,7 +25,7 @@ import holdfast
 from holdfast.base import CorruptionError, DatabasePoisonedError, FormatError
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, PosixEnv, SimEnv
-from holdfast.sstable import PageType
+from holdfast.sstable import FOOTER_BYTES, TABLE_MAGIC, PageType
 from holdfast.testing.crash import Recording, record
 from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
@@ -221,7 +221,9 @@ def _swap_sectors(rng: Random, base: Base, name: str) -> Files:
 
 def _swap_pages(rng: Random, base: Base, name: str) -> Files:
     """Two pages of tables change places, as far as their sizes let them."""
-    tables = [other for other in base.files if other.endswith(".table")]
+    tables = [
+        other for other, data in base.files.items() if other.endswith(".table") and pages_of(data)
+    ]
     if not tables:
         return {}
     one, two = rng.choice(tables), rng.choice(tables)
@@ -308,7 +310,11 @@ def damaged(rng: Random, base: Base) -> Damage:
 
 
 def pages_of(data: bytes) -> list[tuple[int, int, str]]:
-    """Return offset, size and kind of each page of a sound table."""
+    """Return offset, size and kind of each page of a table; nothing for one that a killed process
+    left unfinished.
+    """
+    if data[-FOOTER_BYTES:][: len(TABLE_MAGIC)] != TABLE_MAGIC:
+        return []
     table = Table.parse(data)
     if table.encode() != data:
         raise AssertionError("a table is not what its pages make")
@@ -327,7 +333,7 @@ def region(name: str, data: bytes, offset: int) -> str:
         for start, size, kind in pages_of(data):
             if start <= offset < start + size:
                 return f"table, {kind}"
-        return "table, footer"
+        return "table, footer" if pages_of(data) else "table, unfinished"
     if name.endswith(".wal"):
         if _HEADER_BLOCK <= offset < len(data.rstrip(b"\0")):
             return "log, records"
