@@ -31,7 +31,7 @@ from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
 from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.workload import CANONICAL, workload
-from holdfast.wal import RECORD_HEADER_BYTES
+from holdfast.wal import LINK_OFFSET, RECORD_HEADER_BYTES
 
 Files = dict[str, bytes]
 
@@ -45,7 +45,6 @@ MAGICS = {".wal": b"HWAL", ".manifest": b"HFER"}
 _RECORDS_ALIGNED = 8
 _SIZES = (512, 4096)
 _FLIP_SHARE = 0.4
-_LINK_OFFSET = 2048
 _LINK_BYTES = 48
 _HEADER_BLOCK = 4096
 _SEGMENT_HEADER = 80
@@ -272,6 +271,7 @@ def _copy_file(rng: Random, base: Base, name: str) -> Files:
     return {name: base.files[rng.choice(sorted(base.files))]}
 
 
+STALE = "file of before"
 FAULTS: dict[str, Callable[[Random, Base, str], Files]] = {
     "bit flip": _flip,
     "zeroed 512": _zero(512),
@@ -284,7 +284,7 @@ FAULTS: dict[str, Callable[[Random, Base, str], Files]] = {
     "pages swapped": _swap_pages,
     "misdirected write": _duplicate,
     "lost write": _stale_sector,
-    "file of before": _stale_file,
+    STALE: _stale_file,
     "files swapped": _swap_files,
     "file copied over": _copy_file,
 }
@@ -339,7 +339,7 @@ def region(name: str, data: bytes, offset: int) -> str:
             return "log, records"
         if offset < _SEGMENT_HEADER:
             return "log, header"
-        is_link = _LINK_OFFSET <= offset < _LINK_OFFSET + _LINK_BYTES
+        is_link = LINK_OFFSET <= offset < LINK_OFFSET + _LINK_BYTES
         return "log, link" if is_link else "log, unused"
     if name.endswith(".manifest"):
         return "manifest, header" if offset < _MANIFEST_HEADER else "manifest, edits"
@@ -348,7 +348,7 @@ def region(name: str, data: bytes, offset: int) -> str:
 
 def region_of(base: Base, damage: Damage) -> str:
     """Return what a damage hit."""
-    if damage.kind in {DELETED, "file of before", "files swapped", "file copied over"}:
+    if damage.kind in {DELETED, STALE, "files swapped", "file copied over"}:
         suffix = damage.changed[0].rpartition(".")[2]
         kinds = {"table": "table, whole", "wal": "log, whole", "manifest": "manifest, whole"}
         return kinds.get(suffix, "marker or lock")
@@ -455,6 +455,13 @@ def _is_behind_end(data: bytes, places: list[int], offset: int) -> bool:
     return offset >= places[-1] + RECORD_HEADER_BYTES + payload
 
 
+def is_unwritten(before: bytes, after: bytes) -> bool:
+    """Return whether a segment is as it was made: its link is written with its first record, so a
+    crash may take both.
+    """
+    return before[:LINK_OFFSET] == after[:LINK_OFFSET] and not any(after[LINK_OFFSET:])
+
+
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
     """Return the files without what a damage hit and what follows it, as a crash may leave them.
 
@@ -472,6 +479,9 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
         if after is None:
             return None
         hit = first_difference(before, after)
+        if name == newest and damage.kind == STALE and is_unwritten(before, after):
+            left[name] = after
+            continue
         if name.endswith(".wal") and name != newest and _is_behind_end(before, places, hit):
             continue
         if name != newest:

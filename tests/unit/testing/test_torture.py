@@ -167,3 +167,10 @@ def test_a_part_with_nothing_left_to_do_ends():
     torture.take_turns([part], 60)
     assert part.figures()["runs"] == 1
     assert part.figures()["points tried, percent"] == 100
+
+
+def test_a_segment_as_it_was_made_is_as_good_as_a_crash(tmp_path):
+    part = DamagePart(1, str(tmp_path))
+    part.replay("11320")
+    assert part.failures == []
+    assert part.figures()["damages taken for a crash, at the end of a log or manifest"] == 1
