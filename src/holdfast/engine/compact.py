@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 
 def compact_once(engine: Engine) -> None:
     """Run the most urgent compaction of any keyspace, and queue the next."""
-    plan = _pick(engine)
-    if plan is None:
-        return
-    run_plan(engine, plan)
-    engine.schedule_compaction()
+    held: list[Plan] = []
+    try:
+        _pick(engine, held)
+        for plan in held:
+            _run_plan(engine, plan)
+        found = bool(held)
+    finally:
+        _let_go(engine, held)
+    if found:
+        engine.schedule_compaction()
 
 
-def _pick(engine: Engine) -> Plan | None:
-    """Choose the plan with the highest score over all keyspaces and mark its tables busy."""
+def _pick(engine: Engine, held: list[Plan]) -> None:
+    """Hold the plan with the highest score over all keyspaces."""
     best: Plan | None = None
     with engine.version_mutex:
         busy = frozenset(engine.busy_tables)
@@ -43,8 +48,25 @@ def _pick(engine: Engine) -> Plan | None:
             if plan is not None and (best is None or plan.score > best.score):
                 best = plan
         if best is not None:
-            engine.busy_tables.update(best.input_numbers)
-    return best
+            _hold(engine, best, held)
+
+
+def _hold(engine: Engine, plan: Plan, held: list[Plan]) -> None:
+    """Mark a plan's tables busy and note it for `_let_go`. Requires: the version mutex; that
+    nothing interrupts.
+    """
+    busy = engine.busy_tables | plan.input_numbers
+    held.append(plan)
+    engine.busy_tables = busy
+
+
+def _let_go(engine: Engine, held: list[Plan]) -> None:
+    """Let others have the tables of what is held. Requires: that nothing interrupts."""
+    with engine.version_mutex:
+        for plan in held:
+            engine.busy_tables.difference_update(plan.input_numbers)
+        held.clear()
+        engine.room.notify_all()
 
 
 class InputError(Exception):
@@ -58,23 +80,14 @@ class InputError(Exception):
         self.cause = cause
 
 
-def run_plan(engine: Engine, plan: Plan) -> bool:
-    """Carry out a plan whose tables are marked busy, and install its result.
+def _run_plan(engine: Engine, plan: Plan) -> bool:
+    """Carry out a plan that is held, and install its result.
 
     Return whether it was carried out.
     """
-    try:
-        if plan.is_move:
-            return engine.env.uninterrupted(partial(_install_move, engine, plan))
-        return _rewrite(engine, plan)
-    finally:
-        engine.env.uninterrupted(partial(_let_go, engine, plan))
-
-
-def _let_go(engine: Engine, plan: Plan) -> None:
-    with engine.version_mutex:
-        engine.busy_tables.difference_update(plan.input_numbers)
-        engine.room.notify_all()
+    if plan.is_move:
+        return engine.env.uninterrupted(partial(_install_move, engine, plan))
+    return _rewrite(engine, plan)
 
 
 def _install_move(engine: Engine, plan: Plan) -> bool:
@@ -171,13 +184,25 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
     an input, with nothing changed.
     """
     thread = engine.env.thread_id()
+    interruption: BaseException | None = None
     try:
         engine.compacting.add(thread)
         _compact_range(engine, keyspace, lower, upper)
     finally:
+        # A signal handler may raise where something begins: then it is begun once more.
+        while thread in engine.compacting:
+            try:
+                engine.env.uninterrupted(partial(_leave, engine, thread))
+            except KeyboardInterrupt as error:
+                interruption = error
+    if interruption is not None:
+        raise interruption
+
+
+def _leave(engine: Engine, thread: int) -> None:
+    with engine.version_mutex:
         engine.compacting.discard(thread)
-        with engine.version_mutex:
-            engine.room.notify_all()
+        engine.room.notify_all()
 
 
 def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
@@ -186,25 +211,44 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
         if tree is None:
             return
         work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
-    while True:
-        with engine.version_mutex:
-            engine.write_path.check_writable()
-            if keyspace not in engine.trees:
-                return
-            plan = work.next_plan(tree.version, frozenset(engine.busy_tables))
-            while plan is None and not work.is_done:
-                # A background compaction holds tables that the next step needs.
-                engine.write_path.check_writable()
-                engine.room.wait(1.0)
-                plan = work.next_plan(tree.version, frozenset(engine.busy_tables))
-            if plan is None:
-                return
-            engine.busy_tables.update(plan.input_numbers)
+    interruption: BaseException | None = None
+    while interruption is None:
+        held: list[Plan] = []
         try:
-            run_plan(engine, plan)
+            _hold_next(engine, tree, work, held)
+            if not held:
+                return
+            _run_plan(engine, held[0])
         except InputError as error:
             raise error.cause from None
         except OSError as error:
             raise engine.failure(error) from error
         except JobStoppedError:
             raise DatabaseClosedError("the database was closed during the compaction") from None
+        finally:
+            while held:
+                try:
+                    engine.env.uninterrupted(partial(_let_go, engine, held))
+                except KeyboardInterrupt as error:
+                    interruption = error
+    raise interruption
+
+
+def _hold_next(engine: Engine, tree: Tree, work: RangeCompaction, held: list[Plan]) -> None:
+    """Hold the next plan of a compaction by hand, if there is one; wait for its tables."""
+
+    def hold() -> None:
+        plan = work.next_plan(tree.version, frozenset(engine.busy_tables))
+        if plan is not None:
+            _hold(engine, plan, held)
+
+    with engine.version_mutex:
+        while True:
+            engine.write_path.check_writable()
+            if tree.version.id not in engine.trees:
+                return
+            engine.env.uninterrupted(hold)
+            if held or work.is_done:
+                return
+            # A background compaction holds tables that the next step needs.
+            engine.room.wait(1.0)

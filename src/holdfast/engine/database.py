@@ -83,12 +83,15 @@ class Database(Keyspace):
         number = self._engine.find_keyspace(name)
         if number is None:
             raise KeyError(name)
-        self._engine.drop_keyspace(number)
-        handle = self._keyspaces.pop(number, None)
-        if handle is not None:
-            handle.dropped = True
-            # A handle that lives on must not hold the files.
-            handle.view = ReadView(Memtable(), (), ())
+
+        def forget() -> None:
+            handle = self._keyspaces.pop(number, None)
+            if handle is not None:
+                handle.dropped = True
+                # A handle that lives on must not hold the files.
+                handle.view = ReadView(Memtable(), (), ())
+
+        self._engine.drop_keyspace(number, forget)
         self._engine.collect()
 
     # -- the whole database

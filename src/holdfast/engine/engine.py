@@ -519,8 +519,11 @@ class Engine:
         keyspace = self._version.keyspace_named(name)
         return None if keyspace is None else keyspace.id
 
-    def drop_keyspace(self, keyspace: int) -> None:
-        """Drop a keyspace with everything in it. Durable when it returns."""
+    def drop_keyspace(self, keyspace: int, forget: Callable[[], None]) -> None:
+        """Drop a keyspace with everything in it. Durable when it returns.
+
+        `forget` ends the handle, and is called when the keyspace is gone, uninterrupted.
+        """
 
         def drop() -> None:
             self.write_path.sync_held()
@@ -531,6 +534,7 @@ class Engine:
                 del self.write_path.memtables[keyspace]
                 self.on_view.pop(keyspace, None)
                 self.store.doom(info.number for level in tree.version.levels for info in level)
+            forget()
             self.collect()
 
         self.write_path.exclusive(drop)

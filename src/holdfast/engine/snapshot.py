@@ -2,11 +2,13 @@
 
 A snapshot is a sequence number. While it is registered, flush and compaction keep every version it
 can see.
+
+A signal handler may raise in the main thread behind every call. So a registration changes by a few
+assignments without a call between them: it is never in the list without somebody who holds it.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -31,20 +33,25 @@ class SnapshotRegistry:
         self._live: list[int] = []
         self._dropped: deque[int] = deque()
 
-    def acquire(self) -> int:
-        """Register and return the newest visible sequence number."""
+    def acquire(self, held: list[int]) -> None:
+        """Register the newest visible sequence number and put it into `held`, which is empty."""
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.
         with self._mutex:
             self._drain()
-            seq = self._visible_seq()
-            insort(self._live, seq)
-            return seq
+            taken = [self._visible_seq()]
+            live = self._live + taken
+            self._live = live
+            held[:] = taken
 
-    def release(self, seq: int) -> None:
-        """Unregister one snapshot at `seq`."""
+    def release(self, held: list[int]) -> None:
+        """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
         with self._mutex:
-            self._live.remove(seq)
+            if held:
+                live = self._live.copy()
+                live.remove(held[0])
+                self._live = live
+                held[:] = ()
 
     def drop(self, seq: int) -> None:
         """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it
@@ -54,7 +61,10 @@ class SnapshotRegistry:
 
     def _drain(self) -> None:
         while self._dropped:
-            self._live.remove(self._dropped.popleft())
+            live = self._live.copy()
+            live.remove(self._dropped[0])
+            self._live = live
+            del self._dropped[0]
 
     def live(self) -> list[int]:
         """Return the distinct live sequence numbers, ascending."""
@@ -163,10 +173,11 @@ class Snapshot(SnapshotKeyspace):
     ) -> None:
         self._registry = registry
         self._find = find
-        # The number stands in the list until it is given back. Taking it out is one step, so of two
-        # closes one gives it back: the second might take away another snapshot's equal number.
-        self._held = [registry.acquire()]
+        # The number stands in the list until it is given back. Both are one step, so of two closes
+        # one gives it back: the second might take away another snapshot's equal number.
+        self._held: list[int] = []
         super().__init__(keyspace, None)
+        registry.acquire(self._held)
 
     def _at(self) -> int:
         return self.seq
@@ -188,13 +199,11 @@ class Snapshot(SnapshotKeyspace):
 
     def close(self) -> None:
         """Let go of the versions; a second close is harmless."""
-        try:
-            seq = self._held.pop()
-        except IndexError:
-            return
-        if not self._keyspace.state.flags & FORKED:
-            # In a forked child another thread of the parent may hold the registry's mutex for ever.
-            self._registry.release(seq)
+        if self._keyspace.state.flags & FORKED:
+            # Another thread of the parent may hold the registry's mutex for ever.
+            self._held[:] = ()
+        else:
+            self._registry.release(self._held)
 
     def __enter__(self) -> Snapshot:
         return self

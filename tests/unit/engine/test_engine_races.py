@@ -27,10 +27,10 @@ def test_a_snapshot_closed_by_two_threads_leaves_an_equal_one_alone() -> None:
         registry = database._engine.snapshots
         release = registry.release
 
-        def release_while_another_closes(seq: int) -> None:
+        def release_while_another_closes(held: list[int]) -> None:
             registry.release = release  # type: ignore[method-assign]  # once only
             first.close()
-            release(seq)
+            release(held)
 
         registry.release = release_while_another_closes  # type: ignore[method-assign]  # the race
         first.close()
@@ -46,8 +46,8 @@ def test_a_snapshot_whose_close_was_interrupted_is_given_back_at_most_once() -> 
         registry = database._engine.snapshots
         release = registry.release
 
-        def interrupted(seq: int) -> None:
-            release(seq)
+        def interrupted(held: list[int]) -> None:
+            release(held)
             raise KeyboardInterrupt
 
         registry.release = interrupted  # type: ignore[method-assign]  # the interrupt

@@ -26,7 +26,7 @@ from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, SimEnv
 from tests.model.strategies import tiny
 
-ROOMS = tuple(f"{os.sep}holdfast{os.sep}{room}{os.sep}" for room in ("engine", "wal", "recovery"))
+ROOMS = ("engine", "wal", "recovery")
 SETTINGS = tiny(wal_segment_bytes=4 << 10, memtable_bytes=1 << 20)
 """Segments so small that some commits go to the next one."""
 TASKS, COMMITS = 3, 6
@@ -36,24 +36,31 @@ pytestmark = pytest.mark.skipif(PURE, reason="a kernel's step is one step only w
 class Interruptor:
     """Raises KeyboardInterrupt at event number `at` of the code of the rooms, in this thread."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, rooms: tuple[str, ...] = ROOMS) -> None:
         self._left = at
+        self._folders = tuple(f"{os.sep}holdfast{os.sep}{room}{os.sep}" for room in rooms)
         self.struck = False
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if code.co_flags & inspect.CO_GENERATOR or not any(
-            room in code.co_filename for room in ROOMS
+        if (
+            code.co_flags & inspect.CO_GENERATOR
+            or code.co_name == "__del__"
+            or not any(folder in code.co_filename for folder in self._folders)
         ):
-            # A generator may be closing, where an exception goes nowhere.
+            # A generator may be closing, and there as in a finalizer an exception goes nowhere.
             return
+        self.strike()
+
+    def strike(self) -> None:
+        """Pass an event."""
         if self._left == 0 and not self.struck:
             self.struck = True
             sys.setprofile(None)
             raise KeyboardInterrupt
         self._left -= 1
 
-    def run(self, call: Callable[[], None]) -> None:
+    def run(self, call: Callable[[], object]) -> None:
         sys.setprofile(self)
         try:
             call()

@@ -36,23 +36,26 @@ class Registry(SnapshotRegistry):
 
 def test_the_registry_lists_each_live_number_once_in_order() -> None:
     registry = Registry()
-    taken = []
-    for registry.now in (5, 9, 9, 2):
-        taken.append(registry.acquire())
-    assert [5, 9, 9, 2] == taken
+    taken: list[list[int]] = [[], [], [], []]
+    for registry.now, held in zip((5, 9, 9, 2), taken, strict=True):
+        registry.acquire(held)
+    assert [[5], [9], [9], [2]] == taken
     assert [2, 5, 9] == registry.live()
-    registry.release(9)
+    registry.release(taken[1])
     assert [2, 5, 9] == registry.live()
-    registry.release(9)
-    registry.release(2)
+    # What was given back is not given back again.
+    registry.release(taken[1])
+    assert [2, 5, 9] == registry.live()
+    registry.release(taken[2])
+    registry.release(taken[3])
     assert [5] == registry.live()
 
 
 def test_a_dropped_number_is_gone_at_the_next_look() -> None:
     registry = Registry()
     registry.now = 3
-    registry.acquire()
-    registry.acquire()
+    registry.acquire([])
+    registry.acquire([])
     registry.drop(3)
     assert [3] == registry.live()
     registry.drop(3)
@@ -61,7 +64,7 @@ def test_a_dropped_number_is_gone_at_the_next_look() -> None:
 
 def test_a_number_that_nobody_holds_cannot_be_released() -> None:
     with pytest.raises(ValueError):
-        Registry().release(1)
+        Registry().release([1])
 
 
 def test_a_snapshot_stays_while_everything_is_rewritten() -> None:
