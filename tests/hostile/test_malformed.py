@@ -414,8 +414,17 @@ def test_10_an_index_that_contradicts_its_data_is_found(twin):
     (one, first), (two, second) = entries[0], entries[1]
     one.refs[id(first)], two.refs[id(second)] = two.refs[id(second)], one.refs[id(first)]
     reader = opened(twin, parts.encode())
-    reasons = [error.reason for error in reader.verify()]
-    assert "a data page does not lie between its separators" in reasons
+    reason = "a data page does not lie between its separators"
+    assert reason in [error.reason for error in reader.verify()]
+    for move in (reader.cursor().seek_first, lambda: reader.cursor().seek(b"key")):
+        with pytest.raises(CorruptionError, match=reason):
+            move()
+    (root,) = parts.of_type(PageType.INDEX_ROOT)
+    last = root.page.entries[-1]
+    last.suffix += b"\x00"
+    last.unshared += 1
+    with pytest.raises(CorruptionError, match="an index page does not lie between its separators"):
+        opened(twin, parts.encode()).cursor().seek_last()
 
 
 @readers

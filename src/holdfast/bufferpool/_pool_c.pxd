@@ -15,6 +15,8 @@ cdef class Page:
     cdef bint resident                   # whether a frame of the pool holds it
     # for who made the page: whether its structure was found to be sound
     cdef bint checked
+    # for who made the page: where it was last found to belong, 0: nowhere yet
+    cdef uint64_t place
 
     # Take over a malloc'd buffer, freed with the page, and at once when there is no memory for it.
     @staticmethod

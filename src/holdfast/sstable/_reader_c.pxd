@@ -40,7 +40,10 @@ cdef class TableReader:
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
                      bint fill_cache) except -1
     cdef int check_open(self) except -1
-    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache)
+    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
+                   const unsigned char* root_value, Page index, const unsigned char* index_value)
+    cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
+                           Page index) except -1
     cdef Page read(self, const PageHandle* handle, int page_type)
     cdef Page read_open(self, const PageHandle* handle, int page_type)
     cdef int close_if_idle(self) except -1

@@ -1,8 +1,10 @@
 """Reads tables: the compiled twin of `_reader_py`, which specifies it.
 
-A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. A
-page that is not cached is read, verified, decompressed and checked in one section without the GIL;
-only ZSTD needs its library, and so the GIL.
+A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. That
+a page lies between its separators is found out once for each place that leads to it: the page
+remembers the last one, so a sound table pays for it when the page is read, and never again. A page
+that is not cached is read, verified, decompressed and checked in one section without the GIL; only
+ZSTD needs its library, and so the GIL.
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -36,7 +38,8 @@ from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_c import decode_entries
 from holdfast.sstable.format import (
-    FOOTER_BYTES, STORED_PAGE_BYTES_MAX, PageType, decode_index_value, decode_root_value,
+    DATA_MISPLACED, FOOTER_BYTES, INDEX_MISPLACED, STORED_PAGE_BYTES_MAX, PageType,
+    decode_index_value, decode_root_value,
 )
 from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
@@ -58,7 +61,6 @@ if (DATA, INDEX, INDEX_ROOT, FILTER) != (
 
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
 cdef uint64_t PAGE_SIZE_MAX = STORED_PAGE_BYTES_MAX
-ENDS_EARLY = "an index page ends before its separator in the root"
 
 
 cdef int read_whole(int descriptor, unsigned char* target, size_t size,
@@ -97,6 +99,28 @@ cdef bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogil:
     """Return whether this can be a page that ends at or before `limit`."""
     return (PAGE_TRAILER_BYTES <= handle.size <= PAGE_SIZE_MAX
             and handle.size <= limit and handle.offset <= limit - handle.size)
+
+
+cdef inline uint64_t place_of(Page root, const unsigned char* root_value, Page index,
+                              const unsigned char* index_value) noexcept:
+    """Return a number, not 0, that only these values in root and index page have. Without `index`
+    it is that of the index page.
+    """
+    cdef uint64_t place = <uint64_t>(root_value - root.data) << 32
+    # Safety: a body has less than 2^32 bytes, and no value stands at its start.
+    return place if index is None else place | <uint64_t>(index_value - index.data)
+
+
+cdef inline bint leads_here(Page parent, Cursor entry, uint64_t at, bint exactly) noexcept:
+    """Return whether a search for `entry` in `parent` ends at the value at `at`: whether it lies
+    behind the separator before that, and not behind that; with `exactly`, whether it is at that.
+    """
+    cdef Entry found
+    cdef int status = page_lower_bound(parent, entry.key_data, entry.key_size, entry.trailer,
+                                       &found)
+    if status == 0 or <uint64_t>(found.value - parent.data) != at:
+        return False
+    return not exactly or (status == 2 and found.trailer == entry.trailer)
 
 
 @cython.final
@@ -229,18 +253,22 @@ cdef class TableReader:
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle, data_handle
         cdef uint64_t newest = snapshot << 8 | 0xFF
-        cdef Page page
+        cdef Page root, index, page
+        cdef const unsigned char* root_value
         self.check_open()
-        if page_lower_bound(self.root, key, key_size, newest, &entry) == 0:
+        # A close while a page is read drops it.
+        root = self.root
+        if page_lower_bound(root, key, key_size, newest, &entry) == 0:
             return None
+        root_value = entry.value
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
         if not self.passes(&filter_handle, hash, True):
             return None
-        page = self.load(&index_handle, INDEX, True)
-        if page_lower_bound(page, key, key_size, newest, &entry) == 0:
-            raise CorruptionError(self.name, index_handle.offset, ENDS_EARLY)
+        index = self.load(&index_handle, INDEX, True, root, root_value, None, NULL)
+        # It finds an entry: the last one of the index page is at the separator in the root.
+        page_lower_bound(index, key, key_size, newest, &entry)
         self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
-        page = self.load(&data_handle, DATA, True)
+        page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value)
         if page_lower_bound(page, key, key_size, newest, &entry) != 2:
             return None
         trailer[0] = entry.trailer
@@ -254,7 +282,7 @@ cdef class TableReader:
         cdef Page page
         if filter_handle.size == 0:
             return True
-        page = self.load(filter_handle, FILTER, fill_cache)
+        page = self.load(filter_handle, FILTER, fill_cache, None, NULL, None, NULL)
         return filter_probe(page.data, page.size, hash)
 
     cdef int check_open(self) except -1:
@@ -262,24 +290,55 @@ cdef class TableReader:
             raise DatabaseClosedError("the table is closed")
         return 0
 
-    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache):
-        """Return a page from the pool, or read it. Entry pages are checked."""
+    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
+                   const unsigned char* root_value, Page index, const unsigned char* index_value):
+        """Return a page from the pool, or read it. Entry pages are checked and lie between their
+        separators: at `root_value` in `root` and, for data pages, at `index_value` in `index`.
+        """
         cdef Page page
         cdef bint pinned
+        cdef uint64_t place = 0
+        if page_type != FILTER:
+            place = place_of(root, root_value, index, index_value)
         page = self.pool.c_get(self.number, handle.offset)
         if page is not None:
             if page.page_type != page_type:
                 raise wrong_type(self.name, handle.offset, page.page_type, page_type)
-            if not page.checked and page_type != FILTER:
-                require_checked(page, self.name, handle.offset)
+            if page.place != place:
+                self.require_place(page, handle.offset, place, root, index)
             return page
         self.check_open()
         page = self.read(handle, page_type)
+        if page_type != FILTER:
+            self.require_place(page, handle.offset, place, root, index)
         if fill_cache:
             pinned = page_type == FILTER and (
                 self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
             self.pool.c_put(self.number, handle.offset, page, pinned)
         return page
+
+    cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
+                           Page index) except -1:
+        """Check an index page, or a data page with its index page, against the separators at
+        `place`, and mark it.
+        """
+        cdef PageCursor entries = PageCursor(page, self.name, offset)
+        cdef bint sound
+        entries.c_first()
+        # Between index pages the separator before stands in the root.
+        sound = leads_here(root, entries, place >> 32, False)
+        if index is not None:
+            sound = sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
+        entries.c_last()
+        if index is None:
+            sound = sound and leads_here(root, entries, place >> 32, True)
+        else:
+            sound = sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
+        if not sound:
+            raise CorruptionError(self.name, offset,
+                                  INDEX_MISPLACED if index is None else DATA_MISPLACED)
+        page.place = place
+        return 0
 
     cdef Page read(self, const PageHandle* handle, int page_type):
         """Read a page from the file and check all of it. Requires: the handle lies within the file,
@@ -449,8 +508,8 @@ cdef class TableCursor(Cursor):
         if not self.root.c_seek(key, size, trailer):
             return 0
         self.load_index()
-        if not self.index.c_seek(key, size, trailer):
-            raise CorruptionError(self.reader.name, self.index.offset, ENDS_EARLY)
+        # It finds an entry: the last one of the index page is at the separator in the root.
+        self.index.c_seek(key, size, trailer)
         self.load_data()
         if not self.data.c_seek(key, size, trailer):
             return self.next_page()
@@ -503,8 +562,10 @@ cdef class TableCursor(Cursor):
         self.reader.check_open()
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
                                  &filter_handle)
-        self.index.open(self.reader.load(&index_handle, INDEX, self.fill_cache),
-                        index_handle.offset)
+        self.index.open(
+            self.reader.load(&index_handle, INDEX, self.fill_cache, self.root.page,
+                             self.root.value_data, None, NULL),
+            index_handle.offset)
         return 0
 
     cdef int load_data(self) except -1:
@@ -513,7 +574,10 @@ cdef class TableCursor(Cursor):
         self.reader.check_open()
         self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset,
                                  &handle)
-        self.data.open(self.reader.load(&handle, DATA, self.fill_cache), handle.offset)
+        self.data.open(
+            self.reader.load(&handle, DATA, self.fill_cache, self.root.page, self.root.value_data,
+                             self.index.page, self.index.value_data),
+            handle.offset)
         return 0
 
     cdef int stand(self) noexcept:

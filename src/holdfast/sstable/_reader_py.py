@@ -8,9 +8,12 @@ Invariants:
 1. No page is used, or enters the pool, before its envelope, its type, its structure and the
    checksum that its handle holds were checked. A page of the pool is compared with the expected
    type only: file numbers are never reused.
-2. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay
+2. No entry of an index or data page is used before its first and its last entry were found to lie
+   between the separators around the page. So walks in both directions and lookups agree, whatever
+   the file holds.
+3. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay
    within half the capacity.
-3. An answer is right or an error. A reader stays usable after an error; a cursor does not.
+4. An answer is right or an error. A reader stays usable after an error; a cursor does not.
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -34,7 +37,9 @@ from holdfast.env import File
 from holdfast.sstable._filter import filter_check, filter_may_contain
 from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound
 from holdfast.sstable.format import (
+    DATA_MISPLACED,
     FOOTER_BYTES,
+    INDEX_MISPLACED,
     Handle,
     PageType,
     TableInfo,
@@ -93,11 +98,11 @@ class TableReader:
         self._check_open()
         _check_key(key)
         trailer = pack_trailer(_check_seq(snapshot), 0xFF)
-        found = self._partition(key, trailer)
-        if found is None or not self._passes(found[1], key):
+        root_at = lower_bound(self._root, key, trailer)
+        if root_at == len(self._root) or not self._passes(root_at, key):
             return None
-        handle = self._data_handle(found[0], key, trailer, fill_cache=True)
-        entries = self._entries(handle, PageType.DATA, fill_cache=True)
+        index = self._index_entries(root_at, fill_cache=True)
+        entries = self._data_entries(root_at, index, lower_bound(index, key, trailer), True)
         at = lower_bound(entries, key, trailer)
         if at == len(entries) or entries[at][0] != key:
             return None
@@ -109,8 +114,8 @@ class TableReader:
         """
         self._check_open()
         _check_key(key)
-        found = self._partition(key, pack_trailer(SEQ_MAX, 0xFF))
-        return found is not None and self._passes(found[1], key)
+        root_at = lower_bound(self._root, key, pack_trailer(SEQ_MAX, 0xFF))
+        return root_at < len(self._root) and self._passes(root_at, key)
 
     def cursor(self, fill_cache: bool = True) -> TableCursor:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
@@ -165,9 +170,40 @@ class TableReader:
             decode_entries(page, self.name, offset)
         return page
 
-    def _entries(self, handle: Handle, page_type: int, fill_cache: bool) -> list[StoredEntry]:
-        """Return the entries of a page, through the pool."""
-        return decode_entries(self._load(handle, page_type, fill_cache), self.name, handle.offset)
+    def _index_entries(self, root_at: int, fill_cache: bool) -> list[StoredEntry]:
+        """Return the entries of the index page at an entry of the root. The last one is at the same
+        key and trailer as that entry.
+        """
+        handle = self._root_handles(root_at)[0]
+        page, is_new = self._load(handle, PageType.INDEX)
+        entries = decode_entries(page, self.name, handle.offset)
+        last, upper = entries[-1], self._root[root_at]
+        if not self._is_behind(entries[0], root_at) or last[:2] != upper[:2]:
+            raise CorruptionError(self.name, handle.offset, INDEX_MISPLACED)
+        if is_new and fill_cache:
+            self._pool.put(self.number, handle.offset, page)
+        return entries
+
+    def _data_entries(
+        self, root_at: int, index: list[StoredEntry], index_at: int, fill_cache: bool
+    ) -> list[StoredEntry]:
+        """Return the entries of the data page at an entry of the index page `index`."""
+        handle = self._index_handle(index[index_at][2], self._root_handles(root_at)[0])
+        page, is_new = self._load(handle, PageType.DATA)
+        entries = decode_entries(page, self.name, handle.offset)
+        if (
+            not self._is_behind(entries[0], root_at)
+            or (index_at > 0 and not _order(index[index_at - 1]) < _order(entries[0]))
+            or _order(index[index_at]) < _order(entries[-1])
+        ):
+            raise CorruptionError(self.name, handle.offset, DATA_MISPLACED)
+        if is_new and fill_cache:
+            self._pool.put(self.number, handle.offset, page)
+        return entries
+
+    def _is_behind(self, entry: StoredEntry, root_at: int) -> bool:
+        """Return whether `entry` lies behind the separator before that at `root_at`."""
+        return root_at == 0 or _order(self._root[root_at - 1]) < _order(entry)
 
     def _root_handles(self, index: int) -> tuple[Handle, Handle | None]:
         """Return the handles in an entry of the root: of an index page and of its filter."""
@@ -183,38 +219,26 @@ class TableReader:
         except ValueError as error:
             raise CorruptionError(self.name, index_page.offset, str(error)) from None
 
-    def _partition(self, key: bytes, trailer: int) -> tuple[Handle, Handle | None] | None:
-        at = lower_bound(self._root, key, trailer)
-        return None if at == len(self._root) else self._root_handles(at)
-
-    def _passes(self, filter_handle: Handle | None, key: bytes) -> bool:
-        if filter_handle is None:
+    def _passes(self, root_at: int, key: bytes) -> bool:
+        """Return whether the filter at an entry of the root lets `key` pass."""
+        handle = self._root_handles(root_at)[1]
+        if handle is None:
             return True
-        return filter_may_contain(self._load(filter_handle, PageType.FILTER, True), checksum(key))
-
-    def _data_handle(
-        self, index_page: Handle, key: bytes, trailer: int, fill_cache: bool
-    ) -> Handle:
-        """Return the handle of the data page for (key, trailer)."""
-        entries = self._entries(index_page, PageType.INDEX, fill_cache)
-        at = lower_bound(entries, key, trailer)
-        if at == len(entries):
-            raise CorruptionError(self.name, index_page.offset, ENDS_EARLY)
-        return self._index_handle(entries[at][2], index_page)
+        page, is_new = self._load(handle, PageType.FILTER)
+        if is_new:
+            self._pool.put(self.number, handle.offset, page, self._may_pin(len(page)))
+        return filter_may_contain(page, checksum(key))
 
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
         return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)
 
-    def _load(self, handle: Handle, page_type: int, fill_cache: bool) -> Page:
+    def _load(self, handle: Handle, page_type: int) -> tuple[Page, bool]:
+        """Return a page, and whether it is not in the pool but was read from the file."""
         self._check_open()
         page = self._pool.get(self.number, handle.offset)
         if page is not None:
-            return self._typed(page, page_type, handle.offset)
-        page = self.read_page(handle, page_type)
-        if fill_cache:
-            pinned = page_type == PageType.FILTER and self._may_pin(len(page))
-            self._pool.put(self.number, handle.offset, page, pinned)
-        return page
+            return self._typed(page, page_type, handle.offset), False
+        return self.read_page(handle, page_type), True
 
     def _typed(self, page: Page, page_type: int, offset: int) -> Page:
         if page.page_type != page_type:
@@ -234,9 +258,6 @@ class TableReader:
     def _check_open(self) -> None:
         if self._closed:
             raise DatabaseClosedError("the table is closed")
-
-
-ENDS_EARLY = "an index page ends before its separator in the root"
 
 
 class TableCursor(Cursor):
@@ -264,10 +285,7 @@ class TableCursor(Cursor):
         if root_at == len(self._root):
             return None
         self._load_index(root_at)
-        index_at = lower_bound(self._index, key, trailer)
-        if index_at == len(self._index):
-            raise CorruptionError(self._reader.name, self._index_page.offset, ENDS_EARLY)
-        self._load_data(index_at)
+        self._load_data(lower_bound(self._index, key, trailer))
         data_at = lower_bound(self._data, key, trailer)
         return self._stand(data_at) if data_at < len(self._data) else self._next_page()
 
@@ -307,19 +325,24 @@ class TableCursor(Cursor):
         return self._stand(range(len(self._data))[side])
 
     def _load_index(self, root_at: int) -> None:
-        self._index_page = self._reader._root_handles(root_at)[0]
-        self._index = self._reader._entries(self._index_page, PageType.INDEX, self._fill_cache)
+        self._index = self._reader._index_entries(root_at, self._fill_cache)
         self._root_at = root_at
 
     def _load_data(self, index_at: int) -> None:
-        handle = self._reader._index_handle(self._index[index_at][2], self._index_page)
-        self._data = self._reader._entries(handle, PageType.DATA, self._fill_cache)
+        self._data = self._reader._data_entries(
+            self._root_at, self._index, index_at, self._fill_cache
+        )
         self._index_at = index_at
 
     def _stand(self, data_at: int) -> Entry:
         self._data_at = data_at
         key, trailer, value = self._data[data_at]
         return key, *unpack_trailer(trailer), value
+
+
+def _order(entry: StoredEntry) -> tuple[bytes, int]:
+    """Return what sorts in internal order."""
+    return entry[0], -entry[1]
 
 
 def _check_key(key: bytes) -> None:

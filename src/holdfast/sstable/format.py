@@ -38,6 +38,9 @@ PAGE_TRAILER_BYTES = 16
 STORED_PAGE_BYTES_MAX = PAGE_BYTES_MAX + PAGE_TRAILER_BYTES
 """No page is longer: a body that does not shrink is stored as it is."""
 
+INDEX_MISPLACED = "an index page does not lie between its separators"
+DATA_MISPLACED = "a data page does not lie between its separators"
+
 INDEX_BYTES = 4096
 """An index partition is closed once its body has this many bytes."""
 

@@ -20,7 +20,9 @@ from holdfast.env import File
 from holdfast.sstable._filter import filter_may_contain
 from holdfast.sstable._page import decode_entries
 from holdfast.sstable.format import (
+    DATA_MISPLACED,
     FOOTER_BYTES,
+    INDEX_MISPLACED,
     Footer,
     Handle,
     PageType,
@@ -142,7 +144,7 @@ class _Verification:
         if entries is None:
             return
         if not _behind(entries, lower) or (entries[-1][0], -entries[-1][1]) != upper:
-            yield self._damage(index.offset, "an index page does not lie between its separators")
+            yield self._damage(index.offset, INDEX_MISPLACED)
         for key, trailer, value in entries:
             try:
                 handle = decode_index_value(value, self._limit)
@@ -165,7 +167,7 @@ class _Verification:
         last = entries[-1][0], -entries[-1][1]
         shortened = upper[1] == 0 and last[0] < upper[0]
         if not _behind(entries, lower) or not (last == upper or shortened):
-            yield self._damage(handle.offset, "a data page does not lie between its separators")
+            yield self._damage(handle.offset, DATA_MISPLACED)
         if filter_page is not None:
             keys = {key for key, _, _ in entries}
             if not all(filter_may_contain(filter_page, checksum(key)) for key in keys):
