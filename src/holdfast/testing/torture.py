@@ -22,6 +22,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -121,10 +122,19 @@ def take_turns(parts: list[Part], seconds: float) -> None:
             until = min(time.monotonic() + turn, end)
             if not is_first and time.monotonic() >= end:
                 return
-            part.step()
+            _step(part)
             while time.monotonic() < until and is_going(part):
-                part.step()
+                _step(part)
         is_first = False
+
+
+def _step(part: Part) -> None:
+    """Do an item. A part that fails itself is a failure too, and no reason to lose a long run."""
+    try:
+        part.step()
+    except Exception as error:  # noqa: BLE001  whatever it is, it is told
+        what = "".join(traceback.format_exception(error)[-2:]).strip()
+        part.failures.append(Failure(part.name, "none", (f"the part itself failed: {what}",)))
 
 
 def summary(parts: list[Part], seed: int, seconds: float) -> Figures:

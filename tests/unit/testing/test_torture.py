@@ -174,3 +174,19 @@ def test_a_segment_as_it_was_made_is_as_good_as_a_crash(tmp_path):
     part.replay("11320")
     assert part.failures == []
     assert part.figures()["damages taken for a crash, at the end of a log or manifest"] == 1
+
+
+def test_a_part_that_fails_itself_does_not_end_the_run(monkeypatch):
+    def fail(part):
+        raise ValueError("the harness is wrong")
+
+    monkeypatch.setattr(DamagePart, "step", fail)
+    given = argparse.Namespace(seed=1, folder="/nowhere", without=None, first_flip=0)
+    (part,) = torture.make_parts(["damage"], given, torture.same_machine)
+    torture.take_turns([part], 60)
+    assert len(part.failures) == FAILURES_MAX
+    assert "the harness is wrong" in part.failures[0].complaints[0]
+
+
+def test_a_killed_database_may_hold_two_equal_states():
+    assert torture_damage.make_base(201, 1).number == 5
