@@ -43,7 +43,7 @@ from holdfast.engine.upkeep import Upkeep
 from holdfast.engine.write_path import WritePath
 from holdfast.env import Env, FileLock, is_shortage
 from holdfast.lsm import TableStore, Tree
-from holdfast.manifest import KeyspaceVersion, Version, VersionEdit, VersionSet, manifest_name
+from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
 from holdfast.memtable import Memtable
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
@@ -113,7 +113,8 @@ class Engine:
         self._fork_hook = self._forked
         env.on_fork(self._fork_hook)
         for keyspace in version.keyspaces.values():
-            self.add_tree(keyspace)
+            self._check_often_enough(keyspace.settings)
+            self.add_tree(Tree(store, keyspace))
 
     # -- trees and versions
 
@@ -122,13 +123,14 @@ class Engine:
         """The current version."""
         return self._version
 
-    def add_tree(self, keyspace: KeyspaceVersion) -> Tree:
-        """Open the tree of a keyspace."""
-        tree = Tree(self.store, keyspace)
-        self.trees[keyspace.id] = tree
-        self._check_every = min(self._check_every, keyspace.settings.memtable_bytes // 8)
-        self.write_path.memtables[keyspace.id] = tree.active
-        return tree
+    def add_tree(self, tree: Tree) -> None:
+        """Take in the tree of a keyspace."""
+        self.trees[tree.version.id] = tree
+        self.write_path.memtables[tree.version.id] = tree.active
+
+    def _check_often_enough(self, settings: KeyspaceSettings) -> None:
+        """Look at the sizes of memtables often enough for one of a keyspace with `settings`."""
+        self._check_every = min(self._check_every, settings.memtable_bytes // 8)
 
     def adopt_memtable(self, keyspace: int, memtable: Memtable) -> None:
         """Show a replayed memtable; of a database that is only read."""
@@ -504,9 +506,13 @@ class Engine:
                     if keyspace.name == name:
                         return keyspace.id
                 number = self._version.next_keyspace_id
-                version = self.log_edit(VersionEdit(keyspaces_created=((number, name, settings),)))
+                edit = VersionEdit(keyspaces_created=((number, name, settings),))
+                # First, for want of memory does no harm here.
+                self._check_often_enough(settings)
+                tree = Tree(self.store, self._version.apply(edit).keyspaces[number])
+                tree.version = self.log_edit(edit).keyspaces[number]
                 try:
-                    self.add_tree(version.keyspaces[number])
+                    self.add_tree(tree)
                 except BaseException as error:
                     self.poison(error)
                     raise

@@ -379,7 +379,7 @@ class WritePath:
                 seq_last = seq_next + new_ops - 1
                 user_bytes = buffer.size - applied_bytes
                 try:
-                    user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
+                    user_bytes = self._apply(applied_bytes, seq_next)
                 except BaseException as error:
                     if max(table.seq_max for table in self.memtables.values()) != seq_last:
                         raise
@@ -401,6 +401,17 @@ class WritePath:
                 buffer.clear()
                 interruption = error
         return interruption
+
+    def _apply(self, place: int, seq_first: int) -> int:
+        """Apply what is in the buffer from `place` on; return the bytes of keys and values."""
+        buffer = self._state.buffer
+        try:
+            return apply_buffer(buffer, place, seq_first, self.memtables)
+        except MemoryError:
+            # The log has it. An operation that was applied may be applied again: one with the same
+            # key and number takes its place.
+            mark("engine.applied_again")
+            return apply_buffer(buffer, place, seq_first, self.memtables)
 
     def _take_back(self, place: tuple[int, int]) -> None:
         """Remove from the buffer what was not logged, after an exception that its caller raises."""

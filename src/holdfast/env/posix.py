@@ -26,6 +26,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import MethodType
+from typing import cast
 
 from holdfast.base import DatabaseLockedError
 from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
@@ -211,7 +212,7 @@ class PosixTask:
         self._name = name
         self._function = function
         self._error: BaseException | None = None
-        self._done = threading.Lock()
+        self._done = _make_lock()
         self._done.acquire()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # A start or join of the standard library that a signal handler ends may leave the new
@@ -307,7 +308,7 @@ class PosixEnv:
         return os.urandom(count)
 
     def mutex(self) -> Mutex:
-        return threading.Lock()
+        return _make_lock()
 
     def condition(self, mutex: Mutex) -> Condition:
         return PosixCondition(mutex)
@@ -327,6 +328,14 @@ class PosixEnv:
         _fork_callbacks[:] = [*living, kind(callback)]
 
 
+def _make_lock() -> threading.Lock:
+    """Return a lock. Raises: MemoryError, for which the standard library has another word."""
+    try:
+        return threading.Lock()
+    except RuntimeError as exc:
+        raise MemoryError("no memory for a lock") from exc
+
+
 def _may_be_interrupted() -> bool:
     """Return whether signal handlers run in this thread: Python runs them in the main thread."""
     return threading.get_ident() == threading.main_thread().ident
@@ -340,21 +349,28 @@ def _uninterrupted(function: Callable[[], Result]) -> Result:
     """
     if not _may_be_interrupted():
         return function()
-    results: list[Result] = []
-    errors: list[BaseException] = []
-    begin, end = threading.Lock(), threading.Lock()
+    result: Result | None = None
+    error: BaseException | None = None
+    cancelled = ended = False
+    try:
+        begin, end = _make_lock(), _make_lock()
+    except MemoryError:
+        # As without threads, below.
+        return function()
     begin.acquire()
     end.acquire()
-    cancelled = False
 
     def run() -> None:
+        # What came of it is noted without asking for memory: the caller waits until it is.
+        nonlocal result, error, ended
         begin.acquire()
         try:
             if not cancelled:
-                results.append(function())
+                result = function()
         except BaseException as exc:  # noqa: BLE001  the caller raises it
-            errors.append(exc)
+            error = exc
         finally:
+            ended = True
             end.release()
 
     try:
@@ -373,16 +389,16 @@ def _uninterrupted(function: Callable[[], Result]) -> Result:
         end.acquire()
     except BaseException as exc:  # noqa: BLE001  raised below
         interruption = exc
-    while not results and not errors:
+    while not ended:
         try:
             end.acquire()
         except BaseException as exc:  # noqa: BLE001  raised below
             interruption = exc
-    if errors:
-        raise errors[0]
+    if error is not None:
+        raise error
     if interruption is not None:
         raise interruption
-    return results[0]
+    return cast("Result", result)
 
 
 def _after_fork_in_child() -> None:

@@ -20,6 +20,7 @@ from holdfast.base import (
     DiskFullError,
     KeyspaceSettings,
     LimitError,
+    marks_seen,
 )
 from holdfast.engine import Database, open_database, write_path
 from holdfast.engine._core import BUSY
@@ -529,3 +530,48 @@ def test_the_log_holds_the_operations_of_a_batch_in_order() -> None:
         database.put_many([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")])
         assert [[[b"a", b"b", b"a"]]] == log_of(env)
         assert b"3" == database[b"a"]
+
+
+@pytest.mark.parametrize(("failures", "when"), [(1, "before"), (1, "after"), (2, "before")])
+def test_want_of_memory_behind_the_log_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, failures: int, when: str
+) -> None:
+    """What was applied before the failure is applied twice, and counts once."""
+    env = SimEnv()
+    database = open_database("/db", env=env, settings=ROOMY)
+    database.put_many({b"a": b"0", b"b": b"0", b"c": b"0"})
+    apply, left = write_path.apply_buffer, failures
+
+    def fail(*arguments: object) -> int:
+        nonlocal left
+        if when == "after":
+            apply(*arguments)  # type: ignore[arg-type]  # what it is given
+        if left > 0:
+            left -= 1
+            raise MemoryError
+        return apply(*arguments)  # type: ignore[arg-type]  # what it is given
+
+    batch = write_path.WriteBatch()
+    batch.put(database.id, b"a", b"1")
+    batch.delete_range(database.id, b"b", b"c")
+    batch.delete(database.id, b"c")
+    batch.put(database.id, b"d", b"1")
+    monkeypatch.setattr(write_path, "apply_buffer", fail)
+    wanted = {b"a": b"1", b"d": b"1"}
+    if failures == 1:
+        database._engine.write_path.commit(batch, None, (database.id,))
+        assert "engine.applied_again" in marks_seen()
+        assert wanted == dict(database.items())
+        database.flush()
+        assert wanted == dict(database.items())
+        assert database.verify().ok
+        database.close()
+    else:
+        with pytest.raises(MemoryError):
+            database._engine.write_path.commit(batch, None, (database.id,))
+        assert database.stats().poisoned
+        with pytest.raises(DatabasePoisonedError):
+            database.close()
+    monkeypatch.undo()
+    with open_database("/db", env=env) as database:
+        assert wanted == dict(database.items())

@@ -109,3 +109,16 @@ def test_without_threads_the_step_is_done_in_place(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert threading.get_ident() == PosixEnv().uninterrupted(threading.get_ident)
+
+
+def test_without_memory_for_locks_the_step_is_done_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("can't allocate lock")
+
+    env = PosixEnv()
+    monkeypatch.setattr(threading, "Lock", refuse)
+    assert threading.get_ident() == env.uninterrupted(threading.get_ident)
+    with pytest.raises(MemoryError):
+        env.mutex()
