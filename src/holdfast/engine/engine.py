@@ -154,6 +154,10 @@ class Engine:
             raise ReadOnlyError("the database was opened with read_only=True")
         # What an edit gives up is removed after it, and a poisoned database removes nothing.
         self.write_path.check_poison()
+        if version_set.is_full:
+            # There was no room for one behind earlier edits, and a manifest has a greatest size.
+            mark("engine.manifest_full")
+            self.rewrite_manifest()
         try:
             self._version = version_set.log(
                 replace(
@@ -202,6 +206,8 @@ class Engine:
                 raise self.failure(error) from error
             self._unlink_manifests([manifest_name(number)])
             raise DiskFullError(f"no room for a new manifest: {error}") from error
+        except DiskFullError:
+            raise
         except BaseException as error:
             self.poison(error)
             raise

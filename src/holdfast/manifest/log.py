@@ -54,10 +54,13 @@ further above the recorded ones would use up the numbers of all later files.
 """
 
 FILE_BYTES_MAX = 1 << 30
-"""A longer manifest is refused before it is read: a damaged size must not take all memory. A
-manifest is rewritten when its edits outgrow its snapshot, so this is room for millions of tables.
-Part of the file format.
+"""A longer manifest is refused before it is read, and never written: a damaged size must not take
+all memory. A manifest is rewritten when its edits outgrow its snapshot, so this is room for
+millions of tables. Part of the file format.
 """
+
+FULL_BYTES = FILE_BYTES_MAX // 2
+"""A manifest beyond this that is worth rewriting takes no further edit before that was done."""
 
 REWRITE_BYTES = 256 * 1024
 """A manifest is worth rewriting when its edits take this and more than its snapshot."""
@@ -245,13 +248,18 @@ class VersionSet:
         edits = self._end - self._snapshot_bytes
         return edits > max(REWRITE_BYTES, self._snapshot_bytes)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a rewrite cannot be put off any longer."""
+        return self.needs_rewrite and self._end > FULL_BYTES
+
     def log(self, edit: VersionEdit) -> Version:
         """Append `edit`, sync, then publish and return the version after it.
 
         Durability: when it returns, the edit survives power loss. Raises: ValueError when the edit
-        breaks an invariant, with nothing written; DiskFullError when there is no room, with nothing
-        changed; OSError when the write or sync fails otherwise, after which the set is poisoned;
-        DatabasePoisonedError ever after.
+        breaks an invariant, with nothing written; DiskFullError when there is no room on the
+        disk or in the manifest, with nothing changed; OSError when the write or sync fails
+        otherwise, after which the set is poisoned; DatabasePoisonedError ever after.
         """
         self._check_usable()
         version = self._version.apply(edit)
@@ -260,6 +268,7 @@ class VersionSet:
         )
         # Nothing that needs memory may come behind the sync.
         end = self._end + len(record)
+        _check_size(end)
         try:
             try:
                 self._file.write_at(self._end, record, site="manifest.edit.write")
@@ -291,7 +300,8 @@ class VersionSet:
         """Go over to a new manifest `number` that starts with the current version; return the names
         in `obsolete`.
 
-        The rewrite is an edit of its own. Raises: OSError. The set is poisoned when the new marker
+        The rewrite is an edit of its own. Raises: OSError, and DiskFullError with nothing changed
+        when the version does not fit any manifest. The set is poisoned when the new marker
         may or may not be there; a failure before that changes nothing.
         """
         self._check_usable()
@@ -346,6 +356,7 @@ class VersionSet:
         edit = version.snapshot_edit()
         self._version = Version(edit_seq=version.edit_seq - 1).apply(edit)
         record, chain = encode_record(encode_edit(edit), version.edit_seq, header.chain, salt)
+        _check_size(HEADER_BYTES + len(record))
         file = self._env.create(
             f"{self._folder}/{manifest_name(number)}", site="manifest.create.write"
         )
@@ -385,6 +396,11 @@ class VersionSet:
             and parsed[1] == "manifest"
             and parsed[0] != number
         )
+
+
+def _check_size(size: int) -> None:
+    if size > FILE_BYTES_MAX:
+        raise DiskFullError(f"no room in the manifest: it would have {size} bytes")
 
 
 def _markers(folder: str, names: list[str]) -> list[tuple[int, int]]:

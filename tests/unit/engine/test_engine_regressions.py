@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from holdfast.base import marks_seen
+from holdfast.base import DiskFullError, marks_seen
 from holdfast.engine import open_database
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 
@@ -56,6 +56,29 @@ def test_without_room_for_a_new_manifest_the_old_one_goes_on(
         assert kept == manifests(machine)
     with open_database("/db", env=machine) as database:
         assert b"19" == database[b"key"]
+
+
+def test_a_manifest_that_is_full_takes_no_edit_until_there_is_room_for_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.manifest.log.REWRITE_BYTES", 100)
+    monkeypatch.setattr("holdfast.manifest.log.FULL_BYTES", 2000)
+    machine = SimEnv()
+    env = FaultEnv(machine)
+    database = open_database("/db", env=env)
+    kept = manifests(machine)
+    env.add(FaultRule(kind="create", path="*.manifest", error=errno.ENOSPC, times=None))
+    with pytest.raises(DiskFullError, match="no room for a new manifest"):
+        for index in range(100):
+            database[b"key"] = b"%d" % index
+            database.flush()
+    assert "engine.manifest_full" in marks_seen()
+    assert 2000 < machine.file_size(f"/db/{kept[0]}") < 2500
+    env.clear()
+    database.flush()
+    assert kept != manifests(machine)
+    assert database[b"key"] == b"%d" % index
+    database.close()
 
 
 def test_a_manifest_that_cannot_be_removed_is_left_to_the_next_open(

@@ -314,6 +314,38 @@ def test_a_manifest_that_outgrew_its_snapshot_says_so(
     assert not versions.needs_rewrite
 
 
+def test_a_manifest_never_becomes_longer_than_a_reader_takes(
+    env: FailingEnv, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert log_module.FILE_BYTES_MAX == 1 << 30
+    monkeypatch.setattr(log_module, "FILE_BYTES_MAX", 2000)
+    monkeypatch.setattr(log_module, "FULL_BYTES", 1000)
+    monkeypatch.setattr(log_module, "REWRITE_BYTES", 200)
+    versions = first(env, folder)
+    edit = VersionEdit(next_number=100)
+    while not versions.is_full:
+        versions.log(edit)
+    assert 1000 < versions.bytes_written < 1100
+    with pytest.raises(DiskFullError, match="no room in the manifest"):
+        while True:
+            versions.log(edit)
+    assert 1900 < versions.bytes_written <= 2000
+    assert Path(folder, "00000001.manifest").stat().st_size == versions.bytes_written
+    assert not versions.is_poisoned
+    assert VersionSet.recover(env, folder).version == versions.version
+    long = VersionEdit(next_number=200, settings_text="x" * 2000)
+    versions.rewrite(100)
+    assert not versions.is_full
+    with pytest.raises(DiskFullError, match="no room in the manifest"):
+        versions.log(long)
+    monkeypatch.setattr(log_module, "FILE_BYTES_MAX", 200)
+    with pytest.raises(DiskFullError, match="no room in the manifest"):
+        versions.rewrite(101)
+    assert not Path(folder, "00000101.manifest").exists()
+    assert not versions.is_poisoned
+    versions.close()
+
+
 def test_an_empty_folder_is_new_and_unrelated_names_are_told(env: FailingEnv, folder: str) -> None:
     for name in ("LOCK", "notes.txt", "1.table", "000000001.table", "00000001.table.bak"):
         Path(folder, name).touch()
