@@ -349,7 +349,9 @@ class WritePath:
         state, buffer = self._state, self._state.buffer
         durable = written = False
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
-        seq_first = state.next_seq - applied_ops
+        seq_next = state.next_seq
+        seq_first, seq_last = seq_next - applied_ops, seq_next - 1
+        new_ops, user_bytes, seq_after = 0, 0, seq_next
         seq_before = log.written_seq
         interruption: BaseException | None = None
         try:
@@ -357,6 +359,10 @@ class WritePath:
                 durable = durable or waiter.durable
                 if waiter.batch is not None:
                     buffer.append_batch(waiter.batch)
+            # Sums ask for memory too: they are made while nothing is written.
+            new_ops = buffer.op_count - applied_ops
+            user_bytes = buffer.size - applied_bytes
+            seq_last, seq_after = seq_last + new_ops, seq_next + new_ops
             if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
                 log.append(buffer, seq_first)
                 written = True
@@ -373,11 +379,7 @@ class WritePath:
             self._sync_after(log, error, durable)
             written, interruption = True, error
         try:
-            new_ops = buffer.op_count - applied_ops
             if new_ops:
-                seq_next = state.next_seq
-                seq_last = seq_next + new_ops - 1
-                user_bytes = buffer.size - applied_bytes
                 try:
                     user_bytes = self._apply(applied_bytes, seq_next)
                 except BaseException as error:
@@ -385,7 +387,7 @@ class WritePath:
                         raise
                     # The last operation is applied, so all are.
                     interruption = error
-                state.next_seq = seq_last + 1
+                state.next_seq = seq_after
                 state.visible_seq = seq_last
                 state.write_count += new_ops
                 state.user_bytes += user_bytes
