@@ -352,7 +352,6 @@ class WritePath:
         seq_next = state.next_seq
         seq_first, seq_last = seq_next - applied_ops, seq_next - 1
         new_ops, user_bytes, seq_after = 0, 0, seq_next
-        seq_before = log.written_seq
         interruption: BaseException | None = None
         try:
             for waiter in group:
@@ -373,7 +372,8 @@ class WritePath:
                 # The record may be on disk, so its numbers must not be given again.
                 self.poison(error)
                 raise
-            if log.written_seq == seq_before:
+            if log.written_seq < seq_first:
+                # The log has none of it.
                 self._take_back(rollback)
                 raise
             self._sync_after(log, error, durable)

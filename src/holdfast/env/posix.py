@@ -25,6 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import cast
 
@@ -47,13 +48,19 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 """macOS: the only call there that empties the cache of the drive."""
 
 
-def _sync_data(descriptor: int) -> None:
+def _choose_data_sync() -> Callable[[int], object]:
+    """Return the call that makes the data of a file durable on this system."""
     if _FULL_SYNC is not None:
-        fcntl.fcntl(descriptor, _FULL_SYNC)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(descriptor)
-    else:
-        os.fsync(descriptor)
+        return partial(_sync_fully, _FULL_SYNC)
+    # Windows and some others have no fdatasync.
+    return getattr(os, "fdatasync", os.fsync)
+
+
+def _sync_fully(command: int, descriptor: int) -> None:
+    fcntl.fcntl(descriptor, command)
+
+
+_sync_data = _choose_data_sync()
 
 
 def _sync_folder(descriptor: int) -> None:

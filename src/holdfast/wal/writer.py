@@ -201,11 +201,15 @@ class LogWriter:
         when there is no room, with nothing changed; DatabasePoisonedError; DatabaseClosedError;
         ValueError for an empty buffer.
         """
-        self._check_usable()
+        # Every commit comes here, right behind a wait that left the caches cold: what is rarely
+        # needed is asked for before it is called.
+        if self._closed or self._in_doubt or self._poison is not None:
+            self._check_usable()
         op_count = buffer.op_count
         if op_count == 0:
             raise ValueError("a record has at least one operation")
-        require(seq_first > self._written_seq, "sequence numbers grow")
+        if seq_first <= self._written_seq:
+            raise AssertionError("sequence numbers grow")
         need = record_bytes(buffer.size, self._alignment)
         if self._stale:
             self._wipe()
@@ -238,7 +242,8 @@ class LogWriter:
         Raises: DatabasePoisonedError when it fails, and for good; DiskFullError when a record that
         was refused cannot be wiped for want of room; DatabaseClosedError.
         """
-        self._check_usable()
+        if self._closed or self._in_doubt or self._poison is not None:
+            self._check_usable()
         if self._stale:
             # Whoever says that all is durable must not find more than that in the log later.
             self._wipe()

@@ -188,8 +188,12 @@ def test_signals_do_not_stop_the_other_threads(tmp_path: Path) -> None:
                 strikes += 1
                 # An exception of a handler that runs in a callback of the garbage collector is
                 # lost, so the end is looked at here too.
-                while time.monotonic() < end and not poisoned.is_set():
-                    database[b"main"] = b"%d" % strikes
+                try:
+                    while time.monotonic() < end and not poisoned.is_set():
+                        database[b"main"] = b"%d" % strikes
+                finally:
+                    # None may come later, where nobody expects it.
+                    signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
