@@ -381,12 +381,16 @@ class WritePath:
         try:
             if new_ops:
                 try:
-                    user_bytes = self._apply(applied_bytes, seq_next)
-                except BaseException as error:
+                    # Called from here: a handler may raise at the entry of a Python function.
+                    user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
+                except BaseException as error:  # noqa: BLE001  it is passed on
                     if max(table.seq_max for table in self.memtables.values()) != seq_last:
-                        raise
-                    # The last operation is applied, so all are.
-                    interruption = error
+                        # The log has it. What was applied may be applied again: an operation with
+                        # the same key and number takes its place.
+                        mark("engine.applied_again")
+                        user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
+                    if not isinstance(error, MemoryError):
+                        interruption = error
                 state.next_seq = seq_after
                 state.visible_seq = seq_last
                 state.write_count += new_ops
@@ -403,17 +407,6 @@ class WritePath:
                 buffer.clear()
                 interruption = error
         return interruption
-
-    def _apply(self, place: int, seq_first: int) -> int:
-        """Apply what is in the buffer from `place` on; return the bytes of keys and values."""
-        buffer = self._state.buffer
-        try:
-            return apply_buffer(buffer, place, seq_first, self.memtables)
-        except MemoryError:
-            # The log has it. An operation that was applied may be applied again: one with the same
-            # key and number takes its place.
-            mark("engine.applied_again")
-            return apply_buffer(buffer, place, seq_first, self.memtables)
 
     def _take_back(self, place: tuple[int, int]) -> None:
         """Remove from the buffer what was not logged, after an exception that its caller raises."""
