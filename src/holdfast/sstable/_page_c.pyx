@@ -42,6 +42,7 @@ cdef enum:
     RESTART_BYTES = 4
     LINE_BYTES = 64
     AHEAD_BYTES = 2048
+    AHEAD_RESTARTS = 32
     TRAILER_BYTES = 8
     KEY_BYTES_MAX = 65536
     KEY_BYTES_FIRST = 512
@@ -265,6 +266,10 @@ cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, 
     count = load32(data + page.size - RESTART_BYTES)
     restarts = data + page.size - RESTART_BYTES * (count + 1)
     right = count
+    if count <= AHEAD_RESTARTS:
+        # The same for the search: it will wait for its lines once.
+        for middle in range(count):
+            prefetch(data + load32(restarts + RESTART_BYTES * middle))
     # Restart points before `left` are less than the target, those from `right` on are not.
     while left < right:
         middle = (left + right) >> 1
