@@ -96,7 +96,7 @@ def stamp_file(path: Path) -> Path:
     return ROOT / "build" / "stamps" / f"{kernel_name(path)}{SUFFIX}"
 
 
-def library(path: Path) -> Path:
+def built_file(path: Path) -> Path:
     """Return where the compiled module of a kernel stands."""
     return path.with_name(path.stem + SUFFIX)
 
@@ -105,7 +105,7 @@ def is_current(path: Path, profile: str) -> bool:
     """Return whether the compiled module is the one we built from the inputs as they are now."""
     try:
         kept = stamp_file(path).read_text(encoding="utf-8").split()
-        changed = str(library(path).stat().st_mtime_ns)
+        changed = str(built_file(path).stat().st_mtime_ns)
     except FileNotFoundError:
         return False
     return kept == [stamp(path, profile), changed]
@@ -141,9 +141,9 @@ def build_one(path: Path, profile: str) -> tuple[Path, float, str]:
     seconds = time.monotonic() - begin
     if done.returncode:
         return path, seconds, done.stdout
-    install(folder / library(path).relative_to(SOURCE), library(path))
+    install(folder / built_file(path).relative_to(SOURCE), built_file(path))
     stamp_file(path).parent.mkdir(parents=True, exist_ok=True)
-    changed = library(path).stat().st_mtime_ns
+    changed = built_file(path).stat().st_mtime_ns
     stamp_file(path).write_text(f"{before} {changed}\n", encoding="ascii")
     return path, seconds, ""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
+from functools import partial
 
 import holdfast
 from holdfast import CorruptionError, DatabaseSettings, FormatError, KeyspaceSettings
 from holdfast.engine import Database, opening
 from holdfast.env import SimEnv
+from holdfast.testing import torture_part
 
 FOLDER = "/db"
-SECONDS_MAX = 20
 Files = dict[str, bytes]
 State = dict[str, dict[bytes, bytes]]
+
+bounded = partial(torture_part.bounded, 20)
+"""Raises HangError in the main thread when the block takes more seconds."""
 
 SMALL = DatabaseSettings(
     memory_bytes=1 << 20,
@@ -116,26 +117,6 @@ class Verdict:
     errors: list[CorruptionError | FormatError] = field(default_factory=list)
     report: list[CorruptionError] = field(default_factory=list)
     state: State | None = None
-
-
-class TooSlowError(BaseException):
-    """Something took as long as if it would never end."""
-
-
-@contextmanager
-def bounded(seconds: int = SECONDS_MAX) -> Iterator[None]:
-    """Raise TooSlowError in the main thread when the block takes too long."""
-
-    def give_up(number: int, frame: FrameType | None) -> None:
-        raise TooSlowError(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 class WrongAnswerError(AssertionError):

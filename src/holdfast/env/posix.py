@@ -52,7 +52,7 @@ def _choose_data_sync() -> Callable[[int], object]:
     """Return the call that makes the data of a file durable on this system."""
     if _FULL_SYNC is not None:
         return partial(_sync_fully, _FULL_SYNC)
-    # Windows and some others have no fdatasync.
+    # Not every system has fdatasync.
     return getattr(os, "fdatasync", os.fsync)
 
 

@@ -83,13 +83,13 @@ def test_another_profile_or_compiler_is_another_build(tree, monkeypatch):
 def test_a_library_that_somebody_else_replaced_is_stale(tree):
     path = tree / "src/holdfast/wal/_scan_c.pyx"
     assert not kernels.is_current(path, "release")
-    kernels.library(path).write_bytes(b"built")
-    time = kernels.library(path).stat().st_mtime_ns
+    kernels.built_file(path).write_bytes(b"built")
+    time = kernels.built_file(path).stat().st_mtime_ns
     kernels.stamp_file(path).parent.mkdir(parents=True)
     kernels.stamp_file(path).write_text(f"{kernels.stamp(path, 'release')} {time}\n")
     assert kernels.is_current(path, "release")
     assert not kernels.is_current(path, "debug")
-    kernels.library(path).write_bytes(b"replaced")
+    kernels.built_file(path).write_bytes(b"replaced")
     assert not kernels.is_current(path, "release")
 
 
