@@ -9,6 +9,9 @@ What item K of a part is depends on the seed only; the time decides how many ite
 failure comes with the line that runs its item again. (The moment of a kill is drawn by the seed,
 but what the killed process had done by then is the machine's to decide.)
 
+Parts of one group take turns in one process; groups, with "/" between them, run side by side, each
+in a process of its own. Which process did an item makes no difference to what the item is.
+
 Exit status: 0 good, 1 when anything failed, 2 wrong usage.
 
 Thread safety: one thread, the main one.
@@ -17,14 +20,17 @@ Thread safety: one thread, the main one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from holdfast.testing.bench_report import machine
 from holdfast.testing.crash import same_machine
@@ -42,6 +48,9 @@ PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
 
+Plain = dict[str, Any]
+"""What JSON holds, read back: only this module writes it."""
+
 
 @dataclass(slots=True)
 class Report:
@@ -55,7 +64,15 @@ class Report:
     failures: list[tuple[Failure, str]] = field(default_factory=list)
     """Each with the line that replays it."""
 
-    def to_plain(self) -> dict[str, object]:
+    def add_plain(self, plain: Plain) -> None:
+        """Add the parts of another process's report, as `to_plain` gives it."""
+        self.figures.update(plain["figures"])
+        self.tables.update(plain["tables"])
+        for entry in plain["failures"]:
+            failure = Failure(entry["part"], entry["item"], tuple(entry["complaints"]))
+            self.failures.append((failure, entry["replay"]))
+
+    def to_plain(self) -> Plain:
         """Return a dictionary that JSON can hold."""
         return {
             "command": self.command,
@@ -80,7 +97,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("folder", metavar="DIR", help="where databases are made; on the disk to be tried")
     add("--seed", type=int, default=1, help="another seed, other items (default: 1)")
     add("--minutes", type=float, default=MINUTES, help=f"how long (default: {MINUTES:g})")
-    add("--parts", default=",".join(PARTS), help=f"default: {','.join(PARTS)}")
+    add(
+        "--parts",
+        default=",".join(PARTS),
+        help=f"groups with / between them run side by side (default: {','.join(PARTS)})",
+    )
     add("--first-workload", type=int, default=0, metavar="ITEM", help="where that part begins")
     add("--json", action="store_true", help="print one JSON object")
     add("--write", action="store_true", help=f"write {PAGE}")
@@ -137,22 +158,20 @@ def _step(part: Part) -> None:
         part.failures.append(Failure(part.name, "none", (f"the part itself failed: {what}",)))
 
 
-def summary(parts: list[Part], seed: int, seconds: float) -> Figures:
+def summary(report: Report, seed: int, seconds: float) -> Figures:
     """Return the figures that concern all parts: loss, above all."""
-    lost = trials = kills = 0
-    for part in parts:
-        if isinstance(part, CrashPart | ExhaustivePart):
-            trials += part.trials
-            lost += int(part.figures()["crashes that lost an acknowledged commit"])
-        elif isinstance(part, KillsPart):
-            kills = part.report.kills
-            trials += kills
+    parts = report.figures
+    crashes = [parts[name] for name in ("crash", "exhaustive") if name in parts]
+    trials = sum(int(part["different contents opened and judged"]) for part in crashes)
+    lost = sum(int(part["crashes that lost an acknowledged commit"]) for part in crashes)
+    if "kills" in parts:
+        trials += int(parts["kills"]["kills"])
     found: Figures = {"seed": str(seed), "seconds": round(seconds, 1)}
     if trials:
         found["trials: different contents after a crash, and kills"] = trials
         found["acknowledged commits lost"] = "some" if lost else 0
         found["loss in a trial, at most (95 %)"] = bound_of(lost, trials)
-    found["failures"] = sum(len(part.failures) for part in parts)
+    found["failures"] = len(report.failures)
     return found
 
 
@@ -164,8 +183,8 @@ def replay_line(failure: Failure, given: argparse.Namespace) -> str:
     return shlex.join([*words, "--replay", f"{failure.part}:{failure.item}"])
 
 
-def make_report(parts: list[Part], given: argparse.Namespace, seconds: float) -> Report:
-    """Return what was done."""
+def command_of(given: argparse.Namespace) -> str:
+    """Return the command line, whatever the folder was."""
     words = ["holdfast", "torture", "--seed", str(given.seed), "--minutes", f"{given.minutes:g}"]
     words += ["--parts", given.parts, "DIR"]
     if given.first_flip:
@@ -174,13 +193,45 @@ def make_report(parts: list[Part], given: argparse.Namespace, seconds: float) ->
         words += ["--first-workload", str(given.first_workload)]
     if given.without:
         words += ["--without", given.without]
-    report = Report(shlex.join(words), machine(given.folder))
-    report.figures["all"] = summary(parts, given.seed, seconds)
+    return shlex.join(words)
+
+
+def run_here(names: list[str], given: argparse.Namespace, wrap: Wrap, report: Report) -> None:
+    """Run parts in this process, and add what was done."""
+    parts = make_parts(names, given, wrap)
+    take_turns(parts, given.minutes * 60)
     for part in parts:
         report.figures[part.name] = part.figures()
         report.tables.update(part.tables())
         report.failures += [(failure, replay_line(failure, given)) for failure in part.failures]
-    return report
+
+
+def run_side_by_side(groups: list[str], given: argparse.Namespace, report: Report) -> None:
+    """Run each group of parts in a process of its own, and add what was done.
+
+    Raises: ChildProcessError when one of them ended without a report.
+    """
+    words = [sys.executable, "-m", "holdfast.testing.torture", given.folder, "--json"]
+    words += ["--seed", str(given.seed), "--minutes", str(given.minutes)]
+    words += ["--first-flip", str(given.first_flip)]
+    words += ["--first-workload", str(given.first_workload)]
+    if given.without:
+        words += ["--without", given.without]
+    with contextlib.ExitStack() as stack:
+        children = []
+        for group in groups:
+            command = [*words, "--parts", group]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            children.append(child)
+        for group, child in zip(groups, children, strict=True):
+            output, _ = child.communicate()
+            try:
+                report.add_plain(json.loads(output))
+            except ValueError:
+                told = f"the process of {group} ended with status {child.returncode}, unreported"
+                raise ChildProcessError(told) from None
 
 
 # --- showing
@@ -242,7 +293,8 @@ def _shown(value: float | str) -> str:
 
 def run(given: argparse.Namespace) -> int:
     """Run the verb."""
-    names = given.parts.split(",")
+    groups = given.parts.split("/")
+    names = given.parts.replace("/", ",").split(",")
     wrap: Wrap = same_machine
     if given.without:
         kind, _, site = given.without.partition(":")
@@ -250,16 +302,22 @@ def run(given: argparse.Namespace) -> int:
     if given.replay:
         names = [given.replay.partition(":")[0]]
     if unknown := [name for name in names if name not in PARTS]:
-        print(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    if len(set(names)) < len(names):
+        print("a part is named twice", file=sys.stderr)
         return 2
     # Children work in their own folders, so the path has to hold from there too.
     os.makedirs(given.folder, exist_ok=True)
-    parts = make_parts(names, given, wrap)
     if given.replay:
-        return _replay(parts[0], given)
+        return _replay(make_parts(names, given, wrap)[0], given)
+    report = Report(command_of(given), machine(given.folder), {"all": {}})
     began = time.monotonic()
-    take_turns(parts, given.minutes * 60)
-    report = make_report(parts, given, time.monotonic() - began)
+    if len(groups) > 1:
+        run_side_by_side(groups, given, report)
+    else:
+        run_here(names, given, wrap, report)
+    report.figures["all"] = summary(report, given.seed, time.monotonic() - began)
     print(json.dumps(report.to_plain()) if given.json else plain(report))
     if given.write:
         with open(PAGE, "w", encoding="ascii") as file:

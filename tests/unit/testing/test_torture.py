@@ -130,7 +130,36 @@ def test_the_page_that_is_written_shows_everything(tmp_path, monkeypatch, capsys
     assert "## Damages by kind" in page
 
 
+def test_groups_run_side_by_side_and_make_one_report(tmp_path, capsys):
+    given = ["torture", str(tmp_path), "--minutes", NO_TIME, "--json", "--parts"]
+    assert main([*given, "crash,damage/kills"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["figures"]) == ["all", "crash", "damage", "kills"]
+    both = [found["figures"]["crash"]["different contents opened and judged"]]
+    both.append(found["figures"]["kills"]["kills"])
+    trials = found["figures"]["all"]["trials: different contents after a crash, and kills"]
+    assert trials == sum(both) > min(both) > 0
+    assert "Crash states by disk" in found["tables"]
+
+
+def test_a_failure_in_another_process_is_a_failure_of_the_run(tmp_path, capsys):
+    given = ["torture", str(tmp_path), "--minutes", NO_TIME, "--json"]
+    assert main([*given, "--parts", "crash/damage", "--without", "sync:wal.record.sync"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["figures"]["all"]["failures"] == len(found["failures"]) > 0
+    assert {failure["part"] for failure in found["failures"]} == {"crash"}
+    assert all("--replay crash:" in failure["replay"] for failure in found["failures"])
+
+
+def test_a_group_whose_process_does_not_report_ends_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torture.sys, "executable", "/bin/false")
+    assert main(["torture", str(tmp_path), "--minutes", NO_TIME, "--parts", "crash/damage"]) > 0
+    assert "the process of crash ended with status 1" in capsys.readouterr().err
+
+
 def test_what_does_not_exist_is_wrong_usage(tmp_path):
+    assert main(["torture", str(tmp_path), "--parts", "crash/"]) == 2
+    assert main(["torture", str(tmp_path), "--parts", "crash/kills,crash"]) == 2
     assert main(["torture", str(tmp_path), "--parts", "earthquakes"]) == 2
     assert main(["torture", str(tmp_path), "--replay", "crash:nothing"]) == 2
     assert main(["torture", str(tmp_path), "--replay", "damage:one"]) == 2
