@@ -2,6 +2,7 @@
 
 Run once for each format version and never again for an old one: later versions must open what this
 one wrote. `closed` was closed cleanly; the process that wrote `crashed` ended without closing it.
+A second argument is their `wal_alignment_bytes`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import holdfast
@@ -56,24 +58,30 @@ def content(db: holdfast.Database) -> dict[str, list[list[str]]]:
     }
 
 
-def main(target: Path) -> None:
+def main(target: Path, alignment: str) -> None:
     """Write `closed`, `crashed` and what both hold."""
     target.mkdir(parents=True)
-    with holdfast.open(str(target / "closed"), settings=SETTINGS) as db:
+    with holdfast.open(str(target / "closed"), settings=settings(alignment)) as db:
         fill(db)
         held = content(db)
     (target / "content.json").write_text(json.dumps(held) + "\n", encoding="ascii")
-    subprocess.run([sys.executable, __file__, "--crash", str(target / "crashed")], check=True)
+    crashed = str(target / "crashed")
+    subprocess.run([sys.executable, __file__, "--crash", crashed, alignment], check=True)
 
 
-def crash(folder: Path) -> None:
+def settings(alignment: str) -> holdfast.DatabaseSettings:
+    """Return the settings with this alignment of the log."""
+    return replace(SETTINGS, wal_alignment_bytes=int(alignment))
+
+
+def crash(folder: Path, alignment: str) -> None:
     """Fill a database and end the process without closing it."""
-    fill(holdfast.open(str(folder), settings=SETTINGS))
+    fill(holdfast.open(str(folder), settings=settings(alignment)))
     os._exit(0)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--crash":
-        crash(Path(sys.argv[2]))
+        crash(Path(sys.argv[2]), sys.argv[3])
     else:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "8")

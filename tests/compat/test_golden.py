@@ -1,6 +1,7 @@
 """Databases that released formats wrote are opened, read, verified and written to by this version.
 
-`tools/golden.py` wrote them, once for each version of the format.
+`tools/golden.py` wrote them, once for each version of the format. Those of `v1-aligned-*` are what
+version 1 made of the settings with which version 2 began.
 """
 
 import json
@@ -16,7 +17,28 @@ CASES = sorted(path for path in GOLDEN.glob("*/*") if path.is_dir())
 
 
 def test_there_are_golden_databases() -> None:
-    assert [f"{path.parent.name}/{path.name}" for path in CASES] == ["v1/closed", "v1/crashed"]
+    assert [f"{path.parent.name}/{path.name}" for path in CASES] == [
+        f"{version}/{name}"
+        for version in ("v1", "v1-aligned-4096", "v1-aligned-512", "v2-4096", "v2-512")
+        for name in ("closed", "crashed")
+    ]
+
+
+@pytest.mark.parametrize("golden", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_golden_database_has_the_version_that_it_is_named_by(golden: Path) -> None:
+    """Manifest and log, each with the alignment in its header."""
+    version, _, alignment = golden.parent.name.removeprefix("v").partition("-")
+    expected = int(alignment.removeprefix("aligned-") or 8)
+    (manifest,) = golden.glob("*.manifest")
+    header = manifest.read_bytes()[:64]
+    assert int.from_bytes(header[8:12], "little") == int(version)
+    assert int.from_bytes(header[12:16], "little") == (expected if version == "2" else 0)
+    segments = list(golden.glob("*.wal"))
+    assert segments
+    for segment in segments:
+        header = segment.read_bytes()[:64]
+        assert int.from_bytes(header[8:12], "little") == int(version)
+        assert int.from_bytes(header[12:16], "little") == expected
 
 
 @pytest.mark.parametrize("golden", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")

@@ -3,13 +3,13 @@
 import pytest
 
 from holdfast.testing.crash_command import main
-from holdfast.testing.workload import CANONICAL
+from holdfast.testing.workload import CANONICAL, SECTORS
 
 
 def test_the_workloads_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["--list"])
     lines = capsys.readouterr().out.splitlines()
-    assert list(CANONICAL) == [line.split()[0] for line in lines]
+    assert [*CANONICAL, *SECTORS] == [line.split()[0] for line in lines]
 
 
 def test_one_state_is_run_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +19,14 @@ def test_one_state_is_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert "life 1 ends after 22 operations" in printed
     assert "life 2 ends after 9 operations" in printed
     assert printed.endswith("passed\n")
+
+
+def test_a_workload_runs_on_the_disk_that_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--workload", "sectors_512", "--depth", "1", "--classes", "collateral"]
+    assert 0 == main(common)
+    assert "states        0" not in capsys.readouterr().out
+    assert 0 == main([*common, "--profile", "posix-min"])
+    assert "states        0" in capsys.readouterr().out
 
 
 def test_two_processes_share_the_states(capsys: pytest.CaptureFixture[str]) -> None:

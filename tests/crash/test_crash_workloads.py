@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.testing.crash import Explorer, Options, Outcome, Verdicts, run, same_machine
-from holdfast.testing.workload import CANONICAL, workload
+from holdfast.testing.workload import CANONICAL, SECTORS, Workload, disk_of, workload
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +20,7 @@ IS_DEEP = os.environ.get("HOLDFAST_CRASH") == "deep"
 SAMPLE = Options(depth=2, limit=500, nested_sample=1, cover=True)
 NESTED_SAMPLE = Options(depth=2, limit=300, nested_sample=None)
 SEEDS_OF_MIXED = (1, 2, 3)
+SECTOR_SAMPLE = Options(depth=2, limit=150, nested_sample=0, cover=True)
 
 
 def missed(outcome: Outcome) -> list[tuple[str, str, int]]:
@@ -63,6 +64,41 @@ def test_every_crash_on_ext4_is_survived(name: str) -> None:
     outcome = run(name, options=options)
     print(outcome)
     assert not outcome.failures, explained(outcome)
+
+
+@pytest.mark.parametrize("name", SECTORS)
+def test_every_crash_without_powersafe_overwrite_is_survived_with_aligned_records(
+    name: str,
+) -> None:
+    """`wal_alignment_bytes` is the sector of the disk, and every record, edit, END record, link and
+    clean close is apart from what was synced before.
+    """
+    sample = Options(depth=2) if IS_DEEP else SECTOR_SAMPLE
+    outcome = run(name, options=replace(sample, profile=disk_of(name)))
+    print(outcome)
+    assert not outcome.failures, explained(outcome)
+    assert not missed(outcome)
+    assert len(outcome.crashed_at) == outcome.boundaries > 100
+    hit = {site for site, kind, _ in outcome.keys_covered if kind == "collateral"}
+    assert {"wal.record.write", "wal.segment.link", "wal.end.write"} <= hit
+    # An edit is appended to a sector that holds nothing synced, so there is nothing to lose in it.
+    assert "manifest.edit.write" not in {site for site, kind, _ in outcome.keys_seen if
+                                         kind == "collateral"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "alignment"), [("sectors_512", 8), ("sectors_512", 256), ("sectors_4096", 2048)]
+)
+def test_with_less_than_the_sector_of_such_a_disk_something_is_lost(
+    name: str, alignment: int
+) -> None:
+    """The same workload on the same disk: it is the alignment that the crashes are survived by."""
+    work = workload(name)
+    assert isinstance(work, Workload)
+    work = replace(work, settings=replace(work.settings, wal_alignment_bytes=alignment))
+    options = Options(depth=1, failures_max=1, classes=("collateral",), profile=disk_of(name))
+    outcome = Explorer(work, options, same_machine).run()
+    assert outcome.failures
 
 
 @pytest.mark.parametrize("name", ["flush", "keyspaces"])

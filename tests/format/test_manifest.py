@@ -10,13 +10,26 @@ from holdfast.manifest.edit import Tag
 from holdfast.manifest.format import Header, encode_record
 
 
-def example(root: Path) -> bytes:
+def rows(root: Path, index: int) -> list[tuple[int, bytes]]:
+    """The lines of an example: offset and bytes."""
     text = (root / "docs/format/manifest.md").read_text()
-    (block,) = re.findall(r"```hex\n(.*?)```", text, re.DOTALL)
-    rows = [line.split("  ", 1) for line in block.splitlines()]
-    data = b"".join(bytes.fromhex(row) for _, row in rows)
-    assert [int(offset, 16) for offset, _ in rows] == list(range(0, len(data), 16))
+    block = re.findall(r"```hex\n(.*?)```", text, re.DOTALL)[index]
+    lines = [line.split("  ", 1) for line in block.splitlines()]
+    return [(int(offset, 16), bytes.fromhex(row)) for offset, row in lines]
+
+
+def example(root: Path) -> bytes:
+    lines = rows(root, 0)
+    data = b"".join(row for _, row in lines)
+    assert [offset for offset, _ in lines] == list(range(0, len(data), 16))
     return data
+
+
+def aligned_example(root: Path) -> bytes:
+    data = bytearray(0x400)
+    for offset, row in rows(root, 1):
+        data[offset : offset + len(row)] = row
+    return bytes(data)
 
 
 def test_the_example_means_what_the_text_says(root: Path) -> None:
@@ -46,6 +59,28 @@ def test_the_example_is_written_again_alike(root: Path) -> None:
     assert out == data
     first = Version(edit_seq=7).apply(manifest.records[0].edit)
     assert first.snapshot_edit() == manifest.records[0].edit
+
+
+def test_the_aligned_example_means_what_the_text_says(root: Path) -> None:
+    """Decoded, it is manifest 42 in version 2 with the alignment 512; written again it is alike."""
+    data = aligned_example(root)
+    assert (data[8], int.from_bytes(data[12:16], "little")) == (2, 512)
+    manifest = decode_manifest(data, "example")
+    assert manifest.header == Header(42, bytes(range(16)), 0x1122334455667788, 512)
+    assert [(record.offset, record.edit_seq) for record in manifest.records] == [
+        (0x40, 8), (0x200, 9),
+    ]  # fmt: skip
+    assert (manifest.end, manifest.is_tail_cut) == (0x400, False)
+    version = manifest.version("example")
+    assert (version.next_number, version.wal_first, version.durable_lsn) == (43, 6, 1044)
+    out, chain = manifest.header.encode(), manifest.header.chain
+    for record in manifest.records:
+        piece, chain = encode_record(
+            encode_edit(record.edit), record.edit_seq, chain, manifest.header.salt,
+            offset=len(out), alignment=512,
+        )  # fmt: skip
+        out += piece
+    assert out == data
 
 
 def test_the_places_that_the_drawings_show(root: Path) -> None:

@@ -24,6 +24,7 @@ from holdfast.wal.format import (
 
 NAME = "docs/format/wal.md"
 HEADER = SegmentHeader(
+    version=1,
     number=7,
     alignment=8,
     salt=0x1122334455667788,
@@ -40,10 +41,26 @@ def text(root: Path) -> str:
     return (root / NAME).read_text(encoding="ascii")
 
 
+APART = SegmentHeader(
+    version=2,
+    number=9,
+    alignment=4096,
+    salt=0x0807060504030201,
+    database_id=bytes(range(16)),
+    size=16384,
+    previous=7,
+    created_us=1767225600000000,
+)
+
+
 @pytest.fixture(scope="module")
 def image(text: str) -> bytes:
     """The segment of the example: the bytes shown, zeros elsewhere."""
-    data = bytearray(HEADER.size)
+    return shown(text.partition("## Example with")[0], HEADER.size)
+
+
+def shown(text: str, size: int) -> bytes:
+    data = bytearray(size)
     for line in re.findall(r"^[0-9a-f]{4}:(?: [0-9a-f]{2})+$", text, re.MULTILINE):
         place, _, digits = line.partition(":")
         piece = bytes.fromhex(digits)
@@ -107,6 +124,29 @@ def test_the_example_decodes_as_the_page_says(image: bytes) -> None:
     assert (end.lsn, end.type, end.seq_first) == (42, RecordType.END, 1003)
 
 
+def test_the_example_of_version_2_is_what_the_code_reads_and_writes(text: str) -> None:
+    data = shown(text.partition("## Example with")[2], APART.size)
+    header = layout.decode_segment_header(data[:8192], "example")
+    assert header == APART
+    assert (header.link_offset, header.link_end, header.records_offset) == (4096, 8192, 8192)
+    link = layout.decode_link(data[:8192], header)
+    assert link is not None
+    assert (link.segment, link.previous, link.lsn_first) == (9, 7, 43)
+    found = scan_records(data, 8192, 9, header.salt, 43, link.chain, 4096)
+    assert (found.record_count, found.end_offset, found.stop) == (1, 12288, StopReason.END_OF_ZEROS)
+    (record,) = found.records
+    assert (record.lsn, record.seq_first, record.durable_lsn) == (43, 1003, 42)
+    assert decode_payload(data, record.payload_offset, record.payload_size) == [
+        [(PUT, 1, b"key", b"new")]
+    ]
+    block = bytearray(layout.encode_segment_header(APART))
+    block[4096:4144] = layout.encode_link(link, header.salt)
+    buffer = RecordBuffer()
+    buffer.append_op(PUT, 1, b"key", b"new")
+    view, _ = buffer.seal(9, header.salt, 43, 1003, 42, 12, link.chain, 4096)
+    assert (bytes(block) + bytes(view)).ljust(APART.size, b"\x00") == data
+
+
 def test_checksums_are_where_and_over_what_the_page_says(image: bytes) -> None:
     def u64(offset: int) -> int:
         return int.from_bytes(image[offset : offset + 8], "little")
@@ -137,7 +177,9 @@ def test_every_decision_of_the_code_is_a_row_of_the_page(text: str) -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        f"version {layout.FORMAT_VERSION}",
+        f"versions {layout.VERSION_PLAIN} and {layout.VERSION_APART}",
+        f"the alignment {layout.ALIGNMENT_MAX} it stands at byte {BLOCK_BYTES}",
+        f"has {layout.FRONT_BYTES_MAX} bytes",
         f"{layout.SEGMENT_HEADER_BYTES} bytes",
         f"`{layout.SEGMENT_MAGIC.hex(' ')}`",
         f"{layout.LINK_BYTES} bytes",

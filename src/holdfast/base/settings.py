@@ -122,8 +122,8 @@ class DatabaseSettings:
     )
     wal_alignment_bytes: int = _setting(
         8,
-        "records start at multiples of this, a power of two; "
-        "512 or 4096 for disks that may damage neighbours of a torn write",
+        "records of log and manifest start at multiples of this, a power of two; "
+        "the sector, 512 or 4096, of a disk that may lose a sector which is written in part",
         lower=8,
         upper=4096,
         fixed=True,

@@ -8,8 +8,7 @@ from holdfast.base import DELETE, PUT, CorruptionError, FormatError
 from holdfast.cli.dump_output import Output
 from holdfast.env import File
 from holdfast.wal import (
-    BLOCK_BYTES,
-    LINK_OFFSET,
+    FRONT_BYTES_MAX,
     RECORD_HEADER_BYTES,
     SEGMENT_MAGIC,
     Record,
@@ -46,7 +45,7 @@ def dump_log(file: File, output: Output) -> None:
         return
     lsn, chain = _link(data, header, output)
     headers: list[int] | None = None
-    offset = BLOCK_BYTES
+    offset = header.records_offset
     while True:
         scan = scan_records(data, offset, header.number, header.salt, lsn, chain, header.alignment)
         for record in scan.records:
@@ -64,17 +63,18 @@ def dump_log(file: File, output: Output) -> None:
 
 def _header(data: bytes, name: str, output: Output) -> SegmentHeader | None:
     try:
-        header = decode_segment_header(data[:BLOCK_BYTES], name)
+        header = decode_segment_header(data[:FRONT_BYTES_MAX], name)
     except (CorruptionError, FormatError) as error:
         if isinstance(error, FormatError) and data.startswith(SEGMENT_MAGIC):
             raise
         output.damage(getattr(error, "offset", 0), getattr(error, "reason", str(error)))
-        found = segment_header_as_stored(data[:BLOCK_BYTES])
+        found = segment_header_as_stored(data[:FRONT_BYTES_MAX])
         if found is None:
             return None
         header = found
     output.line(
         "header",
+        version=header.version,
         number=header.number,
         previous=header.previous,
         bytes=header.size,
@@ -91,9 +91,9 @@ def _header(data: bytes, name: str, output: Output) -> SegmentHeader | None:
 
 def _link(data: bytes, header: SegmentHeader, output: Output) -> tuple[int, int]:
     """Print the link; return the ordinal and the chain that the first record must have."""
-    link = decode_link(data[:BLOCK_BYTES], header)
+    link = decode_link(data[:FRONT_BYTES_MAX], header)
     if link is None:
-        output.line("no link", offset=LINK_OFFSET)
+        output.line("no link", offset=header.link_offset)
         return 0, 0
     output.line("link", previous=link.previous, lsn_first=link.lsn_first, chain=link.chain)
     return link.lsn_first, link.chain

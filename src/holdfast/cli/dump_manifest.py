@@ -6,7 +6,6 @@ from holdfast.base import CorruptionError, FormatError
 from holdfast.cli.dump_output import Output
 from holdfast.env import File
 from holdfast.manifest import (
-    ALIGNMENT,
     HEADER_BYTES,
     RECORD_HEADER_BYTES,
     Header,
@@ -33,7 +32,13 @@ def dump_manifest(file: File, output: Output) -> None:
         if found is None:
             return
         header, chain = found, None
-    output.line("header", number=header.number, database=header.database_id.hex(), salt=header.salt)
+    output.line(
+        "header",
+        number=header.number,
+        database=header.database_id.hex(),
+        salt=header.salt,
+        alignment=header.alignment,
+    )
     offset: int | None = HEADER_BYTES
     while offset is not None and offset < len(data):
         offset, chain = _record(data, offset, chain, header, file.name, output)
@@ -43,11 +48,11 @@ def _record(
     data: bytes, offset: int, chain: int | None, header: Header, name: str, output: Output
 ) -> tuple[int | None, int | None]:
     """Print the edit at `offset`; return where the next one stands and what it must chain to."""
-    found = record_header_at(data, offset, header.salt)
+    found = record_header_at(data, offset, header.salt, header.alignment)
     payload = None if found is None else found.payload(data, header.salt)
     if found is None or payload is None:
-        behind = offset + ALIGNMENT if found is None else offset + RECORD_HEADER_BYTES
-        later = later_record(data, behind, header.salt)
+        behind = offset + (header.alignment if found is None else RECORD_HEADER_BYTES)
+        later = later_record(data, behind, header.salt, header.alignment)
         what = "no record header" if found is None else "no payload"
         if later is None:
             reason = f"{what} with a right checksum: torn by a crash, or damaged"

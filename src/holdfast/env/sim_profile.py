@@ -137,6 +137,9 @@ What is appended to a sector that holds synced bytes puts these at risk: an engi
 when what it syncs ends at a multiple of the sector.
 """
 
+NO_PSOW_4K = replace(NO_PSOW, name="no-psow-4k", sector_bytes=4096)
+"""The same with sectors of 4096 bytes."""
+
 LIAR = replace(POSIX_MIN, name="liar", lying_syncs=3)
 """A disk whose last three syncs may have had no effect.
 
@@ -146,6 +149,15 @@ refused as damaged.
 
 PROFILES = {
     profile.name: profile
-    for profile in (POSIX_MIN, EXT4_ORDERED, XFS_DELALLOC, COW_BTRFS, NVME_4K, NO_PSOW, LIAR)
+    for profile in (
+        POSIX_MIN,
+        EXT4_ORDERED,
+        XFS_DELALLOC,
+        COW_BTRFS,
+        NVME_4K,
+        NO_PSOW,
+        NO_PSOW_4K,
+        LIAR,
+    )
 }
 """Every profile by name."""

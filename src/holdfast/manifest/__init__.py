@@ -7,7 +7,7 @@ durable before it is published.
 
 from holdfast.manifest.edit import VersionEdit, decode_edit, encode_edit
 from holdfast.manifest.format import (
-    ALIGNMENT,
+    ALIGNMENT_MIN,
     HEADER_BYTES,
     RECORD_HEADER_BYTES,
     Header,
@@ -24,7 +24,7 @@ from holdfast.manifest.reader import Manifest, ManifestRecord, decode_manifest
 from holdfast.manifest.version import KeyspaceVersion, Version
 
 __all__ = [
-    "ALIGNMENT",
+    "ALIGNMENT_MIN",
     "HEADER_BYTES",
     "MANIFEST_MAGIC",
     "RECORD_HEADER_BYTES",

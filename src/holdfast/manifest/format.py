@@ -1,9 +1,9 @@
 """The bytes of a manifest file around its edits: header block, records, and the names of files.
 
-A manifest is a header block of 64 bytes and then records, back to back, each 8-byte aligned
-(docs/format/manifest.md draws both). Record checksums are seeded with the file's random salt and
-every record names the checksum of the one before it, so a record of another file, or one that was
-copied, dropped or reordered, is not a record of this place.
+A manifest is a header block of 64 bytes and then records, back to back, each padded so that the
+next one is aligned (docs/format/manifest.md draws both). Record checksums are seeded with the
+file's random salt and every record names the checksum of the one before it, so a record of another
+file, or one that was copied, dropped or reordered, is not a record of this place.
 
 Everything here is a pure function of bytes. What is written here is Part of the file format.
 """
@@ -18,9 +18,13 @@ from holdfast.base import CorruptionError, FormatError
 from holdfast.codec import checksum
 
 MAGIC = b"HFmanif\x00"
-FORMAT_VERSION = 1
+VERSION_PLAIN = 1
+"""Records are padded to ALIGNMENT_MIN."""
+VERSION_ALIGNED = 2
+"""The header says what records are padded to, more than ALIGNMENT_MIN."""
 DATABASE_ID_BYTES = 16
-ALIGNMENT = 8
+ALIGNMENT_MIN = 8
+ALIGNMENT_MAX = 4096
 
 _HEADER = struct.Struct("<8sIIQ16sQQ")
 _U64 = struct.Struct("<Q")
@@ -29,7 +33,7 @@ HEADER_BYTES = _HEADER.size + _U64.size
 RECORD_MAGIC = 0x52454648
 _RECORD = struct.Struct("<IIQQQ")
 RECORD_HEADER_BYTES = _RECORD.size + _U64.size
-RECORD_PAYLOAD_BYTES_MAX = (1 << 32) - 1 - ALIGNMENT
+RECORD_PAYLOAD_BYTES_MAX = (1 << 32) - 1 - ALIGNMENT_MIN
 
 if HEADER_BYTES != 64 or RECORD_HEADER_BYTES != 40 or len(MAGIC) != 8:  # unreachable: they fit
     raise ImportError("the struct layouts of manifest/format.py do not add up to the file format")
@@ -48,10 +52,14 @@ class Header:
     number: int
     database_id: bytes
     salt: int
+    alignment: int = ALIGNMENT_MIN
+    """Records end at multiples of this."""
 
     def encode(self) -> bytes:
         """Return the 64 bytes; the last 8 are the chain value of the first record."""
-        body = _HEADER.pack(MAGIC, FORMAT_VERSION, 0, self.number, self.database_id, self.salt, 0)
+        is_plain = self.alignment == ALIGNMENT_MIN
+        version, stored = (VERSION_PLAIN, 0) if is_plain else (VERSION_ALIGNED, self.alignment)
+        body = _HEADER.pack(MAGIC, version, stored, self.number, self.database_id, self.salt, 0)
         return body + _U64.pack(checksum(body))
 
     @property
@@ -67,8 +75,10 @@ class Header:
         """
         if len(data) < HEADER_BYTES:
             return None
-        _, _, _, number, database_id, salt, _ = _HEADER.unpack_from(data)
-        return cls(number, database_id, salt)
+        _, _, alignment, number, database_id, salt, _ = _HEADER.unpack_from(data)
+        return cls(
+            number, database_id, salt, alignment if is_alignment(alignment) else ALIGNMENT_MIN
+        )
 
     @classmethod
     def decode(cls, data: bytes, file: str) -> Header:
@@ -82,7 +92,7 @@ class Header:
             raise CorruptionError(
                 file, 0, f"a manifest has at least {HEADER_BYTES} bytes; this file has {len(data)}"
             )
-        magic, version, zero, number, database_id, salt, reserved = _HEADER.unpack_from(data)
+        magic, version, alignment, number, database_id, salt, reserved = _HEADER.unpack_from(data)
         (stored,) = _U64.unpack_from(data, _HEADER.size)
         if magic != MAGIC:
             if not any(magic) or stored == checksum(MAGIC + data[len(MAGIC) : _HEADER.size]):
@@ -90,26 +100,41 @@ class Header:
             raise FormatError(f"{file}: not a Holdfast manifest")
         if stored != checksum(data[: _HEADER.size]):
             raise CorruptionError(file, 0, "the checksum of the header does not match")
-        if version > FORMAT_VERSION:
+        if version > VERSION_ALIGNED:
             raise FormatError(
-                f"{file}: manifest version {version}; this Holdfast reads up to {FORMAT_VERSION}"
+                f"{file}: manifest version {version}; this Holdfast reads up to {VERSION_ALIGNED}"
             )
-        if version == 0 or zero != 0 or reserved != 0:
+        if version == VERSION_ALIGNED and not is_alignment(alignment):
+            raise CorruptionError(file, 12, f"the alignment is {alignment}")
+        if version == 0 or reserved != 0 or (version == VERSION_PLAIN and alignment != 0):
             raise CorruptionError(
                 file, 0, "the header has an unknown version or reserved bytes that are not zero"
             )
-        return cls(number, database_id, salt)
+        return cls(number, database_id, salt, alignment or ALIGNMENT_MIN)
 
 
-def encode_record(payload: bytes, edit_seq: int, chain: int, salt: int) -> tuple[bytes, int]:
-    """Return a record and the chain value of the next one. Raises: ValueError when the payload is
-    too long.
+def is_alignment(value: int) -> bool:
+    """Return whether a header of version 2 may hold this alignment."""
+    return ALIGNMENT_MIN < value <= ALIGNMENT_MAX and value & (value - 1) == 0
+
+
+def encode_record(
+    payload: bytes,
+    edit_seq: int,
+    chain: int,
+    salt: int,
+    *,
+    offset: int = 0,
+    alignment: int = ALIGNMENT_MIN,
+) -> tuple[bytes, int]:
+    """Return the record that stands at `offset`, padded to the next multiple of `alignment`, and
+    the chain value of the next one. Raises: ValueError when the payload is too long.
     """
     if len(payload) > RECORD_PAYLOAD_BYTES_MAX:
         raise ValueError(
             f"an edit of {len(payload)} bytes exceeds the {RECORD_PAYLOAD_BYTES_MAX} of a record"
         )
-    padded = payload + bytes(-len(payload) % ALIGNMENT)
+    padded = payload + bytes(-(offset + RECORD_HEADER_BYTES + len(payload)) % alignment)
     body = _RECORD.pack(RECORD_MAGIC, len(payload), edit_seq, chain, checksum(padded, salt))
     own = checksum(body, salt)
     return body + _U64.pack(own) + padded, own
@@ -125,13 +150,13 @@ class RecordHeader:
     chain: int
     payload_checksum: int
     own_checksum: int
+    alignment: int
 
     @property
     def end(self) -> int:
         """Where the next record starts. May lie behind the end of the file."""
-        return (
-            self.offset + RECORD_HEADER_BYTES + self.payload_bytes + -self.payload_bytes % ALIGNMENT
-        )
+        end = self.offset + RECORD_HEADER_BYTES + self.payload_bytes
+        return end + -end % self.alignment
 
     def payload(self, data: bytes, salt: int) -> bytes | None:
         """Return the payload, or None when it is cut short or damaged."""
@@ -145,7 +170,9 @@ class RecordHeader:
         return padded[: self.payload_bytes]
 
 
-def record_header_at(data: bytes, offset: int, salt: int) -> RecordHeader | None:
+def record_header_at(
+    data: bytes, offset: int, salt: int, alignment: int = ALIGNMENT_MIN
+) -> RecordHeader | None:
     """Return the record header at `offset`, or None when there is none or it is damaged."""
     if len(data) - offset < RECORD_HEADER_BYTES:
         return None
@@ -153,19 +180,21 @@ def record_header_at(data: bytes, offset: int, salt: int) -> RecordHeader | None
     (own,) = _U64.unpack_from(data, offset + _RECORD.size)
     if magic != RECORD_MAGIC or own != checksum(data[offset : offset + _RECORD.size], salt):
         return None
-    return RecordHeader(offset, size, edit_seq, chain, payload_checksum, own)
+    return RecordHeader(offset, size, edit_seq, chain, payload_checksum, own, alignment)
 
 
-def later_record(data: bytes, offset: int, salt: int) -> RecordHeader | None:
-    """Return the first record header at or after `offset`, which is aligned, or None.
+def later_record(
+    data: bytes, offset: int, salt: int, alignment: int = ALIGNMENT_MIN
+) -> RecordHeader | None:
+    """Return the first record header at or after `offset` that is aligned, or None.
 
     One such header proves that everything before it was synced, because an edit is only written
     after the sync of the one before.
     """
     at = data.find(_RECORD_MAGIC_BYTES, offset)
     while at >= 0:
-        if at % ALIGNMENT == 0:
-            found = record_header_at(data, at, salt)
+        if at % alignment == 0:
+            found = record_header_at(data, at, salt, alignment)
             if found is not None:
                 return found
         at = data.find(_RECORD_MAGIC_BYTES, at + 1)

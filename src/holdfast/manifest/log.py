@@ -35,11 +35,13 @@ from holdfast.base import (
 from holdfast.env import Env, File, is_disk_full, is_shortage
 from holdfast.manifest.edit import VersionEdit, encode_edit
 from holdfast.manifest.format import (
+    ALIGNMENT_MIN,
     DATABASE_ID_BYTES,
     HEADER_BYTES,
     MARKER_PREFIX,
     Header,
     encode_record,
+    is_alignment,
     manifest_name,
     marker_name,
     parse_marker,
@@ -90,7 +92,13 @@ class VersionSet:
     """The current version of an open database and the manifest that it is logged to."""
 
     def __init__(
-        self, env: Env, folder: str, database_id: bytes, iteration: int, version: Version
+        self,
+        env: Env,
+        folder: str,
+        database_id: bytes,
+        iteration: int,
+        version: Version,
+        alignment: int,
     ) -> None:
         """For `create` and its kin only."""
         self._env = env
@@ -98,6 +106,7 @@ class VersionSet:
         self._database_id = database_id
         self._iteration = iteration
         self._version = version
+        self._alignment = alignment
         self._failure: BaseException | None = None
         # Whether the marker of a successor was not made, for sure.
         self._lacks_marker = False
@@ -119,9 +128,10 @@ class VersionSet:
         version: Version,
         *,
         iteration: int = 1,
+        alignment: int = ALIGNMENT_MIN,
     ) -> VersionSet:
         """Write manifest `number`, holding `version`, make it the current one and return the set
-        that logs to it.
+        that logs to it. Each of its records ends at a multiple of `alignment`.
 
         The first manifest of a database must be created before its first log segment or table: a
         folder with those and without a marker is damaged. Later ones are created with
@@ -133,7 +143,11 @@ class VersionSet:
         unlinked. Raises: OSError.
         """
         require(len(database_id) == DATABASE_ID_BYTES, "a database id has 16 bytes")
-        made = cls(env, folder, database_id, iteration, version)
+        require(
+            alignment == ALIGNMENT_MIN or is_alignment(alignment),
+            "the alignment is a power of two from 8 to 4096",
+        )
+        made = cls(env, folder, database_id, iteration, version, alignment)
         made._write_manifest(number)
         try:
             made._publish_marker()
@@ -264,8 +278,9 @@ class VersionSet:
         self._check_usable()
         version = self._version.apply(edit)
         record, chain = encode_record(
-            encode_edit(edit), version.edit_seq, self._chain, self._header.salt
-        )
+            encode_edit(edit), version.edit_seq, self._chain, self._header.salt,
+            offset=self._end, alignment=self._alignment,
+        )  # fmt: skip
         # Nothing that needs memory may come behind the sync.
         end = self._end + len(record)
         _check_size(end)
@@ -291,6 +306,9 @@ class VersionSet:
     def _undo(self) -> None:
         """Take back a record that did not fit, durably: a crash must not bring back an edit that
         was refused.
+
+        The file is cut where the record before ends, which shares no sector of at most the
+        alignment with what goes.
         """
         mark("manifest.edit_undone")
         self._file.truncate(self._end, site="manifest.edit.undo")
@@ -306,8 +324,9 @@ class VersionSet:
         """
         self._check_usable()
         successor = VersionSet(
-            self._env, self._folder, self._database_id, self._iteration + 1, self._version
-        )
+            self._env, self._folder, self._database_id, self._iteration + 1, self._version,
+            self._alignment,
+        )  # fmt: skip
         successor._write_manifest(number)
         try:
             successor._publish_marker()
@@ -352,10 +371,13 @@ class VersionSet:
             next_number=max(self._version.next_number, number + 1),
         )
         (salt,) = struct.unpack("<Q", self._env.random_bytes(8))
-        header = Header(number, self._database_id, salt)
+        header = Header(number, self._database_id, salt, self._alignment)
         edit = version.snapshot_edit()
         self._version = Version(edit_seq=version.edit_seq - 1).apply(edit)
-        record, chain = encode_record(encode_edit(edit), version.edit_seq, header.chain, salt)
+        record, chain = encode_record(
+            encode_edit(edit), version.edit_seq, header.chain, salt,
+            offset=HEADER_BYTES, alignment=self._alignment,
+        )  # fmt: skip
         _check_size(HEADER_BYTES + len(record))
         file = self._env.create(
             f"{self._folder}/{manifest_name(number)}", site="manifest.create.write"

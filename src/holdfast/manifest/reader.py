@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from holdfast.base import CorruptionError, mark
 from holdfast.manifest.edit import VersionEdit, decode_edit
 from holdfast.manifest.format import (
-    ALIGNMENT,
     HEADER_BYTES,
     RECORD_HEADER_BYTES,
     Header,
@@ -91,7 +90,7 @@ def _records(data: bytes, file: str, header: Header) -> Iterator[tuple[RecordHea
     offset, chain, edit_seq = HEADER_BYTES, header.chain, 0
     is_first = True
     while is_first or offset < len(data):
-        found = record_header_at(data, offset, header.salt)
+        found = record_header_at(data, offset, header.salt, header.alignment)
         if found is not None and (
             found.chain != chain
             or found.edit_seq == 0
@@ -104,9 +103,8 @@ def _records(data: bytes, file: str, header: Header) -> Iterator[tuple[RecordHea
         if found is None or payload is None:
             if is_first:
                 raise CorruptionError(file, offset, "the first record is damaged")
-            later = later_record(
-                data, offset + ALIGNMENT if found is None else found.end, header.salt
-            )
+            behind = offset + header.alignment if found is None else found.end
+            later = later_record(data, behind, header.salt, header.alignment)
             if later is not None:
                 raise CorruptionError(
                     file,

@@ -189,7 +189,9 @@ def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettin
     # The first manifest precedes the first segment: a segment without a manifest would be damage.
     number = numbers.allocate()
     version = replace(version, next_number=numbers.next_number)
-    version_set = VersionSet.create(env, folder, number, database_id, version)
+    version_set = VersionSet.create(
+        env, folder, number, database_id, version, alignment=settings.wal_alignment_bytes
+    )
     log = None
     try:
         log = LogWriter(
@@ -260,8 +262,9 @@ def _restart(
             )
         )
         version_set = VersionSet.create(
-            env, folder, number, manifest.database_id, version, iteration=manifest.iteration + 1
-        )
+            env, folder, number, manifest.database_id, version,
+            iteration=manifest.iteration + 1, alignment=settings.wal_alignment_bytes,
+        )  # fmt: skip
         version_sets.append(version_set)
     except BaseException:
         log.close()

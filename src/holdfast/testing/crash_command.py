@@ -25,7 +25,9 @@ from holdfast.testing.crash import (
 )
 from holdfast.testing.exhaustive import count, explore
 from holdfast.testing.mutants import MUTANTS, hunt, sync_sites, without
-from holdfast.testing.workload import CANONICAL, EXHAUSTIVE, workload
+from holdfast.testing.workload import CANONICAL, EXHAUSTIVE, SECTORS, disk_of, workload
+
+NAMES = (*CANONICAL, *SECTORS)
 
 
 def _run_part(name: str, seed: int, options: Options) -> Outcome:
@@ -39,13 +41,17 @@ def run_all(
     options: Options,
     jobs: int,
     report: Callable[[Outcome], None],
+    profile: str | None = None,
 ) -> list[Outcome]:
-    """Run workloads one after the other, each shared by `jobs` processes."""
+    """Run workloads one after the other, each shared by `jobs` processes, on disks of `profile` or
+    each on the disk that it is for.
+    """
     outcomes = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for name in names:
+            mine = replace(options, profile=profile or disk_of(name))
             parts = [
-                pool.submit(_run_part, name, seed, replace(options, part=(index, jobs)))
+                pool.submit(_run_part, name, seed, replace(mine, part=(index, jobs)))
                 for index in range(jobs)
             ]
             outcome = parts[0].result()
@@ -66,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=1, help="how many seeds to run, from --seed on")
     add("--depth", type=int, default=2, choices=(1, 2), help="2 also cuts inside recovery")
     add("--classes", default=",".join(CRASH_CLASSES), help="separated by commas")
-    add("--profile", default="posix-min", choices=sorted(PROFILES), help="what disks may lose")
+    add(
+        "--profile",
+        choices=sorted(PROFILES),
+        help="what disks may lose; posix-min but for sectors_*",
+    )
     add("--budget", type=float, help="seconds in all; the states are then sampled")
     add("--cover", action="store_true", help="go on until every boundary and key had a state run")
     add("--nested-sample", type=int, help="nested states for each content; all of them by default")
@@ -78,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(seed: int) -> int:
-    for name in CANONICAL:
+    for name in NAMES:
         work = workload(name, seed)
         recording = record(work)
         sites = len({operation.site for operation in recording.operations})
@@ -90,7 +100,8 @@ def _list(seed: int) -> int:
 
 
 def _replay(name: str, arguments: argparse.Namespace) -> int:
-    explained, complaints = replay(name, arguments.seed, arguments.state, arguments.profile)
+    profile = arguments.profile or disk_of(name)
+    explained, complaints = replay(name, arguments.seed, arguments.state, profile)
     for line in explained:
         print(line)
     for line in complaints:
@@ -155,10 +166,10 @@ def main(arguments: list[str]) -> int:
     """Run the command. Returns the exit status: 0 good, 1 failures found, 2 wrong usage."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    names = given.workload or list(CANONICAL)
+    names = given.workload or list(NAMES)
     for name in names:
-        if name not in CANONICAL and not name.startswith(EXHAUSTIVE):
-            parser.error(f"--workload knows {', '.join(CANONICAL)}")
+        if name not in NAMES and not name.startswith(EXHAUSTIVE):
+            parser.error(f"--workload knows {', '.join(NAMES)}")
     classes = tuple(given.classes.split(","))
     if not set(classes) <= {*CRASH_CLASSES, "power-set"}:
         parser.error(f"--classes knows {', '.join(CRASH_CLASSES)}, power-set")
@@ -177,7 +188,7 @@ def main(arguments: list[str]) -> int:
         depth=given.depth,
         budget=None if given.budget is None else given.budget / runs,
         nested_sample=given.nested_sample,
-        profile=given.profile,
+        profile=given.profile or "posix-min",
         cover=given.cover,
     )
     if given.mutants:
@@ -191,7 +202,9 @@ def main(arguments: list[str]) -> int:
     boundaries = 0
     began = time.perf_counter()
     for seed in range(given.seed, given.seed + given.seeds):
-        for outcome in run_all(names, seed=seed, options=options, jobs=given.jobs, report=_show):
+        for outcome in run_all(
+            names, seed=seed, options=options, jobs=given.jobs, report=_show, profile=given.profile
+        ):
             total.add(outcome)
             boundaries += outcome.boundaries
     total.boundaries = boundaries

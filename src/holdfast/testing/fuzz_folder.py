@@ -32,7 +32,7 @@ from holdfast.recovery import check_folder
 from holdfast.sstable import TableInfo, TableReader
 from holdfast.sstable.format import FOOTER_BYTES
 from holdfast.testing.fuzz_log import Segment
-from holdfast.testing.fuzz_manifest import mutate_edit
+from holdfast.testing.fuzz_manifest import alignment_of, mutate_edit
 from holdfast.testing.fuzz_mutate import interesting, mutate_bytes, mutate_often
 from holdfast.testing.fuzz_oracle import DAMAGE, Outcome, Target, attempt, require
 from holdfast.testing.fuzz_table import MemoryFile, TableTarget
@@ -263,6 +263,7 @@ def _with_payloads(content: bytes, change: Callable[[bytes], bytes], rng: Random
     header = content[: HEADER_BYTES - 8]
     salt, chain = int.from_bytes(header[40:48], "little"), checksum(header)
     out = header + chain.to_bytes(8, "little")
+    alignment = alignment_of(header)
     records = []
     at = HEADER_BYTES
     while at + RECORD_HEADER_BYTES <= len(content) and content[at : at + 4] == b"HFER":
@@ -270,11 +271,14 @@ def _with_payloads(content: bytes, change: Callable[[bytes], bytes], rng: Random
         edit_seq = int.from_bytes(content[at + 8 : at + 16], "little")
         payload = content[at + RECORD_HEADER_BYTES : at + RECORD_HEADER_BYTES + size]
         records.append((edit_seq, payload))
-        at += RECORD_HEADER_BYTES + size + -size % 8
+        at += RECORD_HEADER_BYTES + size
+        at += -at % alignment
     chosen = -1 if rng is None or not records else rng.randrange(len(records))
     for index, (edit_seq, payload) in enumerate(records):
         changed = change(payload) if chosen in (-1, index) else payload
-        record, chain = encode_record(changed, edit_seq, chain, salt)
+        record, chain = encode_record(
+            changed, edit_seq, chain, salt, offset=len(out), alignment=alignment
+        )
         out += record
     return out + content[at:]
 

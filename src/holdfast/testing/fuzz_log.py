@@ -40,9 +40,9 @@ from holdfast.testing.fuzz_oracle import (
 from holdfast.wal import WriteBatch, read_log, segment_name
 from holdfast.wal.format import (
     BLOCK_BYTES,
+    FRONT_BYTES_MAX,
     LINK_BYTES,
     LINK_MAGIC,
-    LINK_OFFSET,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
     SEGMENT_HEADER_BYTES,
@@ -283,6 +283,11 @@ class Record:
         return whole + self.padding[:room].ljust(room, b"\x00"), own
 
 
+def _records_offset(header: list[Any]) -> int:
+    """Return where the first record of a segment with these fields stands; its link is halfway."""
+    return 8192 if header[1] == 2 and header[2] > 2048 else 4096
+
+
 @dataclass(slots=True)
 class Segment:
     """A segment taken apart: fields of its header and link, and its records."""
@@ -294,15 +299,18 @@ class Segment:
     tail: bytes = b""
     """What stands behind the records."""
     size_added: int = 0
+    link_rest: bytes = b""
+    """What stands behind the link instead of zeros."""
 
     @classmethod
     def parse(cls, data: bytes) -> Segment:
         """Take a segment apart. Raises: struct.error, ValueError when it is too short for one."""
         header = list(_HEADER.unpack_from(data))[:-1]
         salt, alignment = header[4], max(8, min(4096, header[2]))
-        link = list(_LINK.unpack_from(data, LINK_OFFSET))[:-1]
+        at = _records_offset(header)
+        link = list(_LINK.unpack_from(data, at // 2))[:-1]
         segment = cls(header, link if link[0] == LINK_MAGIC else None)
-        at = BLOCK_BYTES
+        segment.link_rest = data[at // 2 + LINK_BYTES : at].rstrip(b"\x00")
         while at + RECORD_HEADER_BYTES <= len(data):
             fields = _RECORD.unpack_from(data, at)
             (magic, size, number, lsn, seq, durable, edit, _, count, kind, zeros, _, own) = fields
@@ -329,21 +337,25 @@ class Segment:
             records += encoded
         body = records + self.tail
         header = list(self.header)
-        header[6] = (BLOCK_BYTES + len(body) + self.size_added) & ((1 << 64) - 1)
+        front_bytes = _records_offset(header)
+        header[6] = (front_bytes + len(body) + self.size_added) & ((1 << 64) - 1)
         plain = _HEADER.pack(*header, 0)[:-8]
         block = plain + checksum(plain).to_bytes(8, "little")
-        block = block.ljust(LINK_OFFSET, b"\x00")
+        block = block.ljust(front_bytes // 2, b"\x00")
         if self.link is not None:
             linked = _LINK.pack(*self.link, 0)[:-8]
             block += linked + checksum(linked, salt).to_bytes(8, "little")
-        return block.ljust(BLOCK_BYTES, b"\x00") + body
+        block = block.ljust(front_bytes // 2 + LINK_BYTES, b"\x00") + self.link_rest
+        return block[:front_bytes].ljust(front_bytes, b"\x00") + body
 
     def mutate(self, rng: Random, other: bytes) -> None:
         """Change one thing."""
-        choice = rng.randrange(12)
+        choice = rng.randrange(13)
         if choice == 0:
             at = rng.choice((1, 2, 3, 4, 7, 8))
             self.header[at] = mutate_number(rng, self.header[at], 32 if at < 3 else 64)
+            if rng.random() < 0.3:
+                self.header[1:3] = rng.choice(((1, 4096), (2, 256), (2, 512), (2, 4096)))
         elif choice == 1:
             self.link = None if self.link is not None else [LINK_MAGIC, 0, SEGMENT, 0, 41, SALT]
         elif choice == 2 and self.link is not None:
@@ -357,6 +369,8 @@ class Segment:
             self.records = [replace(record) for record in mutate_list(rng, self.records)]
             if rng.random() < 0.5:
                 self._renumber()
+        elif choice == 6:
+            self.link_rest = bytes(rng.choice((0, 400, 463, 464, 2000, 4047))) + b"\x01"
         elif self.records:
             _mutate_record(rng, rng.choice(self.records), other)
 
@@ -419,15 +433,18 @@ class SegmentTarget:
         return encoded
 
     def run(self, data: bytes) -> Iterable[object]:
-        opened = attempt(DAMAGE, decode_segment_header, data[:BLOCK_BYTES], "f")
+        opened = attempt(DAMAGE, decode_segment_header, data[:FRONT_BYTES_MAX], "f")
         number, salt, alignment, database_id = SEGMENT, SALT, 8, DATABASE_ID
         if len(data) >= SEGMENT_HEADER_BYTES:
             fields = _HEADER.unpack_from(data)
             number, salt, database_id = fields[3], fields[4], fields[5]
             alignment = fields[2] if fields[2] in (8, 16, 512, 4096) else 8
-        lsn, chain = 0, 0
+        lsn, chain, first = 0, 0, BLOCK_BYTES
         if not opened.is_error:
-            link = decode_link(data[:BLOCK_BYTES], opened.value)
+            link = decode_link(data[:FRONT_BYTES_MAX], opened.value)
+            first = opened.value.records_offset
+            require(first == _records_offset(list(fields)), "records start elsewhere")
+            _check_front(data[:first], fields[1], fields[2], has_link=link is not None)
             if link is not None:
                 lsn, chain = link.lsn_first, link.chain
         features: list[object] = [opened.feature]
@@ -438,9 +455,7 @@ class SegmentTarget:
                     Outcome(
                         _scanned(
                             m,
-                            m.scan_records(
-                                data, BLOCK_BYTES, number, salt, start, chain, alignment
-                            ),
+                            m.scan_records(data, first, number, salt, start, chain, alignment),
                         )
                     )
                     for m in SCANS
@@ -452,7 +467,7 @@ class SegmentTarget:
                     Outcome(
                         _scanned(
                             m,
-                            m.find_later_records(data, BLOCK_BYTES, number, salt, alignment, start),
+                            m.find_later_records(data, first, number, salt, alignment, start),
                         )
                     )
                     for m in SCANS
@@ -480,6 +495,16 @@ def _scanned(module: Any, result: Any) -> tuple[Any, ...]:
         if records:
             require(tuple(result.record(index)) == records[index], "records and record differ")
     return int(result.stop), records, [getattr(result, name) for name in _SCANNED]
+
+
+def _check_front(front: bytes, version: int, alignment: int, *, has_link: bool) -> None:
+    """Check that a header block which is taken is zero where it must be: everywhere but in header
+    and link, and from version 2 on but in the sectors of the link, unless it is one.
+    """
+    at = len(front) // 2
+    own = alignment if version == 2 and not has_link else LINK_BYTES
+    require(not any(front[SEGMENT_HEADER_BYTES:at]), "bytes before the link are not zero")
+    require(not any(front[at + own :]), "bytes behind the link are not zero")
 
 
 def _check_records(data: bytes, scan: tuple[Any, ...], salt: int, alignment: int) -> None:
@@ -531,8 +556,12 @@ def seed_segments() -> Iterable[bytes]:
     """Yield valid segments: of a first and a later life, ended or torn, empty, widely aligned."""
     payloads = seed_payloads()[:3]
 
-    def segment(alignment: int, previous: int, tail: bytes, *, ended: bool) -> Segment:
-        header = [SEGMENT_MAGIC, 1, alignment, SEGMENT, SALT, DATABASE_ID, 0, previous, 1795348800]
+    def segment(
+        alignment: int, previous: int, tail: bytes, *, ended: bool, version: int = 1
+    ) -> Segment:
+        header = [
+            SEGMENT_MAGIC, version, alignment, SEGMENT, SALT, DATABASE_ID, 0, previous, 1795348800
+        ]  # fmt: skip
         chain = SALT if previous == 0 else 99
         made = Segment(header, [LINK_MAGIC, 0, SEGMENT, previous, 41, chain], tail=tail)
         seq = 1000
@@ -554,6 +583,11 @@ def seed_segments() -> Iterable[bytes]:
     linkless = segment(8, 5, bytes(100), ended=False)
     linkless.link = None
     yield linkless.encode()
+    yield segment(512, 0, bytes(512), ended=False, version=2).encode()
+    yield segment(4096, 5, bytes(4096), ended=True, version=2).encode()
+    torn = segment(512, 5, bytes(512), ended=False, version=2)
+    torn.link_rest = b"\xff" * (512 - LINK_BYTES)
+    yield torn.encode()
 
 
 if (_LINK.size, _RECORD.size) != (LINK_BYTES, RECORD_HEADER_BYTES):

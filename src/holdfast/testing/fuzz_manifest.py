@@ -265,6 +265,8 @@ class ManifestTarget:
         yield _manifest(payloads[:1])
         yield _manifest(payloads)[:-20]
         yield _manifest(payloads) + b"HFER" + bytes(60)
+        yield _manifest(payloads, alignment=512)
+        yield _manifest(payloads, alignment=4096) + b"HFER" + bytes(60)
 
     def mutate(self, rng: Random, data: bytes, other: bytes) -> bytes:
         choice = rng.random()
@@ -283,7 +285,10 @@ class ManifestTarget:
             elif payloads:
                 at = rng.randrange(len(payloads))
                 payloads[at] = mutate_edit(rng, payloads[at], other)
-        made = _manifest(payloads, rng if rng.random() < 0.3 else None)
+        alignment = alignment_of(data)
+        if rng.random() < 0.1:
+            alignment = rng.choice((8, 16, 64, 512, 4096))
+        made = _manifest(payloads, rng if rng.random() < 0.3 else None, alignment)
         return mutate_bytes(rng, made, other) if rng.random() < 0.1 else made
 
     def run(self, data: bytes) -> Iterable[object]:
@@ -298,7 +303,10 @@ class ManifestTarget:
             require(record.offset == end, "a record does not follow the one before it")
             size = int.from_bytes(data[end + 4 : end + 8], "little")
             payload = data[end + RECORD_HEADER_BYTES : end + RECORD_HEADER_BYTES + size]
-            encoded, chain = encode_record(payload, record.edit_seq, chain, salt)
+            encoded, chain = encode_record(
+                payload, record.edit_seq, chain, salt,
+                offset=end, alignment=manifest.header.alignment,
+            )  # fmt: skip
             require(data[end : end + len(encoded)] == encoded, "a record is written otherwise")
             end += len(encoded)
         require(manifest.end == end, "a manifest ends elsewhere")
@@ -312,20 +320,28 @@ class ManifestTarget:
         return 400 * len(data) + 8 * _MEBIBYTE
 
 
+def alignment_of(data: bytes) -> int:
+    """Return what the records of a manifest are padded to, 8 where its header says nonsense."""
+    found = int.from_bytes(data[12:16], "little")
+    return found if found in {1 << bits for bits in range(4, 13)} else 8
+
+
 def _payloads(data: bytes) -> list[bytes]:
     """Return the payloads of the records at the front of a manifest."""
     payloads = []
+    alignment = alignment_of(data)
     at = HEADER_BYTES
     while at + RECORD_HEADER_BYTES <= len(data) and data[at : at + 4] == b"HFER":
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         payloads.append(data[at + RECORD_HEADER_BYTES : at + RECORD_HEADER_BYTES + size])
-        at += RECORD_HEADER_BYTES + size + -size % 8
+        at += RECORD_HEADER_BYTES + size
+        at += -at % alignment
     return payloads
 
 
-def _manifest(payloads: list[bytes], rng: Random | None = None) -> bytes:
+def _manifest(payloads: list[bytes], rng: Random | None = None, alignment: int = 8) -> bytes:
     """Return a manifest of these edits; with a generator one field of one record is wrong."""
-    header = Header(NUMBER, DATABASE_ID, SALT)
+    header = Header(NUMBER, DATABASE_ID, SALT, alignment)
     out, chain = header.encode(), header.chain
     broken = -1 if rng is None else rng.randrange(max(1, len(payloads)))
     for index, payload in enumerate(payloads):
@@ -337,19 +353,26 @@ def _manifest(payloads: list[bytes], rng: Random | None = None) -> bytes:
             elif choice == 1:
                 chain = mutate_number(rng, chain)
             else:
-                out += _record_with(rng, payload, number, chain, padded=choice == 2)
+                padding = -(len(out) + RECORD_HEADER_BYTES + len(payload)) % alignment
+                out += _record_with(
+                    rng, payload, number, chain, padding=padding, is_size_right=choice == 2
+                )
                 continue
-        record, chain = encode_record(payload, number, chain, SALT)
+        record, chain = encode_record(
+            payload, number, chain, SALT, offset=len(out), alignment=alignment
+        )
         out += record
     return out
 
 
-def _record_with(rng: Random, payload: bytes, number: int, chain: int, *, padded: bool) -> bytes:
+def _record_with(
+    rng: Random, payload: bytes, number: int, chain: int, *, padding: int, is_size_right: bool
+) -> bytes:
     """Return a record whose size or padding is wrong and whose checksums are right."""
-    body = payload + bytes(-len(payload) % 8)
+    body = payload + bytes(padding)
     size = len(payload)
-    if padded:
-        body = payload + b"\x01" * (-len(payload) % 8)
+    if is_size_right:
+        body = payload + b"\x01" * padding
     else:
         size = mutate_number(rng, size, 32)
     head = _RECORD.pack(0x52454648, size, number, chain, checksum(body, SALT), 0)[:-8]

@@ -30,8 +30,8 @@ from holdfast.testing.crash import Recording, record
 from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
 from holdfast.testing.torture_part import Failure, Figures, Part, bounded
-from holdfast.testing.workload import CANONICAL, workload
-from holdfast.wal import LINK_OFFSET, RECORD_HEADER_BYTES
+from holdfast.testing.workload import CANONICAL, SECTORS, workload
+from holdfast.wal import RECORD_HEADER_BYTES, segment_header_as_stored
 
 Files = dict[str, bytes]
 
@@ -42,11 +42,11 @@ REAL_EVERY = 10
 MAGICS = {".wal": b"HWAL", ".manifest": b"HFER"}
 """What each record of a log segment and each edit of a manifest begins with."""
 
+_NAMES = (*CANONICAL, *SECTORS)
 _RECORDS_ALIGNED = 8
 _SIZES = (512, 4096)
 _FLIP_SHARE = 0.4
 _LINK_BYTES = 48
-_HEADER_BLOCK = 4096
 _SEGMENT_HEADER = 80
 _MANIFEST_HEADER = 64
 _KEYS_READ = 60
@@ -119,9 +119,9 @@ def put_files(env: Env, folder: str, files: Files) -> None:
 
 def make_base(index: int, seed: int) -> Base:
     """Return database `index`: closed ones and killed ones take turns. Raises: AssertionError."""
-    name = CANONICAL[index // 2 % len(CANONICAL)]
+    name = _NAMES[index // 2 % len(_NAMES)]
     rng = Random(f"{seed}/damage/base/{index}")
-    recording = record(workload(name, seed + index // (2 * len(CANONICAL))))
+    recording = record(workload(name, seed + index // (2 * len(_NAMES))))
     moments = [moment for moment in recording.moments if moment.lower >= 0]
     is_closed = index % 2 == 0
     moment = moments[-1] if is_closed else rng.choice(moments[:-1])
@@ -333,11 +333,12 @@ def region(name: str, data: bytes, offset: int) -> str:
                 return f"table, {kind}"
         return "table, footer" if pages_of(data) else "table, unfinished"
     if name.endswith(".wal"):
-        if _HEADER_BLOCK <= offset < len(data.rstrip(b"\0")):
+        front = front_of(data)
+        if front.records <= offset < len(data.rstrip(b"\0")):
             return "log, records"
         if offset < _SEGMENT_HEADER:
             return "log, header"
-        is_link = LINK_OFFSET <= offset < LINK_OFFSET + _LINK_BYTES
+        is_link = front.link <= offset < front.link + _LINK_BYTES
         return "log, link" if is_link else "log, unused"
     if name.endswith(".manifest"):
         return "manifest, header" if offset < _MANIFEST_HEADER else "manifest, edits"
@@ -457,7 +458,26 @@ def is_unwritten(before: bytes, after: bytes) -> bool:
     """Return whether a segment is as it was made: its link is written with its first record, so a
     crash may take both.
     """
-    return before[:LINK_OFFSET] == after[:LINK_OFFSET] and not any(after[LINK_OFFSET:])
+    link = front_of(before).link
+    return before[:link] == after[:link] and not any(after[link:])
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where the parts of a segment's header block stand."""
+
+    link: int
+    records: int
+    """Where the first record starts."""
+    alignment: int
+
+
+def front_of(data: bytes) -> Front:
+    """Return it of a sound segment; of one that has no header yet, what most have."""
+    header = segment_header_as_stored(data)
+    if header is None:
+        return Front(2048, 4096, _RECORDS_ALIGNED)
+    return Front(header.link_offset, header.records_offset, header.alignment)
 
 
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings
 from holdfast.engine import Database, open_database
@@ -20,8 +20,8 @@ from holdfast.manifest import VersionSet
 from holdfast.sstable import FOOTER_BYTES, PageType, TableInfo, table_name
 from holdfast.testing.fuzz_table_model import Table, keys_of
 from holdfast.testing.oracle import FOLDER, State, abandon, content
-from holdfast.testing.torture_damage import Files, files_of, machine_with, places_of
-from holdfast.wal import BLOCK_BYTES, LINK_OFFSET, RECORD_HEADER_BYTES
+from holdfast.testing.torture_damage import Files, files_of, front_of, machine_with, places_of
+from holdfast.wal import RECORD_HEADER_BYTES
 
 CODECS = ("none", "lz4", "zstd")
 COMMITS = 36
@@ -31,6 +31,8 @@ _SEGMENT_HEADER_BYTES = 80
 _LINK_BYTES = 48
 _MANIFEST_HEADER_BYTES = 64
 _EDIT_HEADER_BYTES = 40
+_PADDING_BYTES = 8
+"""Padding up to a multiple of this belongs to its record; what is more is sampled."""
 _END_TYPE_OFFSET, _END_TYPE = 60, 2
 _MARKER_PREFIX = "CURRENT."
 
@@ -93,10 +95,11 @@ SETTINGS = DatabaseSettings(
 )
 
 
-def make_world(seed: int, *, is_closed: bool) -> World:
-    """Return a database, the same one for the same seed."""
+def make_world(seed: int, *, is_closed: bool, alignment: int = 8) -> World:
+    """Return a database, the same one for the same seed and alignment of its log."""
     machine = SimEnv(seed)
-    database = open_database(FOLDER, settings=SETTINGS, env=machine)
+    settings = replace(SETTINGS, wal_alignment_bytes=alignment)
+    database = open_database(FOLDER, settings=settings, env=machine)
     earlier: list[Files] = []
     _fill(database, seed)
     earlier.append(files_of(machine))
@@ -207,20 +210,25 @@ def _units_of_table(name: str, data: bytes, known: KnownTable) -> Iterator[Unit]
 
 
 def _units_of_log(name: str, data: bytes) -> Iterator[Unit]:
+    front = front_of(data)
     yield Unit(name, 0, _SEGMENT_HEADER_BYTES, "log, header")
-    yield Unit(name, LINK_OFFSET, _LINK_BYTES, "log, link")
-    between = LINK_OFFSET - _SEGMENT_HEADER_BYTES
+    yield Unit(name, front.link, _LINK_BYTES, "log, link")
+    between = front.link - _SEGMENT_HEADER_BYTES
     yield Unit(name, _SEGMENT_HEADER_BYTES, between, "log, unused", is_sampled=True)
-    places = [at for at in places_of(name, data) if at >= BLOCK_BYTES]
-    end = BLOCK_BYTES
+    places = [at for at in places_of(name, data) if at >= front.records]
+    end = front.records
     for at in places:
-        payload = int.from_bytes(data[at + 4 : at + 8], "little")
-        end = at + RECORD_HEADER_BYTES + payload + -payload % 8
+        end = at + RECORD_HEADER_BYTES + int.from_bytes(data[at + 4 : at + 8], "little")
+        end += -end % _PADDING_BYTES
         if data[at + _END_TYPE_OFFSET] == _END_TYPE:
             yield Unit(name, at, end - at, "log, END record")
         else:
             yield Unit(name, at, RECORD_HEADER_BYTES, "log, record header")
             yield Unit(name, at + RECORD_HEADER_BYTES, end - at - RECORD_HEADER_BYTES, "log, batch")
+        if end % front.alignment:
+            padding = -end % front.alignment
+            yield Unit(name, end, padding, "log, padding", is_sampled=True)
+            end += padding
     if end < len(data):
         yield Unit(name, end, len(data) - end, "log, unused", is_sampled=True)
 
@@ -230,7 +238,10 @@ def _units_of_manifest(name: str, data: bytes) -> Iterator[Unit]:
     places = places_of(name, data)
     for at, end in zip(places, [*places[1:], len(data)], strict=True):
         kind = "snapshot" if at == places[0] else "edit"
+        start = at + _EDIT_HEADER_BYTES
+        stop = start + int.from_bytes(data[at + 4 : at + 8], "little")
+        stop += -stop % _PADDING_BYTES
         yield Unit(name, at, _EDIT_HEADER_BYTES, f"manifest, {kind} header")
-        yield Unit(
-            name, at + _EDIT_HEADER_BYTES, end - at - _EDIT_HEADER_BYTES, f"manifest, {kind}"
-        )
+        yield Unit(name, start, stop - start, f"manifest, {kind}")
+        if stop < end:
+            yield Unit(name, stop, end - stop, "manifest, padding", is_sampled=True)

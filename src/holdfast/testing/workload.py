@@ -620,6 +620,27 @@ def _mixed(seed: int) -> list[Step]:
     return steps
 
 
+def _sectors(seed: int) -> list[Step]:
+    """Return steps that append to everything that is appended to: records of every durability,
+    edits, END records and links of new segments, a manifest written anew, a clean close.
+    """
+    return [
+        Put(_key(0)),
+        Put(_key(1), durability="none"),
+        CreateKeyspace("other"),
+        Batch(((DEFAULT, _key(2)), ("other", _key(2)))),
+        Flush(),
+        *(Put(_key(3 + index % 2), size=900) for index in range(3)),
+        RewriteManifest(),
+        Put(_key(5), "other", "none", size=900),
+        Put(_key(6), size=900),
+        DropKeyspace("other"),
+        Reopen(),
+        Put(_key(7)),
+        Put(_key(1)),
+    ]
+
+
 EXHAUSTIVE = "exhaustive-"
 """What the names of short workloads begin with; the letters of the operations follow."""
 
@@ -661,6 +682,16 @@ CANONICAL = (*_MAKERS, "clients", "clients_large")
 SEQUENTIAL = tuple(_MAKERS)
 """Those of one client."""
 
+SECTORS = {"sectors_512": ("no-psow", 512), "sectors_4096": ("no-psow-4k", 4096)}
+"""Workloads for disks without powersafe overwrite: the profile of the disk and its sector, which
+is what the log is aligned to.
+"""
+
+
+def disk_of(name: str) -> str:
+    """Return the profile of the disk that a workload is for, where none is asked for."""
+    return SECTORS[name][0] if name in SECTORS else "posix-min"
+
 
 class Work(Protocol):
     """What can be run and cut off."""
@@ -684,7 +715,8 @@ class Work(Protocol):
 
 
 def workload(name: str, seed: int = 0) -> Work:
-    """Return the workload of this name: one of CANONICAL, or EXHAUSTIVE and letters of ALPHABET.
+    """Return the workload of this name: one of CANONICAL or SECTORS, or EXHAUSTIVE and letters of
+    ALPHABET.
 
     Raises: KeyError when there is none.
     """
@@ -696,6 +728,12 @@ def workload(name: str, seed: int = 0) -> Work:
         letters = name.removeprefix(EXHAUSTIVE)
         steps = CreateKeyspace(OTHER), *(ALPHABET[letter] for letter in letters)
         return Workload(name, seed, steps, TINY, closes=False)
+    if name in SECTORS:
+        alignment = SECTORS[name][1]
+        # Room for two records of one sector or more beside the END record.
+        segment_bytes = max(TINY.wal_segment_bytes, 5 * alignment)
+        settings = replace(TINY, wal_alignment_bytes=alignment, wal_segment_bytes=segment_bytes)
+        return Workload(name, seed, tuple(_sectors(seed)), settings)
     return sequential(name, seed)
 
 

@@ -15,7 +15,7 @@ from holdfast.wal._scan import (
 )
 from holdfast.wal.format import (
     BLOCK_BYTES,
-    LINK_OFFSET,
+    FRONT_BYTES_MAX,
     RECORD_HEADER_BYTES,
     SEGMENT_MAGIC,
     Record,
@@ -33,7 +33,7 @@ from holdfast.wal.writer import LogWriter, SegmentInfo
 
 __all__ = [
     "BLOCK_BYTES",
-    "LINK_OFFSET",
+    "FRONT_BYTES_MAX",
     "RECORD_HEADER_BYTES",
     "SEGMENT_MAGIC",
     "LogContents",

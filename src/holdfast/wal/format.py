@@ -18,8 +18,11 @@ from typing import Final, NamedTuple
 from holdfast.base import BATCH_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, require
 from holdfast.codec import checksum
 
-FORMAT_VERSION: Final = 1
-"""Part of the file format."""
+VERSION_PLAIN: Final = 1
+"""Part of the file format: a segment whose link shares its sectors with zeros."""
+
+VERSION_APART: Final = 2
+"""Part of the file format: a segment whose link has its sectors to itself."""
 
 SEGMENT_MAGIC: Final = b"\x89HFwal\r\n"
 """Part of the file format. The odd bytes show a file that went through a text conversion."""
@@ -31,11 +34,17 @@ LINK_MAGIC: Final = 0x4B4E4C48
 """Part of the file format: the bytes "HLNK"."""
 
 BLOCK_BYTES: Final = 4096
-"""The header block in front of the records. Every alignment divides it."""
+"""The unit of a segment's size, and the header block in front of the records of most. Every
+alignment divides it.
+"""
+
+FRONT_BYTES_MAX: Final = 2 * BLOCK_BYTES
+"""The longest header block."""
 
 SEGMENT_HEADER_BYTES: Final = 80
 LINK_OFFSET: Final = 2048
-"""The link stands in another 512-byte sector than the header, so writing it cannot tear the header.
+"""The link stands in another sector than the header, so writing it cannot tear the header. Where
+records are aligned to more than this, it stands at the second block: see `SegmentHeader`.
 """
 
 LINK_BYTES: Final = 48
@@ -49,6 +58,8 @@ say that it has any size.
 
 ALIGNMENT_MIN: Final = 8
 ALIGNMENT_MAX: Final = 4096
+ALIGNMENT_APART_MIN: Final = 512
+"""The smallest sector there is: from it on, segments are of VERSION_APART."""
 
 LSN_MAX: Final = (1 << 63) - 1
 """The highest record ordinal; below 2**64, so that the next one can always be computed."""
@@ -68,10 +79,11 @@ require(_RECORD.size == RECORD_HEADER_BYTES, "the record header is 80 bytes")
 require(SEGMENT_HEADER_BYTES <= 512 <= LINK_OFFSET, "header and link lie in different sectors")
 require(LINK_OFFSET + LINK_BYTES <= BLOCK_BYTES, "the link lies in the header block")
 require(
-    BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX - 4 * BLOCK_BYTES,
+    BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX - FRONT_BYTES_MAX - 2 * BLOCK_BYTES,
     "a segment holds its block, the longest record and the last one, each padded",
 )
 require(BLOCK_BYTES % ALIGNMENT_MAX == 0, "records start aligned behind the header block")
+require(2 * LINK_OFFSET == BLOCK_BYTES, "the link stands halfway to the first record")
 require(RECORD_HEADER_BYTES % ALIGNMENT_MIN == 0, "a header never leaves half a unit of alignment")
 
 
@@ -136,6 +148,8 @@ class RecordHeader(NamedTuple):
 class SegmentHeader:
     """What the first bytes of a segment say."""
 
+    version: int
+    """VERSION_PLAIN or VERSION_APART. Writers take `version_for` the alignment."""
     number: int
     alignment: int
     salt: int
@@ -145,6 +159,22 @@ class SegmentHeader:
     previous: int
     """The segment before it, 0 for the first of a process life."""
     created_us: int
+
+    @property
+    def link_offset(self) -> int:
+        """Where the link stands. Part of the file format."""
+        return self.records_offset // 2
+
+    @property
+    def link_end(self) -> int:
+        """Where the bytes end that writing the link puts at risk. Part of the file format."""
+        own = LINK_BYTES if self.version == VERSION_PLAIN else self.alignment
+        return self.link_offset + own
+
+    @property
+    def records_offset(self) -> int:
+        """Where the header block ends and the first record starts. Part of the file format."""
+        return records_offset(self.version, self.alignment)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +208,21 @@ def is_alignment(value: int) -> bool:
     return ALIGNMENT_MIN <= value <= ALIGNMENT_MAX and value & (value - 1) == 0
 
 
+def version_for(alignment: int) -> int:
+    """Return the version of the segments that are written with this alignment: the newer one only
+    where the older one would not do.
+    """
+    return VERSION_APART if alignment >= ALIGNMENT_APART_MIN else VERSION_PLAIN
+
+
+def records_offset(version: int, alignment: int) -> int:
+    """Return where the first record of a segment stands; its link is halfway. Part of the file
+    format.
+    """
+    is_far = version == VERSION_APART and alignment > LINK_OFFSET
+    return FRONT_BYTES_MAX if is_far else BLOCK_BYTES
+
+
 def align_up(size: int, alignment: int) -> int:
     """Return `size` rounded up to a multiple of `alignment`, a power of two."""
     return (size + alignment - 1) & ~(alignment - 1)
@@ -190,19 +235,21 @@ def record_bytes(payload_size: int, alignment: int) -> int:
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:
-    """Return the header block of a segment, BLOCK_BYTES long, without a link."""
+    """Return the header block of a segment, up to its first record, without a link."""
     require(is_alignment(header.alignment), "the alignment is a power of two from 8 to 4096")
     require(len(header.database_id) == 16, "a database id has 16 bytes")
-    require(BLOCK_BYTES <= header.size <= SEGMENT_BYTES_MAX, "a segment holds its header block")
+    front_bytes = header.records_offset
+    require(front_bytes <= header.size <= SEGMENT_BYTES_MAX, "a segment holds its header block")
     plain = _SEGMENT.pack(
-        SEGMENT_MAGIC, FORMAT_VERSION, header.alignment, header.number, header.salt,
+        SEGMENT_MAGIC, header.version, header.alignment, header.number, header.salt,
         header.database_id, header.size, header.previous, header.created_us, 0,
     )[:-8]  # fmt: skip
-    return (plain + _U64.pack(checksum(plain))).ljust(BLOCK_BYTES, b"\x00")
+    return (plain + _U64.pack(checksum(plain))).ljust(front_bytes, b"\x00")
 
 
 def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
-    """Return the header at the front of a segment's first BLOCK_BYTES bytes.
+    """Return the header at the front of a segment's first FRONT_BYTES_MAX bytes, or of all that it
+    has.
 
     Raises: CorruptionError when it is damaged; FormatError when a newer version of Holdfast wrote
     it.
@@ -218,28 +265,33 @@ def decode_segment_header(block: bytes, file: str) -> SegmentHeader:
         raise CorruptionError(file, 0, "the segment header does not match its checksum")
     if magic != SEGMENT_MAGIC:
         raise FormatError(f"{file}: not a Holdfast log segment")
-    if version != FORMAT_VERSION:
+    if version not in (VERSION_PLAIN, VERSION_APART):
         raise FormatError(
-            f"{file}: log format {version}; this version of Holdfast reads {FORMAT_VERSION}"
+            f"{file}: log format {version}; this version of Holdfast reads up to {VERSION_APART}"
         )
-    if not is_alignment(alignment):
+    if not is_alignment(alignment) or version > version_for(alignment):
         raise CorruptionError(file, 12, f"the alignment is {alignment}")
     if number == 0:
         raise CorruptionError(file, 16, "the segment number is 0")
-    if not BLOCK_BYTES <= size <= SEGMENT_BYTES_MAX:
+    header = SegmentHeader(
+        version=version, number=number, alignment=alignment, salt=salt, database_id=database_id,
+        size=size, previous=previous, created_us=created_us,
+    )  # fmt: skip
+    if not header.records_offset <= size <= SEGMENT_BYTES_MAX:
         raise CorruptionError(file, 48, f"the segment size is {size}")
     if previous >= number:
         raise CorruptionError(file, 56, f"the previous segment is {previous}, not below {number}")
-    if any(block[SEGMENT_HEADER_BYTES:LINK_OFFSET]) or any(
-        block[LINK_OFFSET + LINK_BYTES : BLOCK_BYTES]
+    if len(block) < header.records_offset:
+        raise CorruptionError(
+            file, 0, f"the segment ends inside its header block, at byte {len(block)}"
+        )
+    if any(block[SEGMENT_HEADER_BYTES : header.link_offset]) or any(
+        block[header.link_end : header.records_offset]
     ):
         raise CorruptionError(
             file, SEGMENT_HEADER_BYTES, "the header block has bytes that must be zero"
         )
-    return SegmentHeader(
-        number=number, alignment=alignment, salt=salt, database_id=database_id,
-        size=size, previous=previous, created_us=created_us,
-    )  # fmt: skip
+    return header
 
 
 def segment_header_as_stored(block: bytes) -> SegmentHeader | None:
@@ -249,19 +301,20 @@ def segment_header_as_stored(block: bytes) -> SegmentHeader | None:
     """
     if len(block) < SEGMENT_HEADER_BYTES:
         return None
-    _, _, alignment, number, salt, database_id, size, previous, created_us, _ = (
+    _, version, alignment, number, salt, database_id, size, previous, created_us, _ = (
         _SEGMENT.unpack_from(block)
     )
     if not is_alignment(alignment):
         return None
     return SegmentHeader(
+        version=VERSION_PLAIN if version == VERSION_PLAIN else version_for(alignment),
         number=number, alignment=alignment, salt=salt, database_id=database_id,
         size=size, previous=previous, created_us=created_us,
     )  # fmt: skip
 
 
 def encode_link(link: SegmentLink, salt: int) -> bytes:
-    """Return the LINK_BYTES bytes that stand at LINK_OFFSET of a segment with this salt."""
+    """Return the LINK_BYTES bytes of the link of a segment with this salt."""
     plain = _LINK.pack(LINK_MAGIC, 0, link.segment, link.previous, link.lsn_first, link.chain, 0)[
         :-8
     ]
@@ -273,10 +326,10 @@ def decode_link(block: bytes, header: SegmentHeader) -> SegmentLink | None:
     another segment's.
 
     The three are one answer because a link is not synced before the first record behind it: a crash
-    may leave nothing, or a part.
+    may leave nothing, or a part, and anything in the rest of its own sectors.
     """
-    stored = block[LINK_OFFSET : LINK_OFFSET + LINK_BYTES]
-    if len(stored) < LINK_BYTES:
+    stored = block[header.link_offset : header.link_offset + LINK_BYTES]
+    if len(stored) < LINK_BYTES or any(block[header.link_offset + LINK_BYTES : header.link_end]):
         return None
     magic, zero, segment, previous, lsn_first, chain, digest = _LINK.unpack(stored)
     if checksum(stored[:-8], header.salt) != digest or magic != LINK_MAGIC or zero != 0:

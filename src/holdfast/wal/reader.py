@@ -22,8 +22,7 @@ from holdfast.env import Env
 from holdfast.wal._scan import ScanResult, find_later_records, scan_records
 from holdfast.wal.decision import Decision, Situation, Subject, decide
 from holdfast.wal.format import (
-    BLOCK_BYTES,
-    LINK_OFFSET,
+    FRONT_BYTES_MAX,
     RecordType,
     SegmentHeader,
     SegmentLink,
@@ -141,9 +140,9 @@ class LogContents:
         self._manifest_edit_seen = manifest_edit_seen
         self._clean = clean
         self._started = False
-        # (path, first lsn) of segments whose link cannot be read: right after a crash, if none of
+        # (front, first lsn) of segments whose link cannot be read: right after a crash, if none of
         # it was synced.
-        self._linkless: list[tuple[str, int]] = []
+        self._linkless: list[tuple[_Front, int]] = []
         self.segments: list[int] = []
         """The numbers of the log's segments, in order."""
         self.orphans: list[int] = []
@@ -179,11 +178,12 @@ class LogContents:
             if front.link is not None:
                 lsn, chain = front.link.lsn_first, front.link.chain
             number, salt = front.header.number, front.header.salt
-            scan = scan_records(data, BLOCK_BYTES, number, salt, lsn, chain, self._alignment)
+            start = front.header.records_offset
+            scan = scan_records(data, start, number, salt, lsn, chain, self._alignment)
             self.segments.append(number)
             if scan.record_count and scan.seq_first <= self.last_seq:
                 raise CorruptionError(
-                    front.path, BLOCK_BYTES, "sequence numbers go back between two segments"
+                    front.path, start, "sequence numbers go back between two segments"
                 )
             following = self._judge(front, data, scan)
             self.end = (front.path, scan.end_offset)
@@ -221,9 +221,9 @@ class LogContents:
             # A link is synced with the first record of its segment, or before the segment is used
             # at all.
             first = evidence.missing - scan.record_count if front.header.previous else 0
-            self._linkless.append((front.path, first))
+            self._linkless.append((front, first))
         durable = max(self._durable_lsn, scan.durable_lsn_max, evidence.later_durable)
-        lost = [path for path, first in self._linkless if first <= durable]
+        lost = [linkless for linkless, first in self._linkless if first <= durable]
         row = decide(
             Situation(
                 manifest_behind=scan.manifest_edit_max > self._manifest_edit_seen,
@@ -246,7 +246,7 @@ class LogContents:
                     failure.file, failure.offset, f"{row.reason}: {failure.reason}"
                 )
             if row.subject == Subject.LINK:
-                raise CorruptionError(lost[0], LINK_OFFSET, row.reason)
+                raise CorruptionError(lost[0].path, lost[0].header.link_offset, row.reason)
             raise CorruptionError(front.path, scan.end_offset, row.reason)
         if row.decision == Decision.CUT_TAIL:
             mark("wal.tail_cut")
@@ -289,8 +289,9 @@ class LogContents:
                     return True
                 continue
             found = find_later_records(
-                data, BLOCK_BYTES, later, front.header.salt, self._alignment, missing - 1
-            )
+                data, front.header.records_offset, later, front.header.salt, self._alignment,
+                missing - 1,
+            )  # fmt: skip
             if found.record_count:
                 return True
         return False
@@ -327,7 +328,7 @@ class LogContents:
         except FileNotFoundError:
             raise CorruptionError(path, 0, "the segment is missing") from None
         try:
-            header = decode_segment_header(block := file.read_at(0, BLOCK_BYTES), path)
+            header = decode_segment_header(block := file.read_at(0, FRONT_BYTES_MAX), path)
             size = file.size()
         finally:
             file.close()
@@ -356,7 +357,9 @@ class LogContents:
             and (link.lsn_first, link.chain) != (lsn, chain)
         ):
             raise CorruptionError(
-                path, LINK_OFFSET, "it continues another record than the last of its predecessor"
+                path,
+                header.link_offset,
+                "it continues another record than the last of its predecessor",
             )
         return _Front(path, header, link)
 

@@ -36,7 +36,6 @@ from holdfast.wal._buffer import RecordBuffer
 from holdfast.wal.format import (
     BLOCK_BYTES,
     END_PAYLOAD_BYTES,
-    LINK_OFFSET,
     RECORD_HEADER_BYTES,
     RecordHeader,
     RecordType,
@@ -47,7 +46,9 @@ from holdfast.wal.format import (
     encode_link,
     encode_segment_header,
     record_bytes,
+    records_offset,
     segment_name,
+    version_for,
 )
 
 FIRST_SEGMENT_BYTES_MAX: Final = 1 << 20
@@ -78,7 +79,7 @@ class _Segment:
         self.file = file
         self.header = header
         self.number = header.number
-        self.position = BLOCK_BYTES
+        self.position = header.records_offset
         self.seq_first = 0
         self.seq_last = 0
 
@@ -114,6 +115,8 @@ class LogWriter:
         self._manifest_edit = manifest_edit
         self._alignment = settings.wal_alignment_bytes
         self._segment_bytes = settings.wal_segment_bytes
+        self._version = version_for(self._alignment)
+        self._front_bytes = records_offset(self._version, self._alignment)
         self._end_bytes = record_bytes(END_PAYLOAD_BYTES, self._alignment)
         self._written_lsn = lsn_first - 1
         self._durable_lsn = lsn_first - 1
@@ -191,7 +194,8 @@ class LogWriter:
         """Whether `prepare_next` would be of use now."""
         with self._mutex:
             current = self._current
-            used, room = current.position - BLOCK_BYTES, current.header.size - BLOCK_BYTES
+            used = current.position - self._front_bytes
+            room = current.header.size - self._front_bytes
             return self._may_prepare() and used * PREPARE_AT >= room
 
     def append(self, buffer: RecordBuffer, seq_first: int) -> int:
@@ -355,7 +359,7 @@ class LogWriter:
             lsn_first=self._written_lsn + 1,
             chain=self._chain,
         )
-        self._write(LINK_OFFSET, encode_link(link, header.salt), "wal.segment.link")
+        self._write(header.link_offset, encode_link(link, header.salt), "wal.segment.link")
         self._link_due = False
 
     def _write_record(
@@ -485,7 +489,7 @@ class LogWriter:
                 self._prepared.wait()
             following, self._next = self._next, None
             self._rotating = True
-        least = BLOCK_BYTES + need + self._end_bytes
+        least = self._front_bytes + need + self._end_bytes
         if following is not None:
             if following.header.size >= least:
                 return following
@@ -515,12 +519,14 @@ class LogWriter:
         """
         number = self._allocate_number()
         path = f"{self._folder}/{segment_name(number)}"
+        least = self._front_bytes + self._end_bytes
         header = SegmentHeader(
+            version=self._version,
             number=number,
             alignment=self._alignment,
             salt=int.from_bytes(self._env.random_bytes(8), "little"),
             database_id=self._database_id,
-            size=align_up(max(size, BLOCK_BYTES + self._end_bytes), BLOCK_BYTES),
+            size=align_up(max(size, least), BLOCK_BYTES),
             previous=previous,
             created_us=int(self._env.wall_time() * 1_000_000),
         )
@@ -530,7 +536,8 @@ class LogWriter:
                 segment=number, previous=previous, lsn_first=lsn_first, chain=header.salt
             )
             encoded = encode_link(link, header.salt)
-            block = block[:LINK_OFFSET] + encoded + block[LINK_OFFSET + len(encoded) :]
+            at = header.link_offset
+            block = block[:at] + encoded + block[at + len(encoded) :]
         file = self._env.create(path, site="wal.segment.create")
         segment = _Segment(file, header)
         try:

@@ -21,6 +21,7 @@ INHERITED = {
     "cow-btrfs": "xfs-delalloc",
     "nvme-4k": "posix-min",
     "no-psow": "posix-min",
+    "no-psow-4k": "no-psow",
 }
 """The profile whose rule holds where a test gives none."""
 

@@ -421,6 +421,35 @@ def _(env: SimEnv) -> None:
 
 
 @litmus(
+    "damage takes a sector of 4096 bytes as a whole, and ends where it ends",
+    exactly(f"f={'A' * 24}", f"f={'A' * 11}B{'A' * 12}", f"f={'A' * 11}*{'A' * 12}"),
+    exactly(f"f={'A' * 24}", f"f={'A' * 11}B{'A' * 12}"),
+    nvme=exactly(f"f={'A' * 24}", f"f={'A' * 11}B{'A' * 12}"),
+    no_psow=(
+        r"f=A{8}([A0*]{3}[AB0*][A0*]{4})A{8}",
+        {
+            f"f={'A' * 24}", f"f={'A' * 11}B{'A' * 12}", f"f={'A' * 8}{'0' * 8}{'A' * 8}",
+            f"f={'A' * 8}{'*' * 8}{'A' * 8}",
+        },
+    ),
+    sector_letters=8,
+)  # fmt: skip
+def _(env: SimEnv) -> None:
+    write(durable(env, "f", "A" * 24), 11, "B")
+
+
+@litmus(
+    "an append at a multiple of 4096 bytes damages nothing where sectors have that size",
+    exactly("f=AAAAAAAA", "f=AAAAAAAAB", "f=AAAAAAAA0", "f=AAAAAAAA*"),
+    exactly("f=AAAAAAAA", "f=AAAAAAAAB"),
+    xfs=exactly("f=AAAAAAAA", "f=AAAAAAAAB", "f=AAAAAAAA0"),
+    sector_letters=8,
+)
+def _(env: SimEnv) -> None:
+    write(durable(env, "f", "AAAAAAAA"), 8, "B")
+
+
+@litmus(
     "a long write damages its first and last sector only",
     (r"f=A[AB*](AA|BB){2}[AB*]A", {"f=AAAAAAAA", "f=AABBBBBA", "f=ABBBBBAA", "f=ABBBBBBA"}),
     (r"f=A[AB](AA|BB){2}[AB]A", {"f=AAAAAAAA", "f=AABBBBBA", "f=ABBBBBAA", "f=ABBBBBBA"}),

@@ -475,7 +475,11 @@ def test_profiles_are_checked() -> None:
 
 
 def test_names_replay_for_the_classes_of_one_profile() -> None:
-    for profile, kind in (("no-psow", "collateral"), ("liar", "lost-syncs")):
+    for profile, kind in (
+        ("no-psow", "collateral"),
+        ("no-psow-4k", "collateral"),
+        ("liar", "lost-syncs"),
+    ):
         env = SimEnv(profile=profile)
         file = env.create("f", site="create")
         for offset in (0, 100, 200):

@@ -48,7 +48,7 @@ def test_the_weakest_profile_allows_what_the_stronger_ones_allow(test: Litmus) -
     for profile in ("ext4-ordered", "xfs-delalloc", "cow-btrfs", "nvme-4k"):
         stronger = test.outcomes(profile)
         assert set() == {name for name in stronger if not re.fullmatch(weakest[0], name)}, profile
-    for profile in ("no-psow", "liar"):
+    for profile in ("no-psow", "no-psow-4k", "liar"):
         pattern, _ = test.rule(profile) or (".*", None)
         weaker = test.outcomes("posix-min")
         assert set() == {name for name in weaker if not re.fullmatch(pattern, name)}, profile
@@ -88,7 +88,7 @@ def test_a_sync_after_a_lost_write_proves_nothing(profile: str) -> None:
     assert {"f=A"} == seen(env)
 
 
-@pytest.mark.parametrize("profile", [name for name in HONEST if name != "no-psow"])
+@pytest.mark.parametrize("profile", [name for name in HONEST if not PROFILES[name].collateral])
 def test_a_write_of_part_of_a_sector_never_damages_the_rest_of_that_sector(profile: str) -> None:
     env = SimEnv(profile=profile)
     file = durable(env, "f", "AA")
@@ -97,6 +97,19 @@ def test_a_write_of_part_of_a_sector_never_damages_the_rest_of_that_sector(profi
         data = state.build().open("f").read_at(0, 2 * LETTER)
         assert b"A" * 100 == data[:100]
         assert b"A" * (2 * LETTER - 150) == data[150:]
+
+
+def test_the_damage_of_no_psow_4k_takes_4096_bytes_and_nothing_else() -> None:
+    env = SimEnv(profile="no-psow-4k")
+    file = durable(env, "f", "A" * 24)
+    file.write_at(4096 + 100, b"B" * 50, site="write")
+    sectors = set()
+    for state in crash_states(env, CLASSES):
+        data = state.build().open("f").read_at(0, 24 * LETTER)
+        assert b"A" * 4096 == data[:4096] == data[8192:]
+        sectors.add(data[4096:8192])
+    assert {b"A" * 4096, bytes(4096)} < sectors
+    assert bytes(100) + b"B" * 50 + bytes(3946) in sectors
 
 
 def test_collateral_damage_takes_the_sector_and_nothing_else() -> None:
@@ -122,7 +135,7 @@ def test_collateral_damage_does_not_undo_a_truncation() -> None:
     assert {100} == sizes
 
 
-@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "no-psow"])
+@pytest.mark.parametrize("profile", [name for name in PROFILES if not PROFILES[name].collateral])
 def test_there_is_no_collateral_damage_elsewhere(profile: str) -> None:
     env = SimEnv(profile=profile)
     file = durable(env, "f", "A")

@@ -26,6 +26,7 @@ from holdfast.manifest import (
     decode_manifest,
     encode_edit,
     later_record,
+    record_header_at,
 )
 from holdfast.manifest.edit import SETTING_TEXT_BYTES_MAX, Tag
 from holdfast.manifest.format import RECORD_PAYLOAD_BYTES_MAX, encode_record
@@ -150,6 +151,29 @@ def test_a_damaged_header_is_shown_as_it_stands() -> None:
     assert Header.as_stored(stored) == header
     assert Header.as_stored(stored + b"more") == header
     assert Header.as_stored(stored[:-1]) is None
+    aligned = Header(7, ID, 99, 512).encode()
+    assert Header.as_stored(bytes(8) + aligned[8:]) == Header(7, ID, 99, 512)
+    nonsense = aligned[:12] + b"\xff" * 4 + aligned[16:]
+    assert Header.as_stored(nonsense) == header
+
+
+def test_an_aligned_record_ends_at_the_next_multiple() -> None:
+    for alignment in (16, 512, 4096):
+        for offset in (64, alignment, 3 * alignment):
+            for size in (0, alignment - 41, alignment - 40, alignment - 39, 2 * alignment - 104):
+                if size < 0:
+                    continue
+                record, _ = encode_record(bytes(size), 5, 6, 7, offset=offset, alignment=alignment)
+                end = offset + len(record)
+                assert end % alignment == 0
+                assert 0 <= len(record) - 40 - size < alignment
+                data = bytes(offset) + record
+                found = record_header_at(data, offset, 7, alignment)
+                assert found is not None
+                assert (found.end, found.payload(data, 7)) == (end, bytes(size))
+                if offset % alignment == 0:
+                    assert later_record(data, 0, 7, alignment) == found
+                    assert later_record(bytes(8) + data, 0, 7, alignment) is None
 
 
 def test_a_later_record_is_found_wherever_it_starts() -> None:

@@ -439,9 +439,9 @@ def test_a_foreign_or_newer_manifest_is_a_format_error(env: FailingEnv, folder: 
         path.write_bytes(damaged)
         with pytest.raises(CorruptionError, match="magic of the header is damaged"):
             VersionSet.recover(env, folder)
-    head = data[:8] + b"\x02" + data[9:56]
+    head = data[:8] + b"\x03" + data[9:56]
     path.write_bytes(head + log_checksum(head) + data[64:])
-    with pytest.raises(FormatError, match="version 2"):
+    with pytest.raises(FormatError, match="version 3"):
         VersionSet.recover(env, folder)
     for at, value in ((8, 0), (12, 1), (48, 1)):
         odd = bytearray(data[:56])
@@ -449,6 +449,75 @@ def test_a_foreign_or_newer_manifest_is_a_format_error(env: FailingEnv, folder: 
         path.write_bytes(bytes(odd) + log_checksum(bytes(odd)) + data[64:])
         with pytest.raises(CorruptionError, match="reserved"):
             VersionSet.recover(env, folder)
+
+
+@pytest.mark.parametrize("alignment", [0, 1, 7, 8, 24, 513, 4095, 8192, 2**31, 2**32 - 1])
+def test_an_alignment_that_no_writer_takes_is_damage(
+    env: FailingEnv, folder: str, alignment: int
+) -> None:
+    first(env, folder).close()
+    path = Path(folder, "00000001.manifest")
+    data = path.read_bytes()
+    head = data[:8] + b"\x02\0\0\0" + alignment.to_bytes(4, "little") + data[16:56]
+    path.write_bytes(head + log_checksum(head) + data[64:])
+    with pytest.raises(CorruptionError, match=f"the alignment is {alignment}") as caught:
+        VersionSet.recover(env, folder)
+    assert caught.value.offset == 12
+
+
+@pytest.mark.parametrize("alignment", [16, 512, 4096])
+def test_records_of_an_aligned_manifest_end_at_its_multiples(
+    env: FailingEnv, folder: str, alignment: int
+) -> None:
+    """Also the first, which starts in the sector of the header; also after a rewrite, and after an
+    edit for which there was no room.
+    """
+    versions = VersionSet.create(env, folder, 1, ID, Version(), alignment=alignment)
+    sizes = [versions.bytes_written]
+    for number in range(2, 5):
+        versions.log(VersionEdit(next_number=number + 1))
+        sizes.append(versions.bytes_written)
+    assert all(size % alignment == 0 for size in sizes)
+    manifest = decode_manifest(Path(folder, "00000001.manifest").read_bytes(), "f")
+    assert manifest.header.alignment == alignment
+    assert [record.offset for record in manifest.records] == [64, *sizes[:-1]]
+    env.fails_at, env.code = "manifest.edit.write", errno.ENOSPC
+    with pytest.raises(DiskFullError):
+        versions.log(VersionEdit(next_number=9))
+    env.fails_at = ""
+    assert Path(folder, "00000001.manifest").stat().st_size == sizes[-1]
+    versions.log(VersionEdit(next_number=9))
+    versions.rewrite(9)
+    versions.log(VersionEdit(next_number=11))
+    versions.close()
+    manifest = decode_manifest(Path(folder, "00000009.manifest").read_bytes(), "f")
+    assert (manifest.header.alignment, len(manifest.records)) == (alignment, 2)
+    assert manifest.end % alignment == 0
+    assert VersionSet.recover(env, folder).version == versions.version
+
+
+def test_an_aligned_record_is_torn_or_proven_like_any_other(env: FailingEnv, folder: str) -> None:
+    """Damage that takes a whole sector: of the last edit it is cut, of one before it is refused."""
+    versions = VersionSet.create(env, folder, 1, ID, Version(), alignment=512)
+    ends = [versions.bytes_written]
+    for number in range(2, 5):
+        versions.log(VersionEdit(next_number=number + 1))
+        ends.append(versions.bytes_written)
+    versions.close()
+    path = Path(folder, "00000001.manifest")
+    data = path.read_bytes()
+    for start, end in pairwise(ends):
+        for rest in (b"\xff" * (end - start), bytes(end - start)):
+            path.write_bytes(data[:start] + rest + data[end:])
+            if end == ends[-1]:
+                found = VersionSet.recover(env, folder)
+                assert (found.is_tail_cut, found.version.next_number) == (True, 4)
+            else:
+                with pytest.raises(CorruptionError, match="was synced") as caught:
+                    VersionSet.recover(env, folder)
+                assert caught.value.offset == start
+    path.write_bytes(data[:-1] + b"\x01")
+    assert VersionSet.recover(env, folder).is_tail_cut, "the zeros belong to the record"
 
 
 def log_checksum(data: bytes) -> bytes:

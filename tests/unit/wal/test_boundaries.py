@@ -43,8 +43,8 @@ from tests.unit.wal.logs import Log, bytes_of, records, replace_bytes
 
 BIG = b"x" * 1500
 HEADER = SegmentHeader(
-    number=12, alignment=512, salt=77, database_id=bytes(range(16)), size=65536, previous=9,
-    created_us=5,
+    version=1, number=12, alignment=512, salt=77, database_id=bytes(range(16)), size=65536,
+    previous=9, created_us=5,
 )  # fmt: skip
 
 
@@ -53,6 +53,9 @@ def test_a_damaged_segment_header_is_shown_as_it_stands() -> None:
     assert segment_header_as_stored(block) == HEADER
     assert segment_header_as_stored(block[:SEGMENT_HEADER_BYTES]) == HEADER
     assert segment_header_as_stored(block[: SEGMENT_HEADER_BYTES - 1]) is None
+    for version, shown in ((2, 2), (9, 2), (1, 1)):
+        other = block[:8] + version.to_bytes(4, "little") + block[12:]
+        assert segment_header_as_stored(other) == replace(HEADER, version=shown)
     odd = block[:12] + (7).to_bytes(4, "little") + block[16:]
     assert segment_header_as_stored(odd) is None
 

@@ -13,6 +13,7 @@ from holdfast.base import CorruptionError, FormatError
 from holdfast.codec import checksum
 from holdfast.wal.format import (
     BLOCK_BYTES,
+    FRONT_BYTES_MAX,
     LINK_BYTES,
     LINK_OFFSET,
     RECORD_HEADER_BYTES,
@@ -30,10 +31,13 @@ from holdfast.wal.format import (
     is_alignment,
     parse_segment_name,
     record_bytes,
+    records_offset,
     segment_name,
+    version_for,
 )
 
 HEADER = SegmentHeader(
+    version=1,
     number=12,
     alignment=512,
     salt=0xFEEDFACE,
@@ -46,9 +50,9 @@ LINK = SegmentLink(segment=12, previous=9, lsn_first=77, chain=123456)
 u64 = st.integers(0, 2**64 - 1)
 
 
-def forged(offset: int, layout: str, value: object) -> bytes:
+def forged(offset: int, layout: str, value: object, header: SegmentHeader = HEADER) -> bytes:
     """A header block with one field changed and the checksum made right again."""
-    block = bytearray(encode_segment_header(HEADER))
+    block = bytearray(encode_segment_header(header))
     pack_into(layout, block, offset, value)
     pack_into("<Q", block, SEGMENT_HEADER_BYTES - 8, checksum(block[: SEGMENT_HEADER_BYTES - 8]))
     return bytes(block)
@@ -108,6 +112,69 @@ def test_every_flipped_bit_of_the_header_block_is_noticed() -> None:
         block[bit // 8] ^= 1 << bit % 8
 
 
+@pytest.mark.parametrize(
+    ("alignment", "link", "records"),
+    [(512, 2048, 4096), (1024, 2048, 4096), (2048, 2048, 4096), (4096, 4096, 8192)],
+)
+def test_from_512_on_the_link_has_sectors_to_itself(
+    alignment: int, link: int, records: int
+) -> None:
+    """Every flipped bit of the header block is noticed, but in the sectors of the link it only
+    makes a link that is not there.
+    """
+    header = replace(HEADER, version=version_for(alignment), alignment=alignment)
+    assert header.version == 2
+    assert (header.link_offset, header.link_end) == (link, link + alignment)
+    assert (header.records_offset, records_offset(2, alignment)) == (records, records)
+    block = bytearray(encode_segment_header(header))
+    assert len(block) == records
+    block[link : link + LINK_BYTES] = encode_link(LINK, header.salt)
+    more = bytes(block).ljust(FRONT_BYTES_MAX, b"R")
+    assert decode_segment_header(more, "f") == header
+    assert decode_link(more, header) == LINK
+    for place in [*range(0, records, 5), link - 1, link, link + alignment - 1, records - 1]:
+        block[place] ^= 1 << place % 8
+        if link <= place < link + alignment:
+            assert decode_segment_header(bytes(block), "f") == header
+            assert decode_link(bytes(block), header) is None
+        else:
+            with pytest.raises(CorruptionError):
+                decode_segment_header(bytes(block), "f")
+        block[place] ^= 1 << place % 8
+    block[link : link + alignment] = b"\xff" * alignment
+    assert decode_segment_header(bytes(block), "f") == header
+    assert decode_link(bytes(block), header) is None
+
+
+def test_segments_of_version_1_stay_as_they_were() -> None:
+    for alignment in (8, 256, 512, 4096):
+        header = replace(HEADER, alignment=alignment)
+        assert (header.link_offset, header.link_end) == (2048, 2096)
+        assert header.records_offset == records_offset(1, alignment) == 4096
+        assert decode_segment_header(encode_segment_header(header), "f") == header
+    assert [version_for(alignment) for alignment in (8, 256, 512, 4096)] == [1, 1, 2, 2]
+
+
+def test_a_long_header_block_that_is_cut_is_damage() -> None:
+    header = replace(HEADER, version=2, alignment=4096)
+    block = encode_segment_header(header)
+    for size in (4096, 8191):
+        with pytest.raises(CorruptionError, match=f"header block, at byte {size}"):
+            decode_segment_header(block[:size], "f")
+    with pytest.raises(CorruptionError, match="the segment size is 8191") as caught:
+        decode_segment_header(forged(48, "<Q", 8191, header), "f")
+    assert caught.value.offset == 48
+
+
+@pytest.mark.parametrize("alignment", [0, 7, 8, 256, 513, 8192])
+def test_an_alignment_that_version_2_does_not_have_is_damage(alignment: int) -> None:
+    with pytest.raises(CorruptionError, match=f"the alignment is {alignment}") as caught:
+        decode_segment_header(
+            forged(12, "<I", alignment, replace(HEADER, version=2, alignment=512)), "f"
+        )
+    assert caught.value.offset == 12
+
+
 @pytest.mark.parametrize("size", [0, 1, 79, 80, 4095])
 def test_a_cut_header_block_is_damage(size: int) -> None:
     with pytest.raises(CorruptionError, match="ends inside its header block"):
@@ -117,8 +184,8 @@ def test_a_cut_header_block_is_damage(size: int) -> None:
 def test_another_magic_or_a_newer_version_is_no_damage() -> None:
     with pytest.raises(FormatError, match="not a Holdfast log segment"):
         decode_segment_header(forged(0, "<8s", b"\x89HFtab\r\n"), "f")
-    with pytest.raises(FormatError, match="log format 2"):
-        decode_segment_header(forged(8, "<I", 2), "f")
+    with pytest.raises(FormatError, match="log format 3"):
+        decode_segment_header(forged(8, "<I", 3), "f")
 
 
 @pytest.mark.parametrize(
