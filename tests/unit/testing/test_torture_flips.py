@@ -1,6 +1,7 @@
 """The part `flips` of `holdfast torture`: what it flips, and that it notices a reader that lies."""
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -34,6 +35,27 @@ def test_the_databases_have_every_page_type_and_codec_and_several_partitions(kil
         assert all(a[1] <= b[0] for a, b in pairwise(covered))
         if name.endswith((".table", ".manifest")):
             assert sum(end - start for start, end in covered) == len(data)
+
+
+@pytest.mark.parametrize("alignment", [512, 4096])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_databases_with_aligned_records_are_judged_alike(is_closed, alignment):
+    """No damage of theirs gives a wrong answer, also none of padding and of the sectors of a link,
+    and padding is told from what it pads.
+    """
+    world = make_world(1, is_closed=is_closed, alignment=alignment)
+    assert {unit.kind for unit in world.units} >= {"log, padding", "manifest, padding"} | (
+        set() if is_closed else {"log, batch", "log, record header"}
+    )
+    for name, data in world.files.items():
+        covered = sorted((u.start, u.start + u.size) for u in world.units if u.name == name)
+        assert all(a[1] <= b[0] for a, b in pairwise(covered))
+        if name.endswith(".manifest"):
+            assert sum(end - start for start, end in covered) == len(data)
+            assert len(data) % alignment == 0
+    judge, drawing, rng = torture_flips_judge.Judge(world), Drawing(world), Random(alignment)
+    verdicts = {judge.judge(drawing.draw(rng)[1]) for _ in range(150)}
+    assert {"refused", "found", "right"} <= verdicts
 
 
 def test_each_bit_has_one_number(killed):
