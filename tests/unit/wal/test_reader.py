@@ -283,11 +283,32 @@ def test_an_orphan_of_another_database_is_not_ours_to_delete() -> None:
 def test_a_newer_format_is_an_error_of_its_own(number: int) -> None:
     log = rotated()
     image = bytearray(bytes_of(log.env, number))
-    image[8] = 2
+    image[8] = 3
     image[72:80] = checksum(image[:72]).to_bytes(8, "little")
     replace_bytes(log.env, number, bytes(image))
-    with pytest.raises(FormatError, match="log format 2"):
+    with pytest.raises(FormatError, match="log format 3"):
         records(log.read())
+
+
+@pytest.mark.parametrize(("alignment", "link"), [(512, 2048), (4096, 4096)])
+def test_anything_in_the_sectors_of_a_link_is_a_link_that_is_not_there(
+    alignment: int, link: int
+) -> None:
+    """As when it was torn: the record behind it is read, and what is known to be durable tells."""
+    log = Log(alignment=alignment, segment_bytes=2 * link + 4 * alignment)
+    while len(log.writer.segments()) < 2:
+        log.append(b"value" * 20)
+    log.writer.sync()
+    log.writer.close()
+    clean = bytes_of(log.env, 2)
+    for start, size in ((link, alignment), (link, 1), (link + LINK_BYTES, 1)):
+        damage(log, 2, start, b"\xff" * size)
+        assert records(log.read()) == log.written
+        error = refused(log, durable_lsn=log.writer.durable_lsn)
+        assert (error.file, error.offset) == (f"{FOLDER}/00000002.wal", link)
+        replace_bytes(log.env, 2, clean)
+    damage(log, 2, link - 1, b"\xff")
+    assert "must be zero" in refused(log).reason
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 2), (2, 3), (3, 4), (1, 4)])
