@@ -569,8 +569,8 @@ def test_12_files_of_a_newer_version(twin):
     with pytest.raises(FormatError, match="version 2"):
         opened(twin, parts.encode())
     segment = fuzz_log.Segment.parse(next(iter(fuzz_log.seed_segments())))
-    segment.header[1] = 2
-    with pytest.raises(FormatError, match="log format 2"):
+    segment.header[1] = 3
+    with pytest.raises(FormatError, match="log format 3"):
         decode_segment_header(segment.encode()[:BLOCK_BYTES], "f")
     with pytest.raises(FormatError, match="newer version"):
         decode_edit(b"\x1a\x00", "f", 0)
