@@ -1,6 +1,6 @@
 """Each call of small workloads fails in each way: a part of all points, and all of them on request.
 
-`holdfast torture --parts errors,syncs` tries all of them, one after another; so does
+`holdfast torture --parts errors,syncs,clients` tries all of them, one after another; so does
 `pytest -m deep`. Here it is a sample that goes over all workloads, ways and calls evenly.
 """
 
@@ -12,14 +12,19 @@ from random import Random
 import pytest
 
 from holdfast.env import FaultRule
+from holdfast.env.fault import FaultFile
 from holdfast.testing.crash import same_machine
 from holdfast.testing.mutants import without
+from holdfast.testing.oracle import Wrap
 from holdfast.testing.torture_points import (
+    CLIENT_WAYS,
+    CLIENT_WORKLOADS,
     ERROR_WAYS,
     SYNC_WAYS,
     WORKLOADS,
     PointsPart,
     Way,
+    clients_part,
     errors_part,
     points_of,
     run_point,
@@ -27,8 +32,9 @@ from holdfast.testing.torture_points import (
     syncs_part,
 )
 
-PARTS = {"errors": errors_part, "syncs": syncs_part}
-SAMPLES = {"errors": 160, "syncs": 120}
+PARTS = {"errors": errors_part, "syncs": syncs_part, "clients": clients_part}
+WAYS = {"errors": ERROR_WAYS, "syncs": SYNC_WAYS, "clients": CLIENT_WAYS}
+SAMPLES = {"errors": 160, "syncs": 120, "clients": 30}
 
 
 def judged(part: PointsPart, count: int) -> PointsPart:
@@ -41,8 +47,7 @@ def judged(part: PointsPart, count: int) -> PointsPart:
 @pytest.mark.parametrize("name", PARTS)
 def test_a_sample_of_all_points_passes(name: str) -> None:
     part = judged(PARTS[name](1, same_machine), SAMPLES[name])
-    ways = ERROR_WAYS if name == "errors" else SYNC_WAYS
-    assert {way.name for way in ways} == {way for way, what in part.runs if what == "runs"}
+    assert {way.name for way in WAYS[name]} == {way for way, what in part.runs if what == "runs"}
     assert part.figures()["points tried"] == SAMPLES[name]
 
 
@@ -90,3 +95,56 @@ def test_a_call_that_is_never_reached_is_noticed() -> None:
     way = Way("never", frozenset(("write",)), rules)
     (point, *_) = points_of([way], 1, ("sync_puts",))
     assert run_point(point, same_machine, Random(1)).complaints
+
+
+# --- several clients
+
+
+def complaints_of_clients(way: Way, wrap: Wrap = same_machine, step: int = 3) -> list[str]:
+    points = points_of([way], 1, ("clients_many",))[::step]
+    assert points
+    return [line for point in points for line in run_point(point, wrap, Random(1)).complaints]
+
+
+def sync_way(name: str) -> Way:
+    return next(way for way in CLIENT_WAYS if way.name == f"failed sync, {name}")
+
+
+def test_points_of_clients_are_all_calls_of_all_their_workloads() -> None:
+    points = points_of(CLIENT_WAYS, 1, tuple(CLIENT_WORKLOADS))
+    assert set(CLIENT_WORKLOADS) == {point.work.name for point in points}
+    assert all(sum(kind in p.way.kinds for kind in p.calls) >= p.nth for p in points)
+
+
+def test_a_lost_commit_of_clients_is_noticed() -> None:
+    """Their log is not synced, and they are told that it was."""
+    found = complaints_of_clients(sync_way("xfs"), without(("sync", "wal.record.sync")), 8)
+    assert any("allowed are" in line for line in found)
+
+
+def test_clients_that_go_on_after_a_failed_sync_are_noticed(monkeypatch) -> None:
+    monkeypatch.setattr("holdfast.engine.write_path.WritePath.poison", lambda self, cause: None)
+    assert complaints_of_clients(sync_way("ext4-ordered"), step=16)
+
+
+def test_clients_that_are_told_one_object_are_noticed(monkeypatch) -> None:
+    monkeypatch.setattr("holdfast.engine.write_path._copy_error", lambda error: error)
+    found = complaints_of_clients(sync_way("xfs"), step=6)
+    assert any("the object of another one" in line for line in found)
+
+
+def test_a_client_that_is_refused_and_whose_commit_is_found_is_noticed(monkeypatch) -> None:
+    """The log keeps a record that it refused for want of room."""
+    monkeypatch.setattr("holdfast.wal.writer.LogWriter._wipe", lambda self: None)
+    real = FaultFile.write_at
+
+    def write_at(self, offset, data, *, site):
+        try:
+            real(self, offset, data, site=site)
+        except OSError:
+            self._inner.write_at(offset, bytes(data), site=site)
+            raise
+
+    monkeypatch.setattr("holdfast.env.fault.FaultFile.write_at", write_at)
+    way = next(way for way in CLIENT_WAYS if way.name == "write cut short, ENOSPC")
+    assert complaints_of_clients(way, step=11)

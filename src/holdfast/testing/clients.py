@@ -68,6 +68,18 @@ class ClientHistory(History):
         """Return the commits that have returned."""
         return [commit for commit, seq in enumerate(self._seqs) if seq]
 
+    def in_order(self) -> list[int]:
+        """Return the commits that have returned, in the order of the log."""
+        return sorted(self.returned(), key=self._seqs.__getitem__)
+
+    def change_of(self, commit: int) -> Change:
+        """Return what a commit changes."""
+        return self._changes[commit]
+
+    def acknowledged(self) -> set[int]:
+        """Return the commits that are known to be durable, though not those before them."""
+        return {commit for some in self._acknowledged for commit in some}
+
     def acknowledge_all(self, commits: Iterable[int]) -> None:
         """Note that these commits, and all before them, were acknowledged as durable."""
         self._acknowledged.append(list(commits))
@@ -130,7 +142,7 @@ class Clients:
         # A keyspace has no sequence number; nothing was committed before it.
         history.end(commit, -1, is_durable=True)
         tasks = [
-            env.spawn(f"client-{number}", _Client(self, env, history, database, number).run)
+            env.spawn(f"client-{number}", Client(self, env, history, database, number).run)
             for number in range(self.clients)
         ]
         self._maintain(env, history, database)
@@ -154,7 +166,7 @@ class Clients:
                 database.compact()
 
 
-class _Client:
+class Client:
     """One thread of commits."""
 
     def __init__(

@@ -41,9 +41,12 @@ from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
 from holdfast.testing.torture_flips import FlipsPart
 from holdfast.testing.torture_part import Failure, Figures, Part, bound_of, is_going
-from holdfast.testing.torture_points import errors_part, syncs_part
+from holdfast.testing.torture_points import clients_part, errors_part, syncs_part
 
-PARTS = ("crash", "exhaustive", "kills", "damage", "flips", "faults", "errors", "syncs", "fuzz")
+PARTS = (
+    "crash", "exhaustive", "kills", "damage", "flips", "faults", "errors", "syncs", "clients",
+    "fuzz",
+)  # fmt: skip
 PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
@@ -122,6 +125,7 @@ def make_parts(names: list[str], given: argparse.Namespace, wrap: Wrap) -> list[
         "faults": lambda: FaultsPart(seed, wrap),
         "errors": lambda: errors_part(seed, wrap),
         "syncs": lambda: syncs_part(seed, wrap),
+        "clients": lambda: clients_part(seed, wrap),
         "fuzz": lambda: FuzzPart(seed, folder),
     }
     return [makers[name]() for name in names]

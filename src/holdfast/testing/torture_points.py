@@ -6,7 +6,8 @@ are the same up to the call that fails. So the points can be numbered, and a run
 them it tried. After the last one the same is done with another seed.
 
 The workloads: those of `workload` but for the drawn one, and one that begins with what a power cut
-left, so that every call of a recovery that has a log to replay fails too.
+left, so that every call of a recovery that has a log to replay fails too. Those of several clients
+are a part of their own (see torture_clients).
 
 Thread safety: one thread, the main one.
 """
@@ -21,8 +22,10 @@ from math import gcd
 from random import Random
 
 from holdfast.env import FAILED_SYNCS, CrashPoint, FaultRule, SimEnv
+from holdfast.testing.clients import Clients
 from holdfast.testing.crash import same_machine
 from holdfast.testing.oracle import History, Wrap, abandon
+from holdfast.testing.torture_clients import ClientTrial
 from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.torture_trial import (
     CHANGES,
@@ -35,6 +38,13 @@ from holdfast.testing.torture_trial import (
     watching,
 )
 from holdfast.testing.workload import SEQUENTIAL, TINY, Flush, Put, Workload, sequential
+
+CLIENT_WORKLOADS = {
+    "clients": (2, 6, 60),
+    "clients_large": (3, 5, 900),
+    "clients_many": (4, 4, 200),
+}
+"""By name, how many clients commit how often values of how many bytes."""
 
 CUT_BYTES = 40
 """What a write that is cut short still does: half a header of a record."""
@@ -67,7 +77,7 @@ class Way:
 class Point:
     """A call of a workload, and how it fails."""
 
-    work: Workload
+    work: Workload | Clients
     start: Start | None
     calls: tuple[str, ...]
     """The kinds of all calls of the workload."""
@@ -154,25 +164,45 @@ def crashed_start(seed: int) -> tuple[Workload, Start]:
     return Workload(RECOVERY, seed, after, TINY), Start(state, history)
 
 
-def calls_of(work: Workload, start: Start | None) -> tuple[str, ...]:
+CLIENT_WAYS = (
+    *(_failing(code, "changes") for code in (errno.EIO, errno.ENOSPC, errno.EMFILE)),
+    *map(_cut_short, (errno.EIO, errno.ENOSPC)),
+    *(_failed_sync(name) for name in FAILED_SYNCS if name != LYING),
+    _aborted_journal(),
+)
+
+
+def client_work(name: str, seed: int) -> Clients:
+    """Return a workload of several clients. Raises: KeyError when there is none of this name."""
+    clients, turns, value_bytes = CLIENT_WORKLOADS[name]
+    return Clients(name, seed, TINY, clients, turns, value_bytes)
+
+
+def calls_of(work: Workload | Clients, start: Start | None) -> tuple[str, ...]:
     """Return the kinds of all calls of a workload that nothing disturbs.
 
     Raises: AssertionError when something is wrong all the same.
     """
     noted: list[str] = []
     rule = watching(lambda kind, site, path: noted.append(kind))
-    trial = Trial(work, [rule], Random(work.seed), same_machine, start=start)
+    trial = _trial_of(work, [rule], Random(work.seed), same_machine, start)
     trial.run()
     if trial.complaints:
         raise AssertionError(f"{work.name}, untouched: {trial.complaints}")
     return tuple(noted)
 
 
+def _work_of(name: str, seed: int) -> tuple[Workload | Clients, Start | None]:
+    if name == RECOVERY:
+        return crashed_start(seed)
+    return client_work(name, seed) if name in CLIENT_WORKLOADS else sequential(name, seed), None
+
+
 def points_of(ways: Sequence[Way], seed: int, names: Sequence[str] = WORKLOADS) -> list[Point]:
     """Return all points of the workloads. Raises: AssertionError when an untouched run fails."""
     points: list[Point] = []
     for name in names:
-        work, start = crashed_start(seed) if name == RECOVERY else (sequential(name, seed), None)
+        work, start = _work_of(name, seed)
         calls = calls_of(work, start)
         for way in ways:
             count = sum(kind in way.kinds for kind in calls)
@@ -197,7 +227,14 @@ class PointsPart(Part):
     the items behind them are those of the next seeds.
     """
 
-    def __init__(self, name: str, ways: Sequence[Way], seed: int, wrap: Wrap) -> None:
+    def __init__(
+        self,
+        name: str,
+        ways: Sequence[Way],
+        seed: int,
+        wrap: Wrap,
+        workloads: Sequence[str] = WORKLOADS,
+    ) -> None:
         self.name = name
         self.failures: list[Failure] = []
         self.runs: Counter[tuple[str, str]] = Counter()
@@ -205,6 +242,7 @@ class PointsPart(Part):
         self._ways = ways
         self._seed = seed
         self._wrap = wrap
+        self._workloads = workloads
         self._lists: list[list[Point]] = []
         self._done = 0
         self._tried: set[int] = set()
@@ -217,7 +255,9 @@ class PointsPart(Part):
     def points(self, turn: int = 0) -> list[Point]:
         """Return the points of the seed that is this turn's."""
         while len(self._lists) <= turn:
-            self._lists.append(points_of(self._ways, self._seed + len(self._lists)))
+            self._lists.append(
+                points_of(self._ways, self._seed + len(self._lists), self._workloads)
+            )
         return self._lists[turn]
 
     def step(self) -> None:
@@ -274,16 +314,31 @@ class PointsPart(Part):
         return {f"Every call fails ({self.name})": lines}
 
 
-def run_point(point: Point, wrap: Wrap, rng: Random) -> Trial:
+def _trial_of(
+    work: Workload | Clients,
+    rules: Sequence[FaultRule],
+    rng: Random,
+    wrap: Wrap,
+    start: Start | None,
+    *,
+    lasting: bool = False,
+    lying: bool = False,
+) -> Trial | ClientTrial:
+    if isinstance(work, Clients):
+        return ClientTrial(work, rules, rng, wrap)
+    return Trial(work, rules, rng, wrap, start=start, lasting=lasting, lying=lying)
+
+
+def run_point(point: Point, wrap: Wrap, rng: Random) -> Trial | ClientTrial:
     """Run the workload of a point, and judge it."""
     times = 1 if point.mode == ONCE else None
     rules = point.way.rules(point.nth, times, point.calls)
-    trial = Trial(
+    trial = _trial_of(
         point.work,
         rules,
         rng,
         wrap,
-        start=point.start,
+        point.start,
         lasting=times is None and point.way.kinds <= CHANGES,
         lying=point.way.name.endswith(LYING),
     )
@@ -307,3 +362,8 @@ def errors_part(seed: int, wrap: Wrap) -> PointsPart:
 def syncs_part(seed: int, wrap: Wrap) -> PointsPart:
     """Return the part that fails every sync, with what it does to the disk and to the cache."""
     return PointsPart("syncs", SYNC_WAYS, seed, wrap)
+
+
+def clients_part(seed: int, wrap: Wrap) -> PointsPart:
+    """Return the part that fails calls and syncs while several clients commit at once."""
+    return PointsPart("clients", CLIENT_WAYS, seed, wrap, tuple(CLIENT_WORKLOADS))

@@ -38,6 +38,7 @@ SOME = {
     "faults": ["runs with an I/O error", "runs with a failed sync"],
     "errors": ["points tried", "errors injected"],
     "syncs": ["points tried", "runs that poisoned"],
+    "clients": ["points tried", "points tried, percent"],
     "fuzz": ["fuzz executions"],
 }
 
