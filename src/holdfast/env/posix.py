@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import threading
 import time
 import weakref
@@ -83,7 +84,7 @@ def _open_regular(path: str, flags: int) -> int:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "a data file must be a regular file", path)
-    except OSError:
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor
@@ -97,6 +98,17 @@ class PosixFile:
     def __init__(self, name: str, descriptor: int) -> None:
         self._name = name
         self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        """Close a file that had no owner yet when an exception came, such as MemoryError."""
+        self.close()
+
+    @classmethod
+    def opened(cls, name: str, flags: int) -> PosixFile:
+        """Open a file. Its owner is made first: without, a descriptor would stay open."""
+        file = cls(name, -1)
+        file._descriptor = _open_regular(name, flags)
+        return file
 
     @property
     def name(self) -> str:
@@ -210,42 +222,70 @@ class PosixCondition:
         self._condition.notify_all()
 
 
-class PosixTask:
-    """A daemon thread. Implements `Task`."""
+class _Body:
+    """What a thread runs. Whoever holds it weakly sees that the thread is gone.
 
-    __slots__ = ("_done", "_error", "_function", "_name", "_thread")
+    The thread alone holds it, also before its first instruction and after its last one: one that
+    has no memory to begin with ends without having run anything.
+    """
+
+    __slots__ = ("__weakref__", "_function", "_task")
+
+    def __init__(self, task: PosixTask, function: Callable[[], None]) -> None:
+        self._task = task
+        self._function = function
+
+    def __call__(self) -> None:
+        task = self._task
+        task.begun.release()
+        # From here on nothing but the function can fail.
+        try:
+            _trace_like_other_threads()
+            self._function()
+        except BaseException as exc:  # noqa: BLE001  join raises it
+            task.error = exc
+        finally:
+            # A finished task must not keep its owner alive through the function it ran.
+            del self._function
+            task.done.release()
+
+
+class PosixTask:
+    """A daemon thread. Implements `Task`.
+
+    Not a thread of `threading`, whose start waits without end for one that had no memory to say
+    that it runs.
+    """
+
+    __slots__ = ("_body", "_name", "begun", "done", "error")
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
         self._name = name
-        self._function = function
-        self._error: BaseException | None = None
-        self._done = _make_lock()
-        self._done.acquire()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        # A start or join of the standard library that a signal handler ends may leave the new
-        # thread waiting for ever, or take one that runs for one that has ended.
-        _uninterrupted(self._thread.start)
+        self.error: BaseException | None = None
+        # Whatever the two wait for, a thread that is gone ends the wait.
+        self.begun, self.done = _make_lock(), _make_lock()
+        self.begun.acquire()
+        self.done.acquire()
+        body = _Body(self, function)
+        self._body = weakref.ref(body)
+        # It raises for want of memory before the thread is there or, for its result, afterwards.
+        with contextlib.suppress(MemoryError, RuntimeError):
+            _thread.start_new_thread(body, ())
+        del body
+        if not _wait_for(self.begun, self._body):
+            raise MemoryError(f"no memory for the thread {name}")
 
     @property
     def name(self) -> str:
         return self._name
 
     def join(self) -> None:
-        with self._done:
-            pass
-        _uninterrupted(self._thread.join)
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            self._function()
-        except BaseException as exc:  # noqa: BLE001  join raises it
-            self._error = exc
-        finally:
-            # A finished task must not keep its owner alive through the function it ran.
-            del self._function
-            self._done.release()
+        _wait_for(self.done, self._body)
+        with contextlib.suppress(RuntimeError):
+            # For other joins. One may have done it.
+            self.done.release()
+        if self.error is not None:
+            raise self.error
 
 
 class PosixEnv:
@@ -254,10 +294,10 @@ class PosixEnv:
     __slots__ = ()
 
     def create(self, path: str, *, site: str) -> File:
-        return PosixFile(path, _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        return PosixFile.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def open(self, path: str) -> File:
-        return PosixFile(path, _open_regular(path, os.O_RDONLY))
+        return PosixFile.opened(path, os.O_RDONLY)
 
     def rename(self, source: str, target: str, *, site: str) -> None:
         os.rename(source, target)
@@ -348,6 +388,32 @@ def _may_be_interrupted() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
+def _trace_like_other_threads() -> None:
+    """Let debuggers and coverage see this thread, which `threading` knows nothing of."""
+    trace, profile = threading.gettrace(), threading.getprofile()
+    if trace is not None:
+        sys.settrace(trace)
+    if profile is not None:
+        sys.setprofile(profile)
+
+
+def _wait_for(lock: threading.Lock, body: Callable[[], object]) -> bool:
+    """Take a lock that a thread opens at its end; return False when it never began.
+
+    `body` returns what the thread runs, or None when it is gone.
+    """
+    while True:
+        try:
+            if lock.acquire(timeout=_WAIT_SECONDS_MAX):
+                return True
+            if body() is None:
+                # It may have ended when the time was over.
+                return lock.acquire(blocking=False)
+        except MemoryError:
+            # The thread goes on, so the wait does.
+            continue
+
+
 def _uninterrupted(function: Callable[[], Result]) -> Result:
     """Run `function` in a thread that no handler runs in; return or raise what came of it.
 
@@ -380,8 +446,9 @@ def _uninterrupted(function: Callable[[], Result]) -> Result:
             ended = True
             end.release()
 
+    # The thread alone holds it: one that had no memory to begin with is seen to be gone.
+    body = weakref.ref(run)
     try:
-        # Not a Thread: the start of one is not to be interrupted itself.
         _thread.start_new_thread(run, ())
     except RuntimeError:
         # No more threads, or the interpreter is about to end: better interrupted than not at all.
@@ -390,17 +457,21 @@ def _uninterrupted(function: Callable[[], Result]) -> Result:
         cancelled = True
         begin.release()
         raise
+    del run
     interruption: BaseException | None = None
+    has_begun = True
     try:
         begin.release()
-        end.acquire()
     except BaseException as exc:  # noqa: BLE001  raised below
         interruption = exc
-    while not ended:
+    while has_begun and not ended:
         try:
-            end.acquire()
+            has_begun = _wait_for(end, body)
         except BaseException as exc:  # noqa: BLE001  raised below
             interruption = exc
+    if not ended:
+        # As without threads, above.
+        result = function()
     if error is not None:
         raise error
     if interruption is not None:
