@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from holdfast.base import DatabasePoisonedError, DiskFullError, mark
 from holdfast.engine._core import CLOSED, CLOSING, FORKED
 from holdfast.engine.flush import flush_frozen
+from holdfast.engine.upkeep import SHORTAGE_SECONDS
 from holdfast.manifest import VersionEdit
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
+
+SHORTAGE_TRIES = 500
+"""How often a close that has no memory for a step of its end tries again."""
 
 
 def close_engine(engine: Engine) -> None:
@@ -40,7 +45,7 @@ def close_engine(engine: Engine) -> None:
             try:
                 _stop_work(engine)
             finally:
-                engine.env.uninterrupted(engine.release)
+                _release(engine)
         if engine.is_poisoned:
             raise DatabasePoisonedError(
                 "a sync or write failed, so writes that were not durable may be lost; reopen it"
@@ -54,12 +59,34 @@ def _stop_work(engine: Engine) -> None:
     """
     # No compaction begins from now on.
     engine.state.flags |= CLOSING
-    engine.upkeep.stop()
-    own = {engine.env.thread_id()}
-    with engine.version_mutex:
-        engine.room.notify_all()
-        while engine.compacting - own:
-            engine.room.wait(1.0)
+
+    def stop() -> None:
+        engine.upkeep.stop()
+        own = {engine.env.thread_id()}
+        with engine.version_mutex:
+            engine.room.notify_all()
+            while engine.compacting - own:
+                engine.room.wait(1.0)
+
+    _insist(engine, stop)
+
+
+def _release(engine: Engine) -> None:
+    """Give everything back, the lock last."""
+    _insist(engine, lambda: engine.env.uninterrupted(engine.release))
+
+
+def _insist(engine: Engine, step: Callable[[], None]) -> None:
+    """Do a step of the end that may be done again, which must not be left for want of memory."""
+    for _ in range(SHORTAGE_TRIES):
+        try:
+            step()
+        except MemoryError:
+            mark("engine.closed_again")
+            engine.env.sleep(SHORTAGE_SECONDS)
+        else:
+            return
+    raise MemoryError("no memory to end the work of a database that is closed")
 
 
 def _flush_everything(engine: Engine) -> None:

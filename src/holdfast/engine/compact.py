@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError
+from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError, mark
 from holdfast.compaction import (
     JobResult,
     JobStoppedError,
@@ -20,7 +21,6 @@ from holdfast.env import is_shortage
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
     from holdfast.lsm import Tree
-    from holdfast.manifest import Version
 
 
 def compact_once(engine: Engine) -> None:
@@ -32,7 +32,12 @@ def compact_once(engine: Engine) -> None:
             _run_plan(engine, plan)
         found = bool(held)
     finally:
-        _let_go(engine, held)
+        while held:
+            try:
+                _let_go(engine, held)
+            except MemoryError:
+                # Tables that stay busy would never be compacted again.
+                mark("engine.given_back_again")
     if found:
         engine.schedule_compaction()
 
@@ -95,9 +100,13 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
         tree = engine.trees.get(plan.keyspace)
         if tree is None:
             return False
-        version = engine.log_edit(plan.edit())
-        engine.counters.moves += 1
-        _show(engine, tree, version)
+
+        def count() -> None:
+            engine.counters.moves += 1
+
+        steps = iter((*_showing(engine, tree), count))
+        engine.log_edit(plan.edit())
+        engine.carry_out(steps)
     return True
 
 
@@ -143,38 +152,44 @@ def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
         # Once an edit names them it is too late to find that they cannot be read.
         for info in result.tables:
             engine.store.reader(info)
-    except (CorruptionError, OSError) as error:
+    except (CorruptionError, OSError, MemoryError) as error:
         engine.discard(result.tables)
-        if isinstance(error, OSError) and is_shortage(error):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and is_shortage(error)):
             raise
         raise InputError(error) from error
+
+    def count() -> None:
+        counters = engine.counters
+        counters.compactions += 1
+        counters.compacted_bytes_read += result.bytes_read
+        counters.compacted_bytes_written += result.bytes_written
+        counters.entries_dropped += result.entries_dropped
+
     try:
-        version = engine.log_edit(plan.edit(result.tables))
+        steps: Iterator[Callable[[], object]] = iter(
+            (
+                *_showing(engine, tree),
+                lambda: engine.store.doom(plan.input_numbers),
+                engine.store.purge,
+                count,
+            )
+        )
+        engine.log_edit(plan.edit(result.tables))
     except (DiskFullError, MemoryError):
         if not engine.is_poisoned:
             engine.discard(result.tables)
         raise
-    counters = engine.counters
-    counters.compactions += 1
-    counters.compacted_bytes_read += result.bytes_read
-    counters.compacted_bytes_written += result.bytes_written
-    counters.entries_dropped += result.entries_dropped
-    _show(engine, tree, version)
-    engine.store.doom(plan.input_numbers)
-    engine.store.purge()
+    engine.carry_out(steps)
     return True
 
 
-def _show(engine: Engine, tree: Tree, version: Version) -> None:
-    """Let readers see the tables of a version whose edit is durable."""
-    try:
-        tree.install(version.keyspaces[tree.version.id])
-        engine.published(tree)
-        engine.progressed("compact")
-    except BaseException as error:
-        # Want of memory: what is durable and what is shown are not the same.
-        engine.poison(error)
-        raise
+def _showing(engine: Engine, tree: Tree) -> tuple[Callable[[], object], ...]:
+    """Return what lets readers see the tables of an edit that will be durable then."""
+    return (
+        lambda: tree.install(engine.version.keyspaces[tree.version.id]),
+        lambda: engine.published(tree),
+        lambda: engine.progressed("compact"),
+    )
 
 
 def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
@@ -195,6 +210,9 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
                 engine.env.uninterrupted(partial(_leave, engine, thread))
             except KeyboardInterrupt as error:
                 interruption = error
+            except MemoryError:
+                # Whoever closes waits for this.
+                mark("engine.given_back_again")
     if interruption is not None:
         raise interruption
 
@@ -231,6 +249,8 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
                     engine.env.uninterrupted(partial(_let_go, engine, held))
                 except KeyboardInterrupt as error:
                     interruption = error
+                except MemoryError:
+                    mark("engine.given_back_again")
     raise interruption
 
 

@@ -70,7 +70,7 @@ class Database(Keyspace):
     def keyspaces(self) -> list[str]:
         """Return the names of all keyspaces, sorted; the default one is among them."""
         self.read_point()
-        return sorted(keyspace.name for keyspace in self._engine.version.keyspaces.values())
+        return sorted(tree.version.name for tree in list(self._engine.trees.values()))
 
     def drop_keyspace(self, name: str) -> None:
         """Remove a keyspace with everything in it, durably.
@@ -85,11 +85,12 @@ class Database(Keyspace):
             raise KeyError(name)
 
         def forget() -> None:
-            handle = self._keyspaces.pop(number, None)
+            handle = self._keyspaces.get(number)
             if handle is not None:
                 handle.dropped = True
                 # A handle that lives on must not hold the files.
                 handle.view = ReadView(Memtable(), (), ())
+                self._keyspaces.pop(number, None)
 
         self._engine.drop_keyspace(number, forget)
         self._engine.collect()

@@ -17,7 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from holdfast.base import (
@@ -178,20 +178,42 @@ class Engine:
             if isinstance(error, OSError):
                 raise self.failure(error) from error
             raise
-        if version_set.needs_rewrite:
-            try:
+        try:
+            # Even to ask needs memory.
+            if version_set.needs_rewrite:
                 self.rewrite_manifest()
-            except DiskFullError:
-                # The edit is durable in the old manifest, which goes on; the next edit tries again.
-                mark("engine.manifest_rewrite_full")
+        except (DiskFullError, MemoryError):
+            if self.is_poisoned:
+                raise
+            # The edit is durable in the old manifest, which goes on; the next edit tries again.
+            mark("engine.manifest_rewrite_full")
         return self._version
+
+    def carry_out(self, steps: Iterator[Callable[[], object]]) -> None:
+        """Do what follows from an edit that is durable. Each of `steps` may be done again, and they
+        were made before the edit, with their iterator: here even a loop might lack the memory.
+        Requires: the version mutex.
+
+        One failed allocation does no harm. When there is no memory for a second try either, what
+        is durable and what is shown are not the same, and the database is poisoned.
+        """
+        try:
+            for step in steps:
+                try:
+                    step()
+                except MemoryError:
+                    mark("engine.carried_out_again")
+                    step()
+        except BaseException as error:
+            self.poison(error)
+            raise
 
     def rewrite_manifest(self) -> None:
         """Go over to a new manifest that starts with the current version. Requires: the version
         mutex.
 
-        Raises: DiskFullError with nothing changed; DatabasePoisonedError when the disk fails in
-        another way.
+        Raises: DiskFullError with nothing changed, MemoryError with nothing changed unless the
+        database is poisoned; DatabasePoisonedError when the disk fails in another way.
         """
         version_set = self.version_set
         if version_set is None:
@@ -209,6 +231,9 @@ class Engine:
         except DiskFullError:
             raise
         except BaseException as error:
+            if isinstance(error, MemoryError) and not version_set.is_poisoned:
+                # Its marker was not begun. What there is of it is an orphan for the next open.
+                raise
             self.poison(error)
             raise
         self._version = version_set.version
@@ -312,16 +337,15 @@ class Engine:
         # Its table must not enter the manifest before the log is durable up to its last operation.
         self.write_path.sync_held()
 
+        def adopt() -> None:
+            self.write_path.memtables[tree.version.id] = tree.active
+
         def switch() -> None:
             with self.version_mutex:
+                # A handle must not go on writing to the memtable that is frozen now.
+                steps = iter((adopt, lambda: self.published(tree)))
                 tree.freeze()
-                try:
-                    self.write_path.memtables[tree.version.id] = tree.active
-                    self.published(tree)
-                except BaseException as error:
-                    # Want of memory: a handle may still write to the memtable that is frozen now.
-                    self.poison(error)
-                    raise
+                self.carry_out(steps)
                 self._update_pace()
             self.schedule_flush(tree.version.id)
 
@@ -516,12 +540,14 @@ class Engine:
                 # First, for want of memory does no harm here.
                 self._check_often_enough(settings)
                 tree = Tree(self.store, self._version.apply(edit).keyspaces[number])
-                tree.version = self.log_edit(edit).keyspaces[number]
-                try:
+
+                def take_in() -> None:
+                    tree.version = self._version.keyspaces[number]
                     self.add_tree(tree)
-                except BaseException as error:
-                    self.poison(error)
-                    raise
+
+                steps = iter((take_in,))
+                self.log_edit(edit)
+                self.carry_out(steps)
                 return number
 
         return self.write_path.exclusive(create)
@@ -529,25 +555,33 @@ class Engine:
     def find_keyspace(self, name: str) -> int | None:
         """Return the id of keyspace `name`, or None."""
         keyspace = self._version.keyspace_named(name)
-        return None if keyspace is None else keyspace.id
+        # A poisoned database may have logged one that it could not take in.
+        return keyspace.id if keyspace is not None and keyspace.id in self.trees else None
 
     def drop_keyspace(self, keyspace: int, forget: Callable[[], None]) -> None:
         """Drop a keyspace with everything in it. Durable when it returns.
 
-        `forget` ends the handle, and is called when the keyspace is gone, uninterrupted.
+        `forget` ends the handle, and is called when the keyspace is gone, uninterrupted; perhaps
+        twice.
         """
 
         def drop() -> None:
             self.write_path.sync_held()
             with self.version_mutex:
-                tree = self.trees[keyspace]
+                levels = self.trees[keyspace].version.levels
+                numbers = [info.number for level in levels for info in level]
+                steps: Iterator[Callable[[], object]] = iter(
+                    (
+                        lambda: self.trees.pop(keyspace, None),
+                        lambda: self.write_path.memtables.pop(keyspace, None),
+                        lambda: self.on_view.pop(keyspace, None),
+                        lambda: self.store.doom(numbers),
+                        forget,
+                        self.store.purge,
+                    )
+                )
                 self.log_edit(VersionEdit(keyspaces_dropped=(keyspace,)))
-                del self.trees[keyspace]
-                del self.write_path.memtables[keyspace]
-                self.on_view.pop(keyspace, None)
-                self.store.doom(info.number for level in tree.version.levels for info in level)
-            forget()
-            self.collect()
+                self.carry_out(steps)
 
         self.write_path.exclusive(drop)
 

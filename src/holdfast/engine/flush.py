@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,29 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         if log is None:
             return
         wal_first = log.first_needed(engine.unflushed_seq(memtable) - 1)
+        dropped: list[int] = []
+
+        def count() -> None:
+            engine.counters.flushes += 1
+            engine.counters.flushed_bytes += result.bytes_written
+            engine.counters.entries_dropped += result.entries_dropped
+
+        # Made before the edit, behind which nothing may fail.
+        steps: Iterator[Callable[[], object]] = iter(
+            (
+                lambda: tree.install(engine.version.keyspaces[keyspace], memtable),
+                lambda: engine.published(tree),
+                lambda: dropped.extend(log.forget_before(wal_first)),
+                lambda: engine.progressed("flush"),
+                engine.store.purge,
+                count,
+            )
+        )
         try:
             # Once an edit names them it is too late to find that they cannot be read.
             for info in result.tables:
                 engine.store.reader(info)
-            version = engine.log_edit(
+            engine.log_edit(
                 VersionEdit(
                     tables_added=tuple((keyspace, 0, info) for info in result.tables),
                     flushed_seq={keyspace: memtable.seq_max},
@@ -67,18 +86,6 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
             if not engine.is_poisoned:
                 engine.discard(result.tables)
             raise
-        try:
-            dropped = log.forget_before(wal_first)
-            engine.counters.flushes += 1
-            engine.counters.flushed_bytes += result.bytes_written
-            engine.counters.entries_dropped += result.entries_dropped
-            tree.install(version.keyspaces[keyspace], memtable)
-            engine.published(tree)
-            engine.progressed("flush")
-            engine.store.purge()
-        except BaseException as error:
-            # Want of memory: the edit is durable, and readers do not see what it says.
-            engine.poison(error)
-            raise
+        engine.carry_out(steps)
     engine.unlink_segments(dropped)
     engine.reserve_memtables()

@@ -10,15 +10,28 @@ never retried by itself.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 
-from holdfast.base import require
+from holdfast.base import mark, require
 from holdfast.env import Env, Task
 
 LANES = ("flush", "compact", "log", "interval")
 """Every lane there is. One thread each at most: a lane never waits for another one."""
+
+SHORTAGE_SECONDS = 0.01
+"""After this time a thread that had no memory for its own affairs tries again."""
+
+
+class _Job:
+    """A job that runs, and whether it was asked for meanwhile."""
+
+    __slots__ = ("again", "function", "name")
+
+    def __init__(self, name: tuple[str, Hashable], function: Callable[[], None]) -> None:
+        self.name = name
+        self.function = function
+        self.again = False
 
 
 class Upkeep:
@@ -30,69 +43,95 @@ class Upkeep:
         self._mutex = env.mutex()
         self._idle = env.condition(self._mutex)
         self._stopping = env.condition(self._mutex)
-        self._waiting: deque[tuple[str, Hashable, Callable[[], None]]] = deque()
-        self._running: dict[tuple[str, Hashable], bool] = {}
-        self._tasks: dict[int, Task] = {}
-        self._ended: list[int] = []
+        self._waiting: dict[tuple[str, Hashable], Callable[[], None]] = {}
+        self._running: dict[tuple[str, Hashable], _Job] = {}
+        self._tasks: dict[int, Task | None] = {}
         self._spawned = 0
-        self._threads = 0
+        self._working: set[int] = set()
+        """The threads that look for jobs, by the key of their task."""
         self._stopped = False
 
     def submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
         """Queue `job` under (lane, key); nothing happens after `stop`."""
         require(lane in LANES, "a job has one of the known lanes")
-        self._env.uninterrupted(partial(self._submit, lane, key, job))
+        self._env.uninterrupted(partial(self._submit, (lane, key), job))
 
-    def _submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
+    def _submit(self, name: tuple[str, Hashable], job: Callable[[], None]) -> None:
         with self._mutex:
             if self._stopped:
                 return
-            name = (lane, key)
             if name in self._running:
-                self._running[name] = True
+                self._running[name].again = True
                 return
-            if any(name == (other_lane, other_key) for other_lane, other_key, _ in self._waiting):
+            if name in self._waiting:
                 return
-            if self._threads < len(LANES):
-                # First: a job for which no thread could be started must not count as waiting.
-                self._spawn()
-                self._threads += 1
-            self._waiting.append((lane, key, job))
+            # Before the thread, which may look for it at once, and not left for want of a thread.
+            self._waiting[name] = job
+            if len(self._working) < len(LANES):
+                try:
+                    self._spawn()
+                except BaseException:
+                    self._waiting.pop(name)
+                    raise
 
     def _spawn(self) -> None:
-        while self._ended:
-            self._tasks.pop(self._ended.pop(), None)
+        for number in self._tasks.keys() - self._working:
+            del self._tasks[number]
         self._spawned += 1
         number = self._spawned
-        self._tasks[number] = self._env.spawn("holdfast-upkeep", lambda: self._work(number))
+        self._working.add(number)
+        try:
+            # A thread that has begun must not lack its place in the list.
+            self._tasks[number] = None
+            self._tasks[number] = self._env.spawn("holdfast-upkeep", partial(self._work, number))
+        except BaseException:
+            self._working.discard(number)
+            self._tasks.pop(number, None)
+            raise
 
-    def _take(self) -> tuple[str, Hashable, Callable[[], None]] | None:
-        busy = {lane for lane, _ in self._running}
-        for index, (lane, key, job) in enumerate(self._waiting):
-            if lane not in busy:
-                del self._waiting[index]
-                self._running[lane, key] = False
-                return lane, key, job
-        return None
+    def _take(self, number: int) -> _Job | None:
+        """Return the next job, or None when this thread may end."""
+        with self._mutex:
+            if not self._stopped:
+                busy = {lane for lane, _ in self._running}
+                for name, function in self._waiting.items():
+                    if name[0] not in busy:
+                        job = _Job(name, function)
+                        self._working.add(number)
+                        self._running[name] = job
+                        self._waiting.pop(name)
+                        return job
+            self._idle.notify_all()
+            self._working.discard(number)
+            return None
+
+    def _end(self, job: _Job) -> None:
+        """Let jobs of the same lane run. May be done again."""
+        with self._mutex:
+            if self._running.get(job.name) is job:
+                if job.again:
+                    self._waiting[job.name] = job.function
+                self._running.pop(job.name)
+            self._idle.notify_all()
 
     def _work(self, number: int) -> None:
+        job: _Job | None = None
         while True:
-            with self._mutex:
-                taken = None if self._stopped else self._take()
-                if taken is None:
-                    self._threads -= 1
-                    self._ended.append(number)
-                    self._idle.notify_all()
-                    return
-            lane, key, job = taken
             try:
-                job()
-            except Exception as error:  # noqa: BLE001  whatever it is, the engine must hear of it
-                self._on_error(lane, error)
-            with self._mutex:
-                if self._running.pop((lane, key)):
-                    self._waiting.append((lane, key, job))
-                self._idle.notify_all()
+                if job is not None:
+                    self._end(job)
+                    job = None
+                job = self._take(number)
+                if job is None:
+                    return
+                try:
+                    job.function()
+                except Exception as error:  # noqa: BLE001  the engine must hear of it
+                    self._on_error(job.name[0], error)
+            except MemoryError:
+                # Others wait for this thread: it goes on with what it had not done.
+                mark("engine.upkeep_without_memory")
+                self._env.sleep(SHORTAGE_SECONDS)
 
     def pause(self, seconds: float) -> bool:
         """Wait inside a job, or less when `stop` is called. Return whether the job should go on."""
@@ -113,7 +152,7 @@ class Upkeep:
     def wait_idle(self) -> None:
         """Return when nothing runs and nothing waits."""
         with self._mutex:
-            while self._threads:
+            while self._working:
                 self._idle.wait()
 
     def stop(self) -> None:
@@ -125,4 +164,5 @@ class Upkeep:
             # They stay listed: a stop after one that was interrupted waits for them again.
             tasks = list(self._tasks.values())
         for task in tasks:
-            task.join()
+            if task is not None:
+                task.join()

@@ -351,7 +351,7 @@ class WritePath:
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
         seq_next = state.next_seq
         seq_first, seq_last = seq_next - applied_ops, seq_next - 1
-        new_ops, user_bytes, seq_after = 0, 0, seq_next
+        new_ops, user_bytes, seq_after, write_count, user_bytes_near = 0, 0, seq_next, 0, 0
         interruption: BaseException | None = None
         try:
             for waiter in group:
@@ -362,6 +362,8 @@ class WritePath:
             new_ops = buffer.op_count - applied_ops
             user_bytes = buffer.size - applied_bytes
             seq_last, seq_after = seq_last + new_ops, seq_next + new_ops
+            write_count = state.write_count + new_ops
+            user_bytes_near = state.user_bytes + user_bytes
             if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
                 log.append(buffer, seq_first)
                 written = True
@@ -393,8 +395,11 @@ class WritePath:
                         interruption = error
                 state.next_seq = seq_after
                 state.visible_seq = seq_last
-                state.write_count += new_ops
-                state.user_bytes += user_bytes
+                state.write_count = write_count
+                try:
+                    state.user_bytes += user_bytes
+                except MemoryError:
+                    state.user_bytes = user_bytes_near
         except BaseException as error:
             self.poison(error)
             raise

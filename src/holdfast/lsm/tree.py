@@ -78,13 +78,15 @@ class Tree:
         """Publish the tables of `version`, and drop the memtable that became one of them.
 
         Requires: `flushed` is the oldest frozen memtable: tables replace memtables in order.
+        Raises: MemoryError with nothing changed.
         """
-        levels = self._open_levels(version)
+        levels, frozen = self._open_levels(version), self.frozen
         if flushed is not None:
-            require(
-                self.frozen and self.frozen[-1] is flushed, "memtables are flushed oldest first"
-            )
-            self.frozen = self.frozen[:-1]
+            require(frozen and frozen[-1] is flushed, "memtables are flushed oldest first")
+            frozen = frozen[:-1]
+        view = self._watched(self.active, frozen, levels)
+        # One after the other: nothing here needs memory.
         self.version = version
+        self.frozen = frozen
         self._levels = levels
-        self._publish()
+        self.view = view
