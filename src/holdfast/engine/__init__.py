@@ -1,28 +1,35 @@
 """Floor 8: the engine introduces the rooms to each other and shows users one face.
 
 `open_database` recovers a folder and returns a `Database`; keyspaces, snapshots, statistics and
-reports come from it. `write_path` is the life of a commit, `flush` and `compact` the background
-work, `closing` the clean end.
+reports come from it. `write_path` is the life of a commit, `committer` that of one whose caller has
+no thread, `flush` and `compact` the background work, `closing` the clean end.
 """
 
-from holdfast.engine._core import CommitState, KeyspaceCore
+from holdfast.engine._core import CLOSED, FORKED, CommitState, KeyspaceCore
+from holdfast.engine.crew import Crew
 from holdfast.engine.database import Database
 from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.opening import open_database
 from holdfast.engine.snapshot import Snapshot, SnapshotKeyspace
 from holdfast.engine.stats import KeyspaceStats, LevelStats, Stats
+from holdfast.engine.write_path import Receiver, Submission
 from holdfast.recovery import Report
 
 __all__ = [
+    "CLOSED",
+    "FORKED",
     "CommitState",
+    "Crew",
     "Database",
     "Keyspace",
     "KeyspaceCore",
     "KeyspaceStats",
     "LevelStats",
+    "Receiver",
     "Report",
     "Snapshot",
     "SnapshotKeyspace",
     "Stats",
+    "Submission",
     "open_database",
 ]

@@ -91,7 +91,7 @@ cdef class KeyspaceCore:
             snapshot = self.state.visible_seq
         self.state.read_count += 1
         return view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
-                          PyBytes_GET_SIZE(plain), snapshot)
+                          PyBytes_GET_SIZE(plain), snapshot, NULL)
 
     def get(self, key, default=None):
         """Return the value of `key`, or `default` when it is absent."""
@@ -101,6 +101,27 @@ cdef class KeyspaceCore:
     def get_at(self, key, uint64_t snapshot):
         """Return the value of `key` as of `snapshot`, or None when it is absent."""
         return self._get(key, snapshot)
+
+    def get_cached(self, key, otherwise, snapshot=None):
+        """Return the value of `key`, None when it is absent, or `otherwise` when that takes a page
+        from a file. With `snapshot`, as of that.
+        """
+        cdef bytes plain = key if type(key) is bytes else check_key(key)
+        cdef bint missed = False
+        cdef ReadView view
+        cdef uint64_t seq
+        if PyBytes_GET_SIZE(plain) > KEY_MAX:
+            check_key(plain)
+        if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+            self._refuse()
+        view = self.view
+        seq = self.state.visible_seq if snapshot is None else snapshot
+        found = view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
+                           PyBytes_GET_SIZE(plain), seq, &missed)
+        if missed:
+            return otherwise
+        self.state.read_count += 1
+        return found
 
     def __getitem__(self, key):
         value = self._get(key, NOW)
@@ -165,8 +186,7 @@ cdef class KeyspaceCore:
         state.write_count += 1
         return True
 
-    cdef int _write_slow(self, int kind, bytes key, bytes value, durability) except -1:
-        """Write through a commit group."""
+    cdef WriteBatch _batch(self, int kind, bytes key, bytes value):
         cdef WriteBatch batch = WriteBatch.__new__(WriteBatch)
         if PyBytes_GET_SIZE(key) > KEY_MAX:
             check_key(key)
@@ -177,8 +197,29 @@ cdef class KeyspaceCore:
             kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
             <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL,
             PyBytes_GET_SIZE(value))
-        self._commit(batch, durability)
+        return batch
+
+    cdef int _write_slow(self, int kind, bytes key, bytes value, durability) except -1:
+        """Write through a commit group."""
+        self._commit(self._batch(kind, key, value), durability)
         return 0
+
+    def begin_put(self, key, value, durability):
+        """Set `key` to `value` and return None if nothing has to wait for that; otherwise do
+        nothing, and return the batch that is to be committed.
+        """
+        cdef bytes plain_key = key if type(key) is bytes else check_key(key)
+        cdef bytes plain_value = value if type(value) is bytes else check_value(value)
+        if self._may_skip_group(durability) and self._write_fast(KIND_PUT, plain_key, plain_value):
+            return None
+        return self._batch(KIND_PUT, plain_key, plain_value)
+
+    def begin_delete(self, key, durability):
+        """Remove `key` and return None, or return the batch to commit; see `begin_put`."""
+        cdef bytes plain = key if type(key) is bytes else check_key(key)
+        if self._may_skip_group(durability) and self._write_fast(KIND_DELETE, plain, b""):
+            return None
+        return self._batch(KIND_DELETE, plain, b"")
 
     def put(self, key, value, *, durability=None):
         """Set `key` to `value`."""

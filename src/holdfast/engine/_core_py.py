@@ -108,6 +108,17 @@ class KeyspaceCore:
         """Return the value of `key` as of `snapshot`, or None when it is absent."""
         return self._get(key, snapshot)
 
+    def get_cached(self, key: object, otherwise: object, snapshot: int | None = None) -> object:
+        """Return the value of `key`, None when it is absent, or `otherwise` when that takes a page
+        from a file. With `snapshot`, as of that.
+        """
+        plain = check_key(key)
+        view, now = self.read_point()
+        found = view.get_cached(plain, now if snapshot is None else snapshot, otherwise)
+        if found is not otherwise:
+            self.state.read_count += 1
+        return found
+
     def __getitem__(self, key: object) -> bytes:
         value = self._get(key, None)
         if value is None:
@@ -160,14 +171,33 @@ class KeyspaceCore:
     def _may_skip_group(self, durability: str | None) -> bool:
         return durability == "none" or (durability == "interval" and self.state.interval_armed)
 
-    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
-        """Write through a commit group."""
+    def _batch(self, kind: int, key: bytes, value: bytes) -> WriteBatch:
         batch = WriteBatch()
         if kind == PUT:
             batch.put(self.id, key, value)
         else:
             batch.delete(self.id, key)
-        self._commit(batch, durability)
+        return batch
+
+    def _write_slow(self, kind: int, key: bytes, value: bytes, durability: str | None) -> None:
+        """Write through a commit group."""
+        self._commit(self._batch(kind, key, value), durability)
+
+    def begin_put(self, key: object, value: object, durability: str | None) -> WriteBatch | None:
+        """Set `key` to `value` and return None if nothing has to wait for that; otherwise do
+        nothing, and return the batch that is to be committed.
+        """
+        plain_key, plain_value = check_key(key), check_value(value)
+        if self._may_skip_group(durability) and self._write_fast(PUT, plain_key, plain_value):
+            return None
+        return self._batch(PUT, plain_key, plain_value)
+
+    def begin_delete(self, key: object, durability: str | None) -> WriteBatch | None:
+        """Remove `key` and return None, or return the batch to commit; see `begin_put`."""
+        plain = check_key(key)
+        if self._may_skip_group(durability) and self._write_fast(DELETE, plain, b""):
+            return None
+        return self._batch(DELETE, plain, b"")
 
     def put(self, key: object, value: object, *, durability: str | None = None) -> None:
         """Set `key` to `value`."""

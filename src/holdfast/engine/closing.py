@@ -67,6 +67,7 @@ def _stop_work(engine: Engine) -> None:
             engine.room.notify_all()
             while engine.compacting - own:
                 engine.room.wait(1.0)
+        engine.committer.stop()
 
     _insist(engine, stop)
 

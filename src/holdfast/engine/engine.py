@@ -35,6 +35,7 @@ from holdfast.bufferpool import BufferPool
 from holdfast.compaction import JobStoppedError, Pace, debt_bytes, write_pace
 from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
 from holdfast.engine.closing import close_engine
+from holdfast.engine.committer import Committer
 from holdfast.engine.compact import InputError, compact_once
 from holdfast.engine.flush import flush_frozen
 from holdfast.engine.snapshot import SnapshotRegistry
@@ -106,6 +107,7 @@ class Engine:
         if log is None:
             self.state.flags |= READ_ONLY
         self.write_path = WritePath(env, self.state, log, make_room=self.make_room)
+        self.committer = Committer(env, self.state, self.write_path)
         self.snapshots = SnapshotRegistry(env, lambda: self.state.visible_seq)
         self.upkeep = Upkeep(env, self._upkeep_failed)
         self.on_view: dict[int, Callable[[Tree], None]] = {}

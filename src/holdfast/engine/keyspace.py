@@ -16,6 +16,7 @@ from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
+    from holdfast.engine.write_path import Submission
     from holdfast.lsm import Tree
 
 ITEMS, KEYS, VALUES = 0, 1, 2
@@ -144,16 +145,26 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         durability: str | None = None,
     ) -> None:
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
+        self._commit(self.batch_of(pairs), durability)
+
+    def batch_of(
+        self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
+    ) -> WriteBatch:
+        """Return the batch that writes all `pairs`."""
         batch = WriteBatch()
         for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
             batch.put(self.id, check_key(key), check_value(value))
-        self._commit(batch, durability)
+        return batch
 
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 
         `start` None begins at the first key. `stop` None ends after the last one.
         """
+        self._commit(self.range_batch(start, stop), durability)
+
+    def range_batch(self, start: object, stop: object) -> WriteBatch:
+        """Return the batch that removes [start, stop). Reads the last key when `stop` is None."""
         lower, upper = key_range(start, stop, None)
         lower = b"" if lower is None else lower
         batch = WriteBatch()
@@ -166,7 +177,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
                 batch.delete(self.id, last)
         elif lower < upper:
             batch.delete_range(self.id, lower, upper)
-        self._commit(batch, durability)
+        return batch
 
     def clear(self) -> None:
         """Remove every key."""
@@ -182,7 +193,20 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
             engine.write_path.check_writable()
         if durability == "interval":
             # After the commit: a timer that runs before finds nothing to sync and ends.
-            engine.arm_interval()
+            self.arm_interval()
+
+    def submit(self, submission: Submission) -> None:
+        """Hand in a batch of this keyspace, or a wish to have all synced; returns at once.
+
+        Raises: what a commit raises that cannot begin; then nothing was handed in.
+        """
+        if self.dropped:
+            self._refuse()
+        self._engine.committer.submit(submission)
+
+    def arm_interval(self) -> None:
+        """See to it that what was committed with durability "interval" is synced in time."""
+        self._engine.arm_interval()
 
     def _refuse(self) -> None:
         if self.state.flags & FORKED:

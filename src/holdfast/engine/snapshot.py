@@ -90,6 +90,12 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         value = self._keyspace.get_at(key, self._at())
         return default if value is None else value
 
+    def get_cached(self, key: object, otherwise: object) -> object:
+        """Return the value of `key` as of the snapshot, None when it is absent, or `otherwise` when
+        that takes a page from a file.
+        """
+        return self._keyspace.get_cached(key, otherwise, self._at())
+
     def __getitem__(self, key: object) -> bytes:
         value = self._keyspace.get_at(key, self._at())
         if value is None:

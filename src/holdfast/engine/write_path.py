@@ -10,6 +10,9 @@ Order, always: logged, synced when asked, applied, visible, acknowledged. A grou
 durable yet is never visible, so nobody reads what a crash could take back while its writer still
 waits.
 
+Whoever waits without a thread, an asyncio task say, hands in a `Submission`. The committer (see
+`committer`) is a thread like others that commits what was handed in, as one member of a group.
+
 `exclusive` runs a function with the leadership: no commit is in flight meanwhile and the fast path
 is off. Freezing memtables, syncing for a flush, creating and dropping keyspaces, and closing use
 it.
@@ -26,8 +29,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, TypeVar
 
 from holdfast.base import (
     BATCH_BYTES_MAX,
@@ -60,11 +63,50 @@ REFUSING = FORKED | CLOSED | CLOSING | READ_ONLY | POISONED
 Result = TypeVar("Result")
 
 
+class Submission:
+    """A batch that is committed for somebody who waits without a thread; see `Committer`.
+
+    When it was served, `error` says why it was not committed, or is None.
+    Raises: ValueError for an unknown durability.
+    """
+
+    __slots__ = ("batch", "durable", "error", "keyspaces", "receiver")
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        batch: WriteBatch | None,
+        durability: str | None,
+        keyspaces: Collection[int] = (),
+    ) -> None:
+        self.receiver = receiver
+        self.batch = batch
+        self.durable = durability is None or durability == "commit"
+        self.keyspaces = keyspaces
+        self.error: BaseException | None = None
+        if not self.durable:
+            _check_durability(durability)
+
+
+class Receiver(Protocol):
+    """Whoever is told that submissions were served."""
+
+    def receive(self, served: list[Submission]) -> None:
+        """Take what was served; called once for each commit group that has some of this receiver.
+
+        May raise MemoryError: then it is called again.
+        """
+        ...
+
+
 class _Waiter:
     """One thread's place in the queue."""
 
     # What most waiters never change is of the class: making one is a part of every commit.
     work: Callable[[], object] | None = None
+    # What it commits for others, and the bytes of that.
+    parts: Sequence[Submission] = ()
+    parts_bytes = 0
     gate: Mutex | None = None
     finished = False
     # Its thread was interrupted while another one served it.
@@ -117,13 +159,23 @@ class WritePath:
         DatabasePoisonedError; DatabaseClosedError when a keyspace was dropped; DiskFullError with
         nothing written; LimitError for a batch that is too large.
         """
-        if durability is not None and durability not in DURABILITIES:
-            raise ValueError(
-                f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}"
-            )
+        _check_durability(durability)
         if batch.size > BATCH_BYTES_MAX:
             raise LimitError(f"the batch has {batch.size} bytes; the limit is {BATCH_BYTES_MAX}")
         self._run(_Waiter(batch, durability is None or durability == "commit", keyspaces))
+
+    def commit_for_others(self, parts: Sequence[Submission], size: int) -> None:
+        """Commit batches of `size` bytes as one member of a group. Raises nothing that concerns
+        them: each has its own `error` afterwards, or none.
+        """
+        waiter = _Waiter(None, False)
+        waiter.parts, waiter.parts_bytes = parts, size
+        try:
+            self._run(waiter)
+        except Exception as error:  # noqa: BLE001  each part gets it
+            for part in parts:
+                if part.error is None:
+                    part.error = copy_error(error)
 
     def sync(self) -> None:
         """Make everything that was written durable."""
@@ -131,7 +183,7 @@ class WritePath:
 
     def sync_held(self) -> None:
         """Make everything that was written durable. Requires: the leadership."""
-        interruption = self._write([_Waiter(None, True)], settles=False)
+        interruption = self._write([], durable=True, settles=False)
         if interruption is not None:
             raise interruption
 
@@ -233,7 +285,7 @@ class WritePath:
         except Exception as error:  # noqa: BLE001  every member of the group gets it
             for waiter in group:
                 if waiter.error is None:
-                    waiter.error = error if waiter is leader else _copy_error(error)
+                    waiter.error = error if waiter is leader else copy_error(error)
             self._settled = True
         with self._mutex:
             self._hand_over(leader)
@@ -302,7 +354,7 @@ class WritePath:
         group: list[_Waiter] = []
         size = 0
         for waiter in self._queue:
-            size += waiter.batch.size if waiter.batch is not None else 0
+            size += waiter.parts_bytes if waiter.batch is None else waiter.batch.size
             if group and (waiter.work is not None or size > GROUP_BYTES_MAX):
                 break
             group.append(waiter)
@@ -319,23 +371,28 @@ class WritePath:
         if first.work is not None:
             self._env.uninterrupted(first.work)
             return
-        if first.batch is not None or len(group) > 1:
+        if first.batch is not None or first.parts or len(group) > 1:
             self._make_room()
             if state.flags & REFUSING:
                 self.check_writable()
-        memtables, accepted = self.memtables, []
+        memtables, accepted, durable = self.memtables, [], False
         for waiter in group:
-            for keyspace in waiter.keyspaces:
-                if keyspace not in memtables:
-                    waiter.error = DatabaseClosedError("a keyspace of this commit was dropped")
-                    break
-            else:
-                accepted.append(waiter)
-        interruption = self._write(accepted, settles=True)
+            for part in waiter.parts or (waiter,):
+                for keyspace in part.keyspaces:
+                    if keyspace not in memtables:
+                        part.error = DatabaseClosedError("a keyspace of this commit was dropped")
+                        break
+                else:
+                    durable = durable or part.durable
+                    if part.batch is not None:
+                        accepted.append(part.batch)
+        interruption = self._write(accepted, durable=durable, settles=True)
         if interruption is not None:
             raise interruption
 
-    def _write(self, group: list[_Waiter], *, settles: bool) -> BaseException | None:
+    def _write(
+        self, batches: list[WriteBatch], *, durable: bool, settles: bool
+    ) -> BaseException | None:
         """Log, sync, apply and publish one group. Return the exception of a signal handler that
         came when the log had the record already, for the caller to raise.
 
@@ -347,17 +404,15 @@ class WritePath:
         if log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
         state, buffer = self._state, self._state.buffer
-        durable = written = False
+        written = False
         applied_ops, applied_bytes, rollback = buffer.op_count, buffer.size, buffer.mark()
         seq_next = state.next_seq
         seq_first, seq_last = seq_next - applied_ops, seq_next - 1
         new_ops, user_bytes, seq_after, write_count, user_bytes_near = 0, 0, seq_next, 0, 0
         interruption: BaseException | None = None
         try:
-            for waiter in group:
-                durable = durable or waiter.durable
-                if waiter.batch is not None:
-                    buffer.append_batch(waiter.batch)
+            for batch in batches:
+                buffer.append_batch(batch)
             # Sums ask for memory too: they are made while nothing is written.
             new_ops = buffer.op_count - applied_ops
             user_bytes = buffer.size - applied_bytes
@@ -431,7 +486,14 @@ class WritePath:
             raise
 
 
-def _copy_error(error: Exception) -> Exception:
+def _check_durability(durability: str | None) -> None:
+    if durability is not None and durability not in DURABILITIES:
+        raise ValueError(
+            f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}"
+        )
+
+
+def copy_error(error: Exception) -> Exception:
     """Return an error like `error` for another thread: two threads must not raise one object."""
     try:
         copied = type(error)(*error.args)

@@ -21,8 +21,10 @@ cdef class ReadView(Owner):
     cdef Py_ssize_t* _lower_sizes
     cdef Py_ssize_t* _upper_sizes
     cdef list _bounds
-    # The newest visible value of key at `snapshot` as bytes, or None.
-    cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot)
+    # The newest visible value of key at `snapshot` as bytes, or None. With `missed`, None and a set
+    # `missed` mean that the answer takes a page from a file.
+    cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
+                      bint* missed)
 
     # Private.
     cdef int _set_reader(self, Py_ssize_t index, TableReader reader) except -1

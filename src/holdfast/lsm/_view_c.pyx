@@ -79,7 +79,8 @@ cdef class ReadView(Owner):
         PyMem_Free(self._lower_sizes)
         PyMem_Free(self._upper_sizes)
 
-    cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot):
+    cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
+                      bint* missed):
         cdef uint64_t trailer = 0, cover = 0, found
         cdef const unsigned char* value = NULL
         cdef Py_ssize_t value_size = 0, index, run
@@ -110,10 +111,11 @@ cdef class ReadView(Owner):
             if reader.range_tombstones.fragment_count:
                 found = reader.range_tombstones.c_cover(key, size, snapshot)
                 cover = found if found > cover else cover
-            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size)
+            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
+                                missed)
             if page is not None:
                 return _result(trailer, cover, value, value_size)
-            if cover:
+            if cover or (missed != NULL and missed[0]):
                 return None
         for run in range(self._run_count):
             index = self._find_in_run(run, key, size)
@@ -123,10 +125,11 @@ cdef class ReadView(Owner):
             if reader.range_tombstones.fragment_count:
                 found = reader.range_tombstones.c_cover(key, size, snapshot)
                 cover = found if found > cover else cover
-            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size)
+            page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
+                                missed)
             if page is not None:
                 return _result(trailer, cover, value, value_size)
-            if cover:
+            if cover or (missed != NULL and missed[0]):
                 return None
         return None
 
@@ -152,7 +155,14 @@ cdef class ReadView(Owner):
     def get(self, key, snapshot):
         cdef bytes plain = check_key(key)
         return self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain),
-                          snapshot)
+                          snapshot, NULL)
+
+    def get_cached(self, key, uint64_t snapshot, otherwise):
+        cdef bytes plain = check_key(key)
+        cdef bint missed = False
+        result = self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain),
+                            snapshot, &missed)
+        return otherwise if missed else result
 
     def get_many(self, keys, uint64_t snapshot):
         cdef bytes plain
@@ -162,7 +172,7 @@ cdef class ReadView(Owner):
             if PyBytes_GET_SIZE(plain) > 65536:
                 check_key(plain)
             result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
-                                     PyBytes_GET_SIZE(plain), snapshot))
+                                     PyBytes_GET_SIZE(plain), snapshot, NULL))
         return result
 
     def tombstone_sets(self):

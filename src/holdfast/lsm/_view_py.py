@@ -18,8 +18,8 @@ at a time.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.base import PUT, check_key, unpack_trailer
 from holdfast.cursor import Cursor, MergeCursor, Owner, RangeTombstones, UserCursor
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from holdfast.sstable import TableReader
 
 Entry = tuple[bytes, int, int, bytes]
+Found = tuple[int, int, bytes] | None
+Otherwise = TypeVar("Otherwise")
+Read = Callable[["Memtable | TableReader", bytes, int], Found]
+"""How one source is asked for a key."""
+
+
+class _NotCachedError(Exception):
+    """The answer takes a page from a file."""
 
 
 class ReadView(Owner):
@@ -50,11 +58,22 @@ class ReadView(Owner):
 
     def get(self, key: bytes, snapshot: int) -> bytes | None:
         """Return the value of `key` as of `snapshot`, or None when it is absent or deleted."""
-        key = check_key(key)
+        return self._get(check_key(key), snapshot, _read)
+
+    def get_cached(
+        self, key: bytes, snapshot: int, otherwise: Otherwise
+    ) -> bytes | None | Otherwise:
+        """Like `get`, but return `otherwise` when that takes a page from a file."""
+        try:
+            return self._get(check_key(key), snapshot, _read_cached)
+        except _NotCachedError:
+            return otherwise
+
+    def _get(self, key: bytes, snapshot: int, read: Read) -> bytes | None:
         cover = 0
         for source in self._sources(key):
             cover = max(cover, source.range_tombstones.cover(key, snapshot))
-            found = source.get(key, snapshot)
+            found = read(source, key, snapshot)
             if found is not None:
                 seq, kind, value = found
                 return value if kind == PUT and seq >= cover else None
@@ -126,6 +145,19 @@ class ReadView(Owner):
             what,
             self,
         )
+
+
+def _read(source: Memtable | TableReader, key: bytes, snapshot: int) -> Found:
+    return source.get(key, snapshot)
+
+
+def _read_cached(source: Memtable | TableReader, key: bytes, snapshot: int) -> Found:
+    if isinstance(source, Memtable):
+        return source.get(key, snapshot)
+    found = source.get_cached(key, snapshot, _NotCachedError())
+    if isinstance(found, _NotCachedError):
+        raise found
+    return found
 
 
 def _holds(reader: TableReader, key: bytes) -> bool:

@@ -32,16 +32,19 @@ cdef class TableReader:
     cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
     # for all tables. Return the page that owns the value bytes and fill the outputs, or None when
-    # absent.
+    # absent. With `missed`, None and a set `missed` mean that the answer takes a page from the file.
     cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
                     uint64_t snapshot,
-                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size)
+                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size,
+                    bint* missed)
+    cdef object checked_get(self, key, snapshot, bint* missed)
     cdef int open_pages(self, info) except -1
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
-                     bint fill_cache) except -1
+                     bint fill_cache, bint* missed) except -1
     cdef int check_open(self) except -1
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
-                   const unsigned char* root_value, Page index, const unsigned char* index_value)
+                   const unsigned char* root_value, Page index, const unsigned char* index_value,
+                   bint* missed)
     cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
                            Page index) except -1
     cdef Page read(self, const PageHandle* handle, int page_type)

@@ -175,6 +175,19 @@ cdef class TableReader:
 
         Raises: CorruptionError; OSError.
         """
+        return self.checked_get(key, snapshot, NULL)
+
+    def get_cached(self, key, snapshot, otherwise):
+        """Like `get`, but return `otherwise` when that takes a page from the file.
+
+        Raises: CorruptionError.
+        """
+        cdef bint missed = False
+        result = self.checked_get(key, snapshot, &missed)
+        return otherwise if missed else result
+
+    cdef object checked_get(self, key, snapshot, bint* missed):
+        """Do what `get` says, or `get_cached` where there is a `missed`."""
         cdef uint64_t trailer
         cdef const unsigned char* data
         cdef const unsigned char* value
@@ -187,7 +200,8 @@ cdef class TableReader:
             raise ValueError(f"the sequence number {snapshot} does not fit 56 bits")
         data = <const unsigned char*>PyBytes_AS_STRING(key)
         size = PyBytes_GET_SIZE(key)
-        page = self.c_get(data, size, xxh64(data, size, 0), snapshot, &trailer, &value, &value_size)
+        page = self.c_get(data, size, xxh64(data, size, 0), snapshot, &trailer, &value, &value_size,
+                          missed)
         if page is None:
             return None
         return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value,
@@ -208,7 +222,7 @@ cdef class TableReader:
         if page_lower_bound(self.root, data, size, <uint64_t>-1, &entry) == 0:
             return False
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
-        return self.passes(&filter_handle, xxh64(data, size, 0), True)
+        return self.passes(&filter_handle, xxh64(data, size, 0), True, NULL)
 
     def cursor(self, bint fill_cache=True):
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
@@ -249,7 +263,8 @@ cdef class TableReader:
 
     cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
                     uint64_t snapshot,
-                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size):
+                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size,
+                    bint* missed):
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle, data_handle
         cdef uint64_t newest = snapshot << 8 | 0xFF
@@ -262,14 +277,16 @@ cdef class TableReader:
             return None
         root_value = entry.value
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
-        if not self.passes(&filter_handle, hash, True):
+        if not self.passes(&filter_handle, hash, True, missed):
             return None
-        index = self.load(&index_handle, INDEX, True, root, root_value, None, NULL)
+        index = self.load(&index_handle, INDEX, True, root, root_value, None, NULL, missed)
+        if index is None:
+            return None
         # It finds an entry: the last one of the index page is at the separator in the root.
         page_lower_bound(index, key, key_size, newest, &entry)
         self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
-        page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value)
-        if page_lower_bound(page, key, key_size, newest, &entry) != 2:
+        page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value, missed)
+        if page is None or page_lower_bound(page, key, key_size, newest, &entry) != 2:
             return None
         trailer[0] = entry.trailer
         value[0] = entry.value
@@ -277,13 +294,15 @@ cdef class TableReader:
         return page
 
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
-                     bint fill_cache) except -1:
-        """Return whether a filter lets a key pass; a handle of size 0 is no filter."""
+                     bint fill_cache, bint* missed) except -1:
+        """Return whether a filter lets a key pass; a handle of size 0 is no filter. One that is
+        `missed` lets none pass.
+        """
         cdef Page page
         if filter_handle.size == 0:
             return True
-        page = self.load(filter_handle, FILTER, fill_cache, None, NULL, None, NULL)
-        return filter_probe(page.data, page.size, hash)
+        page = self.load(filter_handle, FILTER, fill_cache, None, NULL, None, NULL, missed)
+        return page is not None and filter_probe(page.data, page.size, hash)
 
     cdef int check_open(self) except -1:
         if self.closed:
@@ -291,8 +310,10 @@ cdef class TableReader:
         return 0
 
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
-                   const unsigned char* root_value, Page index, const unsigned char* index_value):
-        """Return a page from the pool, or read it. Entry pages are checked and lie between their
+                   const unsigned char* root_value, Page index, const unsigned char* index_value,
+                   bint* missed):
+        """Return a page from the pool, or read it; where there is a `missed`, set that instead and
+        return None. Entry pages are checked and lie between their
         separators: at `root_value` in `root` and, for data pages, at `index_value` in `index`.
         """
         cdef Page page
@@ -308,6 +329,9 @@ cdef class TableReader:
                 self.require_place(page, handle.offset, place, root, index)
             return page
         self.check_open()
+        if missed != NULL:
+            missed[0] = True
+            return None
         page = self.read(handle, page_type)
         if page_type != FILTER:
             self.require_place(page, handle.offset, place, root, index)
@@ -564,7 +588,7 @@ cdef class TableCursor(Cursor):
                                  &filter_handle)
         self.index.open(
             self.reader.load(&index_handle, INDEX, self.fill_cache, self.root.page,
-                             self.root.value_data, None, NULL),
+                             self.root.value_data, None, NULL, NULL),
             index_handle.offset)
         return 0
 
@@ -576,7 +600,7 @@ cdef class TableCursor(Cursor):
                                  &handle)
         self.data.open(
             self.reader.load(&handle, DATA, self.fill_cache, self.root.page, self.root.value_data,
-                             self.index.page, self.index.value_data),
+                             self.index.page, self.index.value_data, NULL),
             handle.offset)
         return 0
 

@@ -22,6 +22,7 @@ others read lets each of them finish the page that it reads; then they get Datab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from holdfast.base import (
     SEQ_MAX,
@@ -50,6 +51,11 @@ from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
+Otherwise = TypeVar("Otherwise")
+
+
+class _NotCachedError(Exception):
+    """A page is not in the pool, and must not be read from the file."""
 
 
 class TableReader:
@@ -95,14 +101,32 @@ class TableReader:
 
         Raises: CorruptionError; OSError.
         """
+        return self._get(key, snapshot, cached_only=False)
+
+    def get_cached(
+        self, key: bytes, snapshot: int, otherwise: Otherwise
+    ) -> tuple[int, int, bytes] | None | Otherwise:
+        """Like `get`, but return `otherwise` when that takes a page from the file.
+
+        Raises: CorruptionError.
+        """
+        try:
+            return self._get(key, snapshot, cached_only=True)
+        except _NotCachedError:
+            return otherwise
+
+    def _get(
+        self, key: bytes, snapshot: int, *, cached_only: bool
+    ) -> tuple[int, int, bytes] | None:
         self._check_open()
         _check_key(key)
         trailer = pack_trailer(_check_seq(snapshot), 0xFF)
         root_at = lower_bound(self._root, key, trailer)
-        if root_at == len(self._root) or not self._passes(root_at, key):
+        if root_at == len(self._root) or not self._passes(root_at, key, cached_only):
             return None
-        index = self._index_entries(root_at, fill_cache=True)
-        entries = self._data_entries(root_at, index, lower_bound(index, key, trailer), True)
+        index = self._index_entries(root_at, True, cached_only)
+        index_at = lower_bound(index, key, trailer)
+        entries = self._data_entries(root_at, index, index_at, True, cached_only)
         at = lower_bound(entries, key, trailer)
         if at == len(entries) or entries[at][0] != key:
             return None
@@ -170,12 +194,14 @@ class TableReader:
             decode_entries(page, self.name, offset)
         return page
 
-    def _index_entries(self, root_at: int, fill_cache: bool) -> list[StoredEntry]:
+    def _index_entries(
+        self, root_at: int, fill_cache: bool, cached_only: bool = False
+    ) -> list[StoredEntry]:
         """Return the entries of the index page at an entry of the root. The last one is at the same
         key and trailer as that entry.
         """
         handle = self._root_handles(root_at)[0]
-        page, is_new = self._load(handle, PageType.INDEX)
+        page, is_new = self._load(handle, PageType.INDEX, cached_only)
         entries = decode_entries(page, self.name, handle.offset)
         last, upper = entries[-1], self._root[root_at]
         if not self._is_behind(entries[0], root_at) or last[:2] != upper[:2]:
@@ -185,11 +211,16 @@ class TableReader:
         return entries
 
     def _data_entries(
-        self, root_at: int, index: list[StoredEntry], index_at: int, fill_cache: bool
+        self,
+        root_at: int,
+        index: list[StoredEntry],
+        index_at: int,
+        fill_cache: bool,
+        cached_only: bool = False,
     ) -> list[StoredEntry]:
         """Return the entries of the data page at an entry of the index page `index`."""
         handle = self._index_handle(index[index_at][2], self._root_handles(root_at)[0])
-        page, is_new = self._load(handle, PageType.DATA)
+        page, is_new = self._load(handle, PageType.DATA, cached_only)
         entries = decode_entries(page, self.name, handle.offset)
         if (
             not self._is_behind(entries[0], root_at)
@@ -219,12 +250,12 @@ class TableReader:
         except ValueError as error:
             raise CorruptionError(self.name, index_page.offset, str(error)) from None
 
-    def _passes(self, root_at: int, key: bytes) -> bool:
+    def _passes(self, root_at: int, key: bytes, cached_only: bool = False) -> bool:
         """Return whether the filter at an entry of the root lets `key` pass."""
         handle = self._root_handles(root_at)[1]
         if handle is None:
             return True
-        page, is_new = self._load(handle, PageType.FILTER)
+        page, is_new = self._load(handle, PageType.FILTER, cached_only)
         if is_new:
             self._pool.put(self.number, handle.offset, page, self._may_pin(len(page)))
         return filter_may_contain(page, checksum(key))
@@ -232,12 +263,16 @@ class TableReader:
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
         return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)
 
-    def _load(self, handle: Handle, page_type: int) -> tuple[Page, bool]:
+    def _load(
+        self, handle: Handle, page_type: int, cached_only: bool = False
+    ) -> tuple[Page, bool]:
         """Return a page, and whether it is not in the pool but was read from the file."""
         self._check_open()
         page = self._pool.get(self.number, handle.offset)
         if page is not None:
             return self._typed(page, page_type, handle.offset), False
+        if cached_only:
+            raise _NotCachedError
         return self.read_page(handle, page_type), True
 
     def _typed(self, page: Page, page_type: int, offset: int) -> Page:

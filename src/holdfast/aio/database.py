@@ -1,0 +1,119 @@
+"""A database with await."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+from functools import partial
+from types import TracebackType
+
+from holdfast import engine
+from holdfast.aio.bridge import Bridge, Commit, work
+from holdfast.aio.keyspace import Keyspace
+from holdfast.aio.snapshot import Snapshot
+from holdfast.base import Error, KeyspaceSettings
+from holdfast.engine import CLOSED, FORKED, Report, Stats
+from holdfast.env import Env
+
+
+class Database(Keyspace):
+    """An open database folder, for asyncio; it itself is its default keyspace.
+
+    Close it when done, or use it with `async with`. Thread safety: safe, also with several event
+    loops at the same time. After a fork the child's handle raises DatabaseClosedError.
+    """
+
+    def __init__(self, env: Env, database: engine.Database) -> None:
+        super().__init__(Bridge(env, database.state), database)
+        self._database = database
+
+    @property
+    def path(self) -> str:
+        """The folder."""
+        return self._database.path
+
+    # -- keyspaces
+
+    async def keyspace(
+        self, name: str, *, create: bool = True, settings: KeyspaceSettings | None = None
+    ) -> Keyspace:
+        """Return keyspace `name`; a new one is created durably, unless `create` is False (then
+        KeyError).
+        """
+        found = await self._bridge.run(
+            partial(self._database.keyspace, name, create=create, settings=settings)
+        )
+        return self if found is self._database else Keyspace(self._bridge, found)
+
+    async def keyspaces(self) -> list[str]:
+        """Return the names of all keyspaces, sorted; the default one is among them."""
+        return self._database.keyspaces()
+
+    async def drop_keyspace(self, name: str) -> None:
+        """Remove a keyspace with everything in it, durably.
+
+        Raises: KeyError; LimitError for the default one.
+        """
+        await self._bridge.run(partial(self._database.drop_keyspace, name))
+
+    # -- the whole database
+
+    def snapshot(self) -> Snapshot:
+        """Return the database as it is now, frozen; close it when done."""
+        return Snapshot(self._bridge, self._database.snapshot())
+
+    async def sync(self) -> None:
+        """Make every earlier write durable, whatever durability it was made with."""
+        commit = Commit(self._bridge.mailbox(), None, None)
+        self._database.submit(commit)
+        await commit.future
+
+    async def verify(self) -> Report:
+        """Read and check every byte of every file; damage is in the report, not raised."""
+        return await self._bridge.run(self._database.verify)
+
+    async def stats(self) -> Stats:
+        """Return sizes, counters and amplifications."""
+        return await self._bridge.run(self._database.stats)
+
+    async def close(self) -> None:
+        """Flush and close; a second close is harmless. Tasks that still wait are served or refused.
+
+        A close whose task is cancelled goes on. Raises: DatabasePoisonedError when a sync failed
+        meanwhile.
+        """
+        if self._bridge.state.flags & (CLOSED | FORKED):
+            self._database.close()
+            return
+        loop = get_running_loop()
+        future: Future[None] = loop.create_future()
+        env = self._bridge.env
+        # Not in the crew: closing waits for what runs there.
+        task = env.spawn("holdfast-aio-close", partial(work, env, loop, future, self._end))
+        await future
+        task.join()
+
+    def _end(self) -> None:
+        try:
+            self._database.close()
+        finally:
+            self._bridge.stop()
+
+    async def __aenter__(self) -> Database:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except Error:
+            # What ended the block says more than that the end was not clean.
+            if error is None:
+                raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self._bridge.state.flags & CLOSED else "open"
+        return f"<holdfast.aio.Database {self.path!r} {state}>"
