@@ -41,8 +41,9 @@ def test_a_commit_that_never_returned_is_named() -> None:
         history.settled()
 
 
-def test_clients_run_the_same_every_time_and_otherwise_with_another_seed() -> None:
-    one, same, other = (record(workload("clients", seed)) for seed in (5, 5, 6))
+@pytest.mark.parametrize("name", ["clients", "tasks"])
+def test_clients_run_the_same_every_time_and_otherwise_with_another_seed(name: str) -> None:
+    one, same, other = (record(workload(name, seed)) for seed in (5, 5, 6))
     assert one.operations == same.operations != other.operations
     assert [(m.lower, m.upper) for m in one.moments] == [(m.lower, m.upper) for m in same.moments]
 
@@ -60,16 +61,29 @@ def test_clients_overlap_and_their_bounds_rise(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["clients", "tasks"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_crash_of_two_clients_is_survived(seed: int) -> None:
+def test_every_crash_of_several_clients_is_survived(name: str, seed: int) -> None:
     options = Options(depth=2, limit=250, nested_sample=1, cover=True)
-    outcome = run("clients", seed=seed, options=options)
+    outcome = run(name, seed=seed, options=options)
     assert not outcome.failures, outcome.failures
     assert outcome.keys_covered == outcome.keys_seen
 
 
-def test_an_acknowledgement_without_a_sync_is_noticed_with_clients() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_asyncio_tasks_share_syncs(seed: int) -> None:
+    recording = record(workload("tasks", seed))
+    syncs = [done for done in recording.operations if done.site == "wal.record.sync"]
+    commits = recording.history.submitted
+    assert len(syncs) < commits
+    # None of them is made by a loop: the first three tasks are the main one and the two loops.
+    maintenance = {0}
+    assert {done.task for done in syncs} - maintenance
+
+
+@pytest.mark.parametrize("name", ["clients", "tasks"])
+def test_an_acknowledgement_without_a_sync_is_noticed_with_clients(name: str) -> None:
     options = Options(depth=1, failures_max=1000)
-    outcome = run("clients", options=options, wrap=without(("sync", "wal.record.sync")))
+    outcome = run(name, options=options, wrap=without(("sync", "wal.record.sync")))
     complaints = [line for failure in outcome.failures for line in failure.complaints]
     assert any("was acknowledged as durable" in line for line in complaints)

@@ -136,6 +136,50 @@ def test_other_writes_go_through_a_group(twin: ModuleType, durability: str | Non
 
 
 @twins
+def test_a_write_that_is_begun_is_done_or_becomes_a_batch(twin: ModuleType) -> None:
+    made = core(twin)
+    assert made.begin_put(b"a", b"1", "none") is None
+    assert made.begin_delete(b"b", "none") is None
+    assert [(PUT, KEYSPACE, b"a", b"1"), (DELETE, KEYSPACE, b"b", None)] == list(
+        made.state.buffer.operations()
+    )
+    for durability in (None, "commit", "interval", "never"):
+        batch = made.begin_put(b"a", bytearray(b"2"), durability)
+        assert [(PUT, KEYSPACE, b"a", b"2")] == list(batch.operations())
+        batch = made.begin_delete(memoryview(b"a"), durability)
+        assert [(DELETE, KEYSPACE, b"a", None)] == list(batch.operations())
+    made.state.flags |= twin.BUSY
+    assert made.begin_put(b"a", b"3", "none").op_count == 1
+    assert made.begin_delete(b"a", "none").op_count == 1
+    assert (2, []) == (made.state.buffer.op_count, made.slow)
+    assert b"1" == made.get(b"a")
+    for begin in (lambda: made.begin_put("a", b"1", None), lambda: made.begin_delete(1, None)):
+        with pytest.raises(TypeError):
+            begin()
+    with pytest.raises(LimitError):
+        made.begin_put(b"k" * (KEY_BYTES_MAX + 1), b"", None)
+    with pytest.raises(LimitError):
+        made.begin_delete(b"k" * (KEY_BYTES_MAX + 1), None)
+
+
+@twins
+def test_a_cached_get_is_counted_and_refused_like_any(twin: ModuleType) -> None:
+    made = core(twin)
+    made.put(b"a", b"1", durability="none")
+    otherwise = object()
+    assert [b"1", None] == [made.get_cached(key, otherwise) for key in (b"a", b"b")]
+    assert made.get_cached(b"a", otherwise, LAST_SEQ) is None
+    assert made.state.read_count == 3
+    with pytest.raises(LimitError):
+        made.get_cached(b"k" * (KEY_BYTES_MAX + 1), otherwise)
+    with pytest.raises(TypeError):
+        made.get_cached("a", otherwise)
+    made.state.flags |= twin.CLOSED
+    with pytest.raises(DatabaseClosedError):
+        made.get_cached(b"a", otherwise)
+
+
+@twins
 def test_interval_writes_are_quick_while_the_timer_runs(twin: ModuleType) -> None:
     one = core(twin)
     one.state.interval_armed = True

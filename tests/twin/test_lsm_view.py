@@ -295,6 +295,35 @@ def test_a_view_and_its_cursors_keep_their_sources(twin: ModuleType) -> None:
     assert watched() is None, "at its end it lets go"
 
 
+@pytest.mark.parametrize("twin", TWINS)
+@settings(max_examples=EXAMPLES)
+@given(layout=LAYOUTS, reads=st.lists(st.tuples(KEYS, st.sampled_from([0, 5, 40, SEQ_MAX]))))
+def test_a_cached_read_gives_the_same_or_asks_for_a_page(
+    twin: ModuleType, layout: tuple[Any, ...], reads: list[tuple[bytes, int]]
+) -> None:
+    """Before a page is in the pool it says so, or knows the answer without; after a `get` of the
+    same key it knows.
+    """
+    view = make(*layout).view(twin)
+    otherwise = object()
+    for key, snapshot in reads:
+        cold = view.get_cached(key, snapshot, otherwise)
+        expected = view.get(key, snapshot)
+        assert cold is otherwise or cold == expected
+        assert view.get_cached(key, snapshot, otherwise) == expected
+
+
+@twins
+def test_a_memtable_answers_without_a_page(twin: ModuleType) -> None:
+    table = Memtable()
+    table.put(1, PUT, b"a", b"1")
+    table.put(2, DELETE, b"b", b"")
+    view = twin.ReadView(table, (), ())
+    assert [b"1", None, None] == [
+        view.get_cached(key, SEQ_MAX, "otherwise") for key in (b"a", b"b", b"c")
+    ]
+
+
 @twins
 def test_an_empty_view_has_nothing(twin: ModuleType) -> None:
     view = twin.ReadView(Memtable(), (), ())

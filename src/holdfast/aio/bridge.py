@@ -12,7 +12,7 @@ Thread safety: safe; each future belongs to the loop that made it.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future, get_running_loop
+from asyncio import AbstractEventLoop, Future, get_running_loop  # noqa: TID251  aio knows event loops
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -79,15 +79,19 @@ class Bridge:
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Run `function` in a thread, and return or raise what comes of it."""
-        if self.state.flags & FORKED:
-            # It refuses at once, and the threads are the parent's.
-            return function()
         return await self.start(function)
 
     def start(self, function: Callable[[], Result]) -> Future[Result]:
         """Have `function` run in a thread; return the future of its result."""
         loop = get_running_loop()
         future: Future[Result] = loop.create_future()
+        if self.state.flags & FORKED:
+            # It refuses at once, and the threads are the parent's.
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001  the task raises it
+                future.set_exception(error)
+            return future
         self._crew.submit(partial(work, self.env, loop, future, function))
         return future
 

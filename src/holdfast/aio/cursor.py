@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, shield
+from asyncio import Future, shield  # noqa: TID251  aio knows event loops
 from collections import deque
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -78,7 +78,7 @@ def _next_chunk(cursor: UserCursor[Row], rows_max: int) -> list[Row]:
     size = 0
     for row in cursor:
         rows.append(row)
-        size += len(row) if isinstance(row, bytes) else len(row[0]) + len(row[1])  # type: ignore[arg-type, index]  # a row is one or a pair
+        size += len(row) if isinstance(row, bytes) else len(row[0]) + len(row[1])  # type: ignore[index]  # a row is one or a pair
         if size >= CHUNK_BYTES or len(rows) >= rows_max:
             break
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import Future, get_running_loop  # noqa: TID251  aio knows event loops
 from functools import partial
 from types import TracebackType
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from asyncio import CancelledError, Future, get_running_loop
+from asyncio import Future, get_running_loop  # noqa: TID251  aio knows event loops
 from contextlib import suppress
 from functools import partial
 
@@ -59,10 +59,11 @@ async def open_database(
     task = machine.spawn("holdfast-aio-open", partial(work, machine, loop, future, open_it))
     try:
         await future
-    except CancelledError:
+        task.join()
+    except BaseException:
+        # Cancelled, or the loop was left: nobody will close it.
         opening.is_unwanted = True
         if opening.opened:
             machine.spawn("holdfast-aio-close", opening.close_unwanted)
         raise
-    task.join()
     return Database(machine, opening.opened.pop())

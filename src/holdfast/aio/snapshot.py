@@ -11,7 +11,6 @@ from holdfast.aio.bridge import Bridge
 from holdfast.aio.cursor import Cursor
 from holdfast.base import check_key
 
-
 _TAKES_A_READ = object()
 
 

@@ -147,9 +147,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
         self._commit(self.batch_of(pairs), durability)
 
-    def batch_of(
-        self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
-    ) -> WriteBatch:
+    def batch_of(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> WriteBatch:
         """Return the batch that writes all `pairs`."""
         batch = WriteBatch()
         for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:

@@ -62,7 +62,7 @@ class ReadView(Owner):
 
     def get_cached(
         self, key: bytes, snapshot: int, otherwise: Otherwise
-    ) -> bytes | None | Otherwise:
+    ) -> bytes | Otherwise | None:
         """Like `get`, but return `otherwise` when that takes a page from a file."""
         try:
             return self._get(check_key(key), snapshot, _read_cached)

@@ -32,7 +32,8 @@ cdef class TableReader:
     cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
     # for all tables. Return the page that owns the value bytes and fill the outputs, or None when
-    # absent. With `missed`, None and a set `missed` mean that the answer takes a page from the file.
+    # absent. With `missed`, None and a set `missed` mean that the answer takes a page from the
+    # file.
     cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
                     uint64_t snapshot,
                     uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size,

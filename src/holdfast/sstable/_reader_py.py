@@ -105,7 +105,7 @@ class TableReader:
 
     def get_cached(
         self, key: bytes, snapshot: int, otherwise: Otherwise
-    ) -> tuple[int, int, bytes] | None | Otherwise:
+    ) -> tuple[int, int, bytes] | Otherwise | None:
         """Like `get`, but return `otherwise` when that takes a page from the file.
 
         Raises: CorruptionError.
@@ -263,9 +263,7 @@ class TableReader:
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
         return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)
 
-    def _load(
-        self, handle: Handle, page_type: int, cached_only: bool = False
-    ) -> tuple[Page, bool]:
+    def _load(self, handle: Handle, page_type: int, cached_only: bool = False) -> tuple[Page, bool]:
         """Return a page, and whether it is not in the pool but was read from the file."""
         self._check_open()
         page = self._pool.get(self.number, handle.offset)

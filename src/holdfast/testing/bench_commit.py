@@ -23,8 +23,8 @@ from holdfast.testing.bench_measure import (
     values_of,
 )
 
-BARE_RATIO = 1.3
-THREADS_MULTIPLE = 4.0
+BARE_RATIO = 1.15
+THREADS_MULTIPLE = 5.0
 BATCH_ROWS = (1, 10, 100, 1_000)
 SLICES = 10
 CROWD_SLICES = 5

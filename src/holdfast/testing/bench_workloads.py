@@ -14,6 +14,7 @@ from holdfast.testing.bench_measure import Figure, Options
 from holdfast.testing.bench_recovery import recovery
 from holdfast.testing.bench_rows import get, put, scan
 from holdfast.testing.bench_startup import startup
+from holdfast.testing.bench_tasks import tasks
 
 WORKLOADS: dict[str, Callable[[Options], list[Figure]]] = {
     "startup": startup,
@@ -22,6 +23,7 @@ WORKLOADS: dict[str, Callable[[Options], list[Figure]]] = {
     "scan": scan,
     "commit": commit,
     "threads": threads,
+    "tasks": tasks,
     "batches": batches,
     "replay": replay,
     "recovery": recovery,

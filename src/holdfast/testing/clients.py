@@ -6,20 +6,26 @@ history is put in that order, which is the order of the log. What a crash may le
 is for one client: a prefix of the order that has every commit which was acknowledged as durable.
 A prefix that has a commit which was not submitted yet is impossible.
 
-The threads are tasks of the simulated machine, so the seed decides their schedule.
+The threads are tasks of the simulated machine, so the seed decides their schedule. The clients may
+also be asyncio tasks of several event loops on that machine.
 
 Thread safety: the tasks of one simulated machine, of which one runs at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+import holdfast.aio
+from holdfast.aio.bridge import Commit
 from holdfast.base import DatabaseSettings
 from holdfast.engine import Database, open_database
-from holdfast.env import Env
+from holdfast.env import Env, Task
+from holdfast.testing import sim_loop
 from holdfast.testing.oracle import (
     ABSENT,
     DEFAULT,
@@ -118,6 +124,8 @@ class Clients:
     clients: int
     turns: int
     value_bytes: int
+    loops: int = 0
+    """How many event loops share the clients as tasks, each in a thread; 0: they are threads."""
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -141,19 +149,41 @@ class Clients:
         database.keyspace(OTHER)
         # A keyspace has no sequence number; nothing was committed before it.
         history.end(commit, -1, is_durable=True)
-        tasks = [
-            env.spawn(f"client-{number}", Client(self, env, history, database, number).run)
-            for number in range(self.clients)
-        ]
+        awaited = holdfast.aio.Database(env, database)
+        tasks = self._spawn_clients(env, history, database, awaited)
         self._maintain(env, history, database)
         for task in tasks:
             task.join()
+        awaited._bridge.stop()  # noqa: SLF001  the other handle closes the engine
         ordered = history.settled()[0]
         if content(database) != ordered.state:
             raise WorkloadError(f"before any crash: {ordered.difference(content(database))}")
         database.close()
         history.acknowledge_all(history.returned())
         return None
+
+    def _spawn_clients(
+        self,
+        env: Env,
+        history: ClientHistory,
+        database: Database,
+        awaited: holdfast.aio.Database,
+    ) -> list[Task]:
+        clients = [Client(self, env, history, database, number) for number in range(self.clients)]
+        if not self.loops:
+            return [
+                env.spawn(f"client-{number}", client.run) for number, client in enumerate(clients)
+            ]
+
+        async def run_all(share: list[Client]) -> None:
+            await asyncio.gather(*[client.run_as_task(awaited) for client in share])
+
+        def run_loop(number: int) -> None:
+            sim_loop.run(env, run_all(clients[number :: self.loops]))
+
+        return [
+            env.spawn(f"loop-{number}", partial(run_loop, number)) for number in range(self.loops)
+        ]
 
     def _maintain(self, env: Env, history: ClientHistory, database: Database) -> None:
         for turn in range(3):
@@ -166,8 +196,19 @@ class Clients:
                 database.compact()
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A commit: of the marker alone, or of a batch."""
+
+    marker: bytes
+    durability: str | None
+    change: Change
+    batch: WriteBatch | None
+    ids: tuple[int, ...]
+
+
 class Client:
-    """One thread of commits."""
+    """One thread or task of commits."""
 
     def __init__(
         self, work: Clients, env: Env, history: ClientHistory, database: Database, number: int
@@ -181,32 +222,64 @@ class Client:
 
     def run(self) -> None:
         for turn in range(self._work.turns):
-            marker = b"client/%d/%03d" % (self._number, turn)
-            durability = self._rng.choice((None, None, "none"))
-            if self._rng.random() < 0.4:
-                self._put(marker, durability)
-            else:
-                self._write(marker, durability)
+            self._commit(self._plan(turn))
             if self._rng.random() < 0.3:
                 self._look(turn)
+
+    def _commit(self, planned: Planned) -> None:
+        seq_before, commit = self._begin(planned)
+        self._write(planned)
+        self._end(planned, commit, seq_before)
+
+    def _write(self, planned: Planned) -> None:
+        marker, durability = planned.marker, planned.durability
+        if planned.batch is None:
+            self._database.put(marker, self._value(marker, marker), durability=durability)
+        else:
+            path = self._database._engine.write_path  # noqa: SLF001  users reach it by transactions
+            path.commit(planned.batch, durability, planned.ids)
+
+    async def run_as_task(self, database: holdfast.aio.Database) -> None:
+        """Do what `run` does, as a task of an event loop."""
+        bridge = database._bridge  # noqa: SLF001  users reach it by transactions
+        for turn in range(self._work.turns):
+            planned = self._plan(turn)
+            seq_before, commit = self._begin(planned)
+            if planned.batch is None:
+                await database.put(
+                    planned.marker,
+                    self._value(planned.marker, planned.marker),
+                    durability=planned.durability,
+                )
+            else:
+                handed_in = Commit(bridge.mailbox(), planned.batch, planned.durability, planned.ids)
+                self._database.submit(handed_in)
+                await handed_in.future
+            self._end(planned, commit, seq_before)
+            if self._rng.random() < 0.3:
+                await self._look_as_task(database, turn)
 
     def _value(self, key: bytes, marker: bytes) -> bytes:
         text = marker + b" of " + key + b" "
         size = max(0, self._work.value_bytes - len(text))
         return text + random.Random(text).randbytes(size)
 
-    def _put(self, marker: bytes, durability: str | None) -> None:
-        """Write the marker alone."""
+    def _plan(self, turn: int) -> Planned:
+        marker = b"client/%d/%03d" % (self._number, turn)
+        durability = self._rng.choice((None, None, "none"))
+        if self._rng.random() < 0.4:
+            return self._plan_put(marker, durability)
+        return self._plan_batch(marker, durability)
+
+    def _plan_put(self, marker: bytes, durability: str | None) -> Planned:
+        """The marker alone."""
         value = self._value(marker, marker)
-        self._commit(
-            marker,
-            durability,
-            lambda state: state[DEFAULT].update({marker: value}),
-            lambda: self._database.put(marker, value, durability=durability),
+        return Planned(
+            marker, durability, lambda state: state[DEFAULT].update({marker: value}), None, ()
         )
 
-    def _write(self, marker: bytes, durability: str | None) -> None:
-        """Write the marker and keys that others write, too, in both keyspaces; delete one."""
+    def _plan_batch(self, marker: bytes, durability: str | None) -> Planned:
+        """The marker and keys that others write, too, in both keyspaces; one deletion."""
         rng = self._rng
         puts = [(DEFAULT, marker), (OTHER, marker)]
         puts += [(rng.choice((DEFAULT, OTHER)), b"key/%d" % rng.randrange(_SHARED_KEYS))]
@@ -223,23 +296,16 @@ class Client:
                 state[name][key] = self._value(key, marker)
             state[gone[0]].pop(gone[1], None)
 
-        path = self._database._engine.write_path  # noqa: SLF001  users reach it by transactions
-        self._commit(
-            marker,
-            durability,
-            change,
-            lambda: path.commit(batch, durability, frozenset(ids.values())),
-        )
+        return Planned(marker, durability, change, batch, tuple(ids.values()))
 
-    def _commit(
-        self, marker: bytes, durability: str | None, change: Change, call: Callable[[], object]
-    ) -> None:
-        state = self._database._engine.state  # noqa: SLF001  its numbers are the order
-        seq_before = state.visible_seq
-        commit = self._history.begin(change)
-        call()
-        seq = self._seq_of(marker, seq_before, state.visible_seq)
-        self._history.end(commit, seq, is_durable=durability is None)
+    def _begin(self, planned: Planned) -> tuple[int, int]:
+        """Return the newest number before the commit, and what names the commit."""
+        seq_before = self._database.state.visible_seq
+        return seq_before, self._history.begin(planned.change)
+
+    def _end(self, planned: Planned, commit: int, seq_before: int) -> None:
+        seq = self._seq_of(planned.marker, seq_before, self._database.state.visible_seq)
+        self._history.end(commit, seq, is_durable=planned.durability is None)
 
     def _seq_of(self, marker: bytes, absent: int, present: int) -> int:
         """Return the sequence number of a marker that `present` sees and `absent` does not."""
@@ -258,5 +324,11 @@ class Client:
         """A scan shows every commit of this client that has returned."""
         prefix = b"client/%d/" % self._number
         found = [key for key, _ in rows(self._database.items(prefix=prefix))]
+        if len(found) != turns + 1:
+            raise WorkloadError(f"client {self._number} wrote {turns + 1} markers, sees {found}")
+
+    async def _look_as_task(self, database: holdfast.aio.Database, turns: int) -> None:
+        prefix = b"client/%d/" % self._number
+        found = [key async for key, _ in database.items(prefix=prefix)]
         if len(found) != turns + 1:
             raise WorkloadError(f"client {self._number} wrote {turns + 1} markers, sees {found}")

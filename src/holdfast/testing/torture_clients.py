@@ -28,7 +28,7 @@ import holdfast
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, FaultEnv, FaultRule, SimEnv
 from holdfast.env.protocol import Condition, Mutex
-from holdfast.testing.clients import OTHER, Change, Client, ClientHistory, Clients
+from holdfast.testing.clients import OTHER, Change, Client, ClientHistory, Clients, Planned
 from holdfast.testing.crash import same_machine
 from holdfast.testing.oracle import (
     FOLDER,
@@ -141,15 +141,12 @@ class _FaultyClient(Client):
         self._mine: list[bytes] = []
         super().run()
 
-    def _commit(
-        self, marker: bytes, durability: str | None, change: Change, call: Callable[[], object]
-    ) -> None:
-        trial, history = self.trial, self.trial.outcomes
+    def _commit(self, planned: Planned) -> None:
+        trial = self.trial
         was_poisoned = trial.is_poisoned
-        seq_before = self._database._engine.state.visible_seq  # noqa: SLF001  the order
-        commit = history.begin(change)
+        seq_before, commit = self._begin(planned)
         try:
-            call()
+            self._write(planned)
         except (holdfast.Error, OSError) as error:
             trial.note(error, f"client {self._number}")
             # A client has one commit in doubt at most: those that follow begin too late.
@@ -158,10 +155,9 @@ class _FaultyClient(Client):
                 trial.outcomes.doubtful.add(commit)
             return
         if was_poisoned:
-            trial.complaints.append(f"{marker!r} was acknowledged after the poisoning")
-        seq = self._seq_of(marker, seq_before, self._database._engine.state.visible_seq)  # noqa: SLF001
-        history.end(commit, seq, is_durable=durability is None)
-        self._mine.append(marker)
+            trial.complaints.append(f"{planned.marker!r} was acknowledged after the poisoning")
+        self._end(planned, commit, seq_before)
+        self._mine.append(planned.marker)
 
     def _look(self, turns: int) -> None:
         """A scan shows every commit of this client that has returned, and no other."""

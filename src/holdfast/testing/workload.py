@@ -676,7 +676,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "mixed": _mixed,
 }
 
-CANONICAL = (*_MAKERS, "clients", "clients_large")
+CANONICAL = (*_MAKERS, "clients", "clients_large", "tasks")
 """The names of all workloads."""
 
 SEQUENTIAL = tuple(_MAKERS)
@@ -722,6 +722,8 @@ def workload(name: str, seed: int = 0) -> Work:
     """
     if name == "clients":
         return Clients(name, seed, TINY, clients=2, turns=6, value_bytes=60)
+    if name == "tasks":
+        return Clients(name, seed, TINY, clients=4, turns=3, value_bytes=60, loops=2)
     if name == "clients_large":
         return Clients(name, seed, TINY, clients=3, turns=5, value_bytes=900)
     if name.startswith(EXHAUSTIVE):
