@@ -32,6 +32,9 @@ from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimEnv
 from holdfast.testing import sim_loop
 from holdfast.wal import WriteBatch
 
+DEFAULT_ID = 0
+"""The id of the default keyspace."""
+
 
 async def outcomes(*calls: Any) -> list[BaseException | None]:
     return await asyncio.gather(*calls, return_exceptions=True)
@@ -396,8 +399,8 @@ class Noting:
 
 def submission(receiver: Noting, key: bytes, value: bytes = b"1") -> Submission:
     batch = WriteBatch()
-    batch.put(1, key, value)
-    return Submission(receiver, batch, None, (1,))
+    batch.put(DEFAULT_ID, key, value)
+    return Submission(receiver, batch, None, (DEFAULT_ID,))
 
 
 def wait_for(receiver: Noting, count: int, machine: SimEnv) -> None:
@@ -408,7 +411,7 @@ def wait_for(receiver: Noting, count: int, machine: SimEnv) -> None:
 def test_each_receiver_is_told_once_and_again_when_there_was_no_memory() -> None:
     machine = SimEnv(1)
     database = open_database("/db", env=machine)
-    assert database.id == 1
+    assert database.id == DEFAULT_ID
     first, second = Noting(), Noting(failures=2)
     for number in range(6):
         database.submit(submission((first, second)[number % 2], b"%d" % number))
