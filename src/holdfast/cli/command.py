@@ -29,6 +29,7 @@ VERBS = {
     "verify": ("verify", "read and check every byte of every file"),
     "compact": ("compact", "bring the space of deleted and overwritten data back"),
     "torture": ("torture", "try to lose data, by crashes, kills, damage and I/O errors"),
+    "bench": ("bench", "measure workloads, side by side with the peers that are installed"),
     "dump": ("dump", "show one log segment, table or manifest"),
 }
 """The module and the purpose of each verb."""

@@ -1,0 +1,105 @@
+"""RocksDB through `rocksdict` in raw mode (keys and values are bytes as they are).
+
+- RocksDB's defaults (pages of 4 KiB, Snappy, leveled compaction, two background jobs, two write
+  buffers), but for the block cache (LRU) and the write buffer, which have the sizes of the
+  comparison.
+- A Bloom filter of 10 bits a key, which RocksDB's tuning guide recommends and Holdfast has by
+  default. RocksDB holds filters and indexes outside of its cache (its default), in more memory.
+- Durable: `WriteOptions.sync = True`. Not synced: the default, one call a row; the log is written
+  to the system, so a crash of the machine takes the newest rows, one of the process none.
+- Batches: `WriteBatch`. Lists of keys: `get` of a list, which is RocksDB's MultiGet.
+- Tasks: 64 threads; RocksDB syncs the commits of several at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import ClassVar, cast
+
+import rocksdict
+
+from holdfast.testing.bench_report import version_of
+from holdfast.testing.versus_store import Put, Row, Setup, Store
+
+_FILTER_BITS = 10
+_BUSY = (
+    "rocksdb.num-running-flushes",
+    "rocksdb.mem-table-flush-pending",
+    "rocksdb.num-running-compactions",
+    "rocksdb.compaction-pending",
+)
+
+
+def version() -> str:
+    """Return what runs; rocksdict does not say which RocksDB it holds."""
+    return version_of("rocksdict")
+
+
+class RocksStore(Store):
+    """A database of RocksDB."""
+
+    syncs: ClassVar[dict[str, str]] = {"commit": "sync=True", "none": "sync=False"}
+
+    def __init__(self, setup: Setup) -> None:
+        table = rocksdict.BlockBasedOptions()
+        table.set_block_cache(rocksdict.Cache(setup.cache_bytes))
+        table.set_bloom_filter(_FILTER_BITS, False)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_size(setup.memtable_bytes)
+        self._database = rocksdict.Rdict(setup.folder, options)
+        write = rocksdict.WriteOptions()
+        write.sync = setup.sync == "commit"
+        self._database.set_write_options(write)
+
+    def putter(self) -> Put:
+        return self._database.put
+
+    def deleter(self) -> Callable[[bytes], object]:
+        return self._database.delete
+
+    def committer(self) -> Put:
+        return self._database.put
+
+    def batch_putter(self) -> Callable[[Sequence[Row]], object]:
+        database = self._database
+
+        def put(rows: Sequence[Row]) -> None:
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            add = batch.put
+            for key, value in rows:
+                add(key, value)
+            database.write(batch)
+
+        return put
+
+    def getter(self) -> Callable[[bytes], bytes | None]:
+        return cast("Callable[[bytes], bytes | None]", self._database.get)
+
+    def many_getter(self) -> Callable[[Sequence[bytes]], object]:
+        return cast("Callable[[Sequence[bytes]], object]", self._database.get)
+
+    def rows(
+        self, start: bytes | None = None, *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[Row]:
+        found = cast("Iterator[Row]", self._database.items(backwards=reverse, from_key=start))
+        return found if limit is None else islice(found, limit)
+
+    def chunks(self, count: int) -> Iterator[Sequence[Row]]:
+        rows = self.rows()
+        while chunk := list(islice(rows, count)):
+            yield chunk
+
+    def settle(self) -> None:
+        self._database.flush()
+        while any(self._database.property_int_value(name) for name in _BUSY):
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+STORE = RocksStore
