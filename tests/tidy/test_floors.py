@@ -93,7 +93,8 @@ def test_the_harnesses_are_named_by_their_verbs_only():
     faults = [
         f"{tree.shown(path)}: nothing imports holdfast.testing; ADR 0017 excepts two verbs"
         for path in tree.files(".py", ".pyx", under="src/holdfast")
-        if room_of(path) != "testing" and path not in {PACKAGE / "cli" / "torture.py", PACKAGE / "cli" / "bench.py"}
+        if room_of(path) != "testing"
+        and path not in {PACKAGE / "cli" / "torture.py", PACKAGE / "cli" / "bench.py"}
         for node in ast.walk(ast.parse(path.read_text() if path.suffix == ".py" else ""))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.match(r"holdfast\.testing\b", node.value)

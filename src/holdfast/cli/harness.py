@@ -17,6 +17,6 @@ def find_harness(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("holdfast.testing"):
+        if error.name is None or not error.name.startswith(name.rpartition(".")[0]):
             raise
         raise CommandError("this installation has no test harnesses") from None
