@@ -31,7 +31,7 @@ from holdfast.testing.versus_measure import (
     resident_share,
     space_bytes,
     sync_files,
-    written_bytes,
+    written,
 )
 from holdfast.testing.versus_scale import KIB, SCALES
 from holdfast.testing.versus_store import Setup, Store, load
@@ -75,6 +75,8 @@ class Cell:
     peak_bytes: int
     user_bytes: int
     written_bytes: int | None
+    dirtied_bytes: int | None
+    device_bytes: int | None
     live_bytes: int
     space_bytes: int
     resident: float | None = None
@@ -115,8 +117,8 @@ class Passes:
     def _begin(self) -> tuple[Store | None, Work]:
         """Prepare the folder, open the store and make the work."""
         setup, workload, order = self._setup, self._workload, self._order
+        os.makedirs(order.folder, exist_ok=True)
         if self._has_own:
-            os.makedirs(order.folder, exist_ok=True)
             shutil.rmtree(setup.folder, ignore_errors=True)
             if workload.data:
                 shutil.copytree(order.data, setup.folder)
@@ -137,7 +139,7 @@ class Passes:
         gc.collect()
         before = resident_bytes()
         peak = Peak()
-        written = written_bytes()
+        written_before = written(self._order.folder)
         work.warm()
         taken = work.plain()
         peak_bytes = peak.bytes() - before + opened_bytes
@@ -145,7 +147,9 @@ class Passes:
             if self._workload.has_writes:
                 store.settle()
             store.close()
-        after = written_bytes()
+        if self._has_own:
+            sync_files(self._setup.folder)
+        wrote = written(self._order.folder).since(written_before)
         return Cell(
             workload=self._order.workload,
             engine=self._order.engine,
@@ -158,7 +162,9 @@ class Passes:
             cpu=taken.cpu / taken.units * MICROSECONDS,
             peak_bytes=max(peak_bytes, 0),
             user_bytes=work.user_bytes,
-            written_bytes=None if written is None or after is None else after - written,
+            written_bytes=wrote.calls,
+            dirtied_bytes=wrote.dirtied,
+            device_bytes=wrote.device,
             live_bytes=work.live_bytes,
             space_bytes=space_bytes(self._setup.folder),
             resident=self._resident,

@@ -6,10 +6,13 @@ stops at a deadline, which gives the percentiles and, beside a busy thread, anot
 
 What the kernel counts, for every engine alike:
 
-- *bytes written*: `write_bytes` less `cancelled_write_bytes` of /proc/self/io: pages that this
-  process made dirty, in the page cache or in a map, and that were not thrown away before they
-  reached the disk. Writing a page again before it went out does not count again. Metadata of the
-  file system does not count. None where there is no such file.
+- *bytes written*: `wchar` of /proc/self/io, what this process gave to calls that write. No engine
+  here writes to its files through a map. What is removed before it reaches the disk counts.
+- *bytes made dirty*: `write_bytes` less `cancelled_write_bytes` of the same file. A kernel with
+  large folios counts a whole one, up to 1 MiB and more, for each small write into it that is
+  synced, although the disk gets some blocks; so this is kept, and not shown.
+- *bytes of the device*: sectors written to the disk under the folder, by whomever: the truth with
+  the file system's own part, on a machine that does nothing else.
 - *memory*: the peak of resident pages (VmHWM) while the work ran, less what was resident before,
   plus what opening the database took. Pages of files that are mapped count.
 - *space*: the blocks of all files of the folder after the database was closed.
@@ -419,17 +422,47 @@ def percentile(ordered: Sequence[int], share: float) -> int:
 # -- the kernel's counters
 
 
-def written_bytes() -> int | None:
-    """Return how many bytes this process caused to be written to disks, None when unknown."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Counters of bytes; None: this system does not tell."""
+
+    calls: int | None
+    dirtied: int | None
+    device: int | None
+
+    def since(self, before: Written) -> Written:
+        """Return what was added since `before`."""
+        pairs = (
+            (self.calls, before.calls),
+            (self.dirtied, before.dirtied),
+            (self.device, before.device),
+        )
+        return Written(*(None if a is None or b is None else a - b for a, b in pairs))
+
+
+def written(folder: str) -> Written:
+    """Return the counters now, of this process and of the disk under a folder."""
     counters = {}
     try:
         with open("/proc/self/io", encoding="ascii") as file:
             for line in file:
                 name, value = line.split(":")
                 counters[name] = int(value)
-    except (OSError, ValueError):
+    except OSError:
+        return Written(None, None, _device_bytes(folder))
+    dirtied = counters["write_bytes"] - counters["cancelled_write_bytes"]
+    return Written(counters["wchar"], dirtied, _device_bytes(folder))
+
+
+def _device_bytes(folder: str) -> int | None:
+    """Return what was ever written to the disk under a folder; None when it is no block device."""
+    device = os.stat(folder).st_dev
+    path = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat"
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read().split()[6]) * BLOCK_BYTES
+    except FileNotFoundError:
         return None
-    return counters["write_bytes"] - counters["cancelled_write_bytes"]
 
 
 class Peak:

@@ -30,6 +30,7 @@ COLUMNS = (
     "memory",
     "written",
     "w.amp",
+    "device",
     "space",
     "s.amp",
 )
@@ -48,11 +49,13 @@ a range as a whole.
 `memory`: how much the resident memory of the process grew at most, in MiB; pages of files that are
 mapped are part of it.
 
-`written`: MiB that the kernel counts as written by the process until the database was closed:
-`write_bytes` less `cancelled_write_bytes` of /proc/PID/io, which are pages made dirty and not
-thrown away before they reached the disk.
+`written`: MiB that the process gave to calls that write until the database was closed, as the
+kernel counts them (`wchar` of /proc/PID/io).
 
 `w.amp`: that, divided by the bytes of keys and values that the workload wrote.
+
+`device`: MiB that were written to the disk meanwhile, by whomever; a figure of the engine only
+where the machine does nothing else.
 
 `space`: MiB that the closed database takes on the disk.
 
@@ -129,17 +132,17 @@ def row(run: Run, workload: str, engine: str) -> list[str] | None:
         shown(cell.busy_rate),
         *[shown(value) for value in (cell.p50, cell.p99, cell.p999, cell.max, cell.cpu)],
         shown(cell.peak_bytes / MIB),
-        *(writes(cell) if has_writes else [NONE] * 4),
+        *(writes(cell) if has_writes else [NONE] * 5),
     ]
 
 
 def writes(cell: Cell) -> list[str]:
     """Return the figures of what was written."""
-    written = None if cell.written_bytes is None else max(cell.written_bytes, 0) / MIB
     space = cell.space_bytes / cell.live_bytes if cell.live_bytes else None
     return [
-        shown(written),
+        shown(None if cell.written_bytes is None else cell.written_bytes / MIB),
         shown(amplification(cell)),
+        shown(None if cell.device_bytes is None else cell.device_bytes / MIB),
         shown(cell.space_bytes / MIB),
         shown(space),
     ]

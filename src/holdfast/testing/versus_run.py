@@ -28,6 +28,7 @@ CELL_SECONDS = 3600.0
 """A process that takes longer hangs."""
 
 MEDIANS = ("rate", "busy_rate", "p50", "p99", "p999", "max", "cpu", "peak_bytes")
+COUNTERS = ("written_bytes", "dirtied_bytes", "device_bytes")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +62,9 @@ class Run:
         made = Cell(**asdict(rounds[0]))
         for name in MEDIANS:
             setattr(made, name, statistics.median(getattr(cell, name) for cell in rounds))
-        written = [cell.written_bytes for cell in rounds if cell.written_bytes is not None]
-        made.written_bytes = int(statistics.median(written)) if written else None
+        for name in COUNTERS:
+            known = [count for cell in rounds if (count := getattr(cell, name)) is not None]
+            setattr(made, name, int(statistics.median(known)) if known else None)
         made.space_bytes = int(statistics.median(cell.space_bytes for cell in rounds))
         return made
 
