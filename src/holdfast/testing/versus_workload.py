@@ -151,7 +151,7 @@ def get_warm(case: Case) -> Work:
 
 
 def get_cold(case: Case) -> Work:
-    """Gets of any keys; the data are 10 times the cache, and every 200 gets the page cache is
+    """Gets of any keys; the data are 10 times the cache, and every 20 gets the page cache is
     dropped (outside of the time), so that what the engine's cache lacks comes from the disk.
     """
     keys = random_keys(case.scale.cold_reads, range(case.scale.rows), case.source)
