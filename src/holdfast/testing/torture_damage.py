@@ -509,7 +509,10 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
             if start > hit and before[start:end] == after[start:end]:
                 return None
         from_here = next((s for s, e in zip(places, ends, strict=True) if e > hit), None)
-        if from_here is None or hit < places[0]:
+        # A link is synced with the first record: a crash may damage both.
+        at = front_of(before).link
+        is_link = name.endswith(".wal") and at <= hit < at + _LINK_BYTES
+        if from_here is None or (hit < places[0] and not is_link):
             return None
         size = len(before) - from_here
         left[name] = before[:from_here] + (bytes(size) if name.endswith(".wal") else b"")

@@ -235,7 +235,7 @@ class LogContents:
                 ended=ended,
                 next_whole=following is not None,
                 manifest_proves=self._durable_lsn >= evidence.missing,
-                later_segment_proves=not ended and self._is_continued(number, evidence.missing),
+                later_segment_proves=not ended and self._is_continued(number, scan.lsn_next),
                 later_record_proves=evidence.later_durable >= evidence.missing,
                 zeros=evidence.zeros,
             )
@@ -275,23 +275,24 @@ class LogContents:
         return _Evidence(missing, later.durable_lsn_max, zeros=False)
 
     def _is_continued(self, number: int, missing: int) -> bool:
-        """Return whether a later segment that is not linked holds a record from `missing` on.
+        """Return whether a later segment that is not linked holds a record from `missing` on; any
+        record, when that is 0 because nothing says which record is missing.
 
         Raises: FormatError when a segment of another database lies in the folder.
         """
+        lsn = max(missing - 1, 0)
         for later in self._later_numbers(number):
             try:
                 front = self._open(later)
                 data = self._body(front)
             except CorruptionError:
                 # A crash may leave a segment half prepared, and then it holds no records.
-                if self._holds_records(later, missing - 1):
+                if self._holds_records(later, lsn):
                     return True
                 continue
             found = find_later_records(
-                data, front.header.records_offset, later, front.header.salt, self._alignment,
-                missing - 1,
-            )  # fmt: skip
+                data, front.header.records_offset, later, front.header.salt, self._alignment, lsn
+            )
             if found.record_count:
                 return True
         return False

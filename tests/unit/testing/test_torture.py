@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -199,11 +200,49 @@ def test_a_part_with_nothing_left_to_do_ends():
     assert part.figures()["points tried, percent"] == 100
 
 
-def test_a_segment_as_it_was_made_is_as_good_as_a_crash(tmp_path):
+@pytest.fixture(scope="module")
+def with_one_record():
+    """A killed database whose newest log segment has one record that no table has; the name of that
+    segment, and its bytes as it was made.
+    """
+    for index in range(1, 100, 2):
+        base = torture_damage.make_base(index, 1)
+        logs = sorted(name for name in base.files if name.endswith(".wal"))
+        used = [name for name in logs if torture_damage.places_of(name, base.files[name])]
+        if not used or used[-1] == logs[0]:
+            continue
+        data = base.files[used[-1]]
+        link = torture_damage.front_of(data).link
+        empty = data[:link] + bytes(len(data) - link)
+        is_one = len(torture_damage.places_of(used[-1], data)) == 1
+        left = torture_damage.state_of(base.files | {used[-1]: empty}) if is_one else None
+        if left is not None and left != base.history.at(base.number):
+            return base, used[-1], empty
+    raise AssertionError("no killed database is like that")
+
+
+def verdict(part, base, kind, name, after):
+    damage = torture_damage.Damage(kind, base.files | {name: bytes(after)}, [name])
+    return part._judge(base, damage, Random(1), is_real=False)
+
+
+def test_a_segment_as_it_was_made_is_as_good_as_a_crash(with_one_record, tmp_path):
+    base, newest, empty = with_one_record
     part = DamagePart(1, str(tmp_path))
-    part.replay("11320")
-    assert part.failures == []
-    assert part.figures()["damages taken for a crash, at the end of a log or manifest"] == 1
+    assert verdict(part, base, torture_damage.STALE, newest, empty) == "cut"
+
+
+def test_a_link_and_the_only_record_behind_it_may_be_lost_together(with_one_record, tmp_path):
+    base, newest, _ = with_one_record
+    data = bytearray(base.files[newest])
+    front = torture_damage.front_of(data)
+    part = DamagePart(1, str(tmp_path))
+    data[front.link + 47] ^= 16
+    assert verdict(part, base, "bit flip", newest, data) in ("right", "refused")
+    data[front.records + 90] ^= 2
+    assert verdict(part, base, "bit flip", newest, data) == "cut"
+    with pytest.raises(WrongAnswerError):
+        verdict(part, replace(base, is_closed=True), "bit flip", newest, data)
 
 
 def test_a_part_that_fails_itself_does_not_end_the_run(monkeypatch):

@@ -237,6 +237,29 @@ def test_without_link_and_first_record_what_is_left_says_whether_it_was_synced(
         assert (found.last_lsn, found.tail_cut) == (3, True)
 
 
+@pytest.mark.parametrize("kept", [BLOCK_BYTES, BLOCK_BYTES + 80])
+@pytest.mark.parametrize("durable_lsn", [0, 3, 5, 8])
+def test_a_first_segment_that_is_empty_before_one_with_records_is_refused(
+    durable_lsn: int, kept: int
+) -> None:
+    """A flush dropped the segment before, and this one is as it was made, or garbage: nothing says
+    which record it began with. The records of the next segment prove that it had some, whatever
+    their numbers are beside what the manifest knows.
+    """
+    log = Log()
+    for _ in range(5):
+        log.append(BIG)
+        log.writer.sync()
+    log.env.unlink(f"{FOLDER}/00000001.wal", site="test")
+    log.first = 2
+    assert [lsn for lsn, _, _ in records(log.read())] == [4, 5, 7]
+    damage(log, 2, LINK_OFFSET, bytes(8192 - LINK_OFFSET))
+    damage(log, 2, BLOCK_BYTES, bytes(kept - BLOCK_BYTES) + b"?" * (kept > BLOCK_BYTES))
+    error = refused(log, durable_lsn=durable_lsn)
+    assert error.file == f"{FOLDER}/00000002.wal"
+    assert "although a later segment holds records" in error.reason
+
+
 def test_a_prepared_segment_is_an_orphan_whatever_is_in_it() -> None:
     log = Log()
     log.append(BIG)
