@@ -9,8 +9,10 @@ within.
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import weakref
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -97,6 +99,7 @@ def seen(
     what=st.sampled_from([0, 1, 2]),
     sources=st.integers(1, 4),
     chunk=st.none() | st.integers(1, 4),
+    columns=st.booleans(),
 )
 def test_the_rows_are_what_the_versions_say(
     kernel: Any,
@@ -110,6 +113,7 @@ def test_the_rows_are_what_the_versions_say(
     what: int,
     sources: int,
     chunk: int | None,
+    columns: bool,
 ) -> None:
     versions = unique(versions)
     lists = [kernel.ListCursor(versions[start::sources]) for start in range(sources)]
@@ -122,7 +126,7 @@ def test_the_rows_are_what_the_versions_say(
         found = list(cursor)
     else:
         found = []
-        while rows := cursor.next_chunk(chunk):
+        while rows := taken(cursor, chunk, what, columns):
             assert len(rows) <= chunk
             found += rows
     flat = [each for part in tombstones for each in part]
@@ -130,7 +134,70 @@ def test_the_rows_are_what_the_versions_say(
     if what:
         expected = [row[what - 1] for row in expected]
     assert expected == found
-    assert [] == list(cursor) == cursor.next_chunk(3)
+    assert [] == list(cursor) == cursor.next_chunk(3) == taken(cursor, 3, what, columns=True)
+
+
+def taken(cursor: Any, count: int, what: int, columns: bool) -> list[Any]:
+    """Return the next rows, by either request."""
+    if not columns:
+        return cursor.next_chunk(count)  # type: ignore[no-any-return]  # the cursor is Any
+    found = cursor.next_columns(count)
+    parts = []
+    for data, offsets in (
+        (found.keys, found.key_offsets),
+        (found.values, found.value_offsets),
+    ):
+        if data is None:
+            assert offsets is None
+            continue
+        assert data.readonly
+        assert offsets.readonly
+        assert ("B", "q") == (data.format, offsets.format)
+        assert len(found) + 1 == len(offsets)
+        assert 0 == offsets[0]
+        assert len(data) == offsets[-1]
+        parts.append([bytes(data[start:stop]) for start, stop in pairwise(offsets)])
+    assert (2 if what == 0 else 1) == len(parts)
+    assert (found.values if what == 1 else found.keys if what == 2 else None) is None
+    return list(zip(*parts, strict=True)) if what == 0 else parts[0]
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sources", [1, 2, 5])
+def test_long_runs_and_requests_of_all_kinds_in_turn(
+    kernel: Any, reverse: bool, sources: int
+) -> None:
+    """Entries that come in runs are neither lost nor given twice, whoever asks."""
+    entries = [
+        (b"%05d" % number, seq, 1, b"%d" % (number * seq))
+        for number in range(700)
+        for seq in range(40 if number % 97 == 3 else 1 + (number % 11 == 0), 0, -1)
+    ]
+    lists = [kernel.ListCursor(entries[start::sources]) for start in range(sources)]
+    cursor = kernel.UserCursor(kernel.MergeCursor(lists), (), 30, reverse=reverse)
+    found: list[Any] = []
+    for count in itertools.cycle([1, 7, 64, 3, 150]):
+        before = len(found)
+        found += itertools.islice(cursor, 1)
+        found += cursor.next_chunk(count)
+        found += taken(cursor, count, 0, columns=True)
+        if before == len(found):
+            break
+    assert seen(entries, [], 30, None, None, reverse, None) == found
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_row_that_somebody_kept_stays_as_it_is(kernel: Any) -> None:
+    """A pair is used again only when nobody can see it."""
+    rows = [(b"%03d" % number, 1, 1, b"v%d" % number) for number in range(200)]
+    cursor = kernel.UserCursor(kernel.ListCursor(rows))
+    kept = []
+    for number, row in enumerate(cursor):
+        if number % 3 == 0:
+            kept.append((number, row))
+        del row
+    assert [(number, (b"%03d" % number, b"v%d" % number)) for number, _ in kept] == kept
 
 
 class SourceError(Exception):
@@ -202,6 +269,7 @@ def test_a_failure_at_any_move_is_never_a_silent_end(
                 lambda: next(cursor),
                 lambda: cursor.next_chunk(5),
                 lambda: cursor.next_chunk(0),
+                lambda: cursor.next_columns(5),
             ):
                 with pytest.raises(SourceError) as caught:
                     request()
@@ -256,6 +324,8 @@ def test_a_cursor_whose_owner_ended_says_why(kernel: Any, taken: int) -> None:
             next(cursor)
         with pytest.raises(DatabaseClosedError, match="the database is closed"):
             cursor.next_chunk(5)
+        with pytest.raises(DatabaseClosedError, match="the database is closed"):
+            cursor.next_columns(5)
     assert [] == list(ended) == ended.next_chunk(1)
     cursor.close()
 
@@ -300,6 +370,8 @@ def test_wrong_arguments_are_refused(kernel: Any, arguments: Any, error: type[Ex
         kernel.UserCursor(**{"cursor": kernel.ListCursor([]), **arguments})
     with pytest.raises(ValueError):
         kernel.UserCursor(kernel.ListCursor([])).next_chunk(-1)
+    with pytest.raises(ValueError):
+        kernel.UserCursor(kernel.ListCursor([])).next_columns(-1)
 
 
 @pytest.mark.parametrize("kernel", TWINS)
@@ -308,7 +380,12 @@ def test_a_request_during_a_request_is_refused_and_harms_nothing(kernel: Any) ->
 
     class Curious(kernel.Cursor):  # type: ignore[misc, name-defined]
         def _first(self) -> Entry | None:
-            for request in (lambda: next(cursor), lambda: cursor.next_chunk(1), cursor.close):
+            for request in (
+                lambda: next(cursor),
+                lambda: cursor.next_chunk(1),
+                lambda: cursor.next_columns(1),
+                cursor.close,
+            ):
                 with pytest.raises(RuntimeError):
                     request()
                 refused.append(1)
@@ -319,7 +396,7 @@ def test_a_request_during_a_request_is_refused_and_harms_nothing(kernel: Any) ->
 
     cursor = kernel.UserCursor(Curious())
     assert [(b"a", b"v")] == list(cursor)
-    assert 3 == len(refused)
+    assert 4 == len(refused)
 
 
 @pytest.mark.parametrize("kernel", TWINS)

@@ -9,9 +9,10 @@ used by one thread at a time. The semantics are in the plain twins: `_cursor_py`
 from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
 from holdfast.cursor._tombstones import RangeTombstones
 from holdfast.cursor._user import Owner, UserCursor
-from holdfast.cursor.entry import Entry
+from holdfast.cursor.entry import Columns, Entry
 
 __all__ = [
+    "Columns",
     "Cursor",
     "Entry",
     "ListCursor",

@@ -8,6 +8,28 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 
 
+cdef enum:
+    RUN_ROWS = 64
+    RUN_KEY_BYTES = 4096
+
+
+# One entry of a run.
+cdef struct Row:
+    const unsigned char* key
+    Py_ssize_t key_size
+    uint64_t trailer
+    const unsigned char* value
+    Py_ssize_t value_size
+
+
+# Entries that a cursor had at hand together. `keys` has room for keys that lie nowhere as a whole.
+cdef struct Run:
+    Py_ssize_t count
+    Py_ssize_t room                  # how many entries are wanted, at most RUN_ROWS
+    Row[RUN_ROWS] rows
+    unsigned char[RUN_KEY_BYTES] keys
+
+
 cdef class Cursor:
     # Where the cursor stands; constant between moves. Valid memory until the next move or the
     # cursor's end, even if the source grows or its page is evicted. `at` is 1 when positioned.
@@ -30,6 +52,12 @@ cdef class Cursor:
     cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1
     cdef int c_next(self) except -1
     cdef int c_prev(self) except -1
+    # Put the entry at which the cursor stands and those after it (before it, when not `forward`)
+    # into `run`, as far as they are at hand without reading, and stand at the entry after them.
+    # Return their number. None is always right: then the cursor has not moved, and c_next must be
+    # asked. The entries are valid memory until the next move of any kind. Requires: `at`; the
+    # latest move was in this direction, or a seek; run.room is at least 1.
+    cdef int c_run(self, Run* run, bint forward) except -1
 
     # Private to the cursor room.
     cdef int _take(self, object found) except -1
@@ -65,6 +93,20 @@ cdef inline int compare_entries(
     return (a_trailer < b_trailer) - (a_trailer > b_trailer)
 
 
+cdef inline void add_row(Run* run, const unsigned char* key, Py_ssize_t key_size,
+                         uint64_t trailer, const unsigned char* value,
+                         Py_ssize_t value_size) noexcept nogil:
+    """Add an entry to a run. Requires: it has room."""
+    # Safety: the caller compared `count` with `room`.
+    cdef Row* row = &run.rows[run.count]
+    row.key = key
+    row.key_size = key_size
+    row.trailer = trailer
+    row.value = value
+    row.value_size = value_size
+    run.count += 1
+
+
 cdef inline uint64_t key_prefix(const unsigned char* key, Py_ssize_t size) noexcept nogil:
     """Return the first 8 bytes of key as a big-endian number, zero padded: unequal prefixes order
     their keys.
@@ -91,13 +133,19 @@ cdef class ListCursor(Cursor):
                                   uint64_t trailer) except -1
 
 
-# Where one source of a merge stands. The sources are kept alive by the merge, so `source` is
-# borrowed.
+# The entries of one source of a merge that are still to come. The source stands behind those of
+# the run that are left, or at `here`.
+cdef struct Feed:
+    Run* run                         # NULL until a second entry is asked for
+    Py_ssize_t run_at
+    Row here
+
+
+# Where one source of a merge is. The sources are kept alive by the merge, so `source` is borrowed.
 cdef struct Leader:
     uint64_t prefix
-    const unsigned char* key
-    Py_ssize_t key_size
-    uint64_t trailer
+    const Row* row                   # in the feed
+    Feed* feed
     Py_ssize_t index
     PyObject* source
 
@@ -106,13 +154,18 @@ cdef struct Leader:
 cdef class MergeCursor(Cursor):
     cdef tuple sources
     cdef Leader* heap
+    cdef Feed* feeds                 # one for each source
     cdef Py_ssize_t heap_size
     cdef bint forward
     cdef int _place(self, int how, const unsigned char* key, Py_ssize_t size,
                     uint64_t trailer) except -1
     cdef int _advance(self, bint forward) except -1
+    cdef int _move_source(self, Leader* leader) except -1
+    cdef int _run_of_only(self, Run* run) except -1
+    cdef int _refill(self, Leader* leader) except -1
     cdef int _turn(self, Cursor current, bint forward) except -1
     cdef int _build(self) except -1
-    cdef inline void _load(self, Leader* leader, Cursor source) noexcept
+    cdef inline void _load(self, Leader* leader, const Row* row) noexcept
+    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept
     cdef void _sift_down(self, Py_ssize_t index) noexcept
     cdef inline int _show_top(self) noexcept

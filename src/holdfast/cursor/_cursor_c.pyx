@@ -6,7 +6,8 @@ of the base class call.
 
 `MergeCursor` keeps its positioned sources in a binary heap of C structs that hold the first eight
 key bytes as a number, so that most comparisons touch no key. With one source a step compares
-nothing, with two it compares once.
+nothing, with two it compares once. It takes the entries of a source in runs, as far as the source
+has them at hand, so that most steps move no source.
 
 Thread safety: none; one thread at a time uses a cursor and its sources.
 """
@@ -14,9 +15,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 from holdfast.base import SEQ_MAX
+
+cdef enum:
+    ROOM_FIRST = 8
 
 cdef uint64_t TRAILER_ANY = 0xFF
 
@@ -165,6 +169,10 @@ cdef class Cursor:
     cdef int c_prev(self) except -1:
         return self._take(self._prev()) if self.at else 0
 
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        run.count = 0
+        return 0
+
     cdef int _take(self, object found) except -1:
         """Stand at the entry that a Python hook returned."""
         self.at = 0
@@ -270,6 +278,20 @@ cdef class ListCursor(Cursor):
     cdef int c_prev(self) except -1:
         return self.c_stand(self.index - 1) if self.at else 0
 
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        cdef Py_ssize_t index = self.index
+        cdef Py_ssize_t last = len(self.entries) - 1 if forward else 0
+        cdef tuple pair
+        run.count = 0
+        # Safety: `entries` never changes and keeps the bytes alive; the walk ends before `last`.
+        while index != last and run.count < run.room:
+            pair = <tuple>self.entries[index]
+            add_row(run, bytes_data(pair[0]), PyBytes_GET_SIZE(pair[0]), pair[2],
+                    bytes_data(pair[1]), PyBytes_GET_SIZE(pair[1]))
+            index += 1 if forward else -1
+        self.c_stand(index)
+        return run.count
+
     cdef Py_ssize_t _count_before(self, const unsigned char* key, Py_ssize_t size,
                                   uint64_t trailer) except -1:
         """Return the number of entries before (key, trailer)."""
@@ -293,9 +315,17 @@ cdef class ListCursor(Cursor):
 cdef inline bint _precedes(const Leader* a, const Leader* b, bint forward) noexcept nogil:
     """Return whether a is yielded before b."""
     cdef int order
+    cdef uint64_t one, other
     if a.prefix != b.prefix:
         return (a.prefix < b.prefix) == forward
-    order = compare_entries(a.key, a.key_size, a.trailer, b.key, b.key_size, b.trailer)
+    if a.row.key_size >= 16 and b.row.key_size >= 16:
+        # Safety: both have 16 bytes. Keys that begin alike mostly differ in these.
+        one = key_prefix(a.row.key + 8, 8)
+        other = key_prefix(b.row.key + 8, 8)
+        if one != other:
+            return (one < other) == forward
+    order = compare_entries(a.row.key, a.row.key_size, a.row.trailer,
+                            b.row.key, b.row.key_size, b.row.trailer)
     if order == 0:
         return (a.index < b.index) == forward
     return (order < 0) == forward
@@ -311,6 +341,7 @@ cdef class MergeCursor(Cursor):
 
     def __cinit__(self) -> None:
         self.heap = NULL
+        self.feeds = NULL
         self.heap_size = 0
         self.forward = 1
 
@@ -322,11 +353,22 @@ cdef class MergeCursor(Cursor):
         if self.sources is not None:
             raise ValueError("the merge has its sources already")
         self.heap = <Leader*>malloc((len(sources) + 1) * sizeof(Leader))
-        if self.heap == NULL:
+        self.feeds = <Feed*>calloc(len(sources) + 1, sizeof(Feed))
+        if self.heap == NULL or self.feeds == NULL:
+            free(self.heap)
+            free(self.feeds)
+            self.heap = NULL
+            self.feeds = NULL
             raise MemoryError()
         self.sources = sources
 
     def __dealloc__(self) -> None:
+        cdef Py_ssize_t index
+        if self.sources is not None:
+            # Safety: there is a feed for each source.
+            for index in range(len(self.sources)):
+                free(self.feeds[index].run)
+        free(self.feeds)
         free(self.heap)
 
     cdef int c_first(self) except -1:
@@ -388,18 +430,7 @@ cdef class MergeCursor(Cursor):
         cdef Cursor current = <Cursor>self.heap[0].source
         if self.forward != forward:
             return self._turn(current, forward)
-        try:
-            if forward:
-                current.c_next()
-            else:
-                current.c_prev()
-        except BaseException as error:
-            current._die(error)
-            self._die(error)
-            raise
-        if current.at:
-            self._load(&self.heap[0], current)
-        else:
+        if not self._move_source(&self.heap[0]):
             self.heap_size -= 1
             if self.heap_size == 0:
                 self.at = 0
@@ -408,6 +439,110 @@ cdef class MergeCursor(Cursor):
         self._sift_down(0)
         return self._show_top()
 
+    cdef int _move_source(self, Leader* leader) except -1:
+        """Load the next entry of a leader's source. Return whether there is one."""
+        cdef Cursor source = <Cursor>leader.source
+        cdef Feed* feed = leader.feed
+        if leader.row != &feed.here:
+            feed.run_at += 1
+            if feed.run_at < feed.run.count:
+                # Safety: compared right above.
+                self._load(leader, &feed.run.rows[feed.run_at])
+                return 1
+            # The source stands behind its run.
+            self._load_here(leader, source)
+        else:
+            try:
+                if self.forward:
+                    source.c_next()
+                else:
+                    source.c_prev()
+            except BaseException as error:
+                source._die(error)
+                self._die(error)
+                raise
+            if not source.at:
+                return 0
+            self._load_here(leader, source)
+        self._refill(leader)
+        return 1
+
+    cdef int _refill(self, Leader* leader) except -1:
+        """Ask a source for a run that begins with `here`. Return whether there is one."""
+        cdef Cursor source = <Cursor>leader.source
+        cdef Feed* feed = leader.feed
+        if feed.run == NULL:
+            feed.run = <Run*>malloc(sizeof(Run))
+            if feed.run == NULL:
+                error = MemoryError()
+                self._die(error)
+                raise error
+            # Nobody may want many entries.
+            feed.run.room = ROOM_FIRST // 2
+        feed.run.room = min(2 * feed.run.room, <Py_ssize_t>RUN_ROWS)
+        feed.run_at = 0
+        try:
+            source.c_run(feed.run, self.forward)
+        except BaseException as error:
+            source._die(error)
+            self._die(error)
+            raise
+        if feed.run.count == 0:
+            return 0
+        self._load(leader, &feed.run.rows[0])
+        return 1
+
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        cdef Leader* top = self.heap
+        cdef Leader* other
+        cdef Row* row
+        cdef Feed* feed
+        run.count = 0
+        if not self.at or self.forward != forward:
+            return 0
+        # Safety: a merge that stands at an entry has a heap that is not empty, and only the leaders
+        # below heap_size are looked at.
+        if top.row == &top.feed.here:
+            if self.heap_size == 1:
+                return self._run_of_only(run)
+            if not self._refill(top):
+                return 0
+        while run.count < run.room and top.row != &top.feed.here:
+            feed = top.feed
+            other = NULL
+            if self.heap_size > 1:
+                other = &self.heap[1]
+                if self.heap_size > 2 and _precedes(&self.heap[2], other, forward):
+                    other = &self.heap[2]
+            # Up to the first entry of the others nothing else comes.
+            while run.count < run.room and (other == NULL or _precedes(top, other, forward)):
+                row = &run.rows[run.count]
+                row[0] = top.row[0]
+                run.count += 1
+                feed.run_at += 1
+                if feed.run_at == feed.run.count:
+                    # What the source had given must stay until the next move.
+                    self._load_here(top, <Cursor>top.source)
+                    break
+                # Safety: run_at is less than the count.
+                self._load(top, &feed.run.rows[feed.run_at])
+            self._sift_down(0)
+        self._show_top()
+        return run.count
+
+    cdef int _run_of_only(self, Run* run) except -1:
+        """Let the only source that is left fill the run itself."""
+        cdef Cursor current = <Cursor>self.heap[0].source
+        try:
+            current.c_run(run, self.forward)
+        except BaseException as error:
+            current._die(error)
+            self._die(error)
+            raise
+        self._load_here(&self.heap[0], current)
+        self._show_top()
+        return run.count
+
     cdef int _turn(self, Cursor current, bint forward) except -1:
         """Change direction: seek all other sources to the other side of the current entry, then
         move `current`.
@@ -415,6 +550,7 @@ cdef class MergeCursor(Cursor):
         cdef Cursor source
         cdef Py_ssize_t index
         cdef Py_ssize_t current_index = self.heap[0].index
+        cdef const Row* row = self.heap[0].row
         cdef bint equal
         self.forward = forward
         for index in range(len(self.sources)):
@@ -423,10 +559,10 @@ cdef class MergeCursor(Cursor):
             source = <Cursor>self.sources[index]
             try:
                 # Safety: `current` does not move in this loop, so its key stays valid.
-                source.c_seek(current.key_data, current.key_size, current.trailer)
+                source.c_seek(row.key, row.key_size, row.trailer)
                 equal = source.at and compare_entries(
                     source.key_data, source.key_size, source.trailer,
-                    current.key_data, current.key_size, current.trailer) == 0
+                    row.key, row.key_size, row.trailer) == 0
                 if forward:
                     # An equal entry of an earlier source comes before the current one.
                     if equal and index < current_index:
@@ -440,6 +576,9 @@ cdef class MergeCursor(Cursor):
                 self._die(error)
                 raise
         try:
+            if row != &self.heap[0].feed.here:
+                # It stands behind its run: bring it back.
+                current.c_seek(row.key, row.key_size, row.trailer)
             if forward:
                 current.c_next()
             else:
@@ -462,7 +601,8 @@ cdef class MergeCursor(Cursor):
                 # Safety: heap_size <= index < count, and the heap has room for count leaders.
                 self.heap[self.heap_size].source = <PyObject*>source
                 self.heap[self.heap_size].index = index
-                self._load(&self.heap[self.heap_size], source)
+                self.heap[self.heap_size].feed = &self.feeds[index]
+                self._load_here(&self.heap[self.heap_size], source)
                 self.heap_size += 1
         if self.heap_size == 0:
             self.at = 0
@@ -471,11 +611,18 @@ cdef class MergeCursor(Cursor):
             self._sift_down(index)
         return self._show_top()
 
-    cdef inline void _load(self, Leader* leader, Cursor source) noexcept:
-        leader.prefix = key_prefix(source.key_data, source.key_size)
-        leader.key = source.key_data
-        leader.key_size = source.key_size
-        leader.trailer = source.trailer
+    cdef inline void _load(self, Leader* leader, const Row* row) noexcept:
+        leader.row = row
+        leader.prefix = key_prefix(row.key, row.key_size)
+
+    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept:
+        cdef Row* here = &leader.feed.here
+        here.key = source.key_data
+        here.key_size = source.key_size
+        here.trailer = source.trailer
+        here.value = source.value_data
+        here.value_size = source.value_size
+        self._load(leader, here)
 
     cdef void _sift_down(self, Py_ssize_t index) noexcept:
         # Safety: children are compared with heap_size before use.
@@ -497,11 +644,11 @@ cdef class MergeCursor(Cursor):
     cdef inline int _show_top(self) noexcept:
         # Safety: `sources` keeps every source alive as long as the merge; only the merge moves
         # them.
-        cdef Cursor top = <Cursor>self.heap[0].source
-        self.key_data = top.key_data
-        self.key_size = top.key_size
-        self.trailer = top.trailer
-        self.value_data = top.value_data
-        self.value_size = top.value_size
+        cdef const Row* row = self.heap[0].row
+        self.key_data = row.key
+        self.key_size = row.key_size
+        self.trailer = row.trailer
+        self.value_data = row.value
+        self.value_size = row.value_size
         self.at = 1
         return 1

@@ -1,23 +1,28 @@
 """What a user sees of a cursor: the compiled twin of `_user_py`, which specifies it.
 
-A key with many versions is not walked through: after SKIP_MAX of them the source is asked to seek
-past.
+Entries are taken from the source in runs, as far as it has them at hand, so that a row usually
+costs no call to the source. A key with many versions is not walked through: after SKIP_MAX of them
+the source is asked to seek past.
 
 Thread safety: one thread at a time. A request while another one runs (a source may let go of the
 interpreter lock while it reads) raises RuntimeError and harms nothing.
 """
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, realloc
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
-from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_keys
+from holdfast.cursor._cursor_c cimport RUN_ROWS, Cursor, Row, Run, bytes_data, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 import sys
 
 from holdfast.base import SEQ_MAX, DatabaseClosedError
+from holdfast.cursor.entry import Columns
 
 cdef enum:
     ITEMS = 0
@@ -25,22 +30,66 @@ cdef enum:
     VALUES = 2
     PUT = 1
     SKIP_MAX = 16
+    ROOM_FIRST = 8
+    COLUMN_FIRST = 4096
 
 SIZE_MAX = sys.maxsize
 
 cdef uint64_t TRAILER_MAX = 0xFFFFFFFFFFFFFFFF
 
 
-cdef inline bytes _key_of(Cursor source):
-    return PyBytes_FromStringAndSize(<const char*>source.key_data, source.key_size)
-
-
-cdef inline bytes _value_of(Cursor source):
-    return PyBytes_FromStringAndSize(<const char*>source.value_data, source.value_size)
-
-
 cdef class Owner:
     """See `_user_py.Owner`."""
+
+
+@cython.final
+cdef class _Column:
+    """One column of a batch while it grows."""
+    cdef bytearray data
+    cdef bytearray offsets
+    cdef Py_ssize_t size
+    cdef Py_ssize_t count            # of values; there is one offset more
+    cdef Py_ssize_t room             # of `data`
+    cdef Py_ssize_t offsets_room     # of `offsets`, in numbers
+
+    def __cinit__(self) -> None:
+        self.data = bytearray()
+        self.offsets = bytearray()
+        self._grow_offsets()
+        (<int64_t*>PyByteArray_AS_STRING(self.offsets))[0] = 0
+
+    cdef int _grow_offsets(self) except -1:
+        cdef Py_ssize_t room = 2 * self.offsets_room + COLUMN_FIRST
+        PyByteArray_Resize(self.offsets, room * sizeof(int64_t))
+        self.offsets_room = room
+        return 0
+
+    cdef int _grow_data(self, Py_ssize_t size) except -1:
+        # Safety: no sum of sizes that are in memory comes near the greatest size.
+        cdef Py_ssize_t room = 2 * self.room + size + COLUMN_FIRST
+        PyByteArray_Resize(self.data, room)
+        self.room = room
+        return 0
+
+    cdef inline int add(self, const unsigned char* source, Py_ssize_t size) except -1:
+        """Append a value."""
+        if size > self.room - self.size:
+            self._grow_data(size)
+        if self.count + 1 == self.offsets_room:
+            self._grow_offsets()
+        # Safety: both have room now.
+        memcpy(PyByteArray_AS_STRING(self.data) + self.size, source, size)
+        self.size += size
+        self.count += 1
+        (<int64_t*>PyByteArray_AS_STRING(self.offsets))[self.count] = self.size
+        return 0
+
+    cdef tuple finish(self):
+        """Return (data, offsets) as memoryviews; nothing can be added afterwards."""
+        PyByteArray_Resize(self.data, self.size)
+        PyByteArray_Resize(self.offsets, (self.count + 1) * sizeof(int64_t))
+        return (memoryview(self.data).toreadonly(),
+                memoryview(self.offsets).toreadonly().cast("q"))
 
 
 @cython.final
@@ -65,10 +114,23 @@ cdef class UserCursor:
     cdef object failure
     cdef bint started
     cdef bint busy
-    # The key that was decided last, in memory of our own: the source's is gone when it moves.
-    cdef unsigned char* decided
+    cdef bint taken                  # the entry where the source stands was given out (forward)
+    # Entries that the source had at hand; those from `run_at` on are still to come, and the source
+    # stands behind them. NULL until a second row is asked for.
+    cdef Run* run
+    cdef Py_ssize_t run_at
+    cdef Row single                  # where the source stands, when no run has it
+    # The key that was decided last: in the run or in the source's memory, or in memory of our own
+    # when that is about to go.
+    cdef const unsigned char* decided
     cdef Py_ssize_t decided_size     # -1 before the first
-    cdef Py_ssize_t decided_room
+    cdef unsigned char* own
+    cdef Py_ssize_t own_room
+    # The row that was found; valid until the next one is looked for. `held` keeps a value alive
+    # that its source has left.
+    cdef Row row
+    cdef bytes held
+    cdef tuple pair                  # the last row, to be used again if nobody kept it
     cdef object __weakref__
 
     def __cinit__(self, cursor, tombstones=(), snapshot: int = SEQ_MAX, lower: bytes | None = None,
@@ -104,13 +166,14 @@ cdef class UserCursor:
         self.source = cursor
 
     def __dealloc__(self) -> None:
-        free(self.decided)
+        free(self.own)
+        free(self.run)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        row = self._take()
+        row = self._take(True)
         if row is None:
             raise StopIteration
         return row
@@ -127,11 +190,30 @@ cdef class UserCursor:
         self._check()
         count = min(n, SIZE_MAX)
         while len(rows) < count:
-            row = self._take()
+            row = self._take(False)
             if row is None:
                 break
             rows.append(row)
         return rows
+
+    def next_columns(self, n: int) -> Columns:
+        """Return the next rows, at most `n`, as columns; none at the end. Raises: ValueError when
+        `n` is negative.
+        """
+        cdef Py_ssize_t count
+        if n < 0:
+            raise ValueError(f"the count is {n}; it must not be negative")
+        self._check()
+        count = min(n, SIZE_MAX)
+        self.busy = 1
+        try:
+            return self._columns(count)
+        except BaseException as error:
+            self.failure = error
+            self._release()
+            raise
+        finally:
+            self.busy = 0
 
     def close(self) -> None:
         """End the iteration and let go of `owner` and the source. A second close is harmless."""
@@ -146,8 +228,9 @@ cdef class UserCursor:
             raise self.failure.with_traceback(None)
         return 0
 
-    cdef object _take(self):
-        """Return the next row, or None at the end."""
+    cdef object _take(self, bint reuse):
+        """Return the next row, or None at the end. With `reuse` the pair may be the last one anew.
+        """
         cdef object row = None
         if self.busy or self.failure is not None:
             self._check()
@@ -155,10 +238,8 @@ cdef class UserCursor:
             return None
         self.busy = 1
         try:
-            if self.life is not None and self.life.ended is not None:
-                raise DatabaseClosedError(self.life.ended)
-            if self.left != 0:
-                row = self._backward() if self.reverse else self._forward()
+            if self._find():
+                row = self._make(reuse)
         except BaseException as error:
             self.failure = error
             self.busy = 0
@@ -171,156 +252,340 @@ cdef class UserCursor:
             self.left -= 1
         return row
 
+    cdef object _columns(self, Py_ssize_t count):
+        """Return at most `count` rows as columns."""
+        cdef _Column keys = None if self.what == VALUES else _Column()
+        cdef _Column values = None if self.what == KEYS else _Column()
+        cdef Py_ssize_t found = 0
+        while found < count and self.source is not None:
+            if not self._find():
+                self._release()
+                break
+            found += 1
+            if keys is not None:
+                keys.add(self.row.key, self.row.key_size)
+            if values is not None:
+                values.add(self.row.value, self.row.value_size)
+            if self.left > 0:
+                self.left -= 1
+        return Columns(found, *((None, None) if keys is None else keys.finish()),
+                       *((None, None) if values is None else values.finish()))
+
+    cdef inline int _find(self) except -1:
+        """Move to the next row. Return whether there is one. Requires: there is a source."""
+        if self.life is not None and self.life.ended is not None:
+            raise DatabaseClosedError(self.life.ended)
+        if self.left == 0:
+            return 0
+        return self._backward() if self.reverse else self._forward()
+
+    cdef inline object _make(self, bint reuse):
+        """Return the row that was found."""
+        cdef bytes key = None
+        cdef bytes value = self.held
+        cdef tuple pair = self.pair
+        if self.what != VALUES:
+            key = PyBytes_FromStringAndSize(<const char*>self.row.key, self.row.key_size)
+            if self.what == KEYS:
+                return key
+        if value is None:
+            value = PyBytes_FromStringAndSize(<const char*>self.row.value, self.row.value_size)
+        if self.what == VALUES:
+            return value
+        if not reuse:
+            return key, value
+        # Safety: with one reference from here and one from `self` nobody else can see the pair, as
+        # in `zip`. What it held are bytes, whose end runs no code.
+        if pair is not None and Py_REFCNT(pair) == 2:
+            _replace(pair, 0, key)
+            _replace(pair, 1, value)
+            return pair
+        pair = key, value
+        self.pair = pair
+        return pair
+
     cdef int _release(self) except -1:
         self.source = None
         self.sets = ()
         self.owner = None
         self.life = None
+        self.pair = None
+        self.held = None
         return 0
 
-    cdef inline bint _is_decided(self) noexcept:
-        """Return whether the source stands at a version of the key decided last."""
-        return (self.source.key_size == self.decided_size
-                and memcmp(self.source.key_data, self.decided, self.decided_size) == 0)
-
-    cdef inline int _decide(self) except -1:
-        """Remember the source's key as the one decided last."""
-        cdef Py_ssize_t size = self.source.key_size
+    cdef int _keep_decided(self) except -1:
+        """Copy the key decided last, before the memory where it lies goes."""
+        cdef Py_ssize_t size = self.decided_size
         cdef unsigned char* grown
-        if size >= self.decided_room:
+        if size < 0 or self.decided == self.own:
+            return 0
+        if size >= self.own_room:
             # One byte more makes room for the key's successor. Safety: keys are far from the
             # greatest size.
-            grown = <unsigned char*>realloc(self.decided, 2 * size + 64)
+            grown = <unsigned char*>realloc(self.own, 2 * size + 64)
             if grown == NULL:
                 raise MemoryError()
-            self.decided = grown
-            self.decided_room = 2 * size + 64
-        memcpy(self.decided, self.source.key_data, size)
-        self.decided_size = size
+            self.own = grown
+            self.own_room = 2 * size + 64
+        memcpy(self.own, self.decided, size)
+        self.decided = self.own
         return 0
 
-    cdef bint _is_seen(self, uint64_t trailer) except -1:
-        """Return whether the user sees the key decided last, whose newest visible version has this
-        trailer.
-        """
-        cdef uint64_t kind = trailer & 0xFF
+    cdef inline bint _is_decided(self, const Row* row) noexcept:
+        """Return whether this is a version of the key decided last."""
+        cdef Py_ssize_t size = row.key_size
+        # Safety: an empty key has no last byte to look at. Neighbours mostly differ in theirs.
+        return size == self.decided_size and (
+            size == 0 or (row.key[size - 1] == self.decided[size - 1]
+                          and memcmp(row.key, self.decided, size) == 0))
+
+    cdef inline bint _is_seen(self, const Row* row) except -1:
+        """Return whether the user sees a key whose newest visible version this is."""
+        cdef uint64_t kind = row.trailer & 0xFF
         if kind != PUT:
             if kind > PUT:
                 raise ValueError(f"an entry of kind {kind} among point entries")
             return False
+        return not self.sets or not self._is_covered(row)
+
+    cdef bint _is_covered(self, const Row* row) except -1:
+        """Return whether a tombstone that the user sees is newer than this entry."""
         cdef RangeTombstones one
         for each in self.sets:
             one = <RangeTombstones>each
-            if one.c_cover(self.decided, self.decided_size, self.snapshot) > trailer >> 8:
-                return False
-        return True
+            if one.c_cover(row.key, row.key_size, self.snapshot) > row.trailer >> 8:
+                return True
+        return False
 
-    cdef object _forward(self):
-        cdef Cursor source = self.source
+    cdef Row* _stand(self) noexcept:
+        """Return the entry where the source stands."""
+        self.single.key = self.source.key_data
+        self.single.key_size = self.source.key_size
+        self.single.trailer = self.source.trailer
+        self.single.value = self.source.value_data
+        self.single.value_size = self.source.value_size
+        return &self.single
+
+    cdef int _seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
+        """Move the source, and forget the run. `key` is memory of our own."""
+        self.run_at = 0
+        self.taken = 0
+        if self.run != NULL:
+            self.run.count = 0
+        self.source.c_seek(key, size, trailer)
+        return 0
+
+    cdef int _fill(self) except -1:
+        """Ask for a run. Requires: the source stands at an entry that was not given out, and all
+        entries of the last run were. Return whether there is one.
+        """
+        self._keep_decided()
+        if self.run == NULL:
+            self.run = <Run*>malloc(sizeof(Run))
+            if self.run == NULL:
+                raise MemoryError()
+            self.run.room = ROOM_FIRST // 2
+            self.run.count = 0
+        self.run_at = 0
+        # Nobody may want many rows.
+        self.run.room = min(2 * self.run.room, <Py_ssize_t>RUN_ROWS)
+        self.source.c_run(self.run, not self.reverse)
+        return self.run.count > 0
+
+    cdef int _start(self) except -1:
+        """Move the source to the first entry."""
+        self.started = 1
+        if self.reverse:
+            if self.upper is None:
+                self.source.c_last()
+            else:
+                self.source.c_seek_before(bytes_data(self.upper), PyBytes_GET_SIZE(self.upper))
+        elif self.lower is None:
+            self.source.c_first()
+        else:
+            self.source.c_seek(bytes_data(self.lower), PyBytes_GET_SIZE(self.lower), self.visible)
+        return 0
+
+    cdef Row* _next(self) except? NULL:
+        """Return the next entry, or NULL at the end. Requires: forward."""
+        cdef Row* row
+        if self.run != NULL and self.run_at < self.run.count:
+            # Safety: run_at is less than the run's count.
+            row = &self.run.rows[self.run_at]
+            self.run_at += 1
+            return row
+        if not self.started:
+            self._start()
+        elif self.taken:
+            self._keep_decided()
+            self.taken = 0
+            self.source.c_next()
+            if self.source.at and self._fill():
+                self.run_at = 1
+                return &self.run.rows[0]
+        elif self.source.at and self._fill():
+            self.run_at = 1
+            return &self.run.rows[0]
+        if not self.source.at:
+            return NULL
+        self.taken = 1
+        return self._stand()
+
+    cdef int _forward(self) except -1:
+        cdef Row* row
         cdef const unsigned char* upper = NULL
         cdef Py_ssize_t upper_size = 0
-        cdef Py_ssize_t size
         cdef int skipped = 0
         if self.upper is not None:
             upper = bytes_data(self.upper)
             upper_size = PyBytes_GET_SIZE(self.upper)
-        if self.started:
-            source.c_next()
-        else:
-            self.started = 1
-            if self.lower is None:
-                source.c_first()
-            else:
-                source.c_seek(bytes_data(self.lower), PyBytes_GET_SIZE(self.lower),
-                              self.visible)
-        while source.at:
-            if self._is_decided():
+        while True:
+            row = self._next()
+            if row == NULL:
+                return 0
+            if self._is_decided(row):
                 skipped += 1
                 if skipped > SKIP_MAX:
                     skipped = 0
-                    # Safety: _decide left room for one byte more.
-                    self.decided[self.decided_size] = 0
-                    source.c_seek(self.decided, self.decided_size + 1, TRAILER_MAX)
-                else:
-                    source.c_next()
+                    self._keep_decided()
+                    # Safety: _keep_decided left room for one byte more.
+                    self.own[self.decided_size] = 0
+                    self._seek(self.own, self.decided_size + 1, TRAILER_MAX)
                 continue
-            if upper != NULL and compare_keys(
-                    source.key_data, source.key_size, upper, upper_size) >= 0:
-                return None
-            if source.trailer > self.visible:
+            if upper != NULL and compare_keys(row.key, row.key_size, upper, upper_size) >= 0:
+                return 0
+            if row.trailer > self.visible:
                 skipped += 1
                 if skipped > SKIP_MAX:
                     skipped = 0
-                    # The key is not decided, but its memory is needed while the source moves.
-                    self._decide()
-                    size = self.decided_size
-                    self.decided_size = -1
-                    source.c_seek(self.decided, size, self.visible)
-                else:
-                    source.c_next()
+                    self._seek_visible(row)
                 continue
             skipped = 0
-            self._decide()
-            if self._is_seen(source.trailer):
-                if self.what == ITEMS:
-                    return _key_of(source), _value_of(source)
-                return _key_of(source) if self.what == KEYS else _value_of(source)
-            source.c_next()
-        return None
+            self.decided = row.key
+            self.decided_size = row.key_size
+            if self._is_seen(row):
+                self.row = row[0]
+                return 1
 
-    cdef object _backward(self):
-        cdef Cursor source = self.source
+    cdef int _seek_visible(self, const Row* row) except -1:
+        """Move to the first version of a key that the user may see, or what follows it."""
+        cdef Py_ssize_t size = row.key_size
+        # The key is not decided, but its memory is needed while the source moves.
+        self.decided = row.key
+        self.decided_size = size
+        self._keep_decided()
+        self.decided_size = -1
+        return self._seek(self.own, size, self.visible)
+
+    cdef Row* _peek(self) except? NULL:
+        """Return the next entry without taking it, or NULL at the end. Requires: reverse."""
+        if self.run != NULL and self.run_at < self.run.count:
+            # Safety: run_at is less than the run's count.
+            return &self.run.rows[self.run_at]
+        if not self.started:
+            self._start()
+        elif self.source.at and self._fill():
+            return &self.run.rows[0]
+        return self._stand() if self.source.at else NULL
+
+    cdef int _drop(self) except -1:
+        """Take the entry that `_peek` showed."""
+        if self.run != NULL and self.run_at < self.run.count:
+            self.run_at += 1
+        else:
+            self._keep_decided()
+            self.source.c_prev()
+        return 0
+
+    cdef int _backward(self) except -1:
+        cdef Row* row
         cdef const unsigned char* lower = NULL
         cdef Py_ssize_t lower_size = 0
-        cdef uint64_t newest
-        cdef bint found
-        cdef int skipped
-        cdef object value
+        cdef bint seen
         if self.lower is not None:
             lower = bytes_data(self.lower)
             lower_size = PyBytes_GET_SIZE(self.lower)
-        if not self.started:
-            self.started = 1
-            if self.upper is None:
-                source.c_last()
+        while True:
+            row = self._peek()
+            if row == NULL:
+                return 0
+            if lower != NULL and compare_keys(row.key, row.key_size, lower, lower_size) < 0:
+                return 0
+            if self._is_single(row):
+                self.run_at += 1
+                seen = row.trailer <= self.visible and self._is_seen(row)
+                if seen:
+                    self.row = row[0]
+                    self.held = None
             else:
-                source.c_seek_before(bytes_data(self.upper),
-                                     PyBytes_GET_SIZE(self.upper))
-        while source.at:
-            if lower != NULL and compare_keys(
-                    source.key_data, source.key_size, lower, lower_size) < 0:
-                return None
-            self._decide()
-            found = False
-            newest = 0
-            skipped = 0
-            value = None
-            # The versions of a key come oldest first, so the last visible one counts. Its value is
-            # copied before the source moves on.
-            while source.at and self._is_decided():
-                skipped += 1
-                if skipped > SKIP_MAX:
-                    if source.trailer <= self.visible:
-                        source.c_seek(self.decided, self.decided_size, self.visible)
-                        if source.at and self._is_decided():
-                            found = True
-                            newest = source.trailer
-                            value = self._copy_value(source)
-                    source.c_seek_before(self.decided, self.decided_size)
-                    break
-                if source.trailer <= self.visible:
-                    found = True
-                    newest = source.trailer
-                    value = self._copy_value(source)
-                source.c_prev()
-            if found and self._is_seen(newest):
-                if self.what == VALUES:
-                    return value
-                key = PyBytes_FromStringAndSize(<const char*>self.decided, self.decided_size)
-                return key if self.what == KEYS else (key, value)
-        return None
+                seen = self._newest_of(row)
+            if seen:
+                return 1
 
-    cdef inline object _copy_value(self, Cursor source):
-        if self.what == KEYS or source.trailer & 0xFF != PUT:
-            return None
-        return _value_of(source)
+    cdef inline bint _is_single(self, const Row* row) noexcept:
+        """Return whether it is known that the next entry has another key."""
+        cdef const unsigned char* key
+        cdef Py_ssize_t size
+        if self.run == NULL or self.run_at >= self.run.count:
+            return False
+        if self.run_at + 1 < self.run.count:
+            # Safety: compared right above.
+            key = self.run.rows[self.run_at + 1].key
+            size = self.run.rows[self.run_at + 1].key_size
+        else:
+            # The source stands behind the run.
+            key = self.source.key_data
+            size = self.source.key_size
+        return size != row.key_size or memcmp(key, row.key, size) != 0
+
+    cdef bint _newest_of(self, Row* row) except -1:
+        """Take all versions of a key, which come oldest first. Return whether the user sees the
+        last visible one, which then is the row.
+        """
+        cdef bint found = False
+        cdef int skipped = 0
+        self.decided = row.key
+        self.decided_size = row.key_size
+        # The value is copied before the source moves on.
+        while row != NULL and self._is_decided(row):
+            skipped += 1
+            if skipped > SKIP_MAX:
+                self._keep_decided()
+                if row.trailer <= self.visible:
+                    self._seek(self.own, self.decided_size, self.visible)
+                    row = self._stand()
+                    if self.source.at and self._is_decided(row):
+                        found = True
+                        self._hold(row)
+                self.run_at = 0
+                if self.run != NULL:
+                    self.run.count = 0
+                self.source.c_seek_before(self.own, self.decided_size)
+                break
+            if row.trailer <= self.visible:
+                found = True
+                self._hold(row)
+            self._drop()
+            row = self._peek()
+        # The loop may have kept it only now.
+        self._keep_decided()
+        self.row.key = self.decided
+        self.row.key_size = self.decided_size
+        return found and self._is_seen(&self.row)
+
+    cdef int _hold(self, const Row* row) except -1:
+        """Make this entry the row, with a copy of its value."""
+        self.row = row[0]
+        self.held = None
+        if self.what != KEYS and row.trailer & 0xFF == PUT:
+            self.held = PyBytes_FromStringAndSize(<const char*>row.value, row.value_size)
+            self.row.value = bytes_data(self.held)
+        return 0
+
+
+cdef inline void _replace(tuple pair, Py_ssize_t index, object value):
+    """Put a value into a pair that nobody else sees."""
+    cdef object before = <object>PyTuple_GET_ITEM(pair, index)
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(pair, index, value)
+    Py_DECREF(before)

@@ -18,12 +18,14 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from holdfast.base import PUT, SEQ_MAX, DatabaseClosedError
 from holdfast.cursor._cursor_py import Cursor
 from holdfast.cursor._tombstones_py import RangeTombstones
+from holdfast.cursor.entry import Columns
 
 ITEMS = 0
 KEYS = 1
@@ -109,6 +111,18 @@ class UserCursor(Generic[Row]):
         if n < 0:
             raise ValueError(f"the count is {n}; it must not be negative")
         return self._take(n)
+
+    def next_columns(self, n: int) -> Columns:
+        """Return the next rows, at most `n`, as columns; none at the end. Raises: ValueError when
+        `n` is negative.
+        """
+        rows: list[Any] = self.next_chunk(n)
+        keys = values = None
+        if self._what != VALUES:
+            keys = rows if self._what == KEYS else [key for key, _ in rows]
+        if self._what != KEYS:
+            values = rows if self._what == VALUES else [value for _, value in rows]
+        return Columns(len(rows), *_column(keys), *_column(values))
 
     def close(self) -> None:
         """End the iteration and let go of `owner` and the source. A second close is harmless."""
@@ -208,3 +222,13 @@ class UserCursor(Generic[Row]):
         if self._what == KEYS:
             return key
         return value if self._what == VALUES else (key, value)
+
+
+def _column(values: Sequence[bytes] | None) -> tuple[memoryview | None, memoryview | None]:
+    """Return values one behind the other, and where each begins and the last one ends."""
+    if values is None:
+        return None, None
+    offsets = array("q", [0])
+    for value in values:
+        offsets.append(offsets[-1] + len(value))
+    return memoryview(b"".join(values)), memoryview(offsets).toreadonly()

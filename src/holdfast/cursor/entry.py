@@ -1,4 +1,27 @@
-"""What a cursor stands at."""
+"""What a cursor stands at, and batches of rows as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 Entry = tuple[bytes, int, int, bytes]
 """(key, sequence number, kind, value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows as columns, in the layout of Arrow's large binary arrays: no object for each row.
+
+    The key of row `i` is `keys[key_offsets[i]:key_offsets[i + 1]]`, and so for values. Offsets are
+    int64 in the machine's byte order, one more than there are rows. What was not asked for is None:
+    the values of `keys()`, the keys of `values()`. The length is the number of rows.
+    """
+
+    count: int
+    keys: memoryview | None
+    key_offsets: memoryview | None
+    values: memoryview | None
+    value_offsets: memoryview | None
+
+    def __len__(self) -> int:
+        return self.count

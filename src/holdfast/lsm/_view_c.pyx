@@ -7,7 +7,7 @@ from libc.stdint cimport uint64_t
 
 from holdfast.bufferpool._pool_c cimport Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.cursor._cursor_c cimport Cursor, compare_keys
+from holdfast.cursor._cursor_c cimport Cursor, Run, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.cursor._user_c cimport Owner
 from holdfast.memtable._memtable_c cimport Memtable
@@ -196,19 +196,43 @@ cdef class ReadView(Owner):
         cursors = [self.active.cursor()]
         cursors.extend(table.cursor() for table in self.frozen)
         for number, level in enumerate(self.levels):
-            readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
             if number == 0:
+                readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
                 cursors.extend(reader.cursor(fill_cache) for reader in readers)
-            elif len(readers) == 1:
-                cursors.append(readers[0].cursor(fill_cache))
-            elif readers:
-                cursors.append(LevelCursor(readers, fill_cache))
+                continue
+            first, last = overlapping(level, lower, upper)
+            if last - first == 1:
+                cursors.append(level[first].cursor(fill_cache))
+            elif first < last:
+                cursors.append(LevelCursor(level, fill_cache, first, last))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *,
                fill_cache=True):
         return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache),
                           self.tombstone_sets(), snapshot, lower, upper, reverse, limit, what, self)
+
+
+def overlapping(level, lower, upper):
+    """Return the half-open range of the tables of a sorted run that overlap [lower, upper)."""
+    cdef Py_ssize_t first = 0, last = len(level), low, high, middle
+    if lower is not None:
+        high = last
+        while first < high:
+            middle = (first + high) // 2
+            if lower < level[middle].info.upper:
+                high = middle
+            else:
+                first = middle + 1
+    if upper is not None:
+        low = 0
+        while low < last:
+            middle = (low + last) // 2
+            if level[middle].info.lower < upper:
+                low = middle + 1
+            else:
+                last = middle
+    return first, last
 
 
 cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,
@@ -221,13 +245,17 @@ cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char
 @cython.final
 cdef class LevelCursor(Cursor):
     """See `_view_py.LevelCursor`."""
-    cdef list _readers
+    cdef tuple _readers              # of the whole level: a copy of it would take its time
+    cdef Py_ssize_t _low             # the tables of this cursor
+    cdef Py_ssize_t _high
     cdef bint _fill_cache
     cdef Py_ssize_t _index
     cdef Cursor _current
 
-    def __init__(self, readers, bint fill_cache=True):
-        self._readers = list(readers)
+    def __init__(self, readers, bint fill_cache=True, Py_ssize_t first=0, last=None):
+        self._readers = tuple(readers)
+        self._low = first
+        self._high = len(self._readers) if last is None else last
         self._fill_cache = fill_cache
         self._index = -1
 
@@ -251,7 +279,7 @@ cdef class LevelCursor(Cursor):
     cdef int _forward(self) except -1:
         """Enter the tables after the current one until one has an entry."""
         cdef int positioned = 0
-        while not positioned and self._index + 1 < len(self._readers):
+        while not positioned and self._index + 1 < self._high:
             self._open(self._index + 1)
             positioned = self._current.c_first()
         return self._settle(positioned)
@@ -259,16 +287,15 @@ cdef class LevelCursor(Cursor):
     cdef int _backward(self) except -1:
         """Enter the tables before the current one until one has an entry."""
         cdef int positioned = 0
-        while not positioned and self._index > 0:
+        while not positioned and self._index > self._low:
             self._open(self._index - 1)
             positioned = self._current.c_last()
         return self._settle(positioned)
 
     cdef Py_ssize_t _first_above(self, const unsigned char* key, Py_ssize_t size):
-        """Return the index of the first table whose upper bound lies above key, or the number of
-        tables.
+        """Return the index of the first table whose upper bound lies above key, or `_high`.
         """
-        cdef Py_ssize_t low = 0, high = len(self._readers), middle
+        cdef Py_ssize_t low = self._low, high = self._high, middle
         cdef bytes upper
         while low < high:
             middle = (low + high) // 2
@@ -281,20 +308,20 @@ cdef class LevelCursor(Cursor):
         return low
 
     cdef int c_first(self) except -1:
-        self._open(0)
+        self._open(self._low)
         if self._current.c_first():
             return self._settle(1)
         return self._forward()
 
     cdef int c_last(self) except -1:
-        self._open(len(self._readers) - 1)
+        self._open(self._high - 1)
         if self._current.c_last():
             return self._settle(1)
         return self._backward()
 
     cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
         cdef Py_ssize_t index = self._first_above(key, size)
-        if index == len(self._readers):
+        if index == self._high:
             self.at = 0
             return 0
         self._open(index)
@@ -304,7 +331,7 @@ cdef class LevelCursor(Cursor):
 
     cdef int c_seek_before(self, const unsigned char* key, Py_ssize_t size) except -1:
         cdef Py_ssize_t index = self._first_above(key, size)
-        if index == len(self._readers):
+        if index == self._high:
             return self.c_last()
         self._open(index)
         if self._current.c_seek_before(key, size):
@@ -320,3 +347,8 @@ cdef class LevelCursor(Cursor):
         if self._current.c_prev():
             return self._settle(1)
         return self._backward()
+
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        self._current.c_run(run, forward)
+        self._settle(1)
+        return run.count

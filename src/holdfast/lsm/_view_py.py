@@ -17,7 +17,7 @@ at a time.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,13 +113,15 @@ class ReadView(Owner):
         cursors: list[Cursor] = [self.active.cursor()]
         cursors.extend(table.cursor() for table in self.frozen)
         for number, level in enumerate(self.levels):
-            readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
             if number == 0:
+                readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
                 cursors.extend(reader.cursor(fill_cache) for reader in readers)
-            elif len(readers) == 1:
-                cursors.append(readers[0].cursor(fill_cache))
-            elif readers:
-                cursors.append(LevelCursor(readers, fill_cache))
+                continue
+            first, last = overlapping(level, lower, upper)
+            if last - first == 1:
+                cursors.append(level[first].cursor(fill_cache))
+            elif first < last:
+                cursors.append(LevelCursor(level, fill_cache, first, last))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(
@@ -160,18 +162,37 @@ def _read_cached(source: Memtable | TableReader, key: bytes, snapshot: int) -> F
     return found
 
 
+def overlapping(
+    level: Sequence[TableReader], lower: bytes | None, upper: bytes | None
+) -> tuple[int, int]:
+    """Return the half-open range of the tables of a sorted run that overlap [lower, upper)."""
+    first = 0
+    last = len(level)
+    if lower is not None:
+        first = bisect_right(level, lower, key=lambda reader: reader.info.upper)
+    if upper is not None:
+        last = bisect_left(level, upper, key=lambda reader: reader.info.lower)
+    return first, last
+
+
 def _holds(reader: TableReader, key: bytes) -> bool:
     return reader.info.lower <= key < reader.info.upper
 
 
 class LevelCursor(Cursor):
-    """One cursor over the disjoint, sorted tables of a level; opens a table's cursor when it gets
-    there.
+    """One cursor over the disjoint, sorted tables of a level, or over those from `first` to before
+    `last`; opens a table's cursor when it gets there. There is at least one.
     """
 
-    def __init__(self, readers: Sequence[TableReader], fill_cache: bool = True) -> None:
+    def __init__(
+        self,
+        readers: Sequence[TableReader],
+        fill_cache: bool = True,
+        first: int = 0,
+        last: int | None = None,
+    ) -> None:
         super().__init__()
-        self._readers = list(readers)
+        self._readers = readers[first:last]
         self._fill_cache = fill_cache
         self._index = -1
         self._table: Cursor

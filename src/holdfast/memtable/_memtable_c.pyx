@@ -31,7 +31,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
-from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_entries, compare_keys, key_prefix
+from holdfast.cursor._cursor_c cimport (
+    Cursor, Run, add_row, bytes_data, compare_entries, compare_keys, key_prefix,
+)
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 from holdfast.base import KEY_BYTES_MAX, SEQ_MAX, VALUE_BYTES_MAX, LimitError
@@ -600,3 +602,16 @@ cdef class MemtableCursor(Cursor):
             return 0
         _prefetch(self.node.back)
         return 1
+
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        cdef Node* node = self.node
+        cdef Node* following = node.next if forward else node.back
+        run.count = 0
+        # Safety: nodes live as long as `table`, and so do values that were replaced.
+        while following != NULL and run.count < run.room:
+            _prefetch(following)
+            add_row(run, _key(node), node.key_size, node.trailer, node.value, node.value_size)
+            node = following
+            following = node.next if forward else node.back
+        self._stand(node)
+        return run.count

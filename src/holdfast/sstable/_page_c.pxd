@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 from holdfast.bufferpool._pool_c cimport Page
-from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.cursor._cursor_c cimport Cursor, Run
 
 
 cdef struct Entry:
@@ -46,6 +46,8 @@ cdef class PageCursor(Cursor):
     cdef Py_ssize_t run_index
     # Move to another page; stands at no entry after it.
     cdef int open(self, Page page, uint64_t offset) except -1
+    cdef int run_forward(self, Run* run) except -1
+    cdef int run_backward(self, Run* run) except -1
     cdef int need_buffer(self, Py_ssize_t size) except -1
     cdef int stand(self, const Entry* entry) noexcept
     cdef int stand_in_run(self, Py_ssize_t index) except -1

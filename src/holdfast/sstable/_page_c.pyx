@@ -18,7 +18,9 @@ from libc.string cimport memcpy, memmove
 from holdfast.bufferpool._pool_c cimport Page
 from holdfast.codec._fixed cimport load32, load64
 from holdfast.codec._varint cimport varint_get
-from holdfast.cursor._cursor_c cimport Cursor, compare_entries, compare_keys
+from holdfast.cursor._cursor_c cimport (
+    Cursor, RUN_KEY_BYTES, RUN_ROWS, Row, Run, add_row, compare_entries, compare_keys,
+)
 
 from holdfast.base import KEY_BYTES_MAX as KEY_BYTES_MAX_PY
 from holdfast.base import CorruptionError
@@ -412,6 +414,101 @@ cdef class PageCursor(Cursor):
         if self.run_index == 0:
             self.run_index = self.load_run(self.entry_at)
         return self.stand_in_run(self.run_index - 1)
+
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        run.count = 0
+        return self.run_forward(run) if forward else self.run_backward(run)
+
+    cdef int run_forward(self, Run* run) except -1:
+        """Do what `c_run` says, forward."""
+        cdef Entry entry
+        cdef const unsigned char* position = self.data + self.next_at
+        cdef const unsigned char* limit = self.data + self.entries_size
+        cdef const unsigned char* key = self.key_data
+        cdef Py_ssize_t size = self.key_size
+        cdef unsigned char* free_at = run.keys
+        cdef unsigned char* end = run.keys + RUN_KEY_BYTES
+        if position == limit:
+            return 0
+        if key == self.buffer:
+            if size > RUN_KEY_BYTES:
+                return 0
+            memcpy(free_at, key, size)
+            key = free_at
+            free_at += size
+        entry.trailer = self.trailer
+        entry.value = self.value_data
+        entry.value_size = self.value_size
+        entry.key = NULL
+        while position < limit and run.count < run.room:
+            add_row(run, key, size, entry.trailer, entry.value, entry.value_size)
+            position = read_entry(position, &entry)
+            if entry.shared == 0:
+                key = entry.key
+            elif entry.shared + entry.unshared <= end - free_at:
+                # Safety: the key before has at least `shared` bytes, and there is room.
+                memcpy(free_at, key, entry.shared)
+                memcpy(free_at + entry.shared, entry.key, entry.unshared)
+                key = free_at
+                free_at += entry.shared + entry.unshared
+            else:
+                self.need_buffer(entry.shared + entry.unshared)
+                memmove(self.buffer, key, entry.shared)
+                memcpy(self.buffer + entry.shared, entry.key, entry.unshared)
+                key = self.buffer
+                break
+            size = entry.shared + entry.unshared
+        # The run's memory is not the cursor's own.
+        if entry.shared > 0 and key != self.buffer:
+            self.need_buffer(size)
+            memcpy(self.buffer, key, size)
+            key = self.buffer
+        self.key_data = key
+        self.run_index = 0
+        self.stand(&entry)
+        return run.count
+
+    cdef int run_backward(self, Run* run) except -1:
+        """Do what `c_run` says, backward: as far as the restart point before the current entry."""
+        cdef const unsigned char* key = self.key_data
+        cdef Row[RUN_ROWS] found
+        cdef unsigned char* free_at = run.keys
+        cdef unsigned char* end = run.keys + RUN_KEY_BYTES
+        cdef Entry* entry
+        cdef Py_ssize_t index
+        if self.entry_at == 0:
+            return 0
+        if self.run_index == 0:
+            self.run_index = self.load_run(self.entry_at)
+        if self.run_index >= RUN_ROWS:
+            return 0
+        if key == self.buffer:
+            if self.key_size > RUN_KEY_BYTES:
+                return 0
+            memcpy(free_at, key, self.key_size)
+            key = free_at
+            free_at += self.key_size
+        for index in range(self.run_index):
+            entry = &self.run[index]
+            if entry.shared == 0:
+                found[index].key = entry.key
+                continue
+            if entry.shared + entry.unshared > end - free_at:
+                return 0
+            # Safety: the first of them shares nothing; each shares at most the key before it.
+            memcpy(free_at, found[index - 1].key, entry.shared)
+            memcpy(free_at + entry.shared, entry.key, entry.unshared)
+            found[index].key = free_at
+            free_at += entry.shared + entry.unshared
+        add_row(run, key, self.key_size, self.trailer, self.value_data, self.value_size)
+        index = self.run_index - 1
+        while index > 0 and run.count < run.room:
+            entry = &self.run[index]
+            add_row(run, found[index].key, entry.shared + entry.unshared, entry.trailer,
+                    entry.value, entry.value_size)
+            index -= 1
+        self.stand_in_run(index)
+        return run.count
 
     cdef int need_buffer(self, Py_ssize_t size) except -1:
         cdef unsigned char* larger

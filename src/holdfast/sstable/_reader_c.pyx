@@ -23,7 +23,7 @@ from holdfast.codec._envelope_c cimport (
 )
 from holdfast.codec._fixed cimport load64
 from holdfast.codec._varint cimport varint_get
-from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._filter_c cimport filter_probe
 from holdfast.sstable._page_c cimport (
     Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound,
@@ -566,6 +566,11 @@ cdef class TableCursor(Cursor):
         self.load_data()
         self.data.c_last()
         return self.stand()
+
+    cdef int c_run(self, Run* run, bint forward) except -1:
+        self.data.c_run(run, forward)
+        self.stand()
+        return run.count
 
     cdef int next_page(self) except -1:
         """Move to the first entry of the next data page."""

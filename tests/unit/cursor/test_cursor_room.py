@@ -40,6 +40,7 @@ class Countdown(Cursor):
 
 def test_all_names_are_listed() -> None:
     assert [
+        "Columns",
         "Cursor",
         "Entry",
         "ListCursor",
