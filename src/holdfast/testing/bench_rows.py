@@ -1,11 +1,10 @@
-"""Single rows: puts without a sync, lookups, scans."""
+"""Single rows: puts without a sync, lookups."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 import holdfast
 from holdfast.engine import Database
@@ -24,11 +23,9 @@ from holdfast.testing.bench_measure import (
 
 PUT_US = 2.0
 GET_US = 1.0
-SCAN_US = 0.5
 HOT_KEYS = 1_000
 SPREAD_KEYS = 10_000
 BATCH_KEYS = 100
-CHUNK_ROWS = 1_000
 
 
 def put(options: Options) -> list[Figure]:
@@ -154,41 +151,3 @@ def shape(database: Database) -> str:
         f"{level.tables} on level {level.level}" for level in keyspace.levels if level.tables
     )
     return f"tables: {tables or 'none'}"
-
-
-def scan(options: Options) -> list[Figure]:
-    """Whole scans of what `get` reads: a `for` loop over `items()`, and lists of 1,000 rows."""
-    figures = []
-    for kind in VALUE_KINDS:
-        with scratch(options) as folder, holdfast.open(folder) as database:
-            keys = sequential_keys(options.count)
-            source = random.Random(options.seed)
-            fill(database, source.sample(keys, len(keys)), values_of(kind, options.seed))
-            settle(database)
-            works = {
-                "forward, row by row": lambda: count_rows(database, reverse=False),
-                "reverse, row by row": lambda: count_rows(database, reverse=True),
-                "forward, next_chunk(1000)": lambda: count_chunks(database, reverse=False),
-                "reverse, next_chunk(1000)": lambda: count_chunks(database, reverse=True),
-            }
-            for what, taken in zip(works, rounds_of(options.rounds, *works.values()), strict=True):
-                figure = taken.figure(f"scan {what}, {kind}", "us/row")
-                figures.append(figure.with_budget(SCAN_US, note=shape(database)))
-    return figures
-
-
-def count_rows(database: Database, *, reverse: bool) -> int:
-    """Take row after row as an application does; return their number."""
-    count = 0
-    for _key, _value in cast("Iterable[tuple[bytes, bytes]]", database.items(reverse=reverse)):
-        count += 1
-    return count
-
-
-def count_chunks(database: Database, *, reverse: bool) -> int:
-    """Take the rows in lists; return their number."""
-    cursor = database.items(reverse=reverse)
-    count = 0
-    while chunk := cursor.next_chunk(CHUNK_ROWS):
-        count += len(chunk)
-    return count

@@ -12,7 +12,8 @@ from holdfast.testing.bench_bulk import load, replay, series
 from holdfast.testing.bench_commit import batches, commit, threads
 from holdfast.testing.bench_measure import Figure, Options
 from holdfast.testing.bench_recovery import recovery
-from holdfast.testing.bench_rows import get, put, scan
+from holdfast.testing.bench_rows import get, put
+from holdfast.testing.bench_scan import scan
 from holdfast.testing.bench_startup import startup
 from holdfast.testing.bench_tasks import tasks
 
