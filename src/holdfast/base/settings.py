@@ -20,16 +20,38 @@ GIB = 1024 * MIB
 TIB = 1024 * GIB
 
 COMPRESSIONS = ("none", "lz4", "zstd")
+STRATEGIES = ("leveled", "size-tiered", "time-window", "fifo")
+DROPPING_STRATEGIES = ("time-window", "fifo")
+TIME_UNITS = ("s", "ms", "us", "ns")
+SECONDS_MAX = 100 * 366 * 86_400
 
 TEXT_CHARACTERS_MAX = 16 * KIB
 """The longest text that `from_text` reads. Parsing TOML takes quadratic time at worst."""
 
 
 def _setting(
-    default: int | str, doc: str, *, lower: int = 0, upper: int = 0, fixed: bool = False
+    default: int | str,
+    doc: str,
+    *,
+    lower: int = 0,
+    upper: int = 0,
+    choices: tuple[str, ...] = COMPRESSIONS,
+    fixed: bool = False,
+    added: bool = False,
 ) -> Any:
+    """Return the field of a setting. One that was `added` to a format is stored only where it is
+    not the default, so that older versions read every database that does not use it.
+    """
     return field(
-        default=default, metadata={"doc": doc, "lower": lower, "upper": upper, "fixed": fixed}
+        default=default,
+        metadata={
+            "doc": doc,
+            "lower": lower,
+            "upper": upper,
+            "choices": choices,
+            "fixed": fixed,
+            "added": added,
+        },
     )
 
 
@@ -77,7 +99,8 @@ class KeyspaceSettings:
     )
     level0_tables: int = _setting(
         4,
-        "level 0 is compacted when it has this many tables",
+        "level 0 is compacted when it has this many tables; of the strategies by size and by time, "
+        "how many sorted runs of similar size are merged together",
         lower=1,
         upper=64,
     )
@@ -93,9 +116,67 @@ class KeyspaceSettings:
         lower=2,
         upper=100,
     )
+    compaction: str = _setting(
+        "leveled",
+        "the strategy: leveled, size-tiered, time-window or fifo",
+        choices=STRATEGIES,
+        fixed=True,
+        added=True,
+    )
+    window_seconds: int = _setting(
+        3600,
+        "time-window: how much time of keys is merged together and dropped together",
+        lower=1,
+        upper=SECONDS_MAX,
+        fixed=True,
+        added=True,
+    )
+    key_time_unit: str = _setting(
+        "us",
+        "time-window: the unit since 1970 of the big-endian time in the first 8 bytes of each key: "
+        "s, ms, us or ns",
+        choices=TIME_UNITS,
+        fixed=True,
+        added=True,
+    )
+    retention_seconds: int = _setting(
+        0,
+        "time-window and fifo: older windows, or tables, are dropped as a whole; 0 keeps them",
+        upper=SECONDS_MAX,
+        fixed=True,
+        added=True,
+    )
+    retention_bytes: int = _setting(
+        0,
+        "time-window and fifo: the oldest windows, or tables, are dropped while all tables take "
+        "more; 0 keeps them",
+        upper=1024 * TIB,
+        fixed=True,
+        added=True,
+    )
 
     def __post_init__(self) -> None:
         _validate(self)
+        if self.compaction in DROPPING_STRATEGIES:
+            return
+        for name in ("retention_seconds", "retention_bytes"):
+            if getattr(self, name):
+                raise LimitError(
+                    f"{name} is {getattr(self, name)}; the strategy {self.compaction} drops "
+                    f"nothing that was not deleted, only {' and '.join(DROPPING_STRATEGIES)} do"
+                )
+
+    def check_kept(self, given: KeyspaceSettings) -> None:
+        """Check settings that are given for a keyspace that has these. Raises: LimitError when a
+        fixed one differs.
+        """
+        for entry in fields(self):
+            kept, wanted = getattr(self, entry.name), getattr(given, entry.name)
+            if entry.metadata["fixed"] and wanted != kept:
+                raise LimitError(
+                    f"{entry.name} is {kept!r} since the keyspace was created and cannot become "
+                    f"{wanted!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +230,8 @@ class DatabaseSettings:
     def to_text(self) -> str:
         """Return the settings as TOML."""
         plain = asdict(self)
-        keyspace = plain.pop("keyspace")
-        return _table(plain) + "\n[keyspace]\n" + _table(keyspace)
+        del plain["keyspace"]
+        return _table(plain) + "\n[keyspace]\n" + _table(stored_settings(self.keyspace))
 
     @classmethod
     def from_text(cls, text: str) -> DatabaseSettings:
@@ -180,6 +261,15 @@ def _database_settings_from(text: str) -> DatabaseSettings:
         raise LimitError("keyspace is a table of settings")
     _reject_unknown(DatabaseSettings, plain)
     return DatabaseSettings(keyspace=keyspace_settings_from(keyspace), **plain)
+
+
+def stored_settings(settings: KeyspaceSettings) -> dict[str, int | str]:
+    """Return the names and values of what is stored of a keyspace's settings."""
+    return {
+        entry.name: getattr(settings, entry.name)
+        for entry in fields(settings)
+        if not entry.metadata["added"] or getattr(settings, entry.name) != entry.default
+    }
 
 
 def keyspace_settings_from(plain: Mapping[str, Any]) -> KeyspaceSettings:
@@ -220,9 +310,10 @@ def _validate(settings: KeyspaceSettings | DatabaseSettings) -> None:
                     f"{entry.name} is {value}; it must lie between {lower} and {upper}"
                 )
         elif entry.type == "str":
-            if value not in COMPRESSIONS:
+            choices = entry.metadata["choices"]
+            if value not in choices:
                 raise LimitError(
-                    f"{entry.name} is {value!r}; it must be one of {', '.join(COMPRESSIONS)}"
+                    f"{entry.name} is {value!r}; it must be one of {', '.join(choices)}"
                 )
         elif not isinstance(value, KeyspaceSettings):
             raise TypeError(f"{entry.name} is a KeyspaceSettings, not {type(value).__name__}")

@@ -49,6 +49,8 @@ class Database(Keyspace):
     ) -> Keyspace:
         """Return keyspace `name`; a new one is created durably, unless `create` is False (then
         KeyError).
+
+        Raises: LimitError when the keyspace exists and has other fixed settings than are given.
         """
         if not isinstance(name, str):
             raise TypeError(f"a keyspace name is str, not {type(name).__name__}")
@@ -65,6 +67,8 @@ class Database(Keyspace):
             if found is None:
                 found = Keyspace(self._engine, self._engine.trees[number])
                 self._keyspaces[number] = found
+            if settings is not None:
+                self._engine.trees[number].version.settings.check_kept(settings)
         return found
 
     def keyspaces(self) -> list[str]:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from holdfast.base import CorruptionError, FormatError, KeyspaceSettings, LimitError
-from holdfast.base.settings import keyspace_settings_from
+from holdfast.base.settings import keyspace_settings_from, stored_settings
 from holdfast.codec import decode_varint, encode_varint
 from holdfast.sstable import TableInfo
 
@@ -147,9 +147,9 @@ def _encode_table(table: TableInfo) -> bytes:
 
 
 def _encode_settings(settings: KeyspaceSettings) -> bytes:
-    names = sorted(entry.name for entry in fields(settings))
-    return encode_varint(len(names)) + b"".join(
-        _text(name) + _text(str(getattr(settings, name))) for name in names
+    stored = stored_settings(settings)
+    return encode_varint(len(stored)) + b"".join(
+        _text(name) + _text(str(stored[name])) for name in sorted(stored)
     )
 
 

@@ -169,6 +169,9 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
             "wal_alignment_bytes is fixed when a database is created: it is "
             f"{stored.wal_alignment_bytes}, not {given.wal_alignment_bytes}"
         )
+    default = manifest.version.keyspace_named(DEFAULT_KEYSPACE)
+    if default is not None:
+        default.settings.check_kept(given.keyspace)
     return given
 
 

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings, LimitError
-from holdfast.base.settings import COMPRESSIONS, keyspace_settings_from
+from holdfast.base.settings import (
+    COMPRESSIONS,
+    DROPPING_STRATEGIES,
+    STRATEGIES,
+    keyspace_settings_from,
+    stored_settings,
+)
 
 NUMBERS = [
     (kind, entry)
@@ -20,10 +26,45 @@ NUMBERS = [
 @pytest.mark.parametrize(("kind", "entry"), NUMBERS, ids=lambda part: getattr(part, "name", ""))
 def test_each_number_may_have_its_bounds_and_nothing_outside_them(kind, entry):
     for value in (entry.metadata["lower"], entry.metadata["upper"], entry.default):
-        assert getattr(kind(**{entry.name: value}), entry.name) == value
+        assert getattr(kind(**needed(entry.name), **{entry.name: value}), entry.name) == value
     for value in (entry.metadata["lower"] - 1, entry.metadata["upper"] + 1):
         with pytest.raises(LimitError, match=entry.name):
-            kind(**{entry.name: value})
+            kind(**needed(entry.name), **{entry.name: value})
+
+
+def needed(name):
+    """Return what else must be given so that a setting may be."""
+    return {"compaction": "fifo"} if name.startswith("retention") else {}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["retention_seconds", "retention_bytes"])
+def test_only_a_strategy_that_drops_has_a_retention(strategy, name):
+    assert getattr(KeyspaceSettings(compaction=strategy), name) == 0
+    if strategy in DROPPING_STRATEGIES:
+        assert getattr(KeyspaceSettings(compaction=strategy, **{name: 7}), name) == 7
+    else:
+        with pytest.raises(LimitError, match=rf"{name} is 7; the strategy {strategy} drops"):
+            KeyspaceSettings(compaction=strategy, **{name: 7})
+
+
+def test_a_setting_that_was_added_is_stored_only_where_it_is_not_the_default():
+    """So an older version opens every database that does not use what is new."""
+    assert "compaction" not in DatabaseSettings().to_text()
+    assert "compaction" not in stored_settings(KeyspaceSettings())
+    fifo = KeyspaceSettings(compaction="fifo", retention_seconds=60)
+    added = set(stored_settings(fifo)) - set(stored_settings(KeyspaceSettings()))
+    assert added == {"compaction", "retention_seconds"}
+    assert 'compaction = "fifo"' in DatabaseSettings(keyspace=fifo).to_text()
+
+
+def test_a_fixed_setting_of_a_keyspace_is_kept():
+    kept = KeyspaceSettings(compaction="time-window", window_seconds=60)
+    kept.check_kept(KeyspaceSettings(compaction="time-window", window_seconds=60, page_bytes=512))
+    with pytest.raises(LimitError, match="window_seconds is 60 since the keyspace was created"):
+        kept.check_kept(KeyspaceSettings(compaction="time-window", window_seconds=61))
+    with pytest.raises(LimitError, match=r"compaction is 'time-window'.*cannot become 'leveled'"):
+        kept.check_kept(KeyspaceSettings(window_seconds=60))
 
 
 @pytest.mark.parametrize("value", [1.0, "4096", True, None])
@@ -67,9 +108,11 @@ def settings_of(draw, kind):
             bounds = entry.metadata["lower"], entry.metadata["upper"]
             chosen[entry.name] = draw(st.integers(*bounds))
         elif entry.type == "str":
-            chosen[entry.name] = draw(st.sampled_from(COMPRESSIONS))
+            chosen[entry.name] = draw(st.sampled_from(entry.metadata["choices"]))
         else:
             chosen[entry.name] = draw(settings_of(KeyspaceSettings))
+    if chosen.get("compaction", "fifo") not in DROPPING_STRATEGIES:
+        chosen |= {"retention_seconds": 0, "retention_bytes": 0}
     return kind(**chosen)
 
 
