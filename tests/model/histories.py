@@ -36,6 +36,12 @@ VARIANTS: dict[str, DatabaseSettings] = {
     "tiny tables": tiny(memtable_bytes=32 << 10, table_bytes=4096, level1_bytes=16 << 10),
     "one table in level 0": tiny(level0_tables=1),
     "aligned records": tiny(wal_alignment_bytes=512, wal_segment_bytes=4096),
+    "size-tiered": tiny(compaction="size-tiered"),
+    "time-window": tiny(compaction="time-window", window_seconds=3600),
+    "time-window of one second": tiny(
+        compaction="time-window", window_seconds=1, key_time_unit="ns", level0_tables=3
+    ),
+    "fifo without a limit": tiny(compaction="fifo"),
     "defaults": DatabaseSettings(),
 }
 

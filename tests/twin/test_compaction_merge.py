@@ -271,3 +271,36 @@ def test_output_is_taken_before_more_is_written(twin: ModuleType, builders: Modu
         "pages are sealed half a mebibyte at once"
     )
     assert drained == whole
+
+
+@both
+def test_a_table_is_cut_before_the_first_key_that_is_not_below_stop(
+    twin: ModuleType, builders: ModuleType
+) -> None:
+    """All versions of a key stay together, and DRAIN comes first, as with `target_bytes`."""
+    entries = [(key, seq, PUT, b"v") for key in (b"a", b"b", b"b\x00", b"c") for seq in (2, 1)]
+    for stop, count in ((None, 8), (b"", 0), (b"a", 0), (b"b", 2), (b"b\x00", 4), (b"bz", 6)):
+        cursor = positioned(entries)
+        retention = twin.Retention([1], RangeTombstones([]), bottom=False)
+        builder = make_builder(builders)
+        reason = twin.merge_into(cursor, builder, retention, **LIMITS, stop=stop)
+        assert (reason, builder.entry_count) == (
+            MergeStop.DONE if stop is None else MergeStop.CUT,
+            count,
+        )
+    with pytest.raises(TypeError):
+        twin.merge_into(cursor, builder, retention, **LIMITS, stop="b")
+
+
+@both
+def test_a_stop_inside_a_key_that_was_begun_waits_for_the_next_one(
+    twin: ModuleType, builders: ModuleType
+) -> None:
+    cursor = positioned([(b"a", 2, PUT, b""), (b"a", 1, PUT, b""), (b"b", 3, PUT, b"")])
+    retention = twin.Retention([1], RangeTombstones([]), bottom=False)
+    builder = make_builder(builders)
+    assert twin.merge_into(cursor, builder, retention, **(LIMITS | {"step_entries": 1})) == (
+        MergeStop.YIELD
+    )
+    assert twin.merge_into(cursor, builder, retention, **LIMITS, stop=b"a") == MergeStop.CUT
+    assert builder.entry_count == 2

@@ -1,12 +1,13 @@
 """Floor 5: merging tables so that reads stay quick and space comes back.
 
-Policy and work are apart. `pick` and `plan_range` compute a `Plan` from an immutable version of a
-keyspace; `run_flush` and `run_compaction` carry one out; `write_pace` says how much writers must
-wait. `retain` says which versions may go; the kernel `_merge` moves entries from a cursor into a
-table by that rule. Nothing here knows the log or writes the manifest.
+Policy and work are apart. The strategy of a keyspace (`strategy_of`) and `plan_range` compute a
+`Plan` from an immutable version of it; `run_flush` and `run_compaction` carry one out; `write_pace`
+says how much writers must wait. `retain` says which versions may go; the kernel `_merge` moves
+entries from a cursor into a table by that rule. Nothing here knows the log or writes the manifest.
 """
 
 from holdfast.compaction._merge import Retention, merge_into
+from holdfast.compaction.choice import strategy_of
 from holdfast.compaction.job import (
     JobResult,
     JobStoppedError,
@@ -14,11 +15,13 @@ from holdfast.compaction.job import (
     run_compaction,
     run_flush,
 )
-from holdfast.compaction.leveled import debt_bytes, level_target, pick, scores
+from holdfast.compaction.leveled import debt_bytes, level_limit, level_target, pick, scores
 from holdfast.compaction.manual import RangeCompaction, plan_range
 from holdfast.compaction.pacing import Pace, write_pace
 from holdfast.compaction.plan import Plan
 from holdfast.compaction.retain import MergeStop, retained, retained_tombstones, stripe_of
+from holdfast.compaction.strategy import Strategy
+from holdfast.compaction.window import window_of, window_start
 
 __all__ = [
     "JobResult",
@@ -28,8 +31,10 @@ __all__ = [
     "Plan",
     "RangeCompaction",
     "Retention",
+    "Strategy",
     "UnreadableInputError",
     "debt_bytes",
+    "level_limit",
     "level_target",
     "merge_into",
     "pick",
@@ -39,6 +44,9 @@ __all__ = [
     "run_compaction",
     "run_flush",
     "scores",
+    "strategy_of",
     "stripe_of",
+    "window_of",
+    "window_start",
     "write_pace",
 ]

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
-from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.sstable._builder_c cimport TableBuilder
 
@@ -122,7 +122,8 @@ cdef class Retention:
 
 
 cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64_t target_bytes,
-                Py_ssize_t drain_bytes, Py_ssize_t step_entries) except -1:
+                Py_ssize_t drain_bytes, Py_ssize_t step_entries, const unsigned char* stop,
+                Py_ssize_t stop_size) except -1:
     cdef Py_ssize_t steps = 0
     cdef Py_ssize_t stripe
     cdef uint64_t entry_bytes
@@ -131,7 +132,9 @@ cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64
         if builder.output_size >= drain_bytes:
             return DRAIN
         same = retention._is_last_key(cursor.key_data, cursor.key_size)
-        if not same and builder.file_bytes >= target_bytes:
+        if not same and (builder.file_bytes >= target_bytes or (
+                stop != NULL
+                and compare_keys(cursor.key_data, cursor.key_size, stop, stop_size) >= 0)):
             return CUT
         if steps == step_entries:
             return YIELD
@@ -160,25 +163,33 @@ cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64
 
 
 def merge_into(Cursor cursor not None, TableBuilder builder not None, Retention retention not None,
-               *, uint64_t target_bytes, Py_ssize_t drain_bytes, Py_ssize_t step_entries):
+               *, uint64_t target_bytes, Py_ssize_t drain_bytes, Py_ssize_t step_entries,
+               bytes stop=None):
     """Move entries from a positioned cursor into the builder until there is a reason to stop.
 
     DONE: the cursor is at its end. DRAIN: `drain_bytes` of output wait to be taken. CUT: the table
-    has `target_bytes` and the cursor stands at another user key, so that all versions of a key are
-    in one table. YIELD: `step_entries` were read. They are tried in this order before each entry.
+    has `target_bytes`, or the key is not below `stop`, and the cursor stands at another user key
+    than the last one, so that all versions of a key are in one table. YIELD: `step_entries` were
+    read. They are tried in this order before each entry.
 
     An exception of the cursor kills the cursor; one of the builder leaves the entry where it was.
 
     Raises: ValueError for a limit below 1, and whatever cursor and builder raise.
     """
+    cdef const unsigned char* stop_data = NULL
+    cdef Py_ssize_t stop_size = 0
+    if stop is not None:
+        # Safety: `stop` is the caller's for as long as this call lasts.
+        stop_data = bytes_data(stop)
+        stop_size = len(stop)
     if target_bytes < 1 or drain_bytes < 1 or step_entries < 1:
         raise ValueError("target_bytes, drain_bytes and step_entries must be at least 1")
     if cursor.failure is not None:
         raise cursor.failure
     retention._moving = False
     try:
-        stop = _merge(cursor, builder, retention, target_bytes, drain_bytes, step_entries)
-        return MergeStop(stop)
+        return MergeStop(_merge(cursor, builder, retention, target_bytes, drain_bytes,
+                                step_entries, stop_data, stop_size))
     except BaseException as error:
         if retention._moving:
             cursor.failure = error

@@ -82,12 +82,14 @@ def merge_into(
     target_bytes: int,
     drain_bytes: int,
     step_entries: int,
+    stop: bytes | None = None,
 ) -> MergeStop:
     """Move entries from a positioned cursor into the builder until there is a reason to stop.
 
     DONE: the cursor is at its end. DRAIN: `drain_bytes` of output wait to be taken. CUT: the table
-    has `target_bytes` and the cursor stands at another user key, so that all versions of a key are
-    in one table. YIELD: `step_entries` were read. They are tried in this order before each entry.
+    has `target_bytes`, or the key is not below `stop`, and the cursor stands at another user key
+    than the last one, so that all versions of a key are in one table. YIELD: `step_entries` were
+    read. They are tried in this order before each entry.
 
     An exception of the cursor kills the cursor; one of the builder leaves the entry where it was.
 
@@ -95,11 +97,15 @@ def merge_into(
     """
     if min(target_bytes, drain_bytes, step_entries) < 1:
         raise ValueError("target_bytes, drain_bytes and step_entries must be at least 1")
+    if stop is not None and type(stop) is not bytes:
+        raise TypeError(f"stop is bytes, not {type(stop).__name__}")
     steps = 0
     while cursor.valid:
         if builder.output_size >= drain_bytes:
             return MergeStop.DRAIN
-        if builder.file_bytes >= target_bytes and cursor.key != retention._key:
+        if cursor.key != retention._key and (
+            builder.file_bytes >= target_bytes or (stop is not None and cursor.key >= stop)
+        ):
             return MergeStop.CUT
         if steps == step_entries:
             return MergeStop.YIELD

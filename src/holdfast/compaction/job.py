@@ -3,7 +3,7 @@
 Both run the kernel `merge_into` in steps and cut its output into tables. A table ends between two
 user keys, so that all versions of a key are in one table; the range tombstones of the inputs are
 cut at the same keys, so that outputs cover disjoint ranges [previous cut, next cut) and nothing
-between two tables is lost.
+between two tables is lost. In a keyspace with time windows a table also ends where a window begins.
 
 Durability: when a job returns, its tables and their names are durable. It installs nothing: that is
 the manifest edit of the caller.
@@ -11,14 +11,17 @@ the manifest edit of the caller.
 Errors: on any exception all tables of the job are removed, as far as the machine allows, and the
 exception goes on upward.
 
-Thread safety: a job belongs to one thread. Tables and frozen memtables may be read by others at the
-same time.
+Thread safety: a job belongs to the thread that called it, and its parts to threads that end before
+it does; entries are sealed into pages without the GIL, a batch at a time. Tables and frozen
+memtables may be read by others at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 from holdfast.base import KeyspaceSettings
@@ -26,6 +29,7 @@ from holdfast.codec import Compression
 from holdfast.compaction._merge import Retention, merge_into
 from holdfast.compaction.plan import Plan
 from holdfast.compaction.retain import MergeStop, retained_tombstones
+from holdfast.compaction.window import next_window_start
 from holdfast.cursor import Cursor, MergeCursor, RangeTombstones
 from holdfast.env import Env
 from holdfast.memtable import Memtable
@@ -35,6 +39,13 @@ DRAIN_BYTES = 1024 * 1024
 STEP_ENTRIES = 4096
 """Entries between two looks at `should_stop`; well under 10 ms."""
 FILE_ID_BYTES = 16
+UNCUT_BYTES = 1 << 62
+PART_TABLES = 2
+"""A part of a compaction has at least as many full tables of inputs."""
+WINDOW_CUTS_MAX = 64
+"""A job that has made more tables no longer begins one for each window: keys that are no time, or
+data of a thousand windows at once, must not become a file each.
+"""
 
 Result = TypeVar("Result")
 
@@ -86,7 +97,7 @@ def run_flush(
 
     Raises: OSError; JobStoppedError.
     """
-    return _run(
+    part = _Part(
         _Outputs(
             env, folder, allocate_number, settings, Compression.from_name(settings.compression)
         ),
@@ -95,9 +106,8 @@ def run_flush(
         snapshots,
         is_bottom=False,
         target_bytes=max(settings.table_bytes, settings.memtable_bytes),
-        bytes_read=0,
-        should_stop=should_stop,
     )
+    return run_parts([part], env, bytes_read=0, should_stop=should_stop)
 
 
 def run_compaction(
@@ -110,12 +120,14 @@ def run_compaction(
     snapshots: Sequence[int],
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool] | None = None,
+    parts_max: int = 1,
 ) -> JobResult:
-    """Merge the inputs of a plan that is not a move into tables for its output level.
+    """Merge the inputs of a plan that neither moves nor drops into tables for its output level.
 
-    The bottom of the tree is written with `compression_last`. Pages that the pool has are used, and
-    none are put into it. `snapshots` are the live ones, ascending, read so that one taken later
-    sees every operation of the inputs.
+    A large one is cut by key into at most `parts_max` parts, which run beside each other; their
+    tables together hold what those of one part would hold. The bottom of the tree is written with
+    `compression_last`. Pages that the pool has are used, and none are put into it. `snapshots` are
+    the live ones, ascending, read so that one taken later sees every operation of the inputs.
 
     Raises: CorruptionError from an input; UnreadableInputError; OSError; JobStoppedError.
     """
@@ -125,16 +137,47 @@ def run_compaction(
         if plan.is_bottom and plan.output_level > 0
         else settings.compression
     )
-    return _run(
-        _Outputs(env, folder, allocate_number, settings, Compression.from_name(name)),
-        MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
-        RangeTombstones().merged([reader.range_tombstones for reader in readers]),
-        snapshots,
-        is_bottom=plan.is_bottom,
-        target_bytes=settings.table_bytes,
+    compression = Compression.from_name(name)
+    tombstones = RangeTombstones().merged([reader.range_tombstones for reader in readers])
+    cuts = split_keys(plan, settings, parts_max)
+    return run_parts(
+        [
+            _Part(
+                _Outputs(env, folder, allocate_number, settings, compression),
+                MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
+                tombstones,
+                snapshots,
+                is_bottom=plan.is_bottom,
+                target_bytes=settings.table_bytes if plan.output_level else UNCUT_BYTES,
+                lower=lower,
+                upper=upper,
+            )
+            for lower, upper in pairwise([None, *cuts, None])
+        ],
+        env,
         bytes_read=plan.input_bytes,
         should_stop=should_stop,
     )
+
+
+def split_keys(plan: Plan, settings: KeyspaceSettings, parts_max: int) -> list[bytes]:
+    """Return the keys at which a compaction is cut into parts of about the same size, at most
+    `parts_max` and none of them small.
+
+    The cuts are where inputs begin, because a table's inside is not known. What goes to level 0 is
+    one table, and is not cut.
+    """
+    count = min(parts_max, plan.input_bytes // (PART_TABLES * settings.table_bytes))
+    if count < 2 or not plan.output_level:
+        return []
+    found: list[bytes] = []
+    size = 0
+    for table in sorted(plan.tables, key=lambda table: table.lower):
+        is_due = size * count >= (len(found) + 1) * plan.input_bytes
+        if is_due and len(found) + 1 < count and table.lower > (found or [plan.lower])[-1]:
+            found.append(table.lower)
+        size += table.size_bytes
+    return found
 
 
 class _Outputs:
@@ -151,7 +194,7 @@ class _Outputs:
         self._env = env
         self._folder = folder
         self._allocate_number = allocate_number
-        self._settings = settings
+        self.settings = settings
         self._compression = compression
         self._writers: list[TableWriter] = []
         self.tables: list[TableInfo] = []
@@ -164,7 +207,7 @@ class _Outputs:
             f"{self._folder}/{table_name(number)}",
             number,
             self._env.random_bytes(FILE_ID_BYTES),
-            settings=self._settings,
+            settings=self.settings,
             compression=self._compression,
         )
         self._writers.append(writer)
@@ -180,10 +223,14 @@ class _Outputs:
         else:
             writer.abandon()
 
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the next table must end where a window begins."""
+        return self.settings.compaction == "time-window" and len(self._writers) <= WINDOW_CUTS_MAX
+
     def sync_folder(self) -> None:
         """Make the names durable."""
-        if self.tables:
-            self._env.sync_dir(self._folder, site="table.folder_sync")
+        self._env.sync_dir(self._folder, site="table.folder_sync")
 
     def abandon(self) -> None:
         """Remove every table of the job, finished or not."""
@@ -191,32 +238,132 @@ class _Outputs:
             writer.abandon()
 
 
-def _run(
-    outputs: _Outputs,
-    cursor: Cursor,
-    tombstones: RangeTombstones,
-    snapshots: Sequence[int],
+class _Part:
+    """A job, or the part of one whose keys lie in [lower, upper): a source and its tables."""
+
+    def __init__(
+        self,
+        outputs: _Outputs,
+        cursor: Cursor,
+        tombstones: RangeTombstones,
+        snapshots: Sequence[int],
+        *,
+        is_bottom: bool,
+        target_bytes: int,
+        lower: bytes | None = None,
+        upper: bytes | None = None,
+    ) -> None:
+        self.outputs = outputs
+        self.retention = Retention(snapshots, tombstones, bottom=is_bottom)
+        self._cursor = cursor
+        self._kept = RangeTombstones(
+            retained_tombstones(tombstones.tombstones(), snapshots, is_bottom)
+        )
+        self._target_bytes = target_bytes
+        self._lower = lower
+        self._upper = upper
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Write the tables. Raises: as the job."""
+        lower = self._lower
+        if lower is None:
+            _read(self._cursor.seek_first)
+        else:
+            start = lower
+            _read(lambda: self._cursor.seek(start))
+        while True:
+            upper = self._write_table(lower, should_stop)
+            self.outputs.end(self._kept.clipped(lower, upper))
+            if upper == self._upper:
+                return
+            lower = upper
+
+    def _write_table(self, lower: bytes | None, should_stop: Callable[[], bool]) -> bytes | None:
+        """Write the entries of one table that begins at `lower`; return where it ends."""
+        writer = self.outputs.begin()
+        stop = self._stop()
+
+        def merge() -> MergeStop:
+            return merge_into(
+                self._cursor,
+                writer.builder,
+                self.retention,
+                target_bytes=self._target_bytes,
+                drain_bytes=DRAIN_BYTES,
+                step_entries=STEP_ENTRIES,
+                stop=stop,
+            )
+
+        while True:
+            reason = _read(merge)
+            if reason == MergeStop.DONE:
+                return self._upper
+            if should_stop():
+                raise JobStoppedError("the job was asked to stop")
+            if reason == MergeStop.CUT:
+                key = self._cursor.key
+                # Where a window begins, so that no range tombstone reaches out of it.
+                return key if stop is None or key < stop else stop
+            if reason == MergeStop.DRAIN:
+                writer.drain()
+
+    def _stop(self) -> bytes | None:
+        """Return the key at which the next table must end whatever its size."""
+        if self.outputs.is_windowed and self._cursor.valid:
+            start = next_window_start(self.outputs.settings, self._cursor.key)
+            if start is not None and (self._upper is None or start < self._upper):
+                return start
+        return self._upper
+
+
+def run_parts(
+    parts: Sequence[_Part],
+    env: Env,
     *,
-    is_bottom: bool,
-    target_bytes: int,
     bytes_read: int,
     should_stop: Callable[[], bool] | None,
 ) -> JobResult:
-    retention = Retention(snapshots, tombstones, bottom=is_bottom)
-    kept = RangeTombstones(retained_tombstones(tombstones.tombstones(), snapshots, is_bottom))
+    """Run the parts of one job, each in a thread of its own but for the first.
+
+    Raises: what the first part that failed raised, when all have ended and their tables are gone.
+    """
+    failures: list[BaseException] = []
+
+    def is_over() -> bool:
+        return bool(failures) or (should_stop is not None and should_stop())
+
+    def run(part: _Part) -> None:
+        try:
+            part.run(is_over)
+        except BaseException as error:  # noqa: BLE001  it is raised by the thread that waits
+            failures.append(error)
+
+    tasks = []
     try:
-        _read(cursor.seek_first)
-        _write_tables(outputs, cursor, retention, kept, target_bytes, should_stop)
-        outputs.sync_folder()
+        for part in parts[1:]:
+            # One by one: those that were started are waited for if the next cannot be.
+            tasks.append(env.spawn("holdfast-part", partial(run, part)))  # noqa: PERF401  see above
+        run(parts[0])
+    except BaseException as error:  # noqa: BLE001  as above; a thread could not be started
+        failures.append(error)
+    for task in tasks:
+        task.join()
+    try:
+        if failures:
+            raise failures[0]
+        if any(part.outputs.tables for part in parts):
+            parts[0].outputs.sync_folder()
     except BaseException:
-        outputs.abandon()
+        for part in parts:
+            part.outputs.abandon()
         raise
+    tables = [table for part in parts for table in part.outputs.tables]
     return JobResult(
-        tables=outputs.tables,
+        tables=tables,
         bytes_read=bytes_read,
-        bytes_written=sum(table.size_bytes for table in outputs.tables),
-        entries_read=retention.entries_in,
-        entries_written=retention.entries_out,
+        bytes_written=sum(table.size_bytes for table in tables),
+        entries_read=sum(part.retention.entries_in for part in parts),
+        entries_written=sum(part.retention.entries_out for part in parts),
     )
 
 
@@ -226,39 +373,3 @@ def _read(call: Callable[[], Result]) -> Result:
         return call()
     except OSError as error:
         raise UnreadableInputError(error.errno, error.strerror, error.filename) from error
-
-
-def _write_tables(
-    outputs: _Outputs,
-    cursor: Cursor,
-    retention: Retention,
-    tombstones: RangeTombstones,
-    target_bytes: int,
-    should_stop: Callable[[], bool] | None,
-) -> None:
-    writer = outputs.begin()
-    lower: bytes | None = None
-
-    def merge() -> MergeStop:
-        return merge_into(
-            cursor,
-            writer.builder,
-            retention,
-            target_bytes=target_bytes,
-            drain_bytes=DRAIN_BYTES,
-            step_entries=STEP_ENTRIES,
-        )
-
-    while True:
-        reason = _read(merge)
-        if reason == MergeStop.DONE:
-            outputs.end(tombstones.clipped(lower, None))
-            return
-        if should_stop is not None and should_stop():
-            raise JobStoppedError("the job was asked to stop")
-        if reason == MergeStop.CUT:
-            outputs.end(tombstones.clipped(lower, cursor.key))
-            lower = cursor.key
-            writer = outputs.begin()
-        elif reason == MergeStop.DRAIN:
-            writer.drain()

@@ -4,12 +4,22 @@ Level 0 holds what was flushed, by age. Every deeper level is one sorted run of 
 `level_ratio` times as large as the one above. A level's *score* says how far it is above its
 target; the highest score of at least 1 goes first:
 
-- level 0: its number of tables over `level0_tables`, because each table costs every read; - level
-n: its bytes over `level1_bytes * level_ratio ** (n - 1)`. A table whose deletes are more than half
-of its entries counts
-  DELETE_WEIGHT times, unless snapshots would keep the deleted data anyway: space comes back sooner
-  for a little extra work;
+- level 0: its number of tables over `level0_tables`, because each table costs every read;
+- level n: its bytes over its target, which is at most `level1_bytes * level_ratio ** (n - 1)`. A
+  table whose deletes are more than half of its entries counts DELETE_WEIGHT times, unless snapshots
+  would keep the deleted data anyway: space comes back sooner for a little extra work;
 - tables that a compaction already has are not counted, and the last level has no target.
+
+What lies above the deepest level may hide as much there. So a level's target is not only its place
+in the row, but also, `level_ratio` by `level_ratio` from the deepest level up, a part of what that
+one has, though never less than `level1_bytes`: space stays near the live data whatever its size,
+and while the deepest level is young, tables are moved to it and not rewritten. (RocksDB's dynamic
+level bytes.)
+
+When no level is above its target, tables of which many entries are deletes are brought down, or
+rewritten where nothing older lies below them: as long as one of DENSE_ENTRIES entries of the merge
+is a delete, so that the deletes pay for it. A queue is the case: its deletes lie where every scan
+begins.
 
 A level gives tables to one compaction at a time. A second one might write between the tables of the
 first, into a range of the output level where neither has a table yet.
@@ -41,33 +51,46 @@ from dataclasses import replace
 
 from holdfast.base.limits import LEVELS_MAX
 from holdfast.compaction.plan import (
+    SMALL_FRACTION,
     Plan,
+    is_any_busy,
     is_bottom,
+    is_dense,
     level0_group,
     make_plan,
+    may_move,
     overlapping,
     span,
     total_bytes,
 )
+from holdfast.compaction.strategy import NO_TABLES
 from holdfast.manifest import KeyspaceVersion
 from holdfast.sstable import TableInfo
 
 DELETE_WEIGHT = 1.5
-DELETE_FRACTION = 8
-SMALL_FRACTION = 16
-MOVED_TABLES = 2
-"""A table larger than this many full ones is cut by a rewrite instead of being moved."""
 EXPANDED_TABLES = 25
 """A compaction takes more tables of its upper level for free as long as its inputs stay below this
 many full tables.
 """
-NO_TABLES: frozenset[int] = frozenset()
+
+
+def level_limit(version: KeyspaceVersion, level: int) -> int:
+    """Return the bytes that `level`, from 1 on, never should exceed."""
+    limit: int = version.settings.level1_bytes * version.settings.level_ratio ** (level - 1)
+    return limit
 
 
 def level_target(version: KeyspaceVersion, level: int) -> int:
-    """Return the bytes that `level`, from 1 on, should not exceed."""
-    target: int = version.settings.level1_bytes * version.settings.level_ratio ** (level - 1)
-    return target
+    """Return the bytes that `level`, from 1 on, should not exceed: its limit, and above the deepest
+    level not more than a part of what that one has.
+    """
+    limit = level_limit(version, level)
+    deepest = max((n for n in range(1, LEVELS_MAX) if version.levels[n]), default=level)
+    if deepest <= level:
+        return limit
+    ratio: int = version.settings.level_ratio ** (deepest - level)
+    share = total_bytes(version.levels[deepest]) // ratio
+    return min(limit, max(share, version.settings.level1_bytes))
 
 
 def scores(
@@ -88,13 +111,37 @@ def scores(
 
 
 def debt_bytes(version: KeyspaceVersion) -> int:
-    """Return the bytes that lie above the targets of their levels."""
+    """Return the bytes that lie above the limits of their levels."""
     debt = 0
     if len(version.levels[0]) > version.settings.level0_tables:
         debt += total_bytes(version.levels[0])
     for level in range(1, LEVELS_MAX - 1):
-        debt += max(0, total_bytes(version.levels[level]) - level_target(version, level))
+        debt += max(0, total_bytes(version.levels[level]) - level_limit(version, level))
     return debt
+
+
+class Leveled:
+    """Keeps levels within their targets. See `strategy.Strategy`."""
+
+    def pick(
+        self,
+        version: KeyspaceVersion,
+        busy: frozenset[int] = NO_TABLES,
+        *,
+        now_us: int = 0,
+        snapshots_exist: bool = False,
+    ) -> Plan | None:
+        """Return the compaction of the most urgent level, else of tables full of deletes."""
+        _ = now_us
+        return pick(version, busy, snapshots_exist=snapshots_exist)
+
+    def run_count(self, version: KeyspaceVersion) -> int:
+        """Return the tables of level 0."""
+        return len(version.levels[0])
+
+    def debt_bytes(self, version: KeyspaceVersion) -> int:
+        """Return the bytes above the limits of their levels."""
+        return debt_bytes(version)
 
 
 def pick(
@@ -106,19 +153,38 @@ def pick(
     """
     for score, level in scores(version, busy, snapshots_exist=snapshots_exist):
         if score < 1:
-            return None
+            break
         plan = _pick_level0(version, busy) if level == 0 else _pick_deeper(version, level, busy)
         if plan is not None:
             return replace(plan, score=score)
+    return None if snapshots_exist else _pick_dense(version, busy)
+
+
+def _pick_dense(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
+    """Return a merge that is paid for by the deletes among its inputs."""
+    reason = "many deletes"
+    if is_dense(version.levels[0]) and not is_any_busy(version.levels[0], busy):
+        group = level0_group(version.levels[0], *span(version.levels[0][-1:]))
+        below = overlapping(version.levels[1], *span(group))
+        if is_dense((*group, *below)) and not is_any_busy(below, busy):
+            return _settled(version, 0, group, below, busy, reason)
+    for level in range(1, LEVELS_MAX):
+        if is_any_busy(version.levels[level], busy):
+            continue
+        for table in version.levels[level]:
+            if not is_dense((table,)):
+                continue
+            numbers = frozenset((table.number,))
+            if is_bottom(version, level, table.lower, table.upper, numbers):
+                return make_plan(version, level, (table,), level, (), reason=reason)
+            below = overlapping(version.levels[level + 1], table.lower, table.upper)
+            if is_dense((table, *below)) and not is_any_busy(below, busy):
+                return _settled(version, level, (table,), below, busy, reason)
     return None
 
 
 def _is_mostly_deletes(table: TableInfo) -> bool:
     return 2 * table.delete_count > table.entry_count
-
-
-def _is_busy(tables: Sequence[TableInfo], busy: frozenset[int]) -> bool:
-    return any(table.number in busy for table in tables)
 
 
 def _small_bytes(version: KeyspaceVersion) -> int:
@@ -128,7 +194,7 @@ def _small_bytes(version: KeyspaceVersion) -> int:
 def _pick_level0(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
     """Return a compaction of the oldest tables that can go."""
     tables = version.levels[0]
-    if _is_busy(tables, busy):
+    if is_any_busy(tables, busy):
         return None
     tried: set[int] = set()
     for seed in reversed(tables):
@@ -137,7 +203,7 @@ def _pick_level0(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
         group = _with_small_groups(version, level0_group(tables, seed.lower, seed.upper))
         tried.update(table.number for table in group)
         below = overlapping(version.levels[1], *span(group))
-        if not _is_busy(below, busy):
+        if not is_any_busy(below, busy):
             return _settled(version, 0, group, below, busy, "level 0 has too many tables")
     return None
 
@@ -167,14 +233,14 @@ def _with_small_groups(version: KeyspaceVersion, group: list[TableInfo]) -> list
 def _pick_deeper(version: KeyspaceVersion, level: int, busy: frozenset[int]) -> Plan | None:
     """Return the compaction of the table with the least overlap."""
     under = version.levels[level + 1]
-    if _is_busy(version.levels[level], busy):
+    if is_any_busy(version.levels[level], busy):
         return None
     best: tuple[float, int] | None = None
     chosen: tuple[TableInfo, Sequence[TableInfo]] | None = None
     for table in version.levels[level]:
         below = overlapping(under, table.lower, table.upper)
         rank = (total_bytes(below) / table.size_bytes, table.number)
-        if (best is None or rank < best) and not _is_busy(below, busy):
+        if (best is None or rank < best) and not is_any_busy(below, busy):
             best, chosen = rank, (table, below)
     if chosen is None:
         return None
@@ -232,23 +298,9 @@ def _settled(
     """
     output_level = level + 1
     joined = _with_small_neighbours(version, output_level, tables, below, busy)
-    if len(tables) == 1 and not joined and _may_move(version, tables[0], output_level):
+    if len(tables) == 1 and not joined and may_move(version, tables[0], output_level):
         return make_plan(version, level, tables, output_level, (), reason=reason, is_move=True)
     return make_plan(version, level, tables, output_level, joined, reason=reason)
-
-
-def _may_move(version: KeyspaceVersion, table: TableInfo, output_level: int) -> bool:
-    """Return whether a table that overlaps nothing below gains nothing from a rewrite."""
-    if table.size_bytes > MOVED_TABLES * version.settings.table_bytes:
-        return False
-    if (
-        table.delete_count * DELETE_FRACTION <= table.entry_count
-        and not table.range_tombstone_count
-    ):
-        return True
-    return not is_bottom(
-        version, output_level, table.lower, table.upper, frozenset((table.number,))
-    )
 
 
 def _with_small_neighbours(

@@ -6,12 +6,17 @@ compactions have, so a simulator can drive the policy. It stays valid while its 
 because a level gives tables to one compaction at a time and no compaction takes a busy table:
 nobody else writes into the range of its output level, or moves older data under it.
 
-Invariants of a plan:
-1. Inputs of a level below 0 are neighbours in that level; inputs of level 0 hold every table of
-   level 0 that overlaps their common range.
-2. Every table of the output level that overlaps the range of the inputs above it is an input,
-   unless the plan is a move, where there is none.
-3. Levels between the first input level and the output level hold nothing that overlaps the range.
+Invariants of a plan that merges or moves:
+1. Inputs of a level below 0 are neighbours in that level. A table of level 0 that overlaps their
+   common range and is no input is newer than all of them or, when the output level is 0 as well,
+   newer or older than all of them.
+2. Every table of the output level, if it is not 0, that overlaps the range of the inputs above it
+   is an input, unless the plan is a move, where there is none.
+3. Levels between the first input level and the output level hold nothing else that overlaps the
+   range.
+Of a plan that drops:
+4. No table that stays and overlaps an input is older than it, so that no older version of a key
+   comes back when a newer one goes.
 
 Thread safety: pure functions and immutable values.
 """
@@ -21,9 +26,22 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
+from math import inf
 
 from holdfast.manifest import KeyspaceVersion, VersionEdit
 from holdfast.sstable import TableInfo
+
+SMALL_FRACTION = 16
+"""A table under this part of `table_bytes` is small: it is joined with others where that is cheap.
+"""
+MOVED_TABLES = 2
+"""A table larger than this many full ones is cut by a rewrite instead of being moved."""
+DELETE_FRACTION = 8
+"""A table that would bring a greater part of deletes than 1 in this to the bottom is rewritten."""
+DENSE_ENTRIES = 4
+"""A merge is worth its work for the space alone when one in this many of its entries is a delete.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +64,8 @@ class Plan:
     reason: str
     score: float = 0.0
     """How urgent it is; plans of other keyspaces may be more so."""
+    is_drop: bool = False
+    """The tables leave the tree with what they hold, and nothing is read or written."""
 
     @property
     def tables(self) -> tuple[TableInfo, ...]:
@@ -66,7 +86,7 @@ class Plan:
         self, outputs: Sequence[TableInfo] = (), *, next_number: int | None = None
     ) -> VersionEdit:
         """Return the edit that puts `outputs` in the place of the inputs; a move has no outputs of
-        its own.
+        its own, a drop has none.
         """
         return VersionEdit(
             tables_removed=tuple(
@@ -95,14 +115,29 @@ def make_plan(
     """Return the plan that takes `tables` of `level` and `below` of `output_level` to
     `output_level`.
     """
-    inputs = ((level, tuple(tables)), (output_level, tuple(below)))
-    every = (*tables, *below)
+    inputs = ((level, tables), (output_level, below))
+    return make_merge(version, inputs, output_level, reason=reason, is_move=is_move)
+
+
+def make_merge(
+    version: KeyspaceVersion,
+    inputs: Sequence[tuple[int, Sequence[TableInfo]]],
+    output_level: int,
+    *,
+    reason: str,
+    is_move: bool = False,
+) -> Plan:
+    """Return the plan that takes (level, tables), from the highest level down, to
+    `output_level`.
+    """
+    taken = tuple((level, tuple(tables)) for level, tables in inputs if tables)
+    every = [table for _, tables in taken for table in tables]
     lower, upper = span(every)
     numbers = frozenset(table.number for table in every)
     return Plan(
         keyspace=version.id,
-        level=level,
-        inputs=tuple((where, which) for where, which in inputs if which),
+        level=taken[0][0],
+        inputs=taken,
         output_level=output_level,
         is_move=is_move,
         is_bottom=is_bottom(version, output_level, lower, upper, numbers),
@@ -110,6 +145,72 @@ def make_plan(
         upper=upper,
         reason=reason,
     )
+
+
+def make_drop(
+    version: KeyspaceVersion, inputs: Sequence[tuple[int, TableInfo]], *, reason: str
+) -> Plan:
+    """Return the plan that drops (level, table) of some tables. It goes before all other plans."""
+    by_level = tuple(
+        (level, tuple(table for where, table in inputs if where == level))
+        for level in range(len(version.levels))
+    )
+    taken = tuple((level, tables) for level, tables in by_level if tables)
+    lower, upper = span(table for _, table in inputs)
+    return Plan(
+        keyspace=version.id,
+        level=taken[0][0],
+        inputs=taken,
+        output_level=taken[-1][0],
+        is_move=False,
+        is_bottom=False,
+        lower=lower,
+        upper=upper,
+        reason=reason,
+        score=inf,
+        is_drop=True,
+    )
+
+
+def may_move(version: KeyspaceVersion, table: TableInfo, output_level: int) -> bool:
+    """Return whether a table that overlaps nothing of `output_level` gains nothing from a rewrite
+    on its way there.
+    """
+    if table.size_bytes > MOVED_TABLES * version.settings.table_bytes:
+        return False
+    if (
+        table.delete_count * DELETE_FRACTION <= table.entry_count
+        and not table.range_tombstone_count
+    ):
+        return True
+    return not is_bottom(
+        version, output_level, table.lower, table.upper, frozenset((table.number,))
+    )
+
+
+def is_dense(tables: Iterable[TableInfo]) -> bool:
+    """Return whether so many of the entries are deletes that merging the tables pays."""
+    every = list(tables)
+    deletes = sum(table.delete_count for table in every)
+    return deletes > 0 and deletes * DENSE_ENTRIES >= sum(table.entry_count for table in every)
+
+
+def seq_runs(tables: Sequence[TableInfo]) -> list[list[TableInfo]]:
+    """Return tables of level 0, newest first, as runs, newest first.
+
+    Every sequence number of a run is greater than all of those behind it, so any runs that follow
+    each other may be merged.
+    """
+    runs: list[list[TableInfo]] = []
+    least = 0
+    for table in tables:
+        if runs and table.seq_max >= least:
+            runs[-1].append(table)
+            least = min(least, table.seq_min)
+        else:
+            runs.append([table])
+            least = table.seq_min
+    return runs
 
 
 def span(tables: Iterable[TableInfo]) -> tuple[bytes, bytes]:
@@ -121,6 +222,11 @@ def span(tables: Iterable[TableInfo]) -> tuple[bytes, bytes]:
 def total_bytes(tables: Iterable[TableInfo]) -> int:
     """Return the bytes of the tables."""
     return sum(table.size_bytes for table in tables)
+
+
+def is_any_busy(tables: Iterable[TableInfo], busy: frozenset[int]) -> bool:
+    """Return whether a running compaction has one of the tables."""
+    return bool(busy) and any(table.number in busy for table in tables)
 
 
 def overlapping(
@@ -152,11 +258,15 @@ def is_bottom(
     version: KeyspaceVersion, output_level: int, lower: bytes, upper: bytes, inputs: frozenset[int]
 ) -> bool:
     """Return whether no table at or below `output_level`, but for the inputs, overlaps [lower,
-    upper).
+    upper). In level 0 only those behind an input count: the others are newer.
 
     Then nothing older than the inputs is left in the tree, and deletes that no snapshot sees past
     may go.
     """
+    if output_level == 0:
+        older = list(dropwhile(lambda table: table.number not in inputs, version.levels[0]))
+        if any(t.number not in inputs and t.overlaps(lower, upper) for t in older):
+            return False
     return all(
         table.number in inputs
         for level in version.levels[max(output_level, 1) :]

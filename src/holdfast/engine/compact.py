@@ -13,8 +13,8 @@ from holdfast.compaction import (
     Plan,
     RangeCompaction,
     UnreadableInputError,
-    pick,
     run_compaction,
+    strategy_of,
 )
 from holdfast.env import is_shortage
 
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from holdfast.lsm import Tree
 
 
+PARTS_MAX = 2
+"""Threads of one background compaction. By hand there is one, which a signal may interrupt."""
+
+
 def compact_once(engine: Engine) -> None:
     """Run the most urgent compaction of any keyspace, and queue the next."""
     held: list[Plan] = []
     try:
         _pick(engine, held)
-        for plan in held:
-            _run_plan(engine, plan)
-        found = bool(held)
+        found = [_run_plan(engine, plan, parts_max=PARTS_MAX) for plan in held]
     finally:
         while held:
             try:
@@ -38,7 +40,7 @@ def compact_once(engine: Engine) -> None:
             except MemoryError:
                 # Tables that stay busy would never be compacted again.
                 mark("engine.given_back_again")
-    if found:
+    if any(found):
         engine.schedule_compaction()
 
 
@@ -48,8 +50,11 @@ def _pick(engine: Engine, held: list[Plan]) -> None:
     with engine.version_mutex:
         busy = frozenset(engine.busy_tables)
         snapshots_exist = bool(engine.snapshots.live())
+        now_us = int(engine.env.wall_time() * 1_000_000)
         for tree in engine.trees.values():
-            plan = pick(tree.version, busy, snapshots_exist=snapshots_exist)
+            plan = strategy_of(tree.version.settings).pick(
+                tree.version, busy, now_us=now_us, snapshots_exist=snapshots_exist
+            )
             if plan is not None and (best is None or plan.score > best.score):
                 best = plan
         if best is not None:
@@ -85,14 +90,16 @@ class InputError(Exception):
         self.cause = cause
 
 
-def _run_plan(engine: Engine, plan: Plan) -> bool:
+def _run_plan(engine: Engine, plan: Plan, parts_max: int = 1) -> bool:
     """Carry out a plan that is held, and install its result.
 
     Return whether it was carried out.
     """
     if plan.is_move:
         return engine.env.uninterrupted(partial(_install_move, engine, plan))
-    return _rewrite(engine, plan)
+    if plan.is_drop:
+        return engine.env.uninterrupted(partial(_install_drop, engine, plan))
+    return _rewrite(engine, plan, parts_max)
 
 
 def _install_move(engine: Engine, plan: Plan) -> bool:
@@ -110,7 +117,31 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
     return True
 
 
-def _rewrite(engine: Engine, plan: Plan) -> bool:
+def _install_drop(engine: Engine, plan: Plan) -> bool:
+    with engine.version_mutex:
+        tree = engine.trees.get(plan.keyspace)
+        # Whoever took a snapshot since the plan was made must keep seeing what it saw.
+        if tree is None or engine.snapshots.live():
+            return False
+
+        def count() -> None:
+            engine.counters.drops += 1
+            engine.counters.dropped_bytes += plan.input_bytes
+
+        steps: Iterator[Callable[[], object]] = iter(
+            (
+                *_showing(engine, tree),
+                lambda: engine.store.doom(plan.input_numbers),
+                engine.store.purge,
+                count,
+            )
+        )
+        engine.log_edit(plan.edit())
+        engine.carry_out(steps)
+    return True
+
+
+def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
     tree = engine.trees.get(plan.keyspace)
     if tree is None:
         return False
@@ -128,6 +159,7 @@ def _rewrite(engine: Engine, plan: Plan) -> bool:
             snapshots=engine.snapshots.live(),
             settings=tree.version.settings,
             should_stop=lambda: engine.upkeep.is_stopped,
+            parts_max=parts_max,
         )
     except (CorruptionError, UnreadableInputError) as error:
         raise InputError(error) from error
@@ -160,6 +192,7 @@ def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:
 
     def count() -> None:
         counters = engine.counters
+        counters.note_written(plan.keyspace, plan.output_level, result.bytes_written)
         counters.compactions += 1
         counters.compacted_bytes_read += result.bytes_read
         counters.compacted_bytes_written += result.bytes_written
@@ -229,6 +262,8 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
         if tree is None:
             return
         work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
+    # What retention lets go is dropped in the background.
+    engine.schedule_compaction()
     interruption: BaseException | None = None
     while interruption is None:
         held: list[Plan] = []

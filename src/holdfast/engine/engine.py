@@ -32,7 +32,7 @@ from holdfast.base import (
 )
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
-from holdfast.compaction import JobStoppedError, Pace, debt_bytes, write_pace
+from holdfast.compaction import JobStoppedError, Pace, strategy_of, write_pace
 from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
 from holdfast.engine.closing import close_engine
 from holdfast.engine.committer import Committer
@@ -365,11 +365,12 @@ class Engine:
         """Recompute how much writers are slowed. Requires: the version mutex."""
         stop, seconds = False, 0.0
         for tree in self.trees.values():
+            strategy = strategy_of(tree.version.settings)
             pace = write_pace(
-                level0_count=len(tree.version.levels[0]) if tree.version.levels else 0,
+                level0_count=strategy.run_count(tree.version),
                 frozen_count=len(tree.frozen),
                 settings=tree.version.settings,
-                debt_bytes=debt_bytes(tree.version),
+                debt_bytes=strategy.debt_bytes(tree.version),
             )
             stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
         held = sum(tree.memtable_bytes for tree in self.trees.values())

@@ -56,6 +56,7 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         dropped: list[int] = []
 
         def count() -> None:
+            engine.counters.note_written(keyspace, 0, result.bytes_written, is_flush=True)
             engine.counters.flushes += 1
             engine.counters.flushed_bytes += result.bytes_written
             engine.counters.entries_dropped += result.entries_dropped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.engine.stats import KeyspaceStats, LevelStats, Stats
+from holdfast.engine.stats import Counters, KeyspaceStats, LevelStats, Stats
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def collect_stats(engine: Engine) -> Stats:
     """Return the figures of this moment."""
     with engine.version_mutex:
-        keyspaces = tuple(_keyspace_stats(tree) for tree in engine.trees.values())
+        keyspaces = tuple(_keyspace_stats(tree, engine.counters) for tree in engine.trees.values())
     counters, state, pool = engine.counters, engine.state, engine.pool
     error = engine.background_error
     return Stats(
@@ -29,6 +29,8 @@ def collect_stats(engine: Engine) -> Stats:
         flushes=counters.flushes,
         compactions=counters.compactions,
         moves=counters.moves,
+        drops=counters.drops,
+        dropped_bytes=counters.dropped_bytes,
         entries_dropped=counters.entries_dropped,
         stall_seconds=counters.stall_seconds,
         wal_bytes=engine.log_bytes,
@@ -45,7 +47,7 @@ def collect_stats(engine: Engine) -> Stats:
     )
 
 
-def _keyspace_stats(tree: Tree) -> KeyspaceStats:
+def _keyspace_stats(tree: Tree, counters: Counters) -> KeyspaceStats:
     levels = tuple(
         LevelStats(
             level=number,
@@ -53,6 +55,7 @@ def _keyspace_stats(tree: Tree) -> KeyspaceStats:
             bytes=sum(info.size_bytes for info in tables),
             entries=sum(info.entry_count for info in tables),
             deletes=sum(info.delete_count for info in tables),
+            compacted_bytes=counters.compacted_by_level.get((tree.version.id, number), 0),
         )
         for number, tables in enumerate(tree.version.levels)
     )
@@ -63,4 +66,6 @@ def _keyspace_stats(tree: Tree) -> KeyspaceStats:
         memtable_bytes=tree.memtable_bytes,
         frozen_memtables=len(tree.frozen),
         levels=levels,
+        flushed_bytes=counters.flushed_by_keyspace.get(tree.version.id, 0),
+        compaction=tree.version.settings.compaction,
     )

@@ -18,8 +18,24 @@ class Counters:
     flushes: int = 0
     compactions: int = 0
     moves: int = 0
+    drops: int = 0
+    dropped_bytes: int = 0
     entries_dropped: int = 0
     stall_seconds: float = 0.0
+    flushed_by_keyspace: dict[int, int] = field(default_factory=dict)
+    compacted_by_level: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By keyspace and level that they were written to."""
+
+    def note_written(
+        self, keyspace: int, level: int, count: int, *, is_flush: bool = False
+    ) -> None:
+        """Count bytes of tables that entered a level."""
+        if is_flush:
+            flushed = self.flushed_by_keyspace
+            flushed[keyspace] = flushed.get(keyspace, 0) + count
+        else:
+            place = keyspace, level
+            self.compacted_by_level[place] = self.compacted_by_level.get(place, 0) + count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +47,8 @@ class LevelStats:
     bytes: int
     entries: int
     deletes: int
+    compacted_bytes: int = 0
+    """Bytes that compactions have written to it since open."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +64,15 @@ class KeyspaceStats:
     memtable_bytes: int
     frozen_memtables: int
     levels: tuple[LevelStats, ...] = field(default=())
+    flushed_bytes: int = 0
+    """Bytes of tables that flushes have written since open."""
+    compaction: str = "leveled"
+    """Its strategy."""
+
+    @property
+    def compacted_bytes(self) -> int:
+        """Bytes of tables that compactions have written since open."""
+        return sum(level.compacted_bytes for level in self.levels)
 
     @property
     def table_bytes(self) -> int:
@@ -74,6 +101,8 @@ class Stats:
     flushes: int
     compactions: int
     moves: int
+    drops: int
+    dropped_bytes: int
     entries_dropped: int
     stall_seconds: float
     wal_bytes: int

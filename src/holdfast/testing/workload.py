@@ -49,6 +49,13 @@ TINY = DatabaseSettings(
 )
 
 
+SIZE_TIERED = replace(TINY, keyspace=replace(TINY.keyspace, compaction="size-tiered"))
+TIME_WINDOW = replace(
+    TINY,
+    keyspace=replace(TINY.keyspace, compaction="time-window", window_seconds=10, key_time_unit="s"),
+)
+
+
 LARGE_MEMTABLE = replace(TINY, keyspace=replace(TINY.keyspace, memtable_bytes=1 << 20))
 """The log's own buffer fills before a memtable does."""
 
@@ -507,6 +514,39 @@ def _compaction(seed: int) -> list[Step]:
     ]
 
 
+def _size_tiered(seed: int) -> list[Step]:
+    """Runs of one size, which are merged in two tiers; deletes, which bring everything together."""
+    steps: list[Step] = []
+    for turn in range(5):
+        keys = tuple(_key(index) for index in range(turn * 3, turn * 3 + 12))
+        steps += [PutMany(keys, size=120), Flush()]
+        if turn == 2:
+            steps.append(TakeSnapshot("held"))
+    steps += [CloseSnapshot("held"), DeleteRange(_key(3), _key(6)), Delete(_key(7)), Flush()]
+    steps += [Delete(_key(index), durability="none") for index in range(8, 24)]
+    return [*steps, Flush(), Put(_key(9)), Compact(), Put(_key(8))]
+
+
+def _time_window(seed: int) -> list[Step]:
+    """Three windows, of which the second is merged when the third begins; then late data."""
+
+    def keys(first: int, last: int) -> tuple[bytes, ...]:
+        return tuple(time.to_bytes(8, "big") + b"x" for time in range(first, last))
+
+    steps: list[Step] = []
+    for first, last in ((1000, 1012), (1008, 1018), (1012, 1020), (1018, 1026), (1024, 1034)):
+        steps += [PutMany(keys(first, last), size=120), Flush()]
+    steps += [TakeSnapshot("held"), PutMany(keys(1003, 1014), size=120), Flush()]
+    steps += [DeleteRange(keys(1002, 1003)[0], keys(1016, 1017)[0]), Flush(), CloseSnapshot("held")]
+    return [
+        *steps,
+        PutMany(keys(1001, 1031), size=120),
+        Flush(),
+        Compact(),
+        Put(keys(1002, 1003)[0]),
+    ]
+
+
 def _segment_rotation(seed: int) -> list[Step]:
     steps: list[Step] = []
     for index in range(16):
@@ -668,6 +708,8 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "range_deletes": _range_deletes,
     "flush": _flush,
     "compaction": _compaction,
+    "size_tiered": _size_tiered,
+    "time_window": _time_window,
     "segment_rotation": _segment_rotation,
     "memtable_rotation": _memtable_rotation,
     "manifest_rotation": _manifest_rotation,
@@ -675,6 +717,13 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "close_and_open": _close_and_open,
     "mixed": _mixed,
 }
+
+_SETTINGS = {
+    "unsynced_puts": LARGE_MEMTABLE,
+    "size_tiered": SIZE_TIERED,
+    "time_window": TIME_WINDOW,
+}
+"""Of workloads whose settings are not TINY."""
 
 CANONICAL = (*_MAKERS, "clients", "clients_large", "tasks")
 """The names of all workloads."""
@@ -741,5 +790,4 @@ def workload(name: str, seed: int = 0) -> Work:
 
 def sequential(name: str, seed: int = 0) -> Workload:
     """Return a workload of one client. Raises: KeyError when there is none of this name."""
-    settings = LARGE_MEMTABLE if name == "unsynced_puts" else TINY
-    return Workload(name, seed, tuple(_MAKERS[name](seed)), settings)
+    return Workload(name, seed, tuple(_MAKERS[name](seed)), _SETTINGS.get(name, TINY))

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import groupby
 
 from holdfast.base import KeyspaceSettings
-from holdfast.compaction import Plan, level_target, pick
+from holdfast.compaction import Plan, level_target, pick, window_of
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit
 from holdfast.sstable import TableInfo
 
@@ -36,10 +37,12 @@ class Tree:
         self.tables_new: dict[int, dict[int, int]] = {}
         self.expected: dict[int, int] = {}
         self.seq = 0
+        self.now_us = 0
         self.flushed_bytes = 0
         self.written_bytes = 0
         self.moves = 0
         self.merges = 0
+        self.drops = 0
 
     @property
     def keyspace(self) -> KeyspaceVersion:
@@ -63,7 +66,7 @@ class Tree:
             range_tombstone_count=0,
             raw_bytes=len(content) * KEY_BYTES,
             root_checksum=0,
-            created_us=0,
+            created_us=self.now_us,
         )
 
     def flush(self, keys: Iterable[int], deleted: Iterable[int] = ()) -> None:
@@ -77,12 +80,15 @@ class Tree:
             content[number] = -self.seq
             self.expected.pop(number, None)
         self.tables_new = {}
-        table = self.info(content)
-        self.flushed_bytes += table.size_bytes
-        self.written_bytes += table.size_bytes
-        self.log(
-            VersionEdit(tables_added=((KEYSPACE, 0, table),), flushed_seq={KEYSPACE: self.seq})
-        )
+        tables = [
+            self.info({number: content[number] for number in window})
+            for window in self.windows(sorted(content))
+        ]
+        size = sum(table.size_bytes for table in tables)
+        self.flushed_bytes += size
+        self.written_bytes += size
+        added = tuple((KEYSPACE, 0, table) for table in tables)
+        self.log(VersionEdit(tables_added=added, flushed_seq={KEYSPACE: self.seq}))
 
     def place(self, level: int, keys: Iterable[int], deleted: Iterable[int] = ()) -> TableInfo:
         """Put a table with these keys right into a level."""
@@ -100,10 +106,12 @@ class Tree:
     def run(self, plan: Plan) -> None:
         """Carry out a plan."""
         self.tables_new = {}
-        outputs = [] if plan.is_move else [self.info(piece) for piece in self.merged(plan)]
+        stays = plan.is_move or plan.is_drop
+        outputs = [] if stays else [self.info(piece) for piece in self.merged(plan)]
         self.written_bytes += sum(table.size_bytes for table in outputs)
         self.moves += plan.is_move
-        self.merges += not plan.is_move
+        self.merges += not stays
+        self.drops += plan.is_drop
         self.log(plan.edit(outputs))
 
     def merged(self, plan: Plan) -> list[dict[int, int]]:
@@ -117,8 +125,21 @@ class Tree:
         if plan.is_bottom:
             ordered = [number for number in ordered if content[number] > 0]
         step = max(1, self.keyspace.settings.table_bytes // KEY_BYTES)
-        pieces = [ordered[at : at + step] for at in range(0, len(ordered), step)]
+        if plan.output_level == 0:
+            step = len(ordered)
+        pieces = [
+            window[at : at + step]
+            for window in self.windows(ordered)
+            for at in range(0, len(window), step)
+        ]
         return [{number: content[number] for number in piece} for piece in pieces]
+
+    def windows(self, ordered: list[int]) -> list[list[int]]:
+        """Cut sorted keys where a window begins, if there are windows."""
+        settings = self.keyspace.settings
+        if settings.compaction != "time-window":
+            return [ordered]
+        return [list(each) for _, each in groupby(ordered, lambda n: window_of(settings, key(n)))]
 
     def log(self, edit: VersionEdit) -> None:
         """Apply the edit; Version.apply checks that levels are disjoint and level 0 is in order."""
@@ -167,9 +188,9 @@ def check_plan(version: KeyspaceVersion, plan: Plan) -> None:
         assert tables
         assert all(table in version.levels[level] for table in tables)
         inside = [t for t in version.levels[level] if t.lower < plan.upper and plan.lower < t.upper]
-        if level == plan.output_level:
+        if level == plan.output_level > 0:
             assert [t.number for t in inside] == [t.number for t in tables]
-    for table in version.levels[plan.output_level]:
+    for table in version.levels[plan.output_level] if plan.output_level else ():
         if table.lower < plan.upper and plan.lower < table.upper:
             assert table.number in numbers
     top = version.levels[plan.level]
@@ -178,7 +199,10 @@ def check_plan(version: KeyspaceVersion, plan: Plan) -> None:
         for table in top:
             for other in chosen:
                 overlaps = table.lower < other.upper and other.lower < table.upper
-                assert table.number in numbers or not overlaps
+                is_newer = table.seq_min > max(t.seq_max for t in chosen)
+                is_older = table.seq_max < min(t.seq_min for t in chosen)
+                may_stay = is_newer or (is_older and plan.output_level == 0)
+                assert table.number in numbers or not overlaps or may_stay
     else:
         first = top.index(chosen[0])
         assert list(top[first : first + len(chosen)]) == chosen
@@ -188,4 +212,19 @@ def check_plan(version: KeyspaceVersion, plan: Plan) -> None:
         for table in level
         if table.lower < plan.upper and plan.lower < table.upper
     ]
+    if plan.output_level == 0:
+        oldest = max(index for index, table in enumerate(top) if table.number in numbers)
+        least = min(index for index, table in enumerate(top) if table.number in numbers)
+        deeper += [t for t in top[least:oldest] if t.lower < plan.upper and plan.lower < t.upper]
+        deeper += [t for t in top[oldest:] if t.lower < plan.upper and plan.lower < t.upper]
     assert plan.is_bottom == all(table.number in numbers for table in deeper)
+
+
+def check_drop(version: KeyspaceVersion, plan: Plan) -> None:
+    """Invariant 4: what stays and shares keys with what goes is newer."""
+    numbers = plan.input_numbers
+    ordered = [table for _, table in version.tables()]
+    for at, table in enumerate(ordered):
+        for older in ordered[at + 1 :]:
+            if table.number in numbers and older.number not in numbers:
+                assert not (table.lower < older.upper and older.lower < table.upper)

@@ -19,6 +19,7 @@ from holdfast.compaction import (
     run_compaction,
     run_flush,
 )
+from holdfast.compaction.job import split_keys
 from holdfast.cursor import RangeTombstones
 from holdfast.env import Env, FaultEnv, FaultRule, SimEnv, crash_states
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit
@@ -198,7 +199,7 @@ def test_readers_see_the_same_before_and_after_every_job(seed: int, run: int) ->
             snapshots = [*snapshots, taken][-3:]
         bench.flush(memtable, snapshots)
         check()
-        while (plan := pick(bench.keyspace)) is not None:
+        while (plan := pick(bench.keyspace, snapshots_exist=bool(snapshots))) is not None:
             bench.compact(plan, snapshots)
             check()
     work = plan_range(bench.keyspace, None, None)
@@ -347,6 +348,93 @@ def test_a_compaction_reads_through_the_pool_without_filling_it() -> None:
     used = bench.pool.used_bytes
     bench.compact(plan)
     assert bench.pool.used_bytes == used
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_parts_of_a_compaction_make_what_one_job_makes(seed: int, run: int) -> None:
+    """The same entries and range tombstones, whatever the snapshots; tables end elsewhere."""
+    results = []
+    for parts_max in (1, 4):
+        rng = random.Random(seed + run)
+        bench = Bench(SimEnv(), replace(ONE_TABLE, level0_tables=1))
+        snapshots: list[int] = []
+        for _ in range(3):
+            operations = random_operations(rng, 300)
+            operations = [(kind, k, v * 20 if kind == PUT else v) for kind, k, v in operations]
+            bench.flush(bench.memtable(operations), snapshots)
+            snapshots.append(bench.seq)
+            plan = pick(bench.keyspace, snapshots_exist=True)
+            assert plan is not None
+            assert plan.output_level == 1
+            result = run_compaction(
+                plan,
+                bench.env,
+                FOLDER,
+                open_table=bench.reader,
+                allocate_number=bench.allocate,
+                snapshots=snapshots,
+                settings=bench.settings,
+                parts_max=parts_max,
+            )
+            cuts = split_keys(plan, bench.settings, parts_max)
+            bench.log(plan.edit(result.tables, next_number=bench.number + 1))
+        assert (len(cuts) > 0) == (parts_max > 1)
+        assert cuts == sorted(set(cuts))
+        assert all(any(cut >= t.upper for t in result.tables) for cut in cuts)
+        covers = RangeTombstones().merged(
+            [bench.reader(table).range_tombstones for table in result.tables]
+        )
+        keys = [b"key%04d" % number for number in range(400)]
+        hidden = [
+            [covers.cover(key, snapshot) for key in keys] for snapshot in (*snapshots, SEQ_MAX)
+        ]
+        counts = (result.entries_read, result.entries_written, result.bytes_read > 0)
+        results.append((list(bench.entries()), hidden, counts))
+    assert results[0] == results[1]
+
+
+def test_when_a_part_fails_every_table_of_all_parts_is_removed() -> None:
+    for nth in range(1, 6):
+        env = FaultEnv(SimEnv())
+        bench = Bench(env, replace(ONE_TABLE, level0_tables=1))
+        for _ in range(2):
+            bench.flush(bench.memtable(noise(300)))
+            before = env.list_dir(FOLDER)
+            plan = pick(bench.keyspace)
+            assert plan is not None
+            if len(split_keys(plan, bench.settings, 4)) == 3:
+                break
+            bench.compact(plan)
+        assert plan is not None
+        env.add(FaultRule(site="table.write.sync", nth=nth))
+        with pytest.raises(OSError, match="Input/output"):
+            run_compaction(
+                plan,
+                env,
+                FOLDER,
+                open_table=bench.reader,
+                allocate_number=bench.allocate,
+                snapshots=[],
+                settings=bench.settings,
+                parts_max=4,
+            )
+        assert env.list_dir(FOLDER) == before
+
+
+def test_tables_end_where_a_window_begins() -> None:
+    """Of a flush and of a compaction; range tombstones are cut there as well."""
+    settings = replace(SETTINGS, compaction="time-window", window_seconds=10, key_time_unit="s")
+    bench = Bench(SimEnv(), settings)
+    operations = [(PUT, time.to_bytes(8, "big") + b"x", b"v") for time in range(95, 125)]
+    operations.append((2, (98).to_bytes(8, "big"), (113).to_bytes(8, "big")))
+    tables = bench.flush(bench.memtable(operations)).tables
+    starts = [(time).to_bytes(8, "big") for time in (100, 110, 120)]
+    assert [table.upper for table in tables[:-1]] == starts or all(
+        any(a <= table.lower and table.upper <= b for a, b in pairwise([b"", *starts, b"\xff"]))
+        for table in tables
+    )
+    assert len(tables) == 4
+    assert [table.range_tombstone_count for table in tables] == [1, 1, 1, 0]
 
 
 SITES = ["table.write.create", "table.write.append", "table.write.sync", "table.folder_sync"]

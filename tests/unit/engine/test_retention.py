@@ -1,0 +1,132 @@
+"""What retention drops, and what else the strategy of a keyspace changes of the engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.base import KeyspaceSettings, LimitError
+from holdfast.engine import Database, open_database
+from holdfast.env import SimEnv
+from tests.model.strategies import tiny
+
+
+def key(second: int) -> bytes:
+    return second.to_bytes(8, "big")
+
+
+def settled(database: Database) -> None:
+    database._engine.upkeep.wait_idle()
+
+
+def tables(env: SimEnv) -> list[str]:
+    return [name for name in env.list_dir("/db") if name.endswith(".table")]
+
+
+def now(env: SimEnv) -> int:
+    return int(env.wall_time())
+
+
+def test_windows_beyond_the_retention_are_gone_with_their_files() -> None:
+    env = SimEnv()
+    today = now(env) // 100 * 100
+    settings = tiny(
+        compaction="time-window", window_seconds=100, key_time_unit="s", retention_seconds=450
+    )
+    database = open_database("/db", env=env, settings=settings)
+    for window in range(10):
+        for second in range(0, 100, 10):
+            database[key(today - 1000 + window * 100 + second)] = bytes(100)
+        database.flush()
+        settled(database)
+    expected = [key(second) for second in range(today - 500, today, 10)]
+    assert list(database) == expected
+    assert len(tables(env)) == sum(level.tables for level in database.stats().keyspaces[0].levels)
+    assert database.stats().drops > 0
+    assert database.stats().dropped_bytes > 0
+    assert database.verify().errors == []
+    database.close()
+    with open_database("/db", env=env) as database:
+        assert list(database) == expected
+
+
+def test_a_snapshot_keeps_what_retention_would_drop() -> None:
+    env = SimEnv()
+    database = open_database(
+        "/db", env=env, settings=tiny(compaction="fifo", retention_bytes=2_000)
+    )
+    database[b"old"] = b"1"
+    database.flush()
+    with database.snapshot() as snapshot:
+        for number in range(40):
+            database[b"new%02d" % number] = bytes(range(200))
+            if number % 10 == 9:
+                database.flush()
+                settled(database)
+        assert snapshot[b"old"] == b"1"
+        assert list(snapshot) == [b"old"]
+        assert database.stats().drops == 0
+    database.compact(b"x", b"y")
+    settled(database)
+    assert database.get(b"old") is None
+    assert database.stats().drops == 1
+    assert database.stats().keyspaces[0].table_bytes <= 2_000
+    database.close()
+
+
+def test_a_version_that_is_dropped_shows_no_older_one() -> None:
+    """The same keys are written again and again: whatever is left, it is the newest."""
+    env = SimEnv()
+    with open_database(
+        "/db", env=env, settings=tiny(compaction="fifo", retention_bytes=3_000)
+    ) as database:
+        for turn in range(30):
+            for number in range(turn, turn + 8):
+                database.put(b"%02d" % (number % 20), b"%05d" % turn * 20, durability="none")
+            if turn % 3 == 0:
+                del database[b"%02d" % (turn % 20)]
+            database.flush()
+            settled(database)
+            newest = {}
+            for earlier in range(turn + 1):
+                for number in range(earlier, earlier + 8):
+                    newest[b"%02d" % (number % 20)] = b"%05d" % earlier * 20
+                if earlier % 3 == 0:
+                    newest.pop(b"%02d" % (earlier % 20), None)
+            for name, value in database.items():
+                assert newest[name] == value
+
+
+def test_the_strategy_of_a_keyspace_is_kept() -> None:
+    env = SimEnv()
+    with open_database("/db", env=env) as database:
+        fifo = KeyspaceSettings(compaction="fifo", retention_seconds=60)
+        cache = database.keyspace("cache", settings=fifo)
+        cache[b"k"] = b"v"
+        assert database.keyspace("cache", settings=fifo) is cache
+        with pytest.raises(LimitError, match="compaction is 'fifo' since the keyspace was created"):
+            database.keyspace("cache", settings=KeyspaceSettings())
+        assert [k.compaction for k in database.stats().keyspaces] == ["fifo", "leveled"]
+    with open_database("/db", env=env) as database:
+        assert [k.compaction for k in database.stats().keyspaces] == ["fifo", "leveled"]
+        assert database.keyspace("cache")[b"k"] == b"v"
+    with pytest.raises(LimitError, match="compaction is 'leveled' since"):
+        open_database("/db", env=env, settings=tiny(compaction="fifo"))
+
+
+@pytest.mark.parametrize("name", ["leveled", "size-tiered", "time-window"])
+def test_bytes_are_counted_by_keyspace_and_level(name: str) -> None:
+    env = SimEnv()
+    database = open_database("/db", env=env, settings=tiny(compaction=name))
+    other = database.keyspace("other")
+    for turn in range(12):
+        for number in range(20):
+            database.put(b"%03d" % (number * 7), bytes(200), durability="none")
+            other.put(b"%03d" % (number + turn), bytes(100), durability="none")
+        database.flush()
+        settled(database)
+    stats = database.stats()
+    assert sum(keyspace.flushed_bytes for keyspace in stats.keyspaces) == stats.flushed_bytes
+    compacted = sum(keyspace.compacted_bytes for keyspace in stats.keyspaces)
+    assert compacted == stats.compacted_bytes_written > 0
+    assert all(keyspace.flushed_bytes > 0 for keyspace in stats.keyspaces)
+    database.close()
