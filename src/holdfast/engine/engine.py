@@ -56,6 +56,12 @@ BUFFER_BYTES_MAX = 256 * 1024
 ROOM_CHECK_BYTES = 64 * 1024
 """Memtable sizes are looked at after this many bytes of user data at most, not at every commit."""
 
+STALL_SECONDS_MIN = 0.001
+STALL_SECONDS_MAX = 0.05
+"""The shortest and the longest pause of one commit group that is slowed."""
+OWED_SECONDS_MAX = 1.0
+"""The most that is left to the groups that follow."""
+
 
 class Engine:
     """One open database folder."""
@@ -97,6 +103,8 @@ class Engine:
         self.room = env.condition(self.version_mutex)
         self._pace = Pace(stop=False, seconds_per_mib=0.0)
         self._checked_bytes = 0
+        self._paced_bytes = 0
+        self._owed_seconds = 0.0
         self._check_every = ROOM_CHECK_BYTES
         self._reserve_mutex = env.mutex()
         self._failures: dict[str, BaseException] = {}
@@ -288,8 +296,8 @@ class Engine:
         written = self.state.user_bytes - self._checked_bytes
         if pace.stop:
             self._wait_for_room()
-        elif pace.seconds_per_mib > 0.0 and written > 0:
-            self._stall(pace.seconds_per_mib * written / (1 << 20))
+        else:
+            self._slow_down(pace.seconds_per_mib)
         if (
             written >= self._check_every
             or pace.stop
@@ -301,10 +309,24 @@ class Engine:
             if log is not None and log.needs_next:
                 self.upkeep.submit("log", "prepare", self._prepare_segment)
 
-    def _stall(self, seconds: float) -> None:
-        began = self.env.monotonic()
-        self.env.sleep(min(seconds, 1.0))
-        self.counters.stall_seconds += self.env.monotonic() - began
+    def _slow_down(self, seconds_per_mib: float) -> None:
+        """Wait for what was written since the last call, in many short pauses.
+
+        Less than one is saved up, and what is more than one is left to the groups that follow.
+        """
+        written = self.state.user_bytes - self._paced_bytes
+        self._paced_bytes = self.state.user_bytes
+        if seconds_per_mib <= 0.0:
+            self._owed_seconds = 0.0
+            return
+        owed = self._owed_seconds + seconds_per_mib * written / (1 << 20)
+        if owed >= STALL_SECONDS_MIN:
+            began = self.env.monotonic()
+            self.env.sleep(min(owed, STALL_SECONDS_MAX))
+            waited = self.env.monotonic() - began
+            self.counters.stall_seconds += waited
+            owed -= waited
+        self._owed_seconds = min(max(owed, 0.0), OWED_SECONDS_MAX)
 
     def _freeze_full(self) -> None:
         """Freeze memtables that are full, hold the oldest log, or are most of the budget."""
@@ -383,6 +405,9 @@ class Engine:
             stop = stop or any(tree.frozen for tree in self.trees.values())
         self._pace = Pace(stop=stop, seconds_per_mib=seconds)
         if stop or seconds > 0.0:
+            if not self.state.flags & SLOW:
+                # Nobody waits for what was written while nobody had to.
+                self._paced_bytes = self.state.user_bytes
             self.state.flags |= SLOW
         else:
             self.state.flags &= ~SLOW

@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from holdfast.base import DiskFullError, marks_seen
+from holdfast.compaction import Pace
 from holdfast.engine import open_database
+from holdfast.engine._core import SLOW
+from holdfast.engine.engine import STALL_SECONDS_MAX
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 
 
@@ -130,3 +133,40 @@ def test_a_database_that_is_only_read_shows_what_only_the_log_holds(tmp_path) ->
         assert [(b"key", b"value")] == list(database.items())
         assert b"value" == database.get(b"key")
         assert database.verify().ok
+
+
+def test_a_slowed_writer_waits_for_each_byte_once() -> None:
+    """Each put paid for all bytes since the sizes of the memtables were last looked at, so single
+    puts waited some hundred times as long as one batch of the same bytes.
+    """
+    env = SimEnv()
+    database = open_database("/db", env=env)
+    engine = database._engine
+    with engine.version_mutex:
+        engine._pace = Pace(stop=False, seconds_per_mib=1.0)
+        engine.state.flags |= SLOW
+    for number in range(512):
+        database.put(b"%06d" % number, bytes(1018), durability="none")
+    assert database.stats().stall_seconds == pytest.approx(0.5, rel=0.05)
+    database.close()
+
+
+def test_a_slowed_writer_waits_a_little_and_often() -> None:
+    """A large batch does not wait as long as its bytes at once: what is left is spread over those
+    that follow.
+    """
+    env = SimEnv()
+    database = open_database("/db", env=env)
+    engine = database._engine
+    with engine.version_mutex:
+        engine._pace = Pace(stop=False, seconds_per_mib=1.0)
+        engine.state.flags |= SLOW
+    database.put(b"large", bytes(1 << 20), durability="none")
+    longest = 0.0
+    for number in range(40):
+        before = database.stats().stall_seconds
+        database.put(b"%02d" % number, b"", durability="none")
+        longest = max(longest, database.stats().stall_seconds - before)
+    assert longest == pytest.approx(STALL_SECONDS_MAX, rel=0.05)
+    assert database.stats().stall_seconds == pytest.approx(1.0, rel=0.05)
+    database.close()
