@@ -180,6 +180,12 @@ def cut(spans: Sequence[Span], limit: float, settings: KeyspaceSettings) -> list
         if stop is None and is_windowed and len(tables) <= WINDOW_CUTS_MAX:
             start = next_window_start(settings, key(span.lower))
             stop = None if start is None else int.from_bytes(start, "big")
+        if stop is not None and stop <= span.lower:
+            # The window ended in a gap between two spans.
+            waiting.append(span)
+            tables.append([])
+            size, stop = 0.0, None
+            continue
         density = span.size_bytes / (span.upper - span.lower)
         end = span.upper if stop is None else min(span.upper, stop)
         if limit - size < density * (end - span.lower):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,8 @@ def test_tables_are_cut_by_size_and_where_a_window_begins() -> None:
     windowed = replace(SMALL, compaction="time-window", window_seconds=40, key_time_unit="s")
     pieces = cut(spans, 1e9, windowed)
     assert [piece[-1].upper for piece in pieces] == [40, 80, 100]
+    apart = [Span(0, 10, 1.0, 0.0), Span(90, 100, 1.0, 0.0)]
+    assert cut(apart, 1e9, windowed) == [[apart[0]], [apart[1]]]
 
 
 @pytest.mark.parametrize("load", list(LOADS))
@@ -121,3 +124,32 @@ def test_bench_stats_and_simulator_agree_within_a_tenth(strategy: str) -> None:
     ]
     assert sum(by_level) == stats.compacted_bytes_written
     database.close()
+
+
+def test_what_is_rewritten_does_not_depend_on_the_size_of_values(tmp_path: Path) -> None:
+    """The same bytes as values of 1, 16 and 256 KiB, four times overwritten: the figures of
+    docs/adr/0025 (shown by `./dev test tests/unit/testing/test_simulate.py -k size_of_values -rP`).
+    """
+    settings = DatabaseSettings(
+        keyspace=replace(SMALL, table_bytes=1 << 20, level1_bytes=4 << 20, level_ratio=10)
+    )
+    found = []
+    for value_bytes in (1 << 10, 16 << 10, 256 << 10):
+        rng = random.Random(1)
+        with open_database(str(tmp_path / f"{value_bytes}"), settings=settings) as database:
+            count = (40 << 20) // value_bytes
+            for number in range(count):
+                key = b"%08d" % rng.randrange(count // 4)
+                database.put(key, rng.randbytes(value_bytes), durability="none")
+                if number % max(1, count // 40) == 0:
+                    database._engine.upkeep.wait_idle()
+            database.flush()
+            database._engine.upkeep.wait_idle()
+            stats = database.stats()
+        compacted = stats.compacted_bytes_written / stats.user_bytes_written
+        print(
+            f"values of {value_bytes >> 10} KiB: write amplification "
+            f"{stats.write_amplification:.2f}, of which compaction {compacted:.2f}"
+        )
+        found.append(stats.write_amplification)
+    assert max(found) < 1.25 * min(found)
