@@ -95,7 +95,7 @@ def settle(client: Client) -> None:
     assert client.database is not None
     engine = client.database._engine
     upkeep = engine.upkeep
-    while upkeep._threads:
+    while upkeep._working:
         if list(upkeep._running) == [("interval", 0)] and engine.background_error is not None:
             return
         engine.env.sleep(0.001)

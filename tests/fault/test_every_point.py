@@ -128,7 +128,7 @@ def test_clients_that_go_on_after_a_failed_sync_are_noticed(monkeypatch) -> None
 
 
 def test_clients_that_are_told_one_object_are_noticed(monkeypatch) -> None:
-    monkeypatch.setattr("holdfast.engine.write_path._copy_error", lambda error: error)
+    monkeypatch.setattr("holdfast.engine.write_path.copy_error", lambda error: error)
     found = complaints_of_clients(sync_way("xfs"), step=6)
     assert any("the object of another one" in line for line in found)
 
