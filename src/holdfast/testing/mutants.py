@@ -180,10 +180,13 @@ class _ShiftedEnv(FaultEnv):
             self._settle()
 
     def _settle(self) -> None:
-        put_off, self._put_off = self._put_off, []
-        if self._machine.powered:
-            for path in put_off:
-                self._sync(path)
+        if not self._machine.powered:
+            return
+        for path in tuple(self._put_off):
+            # It leaves the list afterwards: another thread may come here meanwhile, and go on.
+            self._sync(path)
+            if path in self._put_off:
+                self._put_off.remove(path)
 
     def _sync(self, path: str) -> None:
         """Do the sync of the mutant, if what it is about is there."""
