@@ -27,6 +27,7 @@ KERNELS = (
     "holdfast.memtable._memtable",
     "holdfast.recovery._apply",
     "holdfast.sstable._builder",
+    "holdfast.sstable._directory",
     "holdfast.sstable._filter",
     "holdfast.sstable._page",
     "holdfast.sstable._reader",

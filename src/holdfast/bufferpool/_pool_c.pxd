@@ -17,6 +17,10 @@ cdef class Page:
     cdef bint checked
     # for who made the page: where it was last found to belong, 0: nowhere yet
     cdef uint64_t place
+    # for who made the page: what speeds up its use, a malloc'd buffer that is freed with the page
+    cdef void* directory
+    # what the page is charged beside its body: the size of the directory
+    cdef Py_ssize_t extra
 
     # Take over a malloc'd buffer, freed with the page, and at once when there is no memory for it.
     @staticmethod
@@ -24,16 +28,17 @@ cdef class Page:
 
 
 cdef struct Node:
+    # What a hit touches stands together.
+    PyObject* page                       # an owned reference; NULL in a ghost
     uint64_t file_number
     uint64_t offset
-    PyObject* page                       # an owned reference; NULL in a ghost
-    Py_ssize_t charge
+    uint8_t queue
+    uint8_t hits
     uint32_t older                       # neighbours in the queue, 0: none
     uint32_t younger
     uint32_t file_previous               # neighbours in the bucket of the file, 0: none
     uint32_t file_next
-    uint8_t queue
-    uint8_t hits
+    Py_ssize_t charge
 
 
 cdef struct Queue:
@@ -62,7 +67,12 @@ cdef class BufferPool:
     # The page, or None. Counts a hit or a miss.
     cdef Page c_get(self, uint64_t file_number, uint64_t offset)
     cdef int c_put(self, uint64_t file_number, uint64_t offset, Page page, bint pinned) except -1
+    # The index of a frame or ghost, or 0. It stays that of the key until the frame goes: who keeps
+    # one compares the node's file number and what the page says of its place.
     cdef uint32_t find(self, uint64_t file_number, uint64_t offset) noexcept
+    # Give the page of a frame its directory, and charge it. Others make room at once, so the caller
+    # holds the page.
+    cdef void give_directory(self, uint32_t index, void* directory, Py_ssize_t size) noexcept
     cdef int make_room_for_a_node(self) except -1
     cdef void insert(self, uint64_t file_number, uint64_t offset, Page page, Py_ssize_t charge,
                      int queue, int hits) noexcept

@@ -83,8 +83,9 @@ cdef class Page:
 
     def __dealloc__(self):
         free(<void*>self.data)
+        free(self.directory)
         if self.ledger is not None and not self.resident:
-            self.ledger.detached_bytes -= self.size + OVERHEAD
+            self.ledger.detached_bytes -= self.size + self.extra + OVERHEAD
 
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type):
@@ -120,6 +121,8 @@ cdef class BufferPool:
         self.slots = <uint64_t*>calloc(2 * NODES_FIRST, sizeof(uint64_t))
         if self.nodes == NULL or self.slots == NULL:
             raise MemoryError
+        # Safety: index 0 is read like any other; it never has a page.
+        self.nodes[0].page = NULL
         self.nodes_used = 1
         self.nodes_capacity = NODES_FIRST
         self.slot_mask = 2 * NODES_FIRST - 1
@@ -211,7 +214,7 @@ cdef class BufferPool:
 
     cdef int c_put(self, uint64_t file_number, uint64_t offset, Page page, bint pinned) except -1:
         cdef uint32_t index = self.find(file_number, offset)
-        cdef Py_ssize_t charge = page.size + OVERHEAD
+        cdef Py_ssize_t charge = page.size + page.extra + OVERHEAD
         cdef Py_ssize_t fixed
         cdef int queue = SMALL
         cdef int hits = 0
@@ -254,6 +257,15 @@ cdef class BufferPool:
                 if node.offset == offset and node.file_number == file_number:
                     return <uint32_t>slot
             at = (at + 1) & self.slot_mask
+
+    cdef void give_directory(self, uint32_t index, void* directory, Py_ssize_t size) noexcept:
+        cdef Node* node = &self.nodes[index]
+        cdef Page page = <Page>node.page
+        page.directory = directory
+        page.extra = size
+        node.charge += size
+        self.queues[node.queue].charge += size
+        self.shrink_to(self.room())
 
     cdef int make_room_for_a_node(self) except -1:
         """Make sure that `insert` finds a node and keeps the table at most half full.

@@ -7,7 +7,7 @@ Guarantees:
 - A page is immutable. Who holds one may use it for ever: eviction drops the pool's reference and
   nothing else.
 - Each page is charged its body and PAGE_OVERHEAD_BYTES for its objects, so many tiny pages are
-  bounded too.
+  bounded too. What a compiled reader adds to a page that is hit often is charged when it is added.
 
 The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: FIFO queues are all you need for cache
 eviction, SOSP 2023), with sizes in bytes. It resists scans: a page seen once passes through a small

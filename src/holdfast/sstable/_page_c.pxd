@@ -1,5 +1,6 @@
 from libc.stdint cimport uint64_t
 from holdfast.bufferpool._pool_c cimport Page
+from holdfast.codec._fixed cimport load64
 from holdfast.cursor._cursor_c cimport Cursor, Run
 
 
@@ -14,6 +15,7 @@ cdef struct Entry:
 
 cdef enum:
     PAGE_CHECK_NO_MEMORY = -99
+    ENTRY_TRAILER_BYTES = 8
 
 # Check a whole entry page. Return 0, or a negative status: damage, but for PAGE_CHECK_NO_MEMORY.
 cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil
@@ -26,6 +28,37 @@ cdef int require_checked(Page page, str file, uint64_t offset) except -1
 # Requires: page.checked.
 cdef int page_lower_bound(Page page, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
                           Entry* found) noexcept
+
+
+cdef inline const unsigned char* read_length(const unsigned char* source,
+                                             Py_ssize_t* length) noexcept nogil:
+    """Read a varint of a checked page."""
+    cdef int shift = 0
+    if source[0] < 0x80:
+        length[0] = source[0]
+        return source + 1
+    # Safety: the varint was found to be whole and to be less than the size of the page, or of a
+    # key.
+    length[0] = 0
+    while source[0] >= 0x80:
+        length[0] |= <Py_ssize_t>(source[0] & 0x7F) << shift
+        shift += 7
+        source += 1
+    length[0] |= <Py_ssize_t>source[0] << shift
+    return source + 1
+
+
+cdef inline const unsigned char* read_entry(const unsigned char* source,
+                                            Entry* entry) noexcept nogil:
+    """Read an entry of a checked page and return the position behind it."""
+    # Safety: `source` is the start of an entry of a checked page, so all of it lies in the page.
+    source = read_length(source, &entry.shared)
+    source = read_length(source, &entry.unshared)
+    source = read_length(source, &entry.value_size)
+    entry.trailer = load64(source)
+    entry.key = source + ENTRY_TRAILER_BYTES
+    entry.value = entry.key + entry.unshared
+    return entry.value + entry.value_size
 
 
 cdef class PageCursor(Cursor):

@@ -217,37 +217,6 @@ cdef inline bint keep_key(LastKey* last, Py_ssize_t shared, const unsigned char*
     return True
 
 
-cdef inline const unsigned char* read_length(const unsigned char* source,
-                                             Py_ssize_t* length) noexcept nogil:
-    """Read a varint of a checked page."""
-    cdef int shift = 0
-    if source[0] < 0x80:
-        length[0] = source[0]
-        return source + 1
-    # Safety: the varint was found to be whole and to be less than the size of the page, or of a
-    # key.
-    length[0] = 0
-    while source[0] >= 0x80:
-        length[0] |= <Py_ssize_t>(source[0] & 0x7F) << shift
-        shift += 7
-        source += 1
-    length[0] |= <Py_ssize_t>source[0] << shift
-    return source + 1
-
-
-cdef inline const unsigned char* read_entry(const unsigned char* source,
-                                            Entry* entry) noexcept nogil:
-    """Read an entry of a checked page and return the position behind it."""
-    # Safety: `source` is the start of an entry of a checked page, so all of it lies in the page.
-    source = read_length(source, &entry.shared)
-    source = read_length(source, &entry.unshared)
-    source = read_length(source, &entry.value_size)
-    entry.trailer = load64(source)
-    entry.key = source + TRAILER_BYTES
-    entry.value = entry.key + entry.unshared
-    return entry.value + entry.value_size
-
-
 cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b,
                               Py_ssize_t size) noexcept nogil:
     """Return how many leading bytes of two strings of `size` bytes are equal."""

@@ -1,15 +1,19 @@
-from libc.stdint cimport uint64_t
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
 from holdfast.bufferpool._pool_c cimport BufferPool, Page
 from holdfast.cursor._cursor_c cimport Cursor
 from holdfast.cursor._tombstones_c cimport RangeTombstones
-from holdfast.sstable._page_c cimport PageCursor
+from holdfast.sstable._handle cimport PageHandle
+from holdfast.sstable._page_c cimport Entry, PageCursor
 
 
-# Where a page lies; see sstable/format.py.
-cdef struct PageHandle:
-    uint64_t offset
-    uint64_t size
-    uint64_t checksum
+# What a reader knows of a partition without a look into the pool.
+cdef struct Partition:
+    PyObject* filter                     # a pinned page, an owned reference; NULL: unknown, or none
+    const unsigned char* blocks          # its blocks
+    uint32_t block_count
+    int probes
+    bint passes_all                      # there is no filter
 
 
 cdef class TableReader:
@@ -26,6 +30,9 @@ cdef class TableReader:
     cdef int descriptor
     cdef BufferPool pool
     cdef Page root
+    # of the root, one for each of its entries; NULL when the root has no directory
+    cdef Partition* partitions
+    cdef Py_ssize_t partition_count
     cdef uint64_t root_offset
     cdef uint64_t limit                  # where the footer starts: all pages lie before
     cdef bint closed
@@ -39,6 +46,28 @@ cdef class TableReader:
                     uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size,
                     bint* missed)
     cdef object checked_get(self, key, snapshot, bint* missed)
+    # The same from what is in memory, with borrowed outputs. Return 1 when it was found, 0 when it
+    # is absent, -1 when it must be asked for by the long way.
+    cdef int find(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                  uint64_t newest, Entry* entry, PyObject** page) noexcept
+    # Where `find` would look: 1 and the pool's nodes of the index and data page, which are hints,
+    # and the place of the data page; 0 when the key is absent; -1 when that is not known.
+    cdef int locate(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                    uint64_t newest, uint32_t* index_node, uint32_t* node,
+                    uint64_t* place) noexcept
+    # The long way: through the pool, and the file for what is not in it.
+    cdef Page search(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                     uint64_t newest, Entry* entry, bint* missed)
+    cdef int find_in_page(self, PyObject* page, uint32_t node, const unsigned char* key,
+                          Py_ssize_t key_size, uint64_t hash, uint64_t newest,
+                          Entry* entry) noexcept
+    cdef PyObject* page_at(self, uint32_t node, uint64_t place) noexcept
+    cdef void remember(self, uint64_t place, uint64_t index_offset,
+                       const PageHandle* filter_handle, uint64_t data_offset, Page index) noexcept
+    cdef void keep_filter(self, Partition* partition, const PageHandle* handle) noexcept
+    cdef void give_separators(self, Page page, uint64_t offset) noexcept
+    cdef int open_partitions(self) except -1
+    cdef void forget_filters(self) noexcept
     cdef int open_pages(self, info) except -1
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
                      bint fill_cache, bint* missed) except -1

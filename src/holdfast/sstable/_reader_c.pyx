@@ -1,7 +1,12 @@
 """Reads tables: the compiled twin of `_reader_py`, which specifies it.
 
-A cached lookup is four probes of the pool and three searches in pages, and allocates nothing. That
-a page lies between its separators is found out once for each place that leads to it: the page
+A cached lookup goes from directory to directory: that of the root names the partition, whose filter
+the reader holds; that of the index page names the pool's node of the data page; that of the data
+page names the entry. It allocates nothing. A node is a hint: the page in it is the one only if it
+is of this file and was found to belong at this very place. Whatever is not there, or not sure, is
+found by the long way, through the pool and the pages themselves, which leaves the hints.
+
+That a page lies between its separators is found out once for each place that leads to it: the page
 remembers the last one, so a sound table pays for it when the page is read, and never again. A page
 that is not cached is read, verified, decompressed and checked in one section without the GIL; only
 ZSTD needs its library, and so the GIL.
@@ -11,20 +16,25 @@ others read lets each of them finish the page that it reads; then they get Datab
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc
-from posix.types cimport off_t
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 
-from holdfast.bufferpool._pool_c cimport BufferPool, Page
+from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._envelope_c cimport (
     PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of,
 )
-from holdfast.codec._fixed cimport load64
-from holdfast.codec._varint cimport varint_get
+from holdfast.codec._fixed cimport load32, load64
 from holdfast.cursor._cursor_c cimport Cursor, Run
-from holdfast.sstable._filter_c cimport filter_probe
+from holdfast.sstable._directory_c cimport (
+    KeyDirectory, SeparatorDirectory, key_directory, key_find, separator_directory, separator_find,
+    separator_nodes, separator_number, separator_values,
+)
+from holdfast.sstable._filter_c cimport block_probe, filter_probe
+from holdfast.sstable._handle cimport (
+    BODY_BYTES_MAX, CHECKSUM_BYTES, FILE_ENDS, PageHandle, is_page, read_whole, take_handle,
+)
 from holdfast.sstable._page_c cimport (
     Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound,
     require_checked,
@@ -44,61 +54,26 @@ from holdfast.sstable.format import (
 from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
 
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int descriptor, void* target, size_t size, off_t offset)
-
 cdef enum:
     DATA = 1
     INDEX = 2
     INDEX_ROOT = 3
     FILTER = 4
-    CHECKSUM_BYTES = 8
-    FILE_ENDS = -1
+    FILTER_HEADER_BYTES = 8
+    # of the pool
+    PINNED = 2
+    HITS_MAX = 3
+    # A data page gets its directory at this hit: a page that is read once does without.
+    DIRECTORY_HITS = 2
 
 if (DATA, INDEX, INDEX_ROOT, FILTER) != (
         PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT, PageType.FILTER):
     raise ImportError("sstable/_reader_c disagrees with the format")
 
+if STORED_PAGE_BYTES_MAX != <Py_ssize_t>BODY_BYTES_MAX + PAGE_TRAILER_BYTES:
+    raise ImportError("sstable/_handle disagrees with the format")
+
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
-cdef uint64_t PAGE_SIZE_MAX = STORED_PAGE_BYTES_MAX
-
-
-cdef int read_whole(int descriptor, unsigned char* target, size_t size,
-                    uint64_t offset) noexcept nogil:
-    """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
-    cdef ssize_t count
-    while size > 0:
-        count = pread(descriptor, target, size, <off_t>offset)
-        if count == 0:
-            return FILE_ENDS
-        if count < 0:
-            if errno != EINTR:
-                return errno
-            continue
-        # Safety: the system read at most `size` bytes.
-        target += count
-        size -= count
-        offset += count
-    return 0
-
-
-cdef const unsigned char* take_handle(const unsigned char* source, const unsigned char* end,
-                                      PageHandle* handle) noexcept nogil:
-    """Decode one handle of an index entry and return the position behind it, or NULL."""
-    source = varint_get(source, end, &handle.offset)
-    if source == NULL:
-        return NULL
-    source = varint_get(source, end, &handle.size)
-    if source == NULL or end - source < CHECKSUM_BYTES:
-        return NULL
-    handle.checksum = load64(source)
-    return source + CHECKSUM_BYTES
-
-
-cdef bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogil:
-    """Return whether this can be a page that ends at or before `limit`."""
-    return (PAGE_TRAILER_BYTES <= handle.size <= PAGE_SIZE_MAX
-            and handle.size <= limit and handle.offset <= limit - handle.size)
 
 
 cdef inline uint64_t place_of(Page root, const unsigned char* root_value, Page index,
@@ -166,8 +141,36 @@ cdef class TableReader:
             page = self.read_page(footer.tombstones, PageType.RANGE_TOMBSTONES)
             tombstones = decode_entries(page, self.name, footer.tombstones.offset)
         self.range_tombstones = read_tombstones(tombstones, footer, self.name, self.info)
+        self.open_partitions()
         self.pool.c_put(self.number, self.root_offset, self.root, True)
         return 0
+
+    cdef int open_partitions(self) except -1:
+        """Make the directory of the root. Requires: it is not in the pool yet."""
+        cdef Py_ssize_t size = 0
+        cdef SeparatorDirectory* directory = separator_directory(self.root, &size)
+        if directory == NULL:
+            return 0
+        self.root.directory = directory
+        self.root.extra = size
+        self.partitions = <Partition*>calloc(directory.count, sizeof(Partition))
+        if self.partitions == NULL:
+            raise MemoryError
+        self.partition_count = directory.count
+        return 0
+
+    def __dealloc__(self):
+        self.forget_filters()
+        free(self.partitions)
+
+    cdef void forget_filters(self) noexcept:
+        cdef PyObject* filter
+        cdef Py_ssize_t number
+        for number in range(self.partition_count):
+            filter = self.partitions[number].filter
+            self.partitions[number].filter = NULL
+            self.partitions[number].block_count = 0
+            Py_XDECREF(filter)
 
     def get(self, key, snapshot):
         """Return (seq, kind, value) of the newest version of `key` that is not newer than
@@ -246,6 +249,7 @@ cdef class TableReader:
             self.closed = True
             self.descriptor = -1
             self.root = None
+            self.forget_filters()
             self.pool.drop_file(self.number)
             self.close_if_idle()
 
@@ -266,32 +270,189 @@ cdef class TableReader:
                     uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size,
                     bint* missed):
         cdef Entry entry
-        cdef PageHandle index_handle, filter_handle, data_handle
+        cdef PyObject* borrowed = NULL
         cdef uint64_t newest = snapshot << 8 | 0xFF
+        cdef Page page
+        cdef int status
+        self.check_open()
+        status = self.find(key, key_size, hash, newest, &entry, &borrowed)
+        if status == 0:
+            return None
+        if status > 0:
+            page = <Page>borrowed
+        else:
+            page = self.search(key, key_size, hash, newest, &entry, missed)
+            if page is None:
+                return None
+        trailer[0] = entry.trailer
+        value[0] = entry.value
+        value_size[0] = entry.value_size
+        return page
+
+    cdef int find(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                  uint64_t newest, Entry* entry, PyObject** page) noexcept:
+        cdef uint64_t place = 0
+        cdef uint32_t index_node = 0, node = 0
+        cdef int status = self.locate(key, key_size, hash, newest, &index_node, &node, &place)
+        if status == 0:
+            self.pool.hits += 1
+        if status <= 0:
+            return status
+        page[0] = self.page_at(node, place)
+        if page[0] == NULL:
+            return -1
+        self.pool.hits += 2
+        self.pool.nodes[index_node].hits += self.pool.nodes[index_node].hits < HITS_MAX
+        return self.find_in_page(page[0], node, key, key_size, hash, newest, entry)
+
+    cdef int locate(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                    uint64_t newest, uint32_t* index_node, uint32_t* node,
+                    uint64_t* place) noexcept:
+        cdef Page root = self.root
+        cdef SeparatorDirectory* directory
+        cdef Partition* partition
+        cdef PyObject* index
+        cdef Py_ssize_t at
+        if self.partitions == NULL or root is None:
+            return -1
+        directory = <SeparatorDirectory*>root.directory
+        at = separator_find(directory, root, key, key_size, newest)
+        if at < 0:
+            return -1
+        if at == directory.count:
+            return 0
+        # Safety: there is a partition for each entry of the root.
+        partition = &self.partitions[at]
+        if partition.block_count > 0:
+            if not block_probe(partition.blocks, partition.block_count, partition.probes, hash):
+                return 0
+        elif not partition.passes_all:
+            return -1
+        place[0] = <uint64_t>separator_values(directory)[at] << 32
+        index_node[0] = separator_nodes(directory)[at]
+        index = self.page_at(index_node[0], place[0])
+        if index == NULL:
+            return -1
+        directory = <SeparatorDirectory*>(<Page>index).directory
+        if directory == NULL:
+            return -1
+        at = separator_find(directory, <Page>index, key, key_size, newest)
+        # The last separator is that of the root, so there is one at or behind the key.
+        if at < 0 or at == directory.count:
+            return -1
+        place[0] |= separator_values(directory)[at]
+        node[0] = separator_nodes(directory)[at]
+        return 1
+
+    cdef PyObject* page_at(self, uint32_t node, uint64_t place) noexcept:
+        """Return the page in a node of the pool, borrowed, if it is the one that belongs at `place`
+        of this table; else NULL.
+        """
+        # Safety: nodes are never taken away, and those without a frame have no page. No two places
+        # of a file are equal, and a page has a place only after it was compared with what is
+        # around it.
+        cdef Node* found = &self.pool.nodes[node]
+        if (found.page == NULL or found.file_number != self.number
+                or (<Page>found.page).place != place):
+            return NULL
+        return found.page
+
+    cdef int find_in_page(self, PyObject* page, uint32_t node, const unsigned char* key,
+                          Py_ssize_t key_size, uint64_t hash, uint64_t newest,
+                          Entry* entry) noexcept:
+        """Search a data page in a node of the pool. Return 1 or 0, as `find`."""
+        cdef Node* found = &self.pool.nodes[node]
+        cdef KeyDirectory* directory = <KeyDirectory*>(<Page>page).directory
+        cdef Py_ssize_t size = 0
+        cdef int status = -1
+        if directory == NULL and found.hits >= DIRECTORY_HITS:
+            directory = key_directory(<Page>page, &size)
+            if directory != NULL:
+                # It makes others go for it, and the page itself as well in a small pool: then it is
+                # searched by the long way.
+                self.pool.give_directory(node, directory, size)
+                if found.page != page:
+                    return -1
+        found.hits += found.hits < HITS_MAX
+        if directory != NULL:
+            status = key_find(directory, (<Page>page).data, key, key_size, hash, newest, entry)
+        if status < 0:
+            status = page_lower_bound(<Page>page, key, key_size, newest, entry) == 2
+        return status
+
+    cdef Page search(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
+                     uint64_t newest, Entry* entry, bint* missed):
+        cdef PageHandle index_handle, filter_handle, data_handle
         cdef Page root, index, page
         cdef const unsigned char* root_value
-        self.check_open()
+        cdef const unsigned char* index_value
         # A close while a page is read drops it.
         root = self.root
-        if page_lower_bound(root, key, key_size, newest, &entry) == 0:
+        if page_lower_bound(root, key, key_size, newest, entry) == 0:
             return None
         root_value = entry.value
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
         if not self.passes(&filter_handle, hash, True, missed):
+            self.remember(root_value - root.data, index_handle.offset, &filter_handle, 0, None)
             return None
         index = self.load(&index_handle, INDEX, True, root, root_value, None, NULL, missed)
         if index is None:
             return None
         # It finds an entry: the last one of the index page is at the separator in the root.
-        page_lower_bound(index, key, key_size, newest, &entry)
+        page_lower_bound(index, key, key_size, newest, entry)
+        index_value = entry.value
         self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
         page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value, missed)
-        if page is None or page_lower_bound(page, key, key_size, newest, &entry) != 2:
+        if page is None:
             return None
-        trailer[0] = entry.trailer
-        value[0] = entry.value
-        value_size[0] = entry.value_size
-        return page
+        self.remember(place_of(root, root_value, index, index_value), index_handle.offset,
+                      &filter_handle, data_handle.offset, index)
+        return page if page_lower_bound(page, key, key_size, newest, entry) == 2 else None
+
+    cdef void remember(self, uint64_t place, uint64_t index_offset,
+                       const PageHandle* filter_handle, uint64_t data_offset, Page index) noexcept:
+        """Leave hints for `find` on the way to `place`; without `index`, of the filter only."""
+        cdef SeparatorDirectory* directory
+        cdef Py_ssize_t at
+        cdef uint32_t node
+        if self.closed or self.partitions == NULL:
+            return
+        directory = <SeparatorDirectory*>self.root.directory
+        at = separator_number(directory, <uint32_t>(place >> 32 if index is not None else place))
+        if at < 0:
+            return
+        self.keep_filter(&self.partitions[at], filter_handle)
+        if index is None:
+            return
+        node = self.pool.find(self.number, index_offset)
+        separator_nodes(directory)[at] = node
+        if node == 0 or self.pool.nodes[node].page != <PyObject*>index or index.directory == NULL:
+            return
+        directory = <SeparatorDirectory*>index.directory
+        at = separator_number(directory, <uint32_t>place)
+        if at >= 0:
+            separator_nodes(directory)[at] = self.pool.find(self.number, data_offset)
+
+    cdef void keep_filter(self, Partition* partition, const PageHandle* handle) noexcept:
+        """Hold the filter of a partition, if the pool has pinned it."""
+        cdef uint32_t node
+        cdef PyObject* filter
+        if handle.size == 0:
+            partition.passes_all = True
+        elif partition.filter == NULL:
+            node = self.pool.find(self.number, handle.offset)
+            filter = self.pool.nodes[node].page
+            if node == 0 or filter == NULL or self.pool.nodes[node].queue != PINNED:
+                return
+            if (<Page>filter).page_type != FILTER:
+                return
+            # Safety: a filter was checked before it entered the pool: it has a header, and as many
+            # blocks as that says, at least one.
+            partition.blocks = (<Page>filter).data + FILTER_HEADER_BYTES
+            partition.block_count = load32((<Page>filter).data + 4)
+            partition.probes = (<Page>filter).data[0]
+            Py_INCREF(<Page>filter)
+            partition.filter = filter
 
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
                      bint fill_cache, bint* missed) except -1:
@@ -339,7 +500,20 @@ cdef class TableReader:
             pinned = page_type == FILTER and (
                 self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
             self.pool.c_put(self.number, handle.offset, page, pinned)
+            if page_type == INDEX:
+                self.give_separators(page, handle.offset)
         return page
+
+    cdef void give_separators(self, Page page, uint64_t offset) noexcept:
+        """Give an index page its directory, if the pool took it."""
+        cdef uint32_t node = self.pool.find(self.number, offset)
+        cdef Py_ssize_t size = 0
+        cdef SeparatorDirectory* directory
+        if node == 0 or self.pool.nodes[node].page != <PyObject*>page or page.directory != NULL:
+            return
+        directory = separator_directory(page, &size)
+        if directory != NULL:
+            self.pool.give_directory(node, directory, size)
 
     cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
                            Page index) except -1:
