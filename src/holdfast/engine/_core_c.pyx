@@ -137,12 +137,15 @@ cdef class KeyspaceCore:
         cdef list plain = []
         cdef ReadView view
         for key in keys:
-            plain.append(check_key(key))
+            if type(key) is bytes and PyBytes_GET_SIZE(key) <= KEY_MAX:
+                plain.append(key)
+            else:
+                plain.append(check_key(key))
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
         view = self.view
         self.state.read_count += <uint64_t>len(plain)
-        return view.get_many(plain, self.state.visible_seq)
+        return view.c_get_many(plain, self.state.visible_seq)
 
     def read_point(self):
         """Return (view, newest visible sequence number), read in one step."""

@@ -25,8 +25,14 @@ cdef class ReadView(Owner):
     # `missed` mean that the answer takes a page from a file.
     cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
                       bint* missed)
+    # The same for each of a list of bytes.
+    cdef list c_get_many(self, list keys, uint64_t snapshot)
 
     # Private.
+    cdef void _ask_ahead(self, list keys, Py_ssize_t first, Py_ssize_t last,
+                         uint64_t snapshot) noexcept
+    cdef PyObject* _reader_of(self, Py_ssize_t number, const unsigned char* key,
+                              Py_ssize_t size) noexcept
     cdef int _set_reader(self, Py_ssize_t index, TableReader reader) except -1
     cdef bint _holds(self, Py_ssize_t index, const unsigned char* key, Py_ssize_t size) noexcept
     cdef Py_ssize_t _find_in_run(self, Py_ssize_t run, const unsigned char* key,

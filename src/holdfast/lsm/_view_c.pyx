@@ -3,14 +3,18 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint64_t
+from cpython.list cimport PyList_GET_ITEM
+from libc.stdint cimport uint32_t, uint64_t
 
-from holdfast.bufferpool._pool_c cimport Page
+from holdfast.bufferpool._pool_c cimport BufferPool, Page
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.cursor._cursor_c cimport Cursor, Run, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.cursor._user_c cimport Owner
 from holdfast.memtable._memtable_c cimport Memtable
+from holdfast.sstable._directory_c cimport (
+    KeyDirectory, key_prefetch, key_prefetch_entry, prefetch,
+)
 from holdfast.sstable._reader_c cimport TableReader
 
 from holdfast.base import check_key
@@ -18,6 +22,8 @@ from holdfast.cursor import MergeCursor, UserCursor
 
 cdef enum:
     KIND_PUT = 1
+    # Lookups that wait for memory together: what they ask for fits the nearest cache.
+    GROUP_KEYS = 16
 
 
 cdef class ReadView(Owner):
@@ -165,15 +171,80 @@ cdef class ReadView(Owner):
         return otherwise if missed else result
 
     def get_many(self, keys, uint64_t snapshot):
-        cdef bytes plain
-        cdef list result = []
+        cdef list plain = []
         for key in keys:
-            plain = key if type(key) is bytes else check_key(key)
-            if PyBytes_GET_SIZE(plain) > 65536:
-                check_key(plain)
-            result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
-                                     PyBytes_GET_SIZE(plain), snapshot, NULL))
+            plain.append(check_key(key))
+        return self.c_get_many(plain, snapshot)
+
+    cdef list c_get_many(self, list keys, uint64_t snapshot):
+        cdef Py_ssize_t first = 0, at, last, count = len(keys)
+        cdef list result = []
+        cdef bytes key
+        while first < count:
+            last = first + GROUP_KEYS if count - first > GROUP_KEYS else count
+            if self._level0_count + self._run_count > 0:
+                self._ask_ahead(keys, first, last, snapshot)
+            for at in range(first, last):
+                key = <bytes>keys[at]
+                result.append(self.c_get(<const unsigned char*>PyBytes_AS_STRING(key),
+                                         PyBytes_GET_SIZE(key), snapshot, NULL))
+            first = last
         return result
+
+    cdef void _ask_ahead(self, list keys, Py_ssize_t first, Py_ssize_t last,
+                         uint64_t snapshot) noexcept:
+        """Ask for the memory that lookups of some keys will wait for, all of it step by step, so
+        that they wait for it together.
+        """
+        cdef PyObject* pages[GROUP_KEYS]
+        cdef uint32_t nodes[GROUP_KEYS]
+        cdef uint64_t hashes[GROUP_KEYS]
+        cdef uint32_t index_node = 0
+        cdef uint64_t place = 0
+        cdef BufferPool pool = None
+        cdef const unsigned char* key
+        cdef Py_ssize_t at, size, count = last - first, number
+        cdef PyObject* reader
+        # Safety: `count` is at most GROUP_KEYS, the keys are bytes, and nothing here lets another
+        # thread run or a page go.
+        for at in range(count):
+            key = <const unsigned char*>PyBytes_AS_STRING(<bytes>PyList_GET_ITEM(keys, first + at))
+            size = PyBytes_GET_SIZE(<bytes>PyList_GET_ITEM(keys, first + at))
+            hashes[at] = xxh64(key, size, 0)
+            nodes[at] = 0
+            for number in range(self._level0_count + self._run_count):
+                reader = self._reader_of(number, key, size)
+                if reader != NULL and (<TableReader>reader).locate(
+                        key, size, hashes[at], snapshot << 8 | 0xFF, &index_node, &nodes[at],
+                        &place) > 0:
+                    pool = (<TableReader>reader).pool
+                    prefetch(&pool.nodes[nodes[at]])
+                    break
+        if pool is None:
+            return
+        for at in range(count):
+            pages[at] = pool.nodes[nodes[at]].page
+            if pages[at] != NULL:
+                prefetch(pages[at])
+                prefetch(&(<Page>pages[at]).place)
+        for at in range(count):
+            if pages[at] != NULL and (<Page>pages[at]).directory != NULL:
+                prefetch((<Page>pages[at]).directory)
+        for at in range(count):
+            if pages[at] != NULL and (<Page>pages[at]).directory != NULL:
+                key_prefetch(<KeyDirectory*>(<Page>pages[at]).directory, hashes[at])
+        for at in range(count):
+            if pages[at] != NULL and (<Page>pages[at]).directory != NULL:
+                key_prefetch_entry(<KeyDirectory*>(<Page>pages[at]).directory,
+                                   (<Page>pages[at]).data, hashes[at])
+
+    cdef PyObject* _reader_of(self, Py_ssize_t number, const unsigned char* key,
+                              Py_ssize_t size) noexcept:
+        """Return the reader of a table of level 0, or of the one of a run, that may have key."""
+        if number < self._level0_count:
+            return self._readers[number] if self._holds(number, key, size) else NULL
+        number = self._find_in_run(number - self._level0_count, key, size)
+        return self._readers[number] if number >= 0 else NULL
 
     def tombstone_sets(self):
         cdef TableReader reader

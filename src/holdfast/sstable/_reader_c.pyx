@@ -278,12 +278,10 @@ cdef class TableReader:
         status = self.find(key, key_size, hash, newest, &entry, &borrowed)
         if status == 0:
             return None
-        if status > 0:
-            page = <Page>borrowed
-        else:
-            page = self.search(key, key_size, hash, newest, &entry, missed)
-            if page is None:
-                return None
+        page = (<Page>borrowed if status > 0
+                else self.search(key, key_size, hash, newest, &entry, missed))
+        if page is None:
+            return None
         trailer[0] = entry.trailer
         value[0] = entry.value
         value_size[0] = entry.value_size
@@ -368,8 +366,7 @@ cdef class TableReader:
         if directory == NULL and found.hits >= DIRECTORY_HITS:
             directory = key_directory(<Page>page, &size)
             if directory != NULL:
-                # It makes others go for it, and the page itself as well in a small pool: then it is
-                # searched by the long way.
+                # Others go for it; in a small pool the page itself as well.
                 self.pool.give_directory(node, directory, size)
                 if found.page != page:
                     return -1
@@ -442,9 +439,8 @@ cdef class TableReader:
         elif partition.filter == NULL:
             node = self.pool.find(self.number, handle.offset)
             filter = self.pool.nodes[node].page
-            if node == 0 or filter == NULL or self.pool.nodes[node].queue != PINNED:
-                return
-            if (<Page>filter).page_type != FILTER:
+            if (filter == NULL or self.pool.nodes[node].queue != PINNED
+                    or (<Page>filter).page_type != FILTER):
                 return
             # Safety: a filter was checked before it entered the pool: it has a header, and as many
             # blocks as that says, at least one.
@@ -474,8 +470,8 @@ cdef class TableReader:
                    const unsigned char* root_value, Page index, const unsigned char* index_value,
                    bint* missed):
         """Return a page from the pool, or read it; where there is a `missed`, set that instead and
-        return None. Entry pages are checked and lie between their
-        separators: at `root_value` in `root` and, for data pages, at `index_value` in `index`.
+        return None. Entry pages are checked and lie between their separators: at `root_value` in
+        `root` and, for data pages, at `index_value` in `index`.
         """
         cdef Page page
         cdef bint pinned
