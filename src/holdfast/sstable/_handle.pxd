@@ -1,21 +1,18 @@
-"""Inline decoding of page handles, see `format.py`, and reading of what they name."""
-from libc.errno cimport EINTR, errno
+"""Inline decoding of page handles, see `format.py`, and where in a table a page belongs."""
 from libc.stdint cimport uint64_t
-from posix.types cimport off_t
 
+from holdfast.bufferpool._pool_c cimport Page
 from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load64
 from holdfast.codec._varint cimport varint_get
+from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.sstable._page_c cimport Entry, page_lower_bound
 
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int descriptor, void* target, size_t size, off_t offset)
 
 cdef enum:
     # The longest body of a page.
     BODY_BYTES_MAX = 0x7FFFFFFF
     CHECKSUM_BYTES = 8
-    FILE_ENDS = -1
 
 
 # Where a page lies.
@@ -44,20 +41,23 @@ cdef inline bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogi
             and handle.size <= limit and handle.offset <= limit - handle.size)
 
 
-cdef inline int read_whole(int descriptor, unsigned char* target, size_t size,
-                           uint64_t offset) noexcept nogil:
-    """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
-    cdef ssize_t count
-    while size > 0:
-        count = pread(descriptor, target, size, <off_t>offset)
-        if count == 0:
-            return FILE_ENDS
-        if count < 0:
-            if errno != EINTR:
-                return errno
-            continue
-        # Safety: the system read at most `size` bytes.
-        target += count
-        size -= count
-        offset += count
-    return 0
+cdef inline uint64_t place_of(Page root, const unsigned char* root_value, Page index,
+                              const unsigned char* index_value) noexcept:
+    """Return a number, not 0, that only these values in root and index page have. Without `index`
+    it is that of the index page.
+    """
+    cdef uint64_t place = <uint64_t>(root_value - root.data) << 32
+    # Safety: a body has less than 2^32 bytes, and no value stands at its start.
+    return place if index is None else place | <uint64_t>(index_value - index.data)
+
+
+cdef inline bint leads_here(Page parent, Cursor entry, uint64_t at, bint exactly) noexcept:
+    """Return whether a search for `entry` in `parent` ends at the value at `at`: whether it lies
+    behind the separator before that, and not behind that; with `exactly`, whether it is at that.
+    """
+    cdef Entry found
+    cdef int status = page_lower_bound(parent, entry.key_data, entry.key_size, entry.trailer,
+                                       &found)
+    if status == 0 or <uint64_t>(found.value - parent.data) != at:
+        return False
+    return not exactly or (status == 2 and found.trailer == entry.trailer)

@@ -17,8 +17,10 @@ others read lets each of them finish the page that it reads; then they get Datab
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from posix.types cimport off_t
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
@@ -33,7 +35,7 @@ from holdfast.sstable._directory_c cimport (
 )
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
 from holdfast.sstable._handle cimport (
-    BODY_BYTES_MAX, CHECKSUM_BYTES, FILE_ENDS, PageHandle, is_page, read_whole, take_handle,
+    BODY_BYTES_MAX, CHECKSUM_BYTES, PageHandle, is_page, leads_here, place_of, take_handle,
 )
 from holdfast.sstable._page_c cimport (
     Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound,
@@ -54,12 +56,16 @@ from holdfast.sstable.format import (
 from holdfast.sstable.opening import read_footer, read_info, read_tombstones
 from holdfast.sstable.verify import verify_table
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int descriptor, void* target, size_t size, off_t offset)
+
 cdef enum:
     DATA = 1
     INDEX = 2
     INDEX_ROOT = 3
     FILTER = 4
     FILTER_HEADER_BYTES = 8
+    FILE_ENDS = -1
     # of the pool
     PINNED = 2
     HITS_MAX = 3
@@ -76,26 +82,23 @@ if STORED_PAGE_BYTES_MAX != <Py_ssize_t>BODY_BYTES_MAX + PAGE_TRAILER_BYTES:
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
 
 
-cdef inline uint64_t place_of(Page root, const unsigned char* root_value, Page index,
-                              const unsigned char* index_value) noexcept:
-    """Return a number, not 0, that only these values in root and index page have. Without `index`
-    it is that of the index page.
-    """
-    cdef uint64_t place = <uint64_t>(root_value - root.data) << 32
-    # Safety: a body has less than 2^32 bytes, and no value stands at its start.
-    return place if index is None else place | <uint64_t>(index_value - index.data)
-
-
-cdef inline bint leads_here(Page parent, Cursor entry, uint64_t at, bint exactly) noexcept:
-    """Return whether a search for `entry` in `parent` ends at the value at `at`: whether it lies
-    behind the separator before that, and not behind that; with `exactly`, whether it is at that.
-    """
-    cdef Entry found
-    cdef int status = page_lower_bound(parent, entry.key_data, entry.key_size, entry.trailer,
-                                       &found)
-    if status == 0 or <uint64_t>(found.value - parent.data) != at:
-        return False
-    return not exactly or (status == 2 and found.trailer == entry.trailer)
+cdef int read_whole(int descriptor, unsigned char* target, size_t size,
+                    uint64_t offset) noexcept nogil:
+    """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
+    cdef ssize_t count
+    while size > 0:
+        count = pread(descriptor, target, size, <off_t>offset)
+        if count == 0:
+            return FILE_ENDS
+        if count < 0:
+            if errno != EINTR:
+                return errno
+            continue
+        # Safety: the system read at most `size` bytes.
+        target += count
+        size -= count
+        offset += count
+    return 0
 
 
 @cython.final
@@ -366,10 +369,9 @@ cdef class TableReader:
         if directory == NULL and found.hits >= DIRECTORY_HITS:
             directory = key_directory(<Page>page, &size)
             if directory != NULL:
-                # Others go for it; in a small pool the page itself as well.
                 self.pool.give_directory(node, directory, size)
                 if found.page != page:
-                    return -1
+                    return -1  # it made room for itself: in a small pool the page itself went
         found.hits += found.hits < HITS_MAX
         if directory != NULL:
             status = key_find(directory, (<Page>page).data, key, key_size, hash, newest, entry)
@@ -382,7 +384,6 @@ cdef class TableReader:
         cdef PageHandle index_handle, filter_handle, data_handle
         cdef Page root, index, page
         cdef const unsigned char* root_value
-        cdef const unsigned char* index_value
         # A close while a page is read drops it.
         root = self.root
         if page_lower_bound(root, key, key_size, newest, entry) == 0:
@@ -397,12 +398,11 @@ cdef class TableReader:
             return None
         # It finds an entry: the last one of the index page is at the separator in the root.
         page_lower_bound(index, key, key_size, newest, entry)
-        index_value = entry.value
         self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
         page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value, missed)
         if page is None:
             return None
-        self.remember(place_of(root, root_value, index, index_value), index_handle.offset,
+        self.remember(place_of(root, root_value, index, entry.value), index_handle.offset,
                       &filter_handle, data_handle.offset, index)
         return page if page_lower_bound(page, key, key_size, newest, entry) == 2 else None
 
