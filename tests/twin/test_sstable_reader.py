@@ -342,7 +342,8 @@ def test_errors_of_the_system_are_passed_on(twin: Any, tmp_path: Any) -> None:
     os.truncate(tmp_path / "t", 100)
     with pytest.raises(CorruptionError, match="the file ends within the page"):
         reader.get(SAMPLE[-1][0], SEQ_MAX)
-    os.close(real.fileno())
+    with (tmp_path / "t").open("ab") as unreadable:  # the number stays the file's to close
+        os.dup2(unreadable.fileno(), real.fileno())
     with pytest.raises(OSError, match="Bad file descriptor"):
         reader.get(SAMPLE[-1][0], SEQ_MAX)
 
