@@ -170,6 +170,10 @@ def test_a_keyspace_that_never_existed_is_refused(twin: ModuleType) -> None:
     payload = buffer_of([[(PUT, 0, b"a", b"b"), (PUT, 300, b"a", b"b")]]).payload()
     with pytest.raises(ValueError, match="keyspace 300"):
         twin.apply_payload(payload, 0, len(payload), 1, memtables(), {}, NEXT_KEYSPACE)
+    # The first id that was not given.
+    payload = buffer_of([[(PUT, NEXT_KEYSPACE, b"a", b"b")]]).payload()
+    with pytest.raises(ValueError, match=f"keyspace {NEXT_KEYSPACE}"):
+        twin.apply_payload(payload, 0, len(payload), 1, memtables(), {}, NEXT_KEYSPACE)
     buffer = buffer_of([[(PUT, DROPPED, b"a", b"b")]])
     with pytest.raises(ValueError, match="keyspace 2"):
         twin.apply_buffer(buffer, 0, 1, memtables(DROPPED))

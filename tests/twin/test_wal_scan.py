@@ -307,6 +307,15 @@ def test_later_records_are_found_behind_any_damage() -> None:
     assert segment.later(10**9 * 8)["records"] == []
 
 
+def test_a_header_at_the_very_end_of_the_data_is_evidence() -> None:
+    segment = Segment().record()
+    end = segment.offsets[0] + RECORD_HEADER_BYTES
+    for size, count in ((end, 1), (end - 1, 0)):
+        data = bytes(segment.data)[:size]
+        found = agreed("find_later_records", data, 0, SEGMENT, SALT, 8, 0)
+        assert count == found["record_count"]
+
+
 def test_headers_of_other_segments_and_malformed_ones_are_no_evidence() -> None:
     payload = b"\x01\x01\x01\x03key\x01v"
     segment = Segment().raw(payload, segment=8).raw(payload, type=9).raw(payload, durable_lsn=2**60)

@@ -346,6 +346,28 @@ def test_a_manifest_never_becomes_longer_than_a_reader_takes(
     versions.close()
 
 
+def test_the_greatest_size_of_a_manifest_is_one_that_a_reader_takes(
+    env: FailingEnv, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = first(env, folder)
+    edit = VersionEdit(next_number=100)
+    before = versions.bytes_written
+    versions.log(edit)
+    size = 2 * versions.bytes_written - before
+    monkeypatch.setattr(log_module, "FILE_BYTES_MAX", size - 1)
+    with pytest.raises(DiskFullError, match="no room in the manifest"):
+        versions.log(edit)
+    monkeypatch.setattr(log_module, "FILE_BYTES_MAX", size)
+    versions.log(edit)
+    assert versions.bytes_written == size
+    versions.close()
+    assert VersionSet.recover(env, folder).version == versions.version
+    monkeypatch.setattr(log_module, "FILE_BYTES_MAX", size - 1)
+    with pytest.raises(CorruptionError, match="longer than any can be") as caught:
+        VersionSet.recover(env, folder)
+    assert caught.value.offset == size - 1
+
+
 def test_an_empty_folder_is_new_and_unrelated_names_are_told(env: FailingEnv, folder: str) -> None:
     for name in ("LOCK", "notes.txt", "1.table", "000000001.table", "00000001.table.bak"):
         Path(folder, name).touch()

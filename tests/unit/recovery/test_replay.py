@@ -132,6 +132,31 @@ def test_full_memtables_are_given_away_in_order() -> None:
     assert 600 == found.last_seq
 
 
+def test_a_memtable_is_full_at_its_limit_as_it_is_for_a_commit() -> None:
+    env = SimEnv()
+    database = opened(env)
+    for number in range(20):
+        database.put(b"%02d" % number, b"x" * 1000, durability="none")
+    database.sync()
+    machine = killed(env)
+    database.close()
+    manifest = VersionSet.recover(machine, "/db")
+    used = replayed(machine).memtables[0].bytes_used
+    for limit, taken in ((used, 1), (used + 1, 0)):
+        keyspace = manifest.version.keyspaces[0]
+        keyspace = replace(keyspace, settings=replace(keyspace.settings, memtable_bytes=limit))
+        version = replace(manifest.version, keyspaces={0: keyspace})
+        full: list[Memtable] = []
+        replay(
+            machine,
+            "/db",
+            replace(manifest, version=version),
+            stored_settings(manifest),
+            on_full=lambda _, memtable, full=full: full.append(memtable),  # type: ignore[misc]  # mypy cannot infer it
+        )
+        assert taken == len(full), limit
+
+
 def test_a_torn_tail_is_cut_and_said() -> None:
     env = SimEnv()
     database = opened(env)

@@ -17,6 +17,7 @@ from holdfast.wal.format import (
     LINK_BYTES,
     LINK_OFFSET,
     RECORD_HEADER_BYTES,
+    SEGMENT_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
     RecordHeader,
     SegmentHeader,
@@ -175,6 +176,12 @@ def test_an_alignment_that_version_2_does_not_have_is_damage(alignment: int) -> 
     assert caught.value.offset == 12
 
 
+@pytest.mark.parametrize("size", [BLOCK_BYTES, SEGMENT_BYTES_MAX])
+def test_the_smallest_and_the_largest_segment_have_headers(size: int) -> None:
+    header = replace(HEADER, size=size)
+    assert decode_segment_header(encode_segment_header(header), "f") == header
+
+
 @pytest.mark.parametrize("size", [0, 1, 79, 80, 4095])
 def test_a_cut_header_block_is_damage(size: int) -> None:
     with pytest.raises(CorruptionError, match="ends inside its header block"):
@@ -196,6 +203,7 @@ def test_another_magic_or_a_newer_version_is_no_damage() -> None:
         (12, "<I", 8192),
         (16, "<Q", 0),
         (48, "<Q", 4095),
+        (48, "<Q", SEGMENT_BYTES_MAX + 1),
         (56, "<Q", 12),
         (56, "<Q", 13),
     ],

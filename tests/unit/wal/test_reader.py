@@ -260,6 +260,21 @@ def test_a_first_segment_that_is_empty_before_one_with_records_is_refused(
     assert "although a later segment holds records" in error.reason
 
 
+def test_where_nothing_is_left_the_log_ends_at_what_the_manifest_knows() -> None:
+    log = Log()
+    for _ in range(2):
+        log.append(BIG)
+    log.writer.sync()
+    log.append(BIG)
+    log.env.unlink(f"{FOLDER}/00000001.wal", site="test")
+    log.first = 2
+    damage(log, 2, LINK_OFFSET, bytes(LINK_BYTES))
+    damage(log, 2, BLOCK_BYTES, bytes(len(bytes_of(log.env, 2)) - BLOCK_BYTES))
+    found = log.read(durable_lsn=3)
+    assert records(found) == []
+    assert (found.last_lsn, found.last_seq, found.tail_cut) == (3, 0, False)
+
+
 def test_a_prepared_segment_is_an_orphan_whatever_is_in_it() -> None:
     log = Log()
     log.append(BIG)
@@ -378,6 +393,20 @@ def test_an_older_copy_of_a_segment_is_refused(number: int) -> None:
     assert "damaged" in str(refused(log, durable_lsn=log.writer.durable_lsn))
 
 
+def test_a_missing_next_segment_does_not_hide_what_is_wrong_with_the_one_before() -> None:
+    log = Log()
+    log.edit = 7
+    for _ in range(4):
+        log.append(BIG)
+    log.env.unlink(f"{FOLDER}/00000002.wal", site="test")
+    error = refused(log, manifest_edit_seen=6)
+    assert error.file == f"{FOLDER}/00000001.wal"
+    assert error.reason == "the log knows of a manifest edit that the manifest does not hold"
+    damage(log, 1, LINK_OFFSET + 30)
+    error = refused(log, manifest_edit_seen=7)
+    assert (error.file, error.offset) == (f"{FOLDER}/00000001.wal", LINK_OFFSET)
+
+
 def test_a_log_that_knows_more_of_the_manifest_than_the_manifest_is_refused() -> None:
     log = Log()
     log.edit = 7
@@ -402,10 +431,12 @@ def test_another_alignment_than_the_settings_say_is_refused() -> None:
 
 def test_sequence_numbers_do_not_go_back_between_segments() -> None:
     log = rotated(3)
-    found = log.read()
-    found.last_seq = 100
-    with pytest.raises(CorruptionError, match="sequence numbers"):
-        list(found)
+    second = next(seq for _, seq, _ in log.written[2:])
+    for last_seq in (second, 100):
+        found = log.read()
+        found.last_seq = last_seq
+        with pytest.raises(CorruptionError, match="sequence numbers"):
+            list(found)
 
 
 @pytest.mark.parametrize("alignment", [8, 512])

@@ -17,7 +17,14 @@ from holdfast.base import (
 )
 from holdfast.env import FaultEnv, FaultRule, SimEnv, take_effect
 from holdfast.wal import LogWriter, RecordBuffer, SegmentInfo
-from holdfast.wal.format import BLOCK_BYTES, decode_link, decode_segment_header
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    END_PAYLOAD_BYTES,
+    RECORD_HEADER_BYTES,
+    decode_link,
+    decode_segment_header,
+    record_bytes,
+)
 from tests.unit.wal.logs import DATABASE_ID, FOLDER, Log, bytes_of, contents, records
 
 BIG = b"x" * 1500
@@ -70,6 +77,7 @@ def test_the_first_segment_is_whole_and_durable_when_the_writer_exists() -> None
     assert log.env.file_size(f"{FOLDER}/00000001.wal") == 1 << 20
     log.env.cut_power()
     assert (log.writer.written_lsn, log.writer.durable_lsn) == (9, 9)
+    assert (log.writer.written_seq, log.writer.durable_seq) == (0, 0)
 
 
 def test_durable_follows_written_only_at_a_sync_and_is_recorded_in_the_next_record() -> None:
@@ -124,6 +132,21 @@ def test_the_old_segment_is_synced_before_the_next_gets_a_record() -> None:
         ("wal.segment.link", "00000002.wal"),
         ("wal.record.write", "00000002.wal"),
     ]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_record_that_fits_exactly_goes_into_the_segment(over: int) -> None:
+    log = Log(segment_bytes=8192)
+    end_bytes = record_bytes(END_PAYLOAD_BYTES, 8)
+    payload_bytes = 8192 - BLOCK_BYTES - end_bytes - RECORD_HEADER_BYTES
+    buffer = RecordBuffer()
+    buffer.append_op(PUT, 1, b"key", bytes(1000))
+    log.append(bytes(payload_bytes - (buffer.size - 1000) + over))
+    assert len(log.writer.segments()) == 1 + over
+    if not over:
+        assert log.writer.segments()[0].bytes_used == 8192 - end_bytes
+    log.writer.sync()
+    assert records(log.read()) == log.written
 
 
 def test_a_prepared_segment_is_used_and_no_other_is_made() -> None:
@@ -287,6 +310,41 @@ def test_a_record_that_was_refused_for_lack_of_room_does_not_come_back() -> None
     assert records(log.read()) == log.written
 
 
+def test_a_record_that_could_not_be_wiped_is_wiped_before_anything_is_written() -> None:
+    """Else a crash could bring it back in place of the one that was written over it."""
+    log = faulty()
+    log.append(b"before")
+    fail(log, FaultRule(kind="write", error=errno.ENOSPC, times=None))
+    with pytest.raises(DiskFullError):
+        log.append(b"refused")
+    fail(log)
+    at = len(log.sim.op_log)
+    log.append(b"after")
+    assert [op.site for op in log.sim.op_log[at:]] == [
+        "wal.record.wipe",
+        "wal.record.wipe_sync",
+        "wal.record.write",
+    ]
+    at = len(log.sim.op_log)
+    log.append(b"more")
+    assert [op.site for op in log.sim.op_log[at:]] == ["wal.record.write"]
+
+
+def test_no_room_for_the_next_segment_does_not_keep_it_from_being_prepared() -> None:
+    log = faulty()
+    for _ in range(2):
+        log.append(BIG)
+    fail(log, FaultRule(kind="allocate", error=errno.ENOSPC))
+    with pytest.raises(DiskFullError):
+        log.append(BIG)
+    assert log.writer.needs_next
+    log.writer.prepare_next()
+    assert not log.writer.needs_next
+    assert wal_files(log) == [1, 3]
+    log.append(BIG)
+    assert wal_files(log) == [1, 3]
+
+
 @pytest.mark.parametrize(
     "site",
     [
@@ -371,6 +429,16 @@ def test_any_other_error_poisons_for_good_and_deletes_nothing(site: str) -> None
     kept = records(log.read(durable_lsn=durable))
     assert kept == [record for record in log.written if record in kept]
     assert len(kept) >= sum(lsn <= durable for lsn, _, _ in log.written)
+
+
+def test_nothing_is_written_behind_a_failed_write() -> None:
+    log = faulty()
+    log.append(b"before")
+    fail(log, FaultRule(site="wal.record.write", error=errno.EIO))
+    before = log.sim.op_count
+    with pytest.raises(DatabasePoisonedError):
+        log.append(b"lost")
+    assert log.sim.op_count == before
 
 
 def test_a_failed_sync_with_no_room_poisons_too() -> None:
