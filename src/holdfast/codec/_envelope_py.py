@@ -76,7 +76,7 @@ def seal_page(
         payload = lz4_compress(view)
     elif compression == ZSTD:
         payload = zstd_compress(view)
-    if compression == NONE or (size - len(payload)) * 16 < size or size == 0:
+    if compression == NONE or (size - len(payload)) * 16 < size:
         compression = NONE
         payload = bytes(view)
     sealed = payload + _FIELDS.pack(compression, page_type, 0, size)
