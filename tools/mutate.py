@@ -1,12 +1,15 @@
 """Tests of the tests: change the code a little, again and again, and see whether a test notices.
 
-`./dev mutate [ROOM or file ...] --seed S [--minutes M] [--write]` tries the mutants of the rooms'
-Python files, plain twins included, in the random order of the seed until all were tried or the time
-is up. It prints those that survived and a table; `--write` writes docs/results/mutation.md. What
-cannot be noticed, or need not, is explained in tools/survivors.toml under the name of the mutant.
+`./dev mutate [ROOM or file ...] --seed S [--minutes M] [--jobs N] [--write]` tries the mutants of
+the rooms' Python files, plain twins included, in the random order of the seed until all were tried
+or the time is up. It prints those that survived or were stopped, and a table; `--write` writes
+docs/results/mutation.md. What cannot be noticed, or need not, is explained in tools/survivors.toml
+under the name of the mutant.
 """
 
 import argparse
+import math
+import os
 import random
 import sys
 import time
@@ -19,7 +22,7 @@ from pathlib import Path
 from tools import tree
 from tools.branches import ROOMS, SUITES, commit_name, percent
 from tools.mutants import Mutant, mutants
-from tools.mutate_run import KILLED, SURVIVED, TIME, UNREACHED, Warm, attempt
+from tools.mutate_run import KILLED, SURVIVED, TIME, UNREACHED, Warm, attempts
 
 PACKAGE = tree.ROOT / "src" / "holdfast"
 PAGE = tree.ROOT / "docs" / "results" / "mutation.md"
@@ -88,7 +91,9 @@ def files_of(given: Sequence[str]) -> list[Path]:
     return found
 
 
-def run(files: Sequence[Path], seed: int, minutes: float | None, only: str) -> Outcome:
+def run(
+    files: Sequence[Path], seed: int, minutes: float | None, only: str, workers: int
+) -> Outcome:
     """Try the mutants of `files` in the order of `seed`."""
     found = [each for path in files for each in mutants(path) if only in each.name]
     outcome = Outcome(list(found))
@@ -97,16 +102,15 @@ def run(files: Sequence[Path], seed: int, minutes: float | None, only: str) -> O
     suites = [path for room in rooms for path in (*SUITES[room], *TWINS[room])]
     start = time.monotonic()
     print(f"./dev mutate: {len(found)} mutants; running the tests without one", flush=True)
-    warm = Warm(suites, found)
+    workers = min(workers, len(found))
+    warm = Warm(suites, found, workers)
     try:
         if warm.baseline.failed:
             sys.exit(f"./dev mutate: these fail without a mutant: {warm.baseline.failed}")
-        for mutant in found:
-            if minutes is not None and time.monotonic() - start > minutes * 60:
-                break
-            result = attempt(warm, mutant)
+        end = math.inf if minutes is None else start + minutes * 60
+        for mutant, result in attempts(warm, found, workers, end):
             outcome.results[mutant] = result
-            if result in LEFT:
+            if result != KILLED:
                 print(f"{shown(mutant)}:{mutant.line}: {result}: {mutant.name}", flush=True)
     finally:
         warm.close()
@@ -199,13 +203,16 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="the order of the mutants")
     parser.add_argument("--minutes", type=float, help="stop after so long")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="how many run at a time"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="those with this in their name")
     parser.add_argument("--write", action="store_true", help="write docs/results/mutation.md")
     given = parser.parse_args(arguments)
     files = files_of(given.what or ROOMS)
     if not files:
         parser.error(f"the rooms are {', '.join(ROOMS)}")
-    outcome = run(files, given.seed, given.minutes, given.only)
+    outcome = run(files, given.seed, given.minutes, given.only, given.jobs)
     known = explanations()
     print("\n".join(table(outcome, known)))
     killed = outcome.count(KILLED, TIME)

@@ -5,9 +5,14 @@ coverage to learn which lines it reaches and how long it takes, and then waits. 
 function costs a fork: the child gives the function its changed code and runs the tests that reach
 the changed line, the quickest first, until one fails. A mutant of a module's or class's body is
 imported anew: `cold` forks a process that has pytest but not yet Holdfast.
+Tests that noticed other mutants of the same function come first: one of them mostly notices this
+one, too.
 
-Limits: a mutant that uses far more processor time than its tests need, or that stands still, is
-stopped and counts as noticed.
+Several workers take mutants from one list. Each is a pair of forked processes: one that waits for
+mutants in a pytest that knows all tests, and one that hands them over or runs them cold.
+
+Limits: a mutant in which one test uses far more processor time than that test needs, or that stands
+still, is stopped and counts as noticed.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import math
+import mmap
 import multiprocessing
 import os
 import resource
@@ -26,9 +32,10 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +51,19 @@ SURVIVED, KILLED, TIME, UNREACHED = "survived", "killed", "time limit", "not rea
 
 SECONDS_MAX = 6.0
 """Processor time of the tests of one mutant, as they take without it; slower ones are left out."""
+SLOWER_MAX = 5
+"""A test that uses so many times its own processor time, and ALLOWANCE_SECONDS more, is stopped.
+It was measured under coverage, which alone makes it slower than it is here.
+"""
+ALLOWANCE_SECONDS = 3
+IMPORT_SECONDS = 3.0
+"""Generous, for importing everything anew."""
 STILL_SECONDS = 15.0
 """A process that used no processor time for so long waits for ever."""
 MEMORY_MAX = 1 << 30
 """More than the process has when it is forked."""
 LOG = tree.ROOT / "build" / "mutate.log"
 """What the tests print."""
-
-_TIME_SIGNALS = {signal.SIGXCPU, signal.SIGKILL}
 
 OPTIONS = ["-q", "-s", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
 OPTIONS += ["-o", "faulthandler_timeout=0", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -77,6 +89,10 @@ class Baseline:
     """By file and line: the tests that run it."""
     failed: list[str] = field(default_factory=list)
 
+    def of(self, tests: Sequence[str]) -> dict[str, float]:
+        """Return what these tests take."""
+        return {test: self.seconds[test] for test in tests}
+
 
 def chosen(baseline: Baseline, mutant: Mutant) -> list[str]:
     """Return the tests for a mutant, the quickest first."""
@@ -101,25 +117,29 @@ def _quickest(baseline: Baseline, tests: Iterable[str]) -> list[str]:
 
 
 class Warm:
-    """A pytest that waits for mutants, in a process of its own."""
+    """A pytest that waits for mutants in processes of its own, one for each worker."""
 
-    def __init__(self, suites: Sequence[str], mutants: Sequence[Mutant]) -> None:
+    def __init__(self, suites: Sequence[str], mutants: Sequence[Mutant], workers: int) -> None:
         self._here, there = multiprocessing.Pipe()
-        self._process = _fork(lambda: _serve(there, self._here, suites, mutants))
-        there.close()
+        ends = [multiprocessing.Pipe() for _ in range(workers)]
+        self._own, served = [own for own, _ in ends], [far for _, far in ends]
+        self._process = _fork(lambda: _serve(there, served, suites, mutants))
+        for far in (there, *served):
+            far.close()
         self.baseline: Baseline = self._here.recv()
 
-    def run(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> str:
+    def run(self, worker: int, mutant: Mutant, tests: Sequence[str]) -> str:
         """Return what became of a mutant of a function's body."""
-        self._here.send((mutant.path, mutant.name, tests, seconds))
-        result: str = self._here.recv()
+        own = self._own[worker]
+        own.send((mutant.path, mutant.name, tests, self.baseline.of(tests)))
+        result: str = own.recv()
         return result
 
     def close(self) -> None:
-        """End the process."""
-        self._here.send(None)
+        """End the processes."""
+        for own in self._own:
+            own.send(None)
         os.waitpid(self._process, 0)
-        self._here.close()
 
 
 def _fork(work: Callable[[], int]) -> int:
@@ -138,11 +158,10 @@ def _fork(work: Callable[[], int]) -> int:
 
 
 def _serve(
-    pipe: Connection, other: Connection, suites: Sequence[str], mutants: Sequence[Mutant]
+    pipe: Connection, served: Sequence[Connection], suites: Sequence[str], mutants: Sequence[Mutant]
 ) -> int:
-    other.close()
     _prepare_process()
-    status = pytest.main([*OPTIONS, *suites], plugins=[_Server(pipe, mutants)])
+    status = pytest.main([*OPTIONS, *suites], plugins=[_Server(pipe, served, mutants)])
     return int(status)
 
 
@@ -162,8 +181,11 @@ def _prepare_process() -> None:
 class _Server:
     """The plugin that takes the place of pytest's loop over the tests."""
 
-    def __init__(self, pipe: Connection, mutants: Sequence[Mutant]) -> None:
+    def __init__(
+        self, pipe: Connection, served: Sequence[Connection], mutants: Sequence[Mutant]
+    ) -> None:
         self._pipe = pipe
+        self._served = served
         self._mutants = {(mutant.path, mutant.name): mutant for mutant in mutants}
 
     @pytest.hookimpl(tryfirst=True)
@@ -172,11 +194,39 @@ class _Server:
         self._pipe.send(
             _in_child(lambda: _measured(session.items, {path for path, _ in self._mutants}))
         )
-        while (job := self._pipe.recv()) is not None:
-            path, name, tests, seconds = job
-            chosen_items = [items[test] for test in tests]
-            self._pipe.send(_try_warm(self._mutants[path, name], chosen_items, seconds))
+        workers = [_fork(lambda own=own: self._work(own, items)) for own in self._served]  # type: ignore[misc]  # mypy cannot infer it
+        for own in self._served:
+            own.close()
+        for process in workers:
+            os.waitpid(process, 0)
         return True
+
+    def _work(self, pipe: Connection, items: Mapping[str, pytest.Item]) -> int:
+        """Try mutants until there is none."""
+        for other in self._served:
+            if other is not pipe:
+                other.close()  # So that the end of the other worker is seen.
+        noticed: Counter[tuple[str, str]] = Counter()
+        begun = mmap.mmap(-1, 8)
+        while (job := pipe.recv()) is not None:
+            path, name, tests, seconds = job
+            mutant = self._mutants[path, name]
+            where = f"{path}:{mutant.function}"
+            order = _likely_first(tests, seconds, {test: noticed[where, test] for test in tests})
+            result = _try_warm(mutant, [items[test] for test in order], seconds, begun)
+            if result != SURVIVED:
+                noticed[where, order[int.from_bytes(begun[:8], "little")]] += 1
+            pipe.send(result)
+        return 0
+
+
+def _likely_first(
+    tests: Sequence[str], seconds: Mapping[str, float], noticed: Mapping[str, int]
+) -> list[str]:
+    """Return the tests in the order of what each costs for a mutant that it notices, by how many of
+    the same function it noticed.
+    """
+    return sorted(tests, key=lambda test: (seconds[test] + 0.001) / (noticed[test] + 0.1))
 
 
 def _in_child(work: Callable[[], Any]) -> Any:
@@ -224,8 +274,12 @@ def _has_failed(item: pytest.Item, following: pytest.Item | None) -> bool:
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
 
 
-def _try_warm(mutant: Mutant, items: Sequence[pytest.Item], seconds: float) -> str:
-    """Run the tests in a child whose function has the changed code."""
+def _try_warm(
+    mutant: Mutant, items: Sequence[pytest.Item], seconds: Mapping[str, float], begun: mmap.mmap
+) -> str:
+    """Run the tests in a child whose function has the changed code; `begun` gets the index of the
+    last one.
+    """
     folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
 
     def child() -> int:
@@ -233,11 +287,15 @@ def _try_warm(mutant: Mutant, items: Sequence[pytest.Item], seconds: float) -> s
             return 2
         # The temporary folders of tests are private to each child.
         items[0].config._tmp_path_factory._basetemp = Path(folder)  # type: ignore[attr-defined]  # noqa: SLF001  pytest has no other way
-        pairs = zip(items, [*items[1:], None], strict=True)
-        return 1 if any(_has_failed(item, following) for item, following in pairs) else 0
+        for at, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
+            begun[:8] = at.to_bytes(8, "little")
+            _allow(seconds[item.nodeid])
+            if _has_failed(item, following):
+                return 1
+        return 0
 
     try:
-        return _judge(child, seconds)
+        return _judge(child)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -269,20 +327,26 @@ def _code_of(code: types.CodeType, mutant: Mutant) -> types.CodeType:
     raise ValueError(f"no code for {mutant.name}")
 
 
-def _judge(child: Callable[[], int], seconds: float) -> str:
-    """Fork, wait, and say what the tests said, which take `seconds` without a mutant."""
+def _allow(seconds: float) -> None:
+    """Let this process go on for what a test needs that takes `seconds` without a mutant."""
+    limit = time.process_time() + ALLOWANCE_SECONDS + SLOWER_MAX * seconds
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), most))
+
+
+def _judge(child: Callable[[], int]) -> str:
+    """Fork, wait, and say what the tests said."""
 
     def limited() -> int:
-        limit = math.ceil(2 + 2 * seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         with open("/proc/self/statm", encoding="ascii") as file:
             memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_MAX
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         return child()
 
     process = _fork(limited)
     status = _wait(process)
-    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in _TIME_SIGNALS):
+    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return TIME
     if os.WIFSIGNALED(status):
         return KILLED
@@ -346,10 +410,14 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Order:
-    """The plugin that leaves only the chosen tests, in their order."""
+    """The plugin that leaves only the chosen tests, in their order, and bounds what each uses."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
+    def __init__(self, tests: Sequence[str], seconds: Mapping[str, float]) -> None:
         self._tests = tests
+        self._seconds = seconds
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        _allow(self._seconds[nodeid])
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         place = {test: at for at, test in enumerate(self._tests)}
@@ -358,31 +426,64 @@ class _Order:
         )
 
 
-def cold(mutant: Mutant, tests: Sequence[str], seconds: float) -> str:
+def cold(mutant: Mutant, tests: Sequence[str], seconds: Mapping[str, float]) -> str:
     """Run the tests in a process that imports the changed module."""
     folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
 
     def child() -> int:
+        _allow(IMPORT_SECONDS)
         _prepare_process()
         sys.meta_path.insert(0, _Finder(mutant))
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         options = [*OPTIONS, "-x", f"--basetemp={folder}/t"]
-        status = pytest.main([*options, *files], plugins=[_Order(tests)])
+        status = pytest.main([*options, *files], plugins=[_Order(tests, seconds)])
         return 0 if status == pytest.ExitCode.OK else 1
 
     try:
-        return _judge(child, seconds)
+        return _judge(child)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def attempt(warm: Warm, mutant: Mutant) -> str:
+def _attempt(warm: Warm, worker: int, mutant: Mutant) -> str:
     """Return what became of one mutant."""
     tests = chosen(warm.baseline, mutant)
     if not tests:
         return UNREACHED
-    seconds = sum(warm.baseline.seconds[test] for test in tests)
     if mutant.function:
-        return warm.run(mutant, tests, seconds)
-    # Importing everything anew takes a second or two.
-    return cold(mutant, tests, seconds + 1)
+        return warm.run(worker, mutant, tests)
+    return cold(mutant, tests, warm.baseline.of(tests))
+
+
+def attempts(
+    warm: Warm, mutants: Sequence[Mutant], workers: int, end: float
+) -> Iterator[tuple[Mutant, str]]:
+    """Yield what became of each mutant, as it becomes known; none is begun after the time `end`."""
+    left = iter(range(len(mutants)))
+    busy: list[Connection] = []
+    processes = []
+
+    def work(pipe: Connection, worker: int) -> int:
+        while (index := pipe.recv()) is not None:
+            pipe.send((index, _attempt(warm, worker, mutants[index])))
+        return 0
+
+    def hand(pipe: Connection) -> bool:
+        index = next(left, None) if time.monotonic() < end else None
+        pipe.send(index)
+        return index is not None
+
+    for worker in range(workers):
+        here, there = multiprocessing.Pipe()
+        processes.append(_fork(lambda own=there, worker=worker: work(own, worker)))  # type: ignore[misc]  # mypy cannot infer it
+        there.close()
+        if hand(here):
+            busy.append(here)
+    while busy:
+        for pipe in wait(busy):
+            index, result = pipe.recv()  # type: ignore[union-attr]  # all of them are connections
+            yield mutants[index], result
+            if not hand(pipe):  # type: ignore[arg-type]  # all of them are connections
+                busy.remove(pipe)  # type: ignore[arg-type]  # all of them are connections
+    for process in processes:
+        os.waitpid(process, 0)
