@@ -64,6 +64,12 @@ def test_an_unused_log_is_empty() -> None:
     assert found.end == (f"{FOLDER}/00000001.wal", BLOCK_BYTES)
 
 
+def test_a_new_log_is_empty() -> None:
+    found = Log().read()
+    assert records(found) == []
+    assert (found.last_lsn, found.last_seq, found.tail_cut) == (0, 0, False)
+
+
 def test_segments_come_one_at_a_time_with_their_bytes() -> None:
     log = rotated()
     segments = list(log.read())
@@ -185,6 +191,14 @@ def test_a_damaged_link_of_a_used_segment_is_refused(number: int) -> None:
     damage(log, number, LINK_OFFSET + 30)
     error = refused(log)
     assert (error.file, error.offset) == (f"{FOLDER}/{number:08d}.wal", LINK_OFFSET)
+
+
+def test_the_link_of_the_first_segment_of_a_life_was_synced_before_any_record() -> None:
+    log = Log()
+    log.append(b"never synced")
+    damage(log, 1, LINK_OFFSET + 30)
+    error = refused(log)
+    assert (error.file, error.offset) == (f"{FOLDER}/00000001.wal", LINK_OFFSET)
 
 
 def test_a_link_that_was_never_synced_may_be_absent() -> None:
@@ -420,6 +434,10 @@ def test_after_a_clean_close_the_log_ends_where_it_was_recorded() -> None:
     durable = log.writer.durable_lsn
     assert records(log.read(durable_lsn=durable, clean=True)) == log.written
     assert "clean close" in refused(log, durable_lsn=durable - 1, clean=True).reason
+    log = Log()
+    log.append()
+    assert "clean close" in refused(log, durable_lsn=0, clean=True).reason
+    log = rotated(3)
     assert "the manifest knows" in refused(log, durable_lsn=durable + 1, clean=True).reason
 
 

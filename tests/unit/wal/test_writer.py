@@ -124,6 +124,7 @@ def test_the_old_segment_is_synced_before_the_next_gets_a_record() -> None:
     for _ in range(6):
         log.append(BIG)
     sites = [(op.site, op.path[-12:]) for op in log.sim.op_log if op.site.startswith("wal.")]
+    assert [site for site, _ in sites].count("wal.segment.link") == len(log.writer.segments()) - 1
     at = sites.index(("wal.end.write", "00000001.wal"))
     assert ("wal.segment.folder_sync", "/db") in [(site, path) for site, path in sites[:at]]
     assert sites[at : at + 4] == [
@@ -243,9 +244,39 @@ def test_an_empty_buffer_and_an_old_sequence_number_are_refused() -> None:
         log.writer.append(RecordBuffer(), 5)
     buffer = RecordBuffer()
     buffer.append_op(PUT, 1, b"k", b"v")
-    with pytest.raises(AssertionError, match="sequence numbers grow"):
-        log.writer.append(buffer, 1)
-    assert log.writer.written_lsn == 1
+    log.append(b"a", b"b")
+    for seq in (1, 2, 3):
+        with pytest.raises(AssertionError, match="sequence numbers grow"):
+            log.writer.append(buffer, seq)
+    assert log.writer.written_lsn == 2
+    assert log.writer.append(buffer, 4) == 3
+
+
+def test_ordinals_start_with_1() -> None:
+    assert Log(lsn_first=1).writer.written_lsn == 0
+    with pytest.raises(AssertionError, match="ordinals start with 1"):
+        Log(lsn_first=0)
+
+
+def test_the_header_of_a_segment_says_when_it_was_made() -> None:
+    log = Log()
+    before = log.env.wall_time()
+    log.writer.prepare_next()
+    made = decode_segment_header(bytes_of(log.env, 2)[:BLOCK_BYTES], "f").created_us
+    assert before * 1_000_000 - 1 <= made <= log.env.wall_time() * 1_000_000
+
+
+def test_the_next_segment_is_wanted_when_an_eighth_of_the_current_one_is_used() -> None:
+    log = Log(segment_bytes=BLOCK_BYTES + 8 * 1024)
+    buffer = RecordBuffer()
+    buffer.append_op(PUT, 1, b"key", bytes(500))
+    log.append(bytes(1024 - 8 - RECORD_HEADER_BYTES - (buffer.size - 500)))
+    assert log.writer.segments()[0].bytes_used == BLOCK_BYTES + 1024 - 8
+    assert not log.writer.needs_next
+    log = Log(segment_bytes=BLOCK_BYTES + 8 * 1024)
+    log.append(bytes(1024 - RECORD_HEADER_BYTES - (buffer.size - 500)))
+    assert log.writer.segments()[0].bytes_used == BLOCK_BYTES + 1024
+    assert log.writer.needs_next
 
 
 def test_closing_syncs_nothing_and_unlinks_what_was_only_prepared() -> None:
