@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.base import SEQ_MAX, KeyspaceSettings
+from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.manifest import Version, VersionEdit
 from holdfast.sstable import TableInfo
 
@@ -218,6 +219,22 @@ def test_a_table_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="table 4: "):
         base.apply(VersionEdit(tables_added=((0, 3, change(table(4))),)))
+
+
+def test_the_greatest_numbers_are_taken_and_none_above(base: Version) -> None:
+    def named(keyspace_id: int, name: str) -> VersionEdit:
+        return VersionEdit(keyspaces_created=((keyspace_id, name, SETTINGS),))
+
+    for greatest, above in (
+        (VersionEdit(next_number=2**64 - 2), VersionEdit(next_number=2**64 - 1)),
+        (VersionEdit(last_seq=SEQ_MAX), VersionEdit(last_seq=SEQ_MAX + 1)),
+        (named(2**32 - 1, "last"), named(2**32, "last")),
+        (named(2, "x" * KEYSPACE_NAME_BYTES_MAX), named(2, "x" * (KEYSPACE_NAME_BYTES_MAX + 1))),
+    ):
+        assert base.apply(greatest).edit_seq == 2
+        with pytest.raises(ValueError):
+            base.apply(above)
+    assert base.apply(named(2**32 - 1, "last")).next_keyspace_id == 2**32
 
 
 def test_a_version_cannot_be_changed_from_outside(base: Version) -> None:

@@ -9,17 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.base import CorruptionError, FormatError
+from holdfast.base import SEQ_MAX, CorruptionError, FormatError
 from holdfast.codec import checksum
 from holdfast.wal.format import (
     BLOCK_BYTES,
     FRONT_BYTES_MAX,
+
+
+    END_PAYLOAD_BYTES,
     LINK_BYTES,
     LINK_OFFSET,
+    LSN_MAX,
     RECORD_HEADER_BYTES,
     SEGMENT_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
     RecordHeader,
+    RecordType,
     SegmentHeader,
     SegmentLink,
     align_up,
@@ -29,7 +34,9 @@ from holdfast.wal.format import (
     encode_link,
     encode_record_header,
     encode_segment_header,
+    has_chained_records,
     is_alignment,
+    is_well_formed,
     parse_segment_name,
     record_bytes,
     records_offset,
@@ -244,6 +251,79 @@ def test_record_headers_decode_to_what_was_encoded(header: RecordHeader, salt: i
     assert len(encoded) == RECORD_HEADER_BYTES
     assert decode_record_header(memoryview(encoded), salt) == (header, digest)
     assert decode_record_header(memoryview(encoded), salt ^ 1) is None
+
+
+WELL_FORMED = RecordHeader(
+    payload_size=1,
+    segment=1,
+    lsn=1,
+    seq_first=1,
+    durable_lsn=0,
+    manifest_edit=0,
+    chain=0,
+    op_count=1,
+    type=RecordType.BATCHES,
+    payload_checksum=0,
+)
+END = WELL_FORMED._replace(type=RecordType.END, op_count=0, payload_size=END_PAYLOAD_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("header", "change", "expected"),
+    [
+        (WELL_FORMED, {}, True),
+        (WELL_FORMED, {"lsn": 0}, False),
+        (WELL_FORMED, {"lsn": LSN_MAX}, True),
+        (WELL_FORMED, {"lsn": LSN_MAX + 1}, False),
+        (WELL_FORMED, {"durable_lsn": 1}, False),
+        (WELL_FORMED, {"lsn": 9, "durable_lsn": 8}, True),
+        (WELL_FORMED, {"lsn": 9, "durable_lsn": 10}, False),
+        (WELL_FORMED, {"op_count": 0}, False),
+        (WELL_FORMED, {"payload_size": 0}, False),
+        (WELL_FORMED, {"seq_first": 0}, False),
+        (WELL_FORMED, {"seq_first": SEQ_MAX}, True),
+        (WELL_FORMED, {"seq_first": SEQ_MAX + 1}, False),
+        (WELL_FORMED, {"seq_first": SEQ_MAX, "op_count": 2}, False),
+        (WELL_FORMED, {"seq_first": SEQ_MAX - 1, "op_count": 2}, True),
+        (WELL_FORMED, {"type": 0}, False),
+        (END, {}, True),
+        (END, {"op_count": 1}, False),
+        (END, {"payload_size": END_PAYLOAD_BYTES - 1}, False),
+        (END, {"payload_size": END_PAYLOAD_BYTES + 1}, False),
+        (END, {"seq_first": 0}, True),
+        (END, {"seq_first": SEQ_MAX + 1}, True),
+        (END, {"seq_first": SEQ_MAX + 2}, False),
+    ],
+)
+def test_a_header_is_well_formed_up_to_its_bounds(
+    header: RecordHeader, change: dict[str, int], expected: bool
+) -> None:
+    assert is_well_formed(header._replace(**change)) is expected
+
+
+def chained(first: dict[str, int], second: dict[str, int], gap: int = 0) -> bytes:
+    """A segment with an unreadable header block and two records, up to the second one's header."""
+    one, digest = encode_record_header(WELL_FORMED._replace(lsn=5, payload_size=9, **first), 77)
+    plain = {"lsn": 6, "chain": digest, **second}
+    two, _ = encode_record_header(WELL_FORMED._replace(**plain), 77)
+    return bytes(BLOCK_BYTES + gap) + one.ljust(record_bytes(9, 512), b"\xee") + two
+
+
+def test_two_neighbours_that_agree_are_records() -> None:
+    assert has_chained_records(chained({}, {}), 1, 4, 512)
+    assert has_chained_records(chained({}, {}, gap=512), 1, 4, 512)
+    assert not has_chained_records(chained({}, {}), 1, 5, 512), "the first one is not above it"
+    assert not has_chained_records(chained({}, {}), 2, 4, 512)
+    assert not has_chained_records(chained({}, {})[:-1], 1, 4, 512)
+    assert not has_chained_records(chained({}, {})[BLOCK_BYTES:], 1, 4, 512), "that is the header"
+    for changed in ({"segment": 2}, {"lsn": 7}, {"lsn": 5}, {"chain": 8}):
+        assert not has_chained_records(chained({}, changed), 1, 4, 512)
+    assert not has_chained_records(chained({"segment": 2}, {}), 1, 4, 512)
+    damaged = bytearray(chained({}, {}))
+    damaged[-RECORD_HEADER_BYTES] ^= 1
+    assert not has_chained_records(bytes(damaged), 1, 4, 512), "the second one is no record"
+    assert not has_chained_records(bytes(2 * BLOCK_BYTES), 1, 4, 512)
+    assert not has_chained_records(b"", 1, 4, 512)
 
 
 def test_sizes_are_rounded_up_to_the_alignment() -> None:

@@ -80,6 +80,17 @@ def test_segments_come_one_at_a_time_with_their_bytes() -> None:
     assert segments[0].path == f"{FOLDER}/00000001.wal"
 
 
+def test_reading_gives_all_files_back_also_from_damage() -> None:
+    log = rotated()
+    log.writer.prepare_next()
+    log.writer.close()
+    records(log.read())
+    assert log.env.unreturned() == []
+    damage(log, 3, 20)
+    refused(log)
+    assert log.env.unreturned() == []
+
+
 def test_a_log_is_read_once() -> None:
     found = rotated().read()
     records(found)

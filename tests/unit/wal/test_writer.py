@@ -75,6 +75,9 @@ def test_the_first_segment_is_whole_and_durable_when_the_writer_exists() -> None
     assert link is not None
     assert (link.lsn_first, link.chain) == (10, header.salt)
     assert log.env.file_size(f"{FOLDER}/00000001.wal") == 1 << 20
+    assert log.writer.segments() == [
+        SegmentInfo(number=1, seq_first=0, seq_last=0, bytes_used=BLOCK_BYTES)
+    ]
     log.env.cut_power()
     assert (log.writer.written_lsn, log.writer.durable_lsn) == (9, 9)
     assert (log.writer.written_seq, log.writer.durable_seq) == (0, 0)
@@ -496,6 +499,7 @@ def test_a_prepared_segment_that_fails_poisons_the_writer() -> None:
     fail(log, FaultRule(site="wal.segment.sync", error=errno.EIO))
     with pytest.raises(DatabasePoisonedError):
         log.writer.prepare_next()
+    assert log.sim.unreturned() == ["/db/00000001.wal is open"]
     with pytest.raises(DatabasePoisonedError):
         log.append()
     assert wal_files(log) == [1, 2]
@@ -605,6 +609,46 @@ def test_an_interrupt_that_hides_an_error_of_the_disk_poisons(site: str) -> None
     assert log.writer.poisoned
     with pytest.raises(DatabasePoisonedError):
         log.append()
+
+
+@pytest.mark.parametrize("site", ["wal.segment.header", "wal.segment.sync"])
+def test_an_interrupted_segment_is_not_used(site: str) -> None:
+    log = Log(InterruptingEnv())
+    log.append(BIG)
+    log.env.plan[site] = "before"
+    with pytest.raises(KeyboardInterrupt):
+        log.writer.prepare_next()
+    assert log.sim.unreturned() == ["/db/00000001.wal is open"]
+    assert log.writer.needs_next
+    for _ in range(3):
+        log.append(BIG)
+    assert [segment.number for segment in log.writer.segments()] == [1, 3]
+    log.writer.sync()
+    assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+
+
+@pytest.mark.parametrize("site", ["wal.record.write", "wal.record.sync"])
+def test_an_error_of_the_disk_that_an_interrupt_kept_from_being_noted_poisons(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes when the error is known but not written down yet."""
+    log = faulty()
+    log.append(b"before")
+    fail(log, FaultRule(site=site, error=errno.EIO))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogWriter, "_poisoned_by", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.append(b"lost")
+            log.writer.sync()
+    before = log.sim.op_count
+    for call in (log.append, log.writer.sync):
+        with pytest.raises(DatabasePoisonedError):
+            call()
+    assert log.sim.op_count == before
 
 
 def test_preparing_in_another_thread_while_appending_loses_nothing() -> None:
