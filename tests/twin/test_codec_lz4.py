@@ -62,6 +62,8 @@ SAMPLES = {
     "long": telemetry(300_000),
     "far": random.Random(2).randbytes(65536) * 2,
     "nearly far": random.Random(2).randbytes(65535) * 2,
+    # The last match begins at the last place where one may, two bytes behind the one before.
+    "match at the last place": b"abaabaaaaaaababaabb",
     "token boundaries": b"".join(
         random.Random(n).randbytes(n) + b"=" * n for n in (14, 15, 16, 269, 270, 271, 524, 525)
     ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.base import LimitError
 from holdfast.codec import pack_tuple, unpack_tuple
-from holdfast.codec.ordered import Item
+from holdfast.codec.ordered import INT_BYTES_MAX, Item
 
 LARGE = 1 << 8 * 255
 items = st.one_of(
@@ -154,6 +154,20 @@ def test_other_types_are_type_errors(item: object) -> None:
 def test_only_bytes_unpack(data: object) -> None:
     with pytest.raises(TypeError):
         unpack_tuple(data)  # type: ignore[arg-type]
+
+
+def test_ints_of_every_width_come_back_and_sort() -> None:
+    bounds = [256**width for width in range(INT_BYTES_MAX)]
+    values = sorted(
+        {sign * (bound - less) for bound in bounds for less in (0, 1) for sign in (1, -1)}
+    )
+    values += [256**INT_BYTES_MAX - 1]
+    packed = [pack_tuple((value,)) for value in values]
+    assert packed == sorted(packed)
+    assert [unpack_tuple(data) for data in packed] == [(value,) for value in values]
+    # Up to eight bytes the tag says how many.
+    assert [len(pack_tuple((256**width - 1,))) for width in (7, 8, 9)] == [8, 9, 11]
+    assert [len(pack_tuple((1 - 256**width,))) for width in (7, 8, 9)] == [8, 9, 11]
 
 
 def test_an_int_beyond_255_bytes_is_a_limit_error() -> None:

@@ -226,6 +226,9 @@ def test_a_link_of_another_segment_is_none() -> None:
                  replace(LINK, lsn_first=2**63)):  # fmt: skip
         block = bytes(LINK_OFFSET) + encode_link(link, HEADER.salt)
         assert decode_link(block, HEADER) is None
+    for lsn_first in (1, LSN_MAX):
+        link = replace(LINK, lsn_first=lsn_first)
+        assert decode_link(bytes(LINK_OFFSET) + encode_link(link, HEADER.salt), HEADER) == link
     assert decode_link(bytes(LINK_OFFSET) + encode_link(LINK, HEADER.salt + 1), HEADER) is None
     assert decode_link(bytes(LINK_OFFSET) + encode_link(LINK, HEADER.salt)[:-1], HEADER) is None
 

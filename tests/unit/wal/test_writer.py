@@ -59,6 +59,9 @@ def test_what_was_appended_is_read_back() -> None:
     assert records(found) == log.written
     assert (found.last_lsn, found.last_seq, found.segments, found.orphans) == (3, 4, [1], [])
     assert (found.tail_cut, found.complete) == (False, True)
+    found = log.read(durable_lsn=0)
+    assert records(found) == log.written
+    assert found.last_lsn == 3, "what is there counts, not what the manifest knows"
 
 
 def test_the_first_segment_is_whole_and_durable_when_the_writer_exists() -> None:
@@ -168,6 +171,16 @@ def test_a_prepared_segment_is_used_and_no_other_is_made() -> None:
     assert all(op.site != "wal.segment.create" for op in log.sim.op_log[before:])
     assert [segment.number for segment in log.writer.segments()] == [1, 2]
     assert records(log.read()) == log.written
+
+
+def test_after_a_rotation_the_next_segment_is_wanted_again() -> None:
+    log = Log()
+    for _ in range(3):
+        log.append(BIG)
+    assert len(log.writer.segments()) == 2
+    assert log.writer.needs_next
+    log.writer.prepare_next()
+    assert wal_files(log) == [1, 2, 3]
 
 
 def test_a_record_larger_than_a_segment_gets_one_of_its_own_size() -> None:
@@ -291,6 +304,7 @@ def test_closing_syncs_nothing_and_unlinks_what_was_only_prepared() -> None:
     log.writer.close()
     assert [op.site for op in log.sim.op_log[before:]] == ["wal.segment.unlink"]
     assert wal_files(log) == [1]
+    assert log.sim.unreturned() == []
     for call in (log.append, log.writer.sync):
         with pytest.raises(DatabaseClosedError):
             call()
