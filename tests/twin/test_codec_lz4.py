@@ -158,6 +158,8 @@ MALFORMED = {
     "distance cut": (b"\x40abcd\x01", 20),
     "distance zero": (b"\x40abcd\x00\x00\x50abcde", 13),
     "distance beyond the start": (b"\x40abcd\x05\x00\x50abcde", 13),
+    "distance zero, with room behind": (b"\x40abcd\x00\x00\x80abcdefgh", 16),
+    "distance beyond the start, with room behind": (b"\x40abcd\x05\x00\x80abcdefgh", 16),
     "match length cut": (b"\x4fabcd\x01\x00\xff\xff", 600),
     "match to the end": (b"\x1fa\x01\x00\x01", 20),
     "match into the last five": (b"\x1fa\x01\x00\x00\x40abcd", 24),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.base import BATCH_BYTES_MAX, DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, LimitError
 from holdfast.codec import checksum
 from holdfast.wal import _buffer_c, _buffer_py, _scan_py
-from holdfast.wal.format import RecordType, decode_record_header
+from holdfast.wal.format import RECORD_HEADER_BYTES, RecordType, decode_record_header
 
 TWINS = [pytest.param(_buffer_c, id="c"), pytest.param(_buffer_py, id="py")]
 both = pytest.mark.parametrize("twin", TWINS)
@@ -193,6 +193,38 @@ def test_the_growing_count_is_part_of_the_limit(twin: Any) -> None:
     with pytest.raises(LimitError):
         batch.delete(1, b"")
     assert (batch.op_count, batch.size) == (127, 127 * 3 + 1)
+
+
+@both
+@pytest.mark.parametrize("count", [1, 2, 126, 127, 128])
+def test_a_batch_and_a_record_of_just_the_limit_are_taken(twin: Any, count: int) -> None:
+    batch = twin.WriteBatch()
+    for _ in range(count):
+        batch.put(2**32 - 1, b"k", b"value")
+    limit = batch.size
+    limited = twin.WriteBatch(limit)
+    for _ in range(count):
+        limited.put(2**32 - 1, b"k", b"value")
+    assert limited.payload() == batch.payload()
+    buffer = twin.RecordBuffer(limit)
+    buffer.append_batch(limited)
+    assert (buffer.size, buffer.op_count) == (limit, count)
+    with pytest.raises(LimitError):
+        twin.RecordBuffer(limit - 1).append_batch(batch)
+
+
+@both
+def test_the_greatest_numbers_are_sealed(twin: Any) -> None:
+    greatest = 2**64 - 1
+    buffer = twin.RecordBuffer()
+    buffer.append_op(PUT, 1, b"k", b"v")
+    view, chain = buffer.seal(greatest, greatest, 9, 100, 8, greatest, greatest)
+    with view:
+        decoded = decode_record_header(view[:RECORD_HEADER_BYTES], greatest)
+    assert decoded is not None
+    header, digest = decoded
+    assert digest == chain
+    assert (header.segment, header.manifest_edit, header.chain) == (greatest,) * 3
 
 
 @both

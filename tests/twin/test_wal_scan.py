@@ -375,6 +375,19 @@ def test_bad_arguments_are_refused_alike(name: str, bad: dict[str, Any]) -> None
     assert kinds[0] is kinds[1]
 
 
+def test_the_greatest_numbers_are_good_arguments() -> None:
+    greatest = 2**64 - 1
+    found = agreed("scan_records", bytes(200), 0, greatest, greatest, greatest, greatest, 8)
+    assert (found["record_count"], found["lsn_next"]) == (0, greatest)
+    found = agreed("find_later_records", bytes(200), 0, greatest, greatest, 8, greatest)
+    assert found["record_count"] == 0
+
+
+def test_the_greatest_keyspace_id_is_read() -> None:
+    payload = b"\x01\x01\xff\xff\xff\xff\x0f\x01k\x01v"
+    assert walked(payload) == [[(PUT, 2**32 - 1, b"k", b"v")]]
+
+
 def walked(payload: bytes, op_count: int = 1) -> Any:
     result = agreed("check_payload", payload, 0, len(payload), op_count)
     decoded = agreed("decode_payload", payload, 0, len(payload))
