@@ -65,6 +65,19 @@ def test_a_frame_that_wants_a_larger_window_than_its_size_is_refused() -> None:
         zstd_decompress(frame, len(TEXT))
 
 
+def test_the_window_of_a_size_is_the_least_power_of_two_that_holds_it() -> None:
+    for size, window_log in ((4096, 12), (4097, 13), (1, 10)):
+        body = (TEXT * (size // len(TEXT) + 1))[:size]
+        for log, taken in ((window_log, True), (window_log + 1, False)):
+            compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
+            frame = compressor.compress(body) + compressor.flush()
+            if taken:
+                assert zstd_decompress(frame, size) == body
+            else:
+                with pytest.raises(ValueError, match="malformed Zstandard frame"):
+                    zstd_decompress(frame, size)
+
+
 def test_a_frame_that_expands_without_end_is_cut_at_the_size() -> None:
     bomb = zstd.compress(bytes(64 << 20))
     with pytest.raises(ValueError, match="malformed Zstandard frame"):

@@ -128,6 +128,10 @@ def test_a_snapshot_edit_makes_the_same_version(base: Version) -> None:
     assert again == base
     dropped = base.apply(VersionEdit(keyspaces_dropped=(1,), clean=True))
     assert Version(edit_seq=dropped.edit_seq - 1).apply(dropped.snapshot_edit()) == dropped
+    told = dropped.apply(VersionEdit(settings_text="sync_interval_ms = 7\n", last_seq=77))
+    assert told.snapshot_edit().settings_text == "sync_interval_ms = 7\n"
+    assert Version(edit_seq=told.edit_seq - 1).apply(told.snapshot_edit()) == told
+    assert base.snapshot_edit().settings_text is None
 
 
 BAD: dict[str, tuple[VersionEdit, str]] = {
