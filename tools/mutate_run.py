@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import coverage
 import hypothesis
@@ -480,10 +480,10 @@ def attempts(
         if hand(here):
             busy.append(here)
     while busy:
-        for pipe in wait(busy):
-            index, result = pipe.recv()  # type: ignore[union-attr]  # all of them are connections
+        for pipe in cast("list[Connection]", wait(busy)):
+            index, result = pipe.recv()
             yield mutants[index], result
-            if not hand(pipe):  # type: ignore[arg-type]  # all of them are connections
-                busy.remove(pipe)  # type: ignore[arg-type]  # all of them are connections
+            if not hand(pipe):
+                busy.remove(pipe)
     for process in processes:
         os.waitpid(process, 0)
