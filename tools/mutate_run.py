@@ -59,7 +59,7 @@ ALLOWANCE_SECONDS = 3
 IMPORT_SECONDS = 3.0
 """Generous, for importing everything anew."""
 STILL_SECONDS = 15.0
-"""A process that used no processor time for so long waits for ever."""
+"""A process that used no processor time for so long, and did not want any, waits for ever."""
 MEMORY_MAX = 1 << 30
 """More than the process has when it is forked."""
 LOG = tree.ROOT / "build" / "mutate.log"
@@ -366,7 +366,7 @@ def _wait(process: int) -> int | None:
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
         now = _processor_time(process)
-        if now > used:
+        if now > used or not _is_asleep(process):
             used, since = now, time.monotonic()
         elif time.monotonic() - since > STILL_SECONDS:
             os.kill(process, signal.SIGKILL)
@@ -379,6 +379,20 @@ def _processor_time(process: int) -> float:
     with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
         fields = file.read().rpartition(")")[2].split()
     return float(fields[11]) + float(fields[12])
+
+
+def _is_asleep(process: int) -> bool:
+    """Return whether every thread waits for something that is neither a processor nor a disk: on a
+    busy machine one that waits for these may get nothing for long.
+    """
+    try:
+        states = [
+            file.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+            for file in Path(f"/proc/{process}/task").glob("*/stat")
+        ]
+    except OSError:
+        return False  # A thread ended meanwhile.
+    return set(states) == {"S"}
 
 
 class _Changed(importlib.machinery.SourceFileLoader):

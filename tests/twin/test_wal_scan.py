@@ -316,6 +316,13 @@ def test_a_header_at_the_very_end_of_the_data_is_evidence() -> None:
         assert count == found["record_count"]
 
 
+@both
+def test_without_an_ordinal_every_header_is_evidence(twin: Any) -> None:
+    segment = Segment(lsn=1).record().record()
+    found = twin.find_later_records(bytes(segment.data), 0, SEGMENT, SALT, 8)
+    assert [record.lsn for record in found.records] == [1, 2]
+
+
 def test_headers_of_other_segments_and_malformed_ones_are_no_evidence() -> None:
     payload = b"\x01\x01\x01\x03key\x01v"
     segment = Segment().raw(payload, segment=8).raw(payload, type=9).raw(payload, durable_lsn=2**60)

@@ -185,3 +185,25 @@ def test_a_file_id_of_the_wrong_size_is_not_written() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="16 bytes"):
         encode_edit(VersionEdit(tables_added=((0, 0, table),)))
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason", "place"),
+    [
+        # A number whose last byte would be the tag of the field behind it.
+        (b"\x0c\x01\x80\x16\x00", "a number is cut short", 102),
+        # A name of five bytes in a field that has two left.
+        (b"\x04\x04\x07\x05ab\x16\x00\x00\x00", "of 5 bytes does not fit the 2", 104),
+    ],
+)
+def test_a_value_does_not_reach_into_the_next_field(
+    payload: bytes, reason: str, place: int
+) -> None:
+    with pytest.raises(CorruptionError, match=reason) as caught:
+        decode_edit(payload, "f", 100)
+    assert caught.value.offset == place
+
+
+def test_an_edit_that_says_nothing_is_not_clean() -> None:
+    assert VersionEdit().clean is False
+    assert decode_edit(b"", "f", 0) == VersionEdit()

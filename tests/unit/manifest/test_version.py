@@ -225,6 +225,18 @@ def test_a_table_that_cannot_be_is_refused(
         base.apply(VersionEdit(tables_added=((0, 3, change(table(4))),)))
 
 
+def test_a_version_begins_with_nothing() -> None:
+    version = Version()
+    assert dict(version.keyspaces) == {}
+    assert (version.next_number, version.next_keyspace_id, version.last_seq) == (1, 0, 0)
+    assert (version.wal_first, version.durable_lsn, version.edit_seq) == (0, 0, 0)
+    assert (version.clean, version.settings_text) == (False, "")
+    keyspace = version.apply(VersionEdit(keyspaces_created=((0, "default", SETTINGS),))).keyspaces[
+        0
+    ]
+    assert (keyspace.flushed_seq, list(keyspace.tables())) == (0, [])
+
+
 def test_the_greatest_numbers_are_taken_and_none_above(base: Version) -> None:
     def named(keyspace_id: int, name: str) -> VersionEdit:
         return VersionEdit(keyspaces_created=((keyspace_id, name, SETTINGS),))

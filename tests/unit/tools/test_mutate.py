@@ -4,12 +4,14 @@ The runs stand on a codec file of the package and on its own suite, since that i
 a change of real code. One mutant is killed, one is equivalent and survives.
 """
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tools import mutate, tree
+from tools import mutate, mutate_run, tree
 from tools.mutants import mutants
 
 VARINT = tree.ROOT / "src" / "holdfast" / "codec" / "_varint_py.py"
@@ -147,6 +149,22 @@ def test_a_run_tells_what_is_noticed_from_what_is_not(only, verdict):
     assert verdict in done.stdout, done.stderr
     assert done.returncode == (0 if verdict.startswith("killed: 1") else 1)
     assert (only in done.stdout) == (done.returncode == 1), "survivors are named"
+
+
+def test_a_process_that_is_kept_from_running_does_not_stand_still(monkeypatch):
+    """Whoever waits for ever is stopped; whoever only gets no processor time is waited for."""
+    monkeypatch.setattr(mutate_run, "STILL_SECONDS", 0.3)
+    monkeypatch.setattr(mutate_run, "_processor_time", lambda _: 1.0)
+    asleep = mutate_run._fork(lambda: time.sleep(60) or 0)
+    assert mutate_run._wait(asleep) is None
+    end = time.monotonic() + 1.5
+
+    def spin():
+        while time.monotonic() < end:
+            pass
+        return 7
+
+    assert os.waitstatus_to_exitcode(mutate_run._wait(mutate_run._fork(spin))) == 7
 
 
 def test_every_explanation_is_that_of_a_mutant():

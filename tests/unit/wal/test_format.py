@@ -13,10 +13,8 @@ from holdfast.base import SEQ_MAX, CorruptionError, FormatError
 from holdfast.codec import checksum
 from holdfast.wal.format import (
     BLOCK_BYTES,
-    FRONT_BYTES_MAX,
-
-
     END_PAYLOAD_BYTES,
+    FRONT_BYTES_MAX,
     LINK_BYTES,
     LINK_OFFSET,
     LSN_MAX,
@@ -185,6 +183,7 @@ def test_an_alignment_that_version_2_does_not_have_is_damage(alignment: int) -> 
 
 @pytest.mark.parametrize("size", [BLOCK_BYTES, SEGMENT_BYTES_MAX])
 def test_the_smallest_and_the_largest_segment_have_headers(size: int) -> None:
+    assert (BLOCK_BYTES, SEGMENT_BYTES_MAX) == (4096, 1 << 31)
     header = replace(HEADER, size=size)
     assert decode_segment_header(encode_segment_header(header), "f") == header
 
