@@ -196,7 +196,10 @@ class Drawing:
         if unit.kind == "marker, name":
             renamed = bytearray(unit.name.encode())
             renamed[bit // 8] ^= 1 << bit % 8
-            files[renamed.decode("latin-1")] = files.pop(unit.name)
+            content = files.pop(unit.name)
+            # No folder shows a name with a slash: then the file is gone.
+            if b"/" not in renamed:
+                files[renamed.decode("latin-1")] = content
             return unit, Damage(FLIP, files, [unit.name])
         data = bytearray(files[unit.name])
         data[unit.start + bit // 8] ^= 1 << bit % 8

@@ -1,5 +1,6 @@
 """The part `flips` of `holdfast torture`: what it flips, and that it notices a reader that lies."""
 
+from bisect import bisect_right
 from itertools import pairwise
 from random import Random
 
@@ -78,6 +79,19 @@ def test_each_bit_has_one_number(killed):
         assert difference[0][1].bit_count() == 1
         seen.add((name, *difference[0]))
     assert len(seen) == 2000
+
+
+def test_a_flip_that_makes_a_slash_of_a_dot_makes_the_name_go(killed):
+    drawing = Drawing(killed)
+    for number in range(drawing.bits):
+        at = number * drawing._stride % drawing.bits
+        unit = drawing._counted[bisect_right(drawing._ends, at)]
+        if unit.kind == "marker, name":
+            damage = drawing.flip(number)[1]
+            assert not any("/" in name for name in damage.files)
+            if len(damage.files) < len(killed.files):
+                return
+    raise AssertionError("no flip makes a slash")
 
 
 def test_items_depend_on_the_seed_alone():
