@@ -470,7 +470,7 @@ def test_11_a_log_that_is_cut_anywhere_ends(index):
         file.close()
         log = read_log(
             machine, "/", fuzz_log.SEGMENT, database_id=fuzz_log.DATABASE_ID, alignment=alignment,
-            durable_lsn=0, manifest_edit_seen=99, clean=False,
+            first_lsn=0, durable_lsn=0, manifest_edit_seen=99, clean=False,
         )  # fmt: skip
         with pytest.raises(CorruptionError):
             list(log.records())

@@ -16,7 +16,14 @@ from holdfast.manifest import (
 )
 from holdfast.sstable import TableInfo
 
-_NUMBERS = ("next_number", "next_keyspace_id", "last_seq", "wal_first", "durable_lsn")
+_NUMBERS = (
+    "next_number",
+    "next_keyspace_id",
+    "last_seq",
+    "wal_first",
+    "wal_first_lsn",
+    "durable_lsn",
+)
 
 
 def dump_manifest(file: File, output: Output) -> None:

@@ -52,7 +52,7 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
         log = engine.log
         if log is None:
             return
-        wal_first = log.first_needed(engine.unflushed_seq(memtable) - 1)
+        needed = log.first_needed(engine.unflushed_seq(memtable) - 1)
         dropped: list[int] = []
 
         def count() -> None:
@@ -66,7 +66,7 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
             (
                 lambda: tree.install(engine.version.keyspaces[keyspace], memtable),
                 lambda: engine.published(tree),
-                lambda: dropped.extend(log.forget_before(wal_first)),
+                lambda: dropped.extend(log.forget_before(needed.number)),
                 lambda: engine.progressed("flush"),
                 engine.store.purge,
                 count,
@@ -80,7 +80,8 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
                 VersionEdit(
                     tables_added=tuple((keyspace, 0, info) for info in result.tables),
                     flushed_seq={keyspace: memtable.seq_max},
-                    wal_first=wal_first,
+                    wal_first=needed.number,
+                    wal_first_lsn=needed.lsn_first,
                 )
             )
         except (CorruptionError, OSError, DiskFullError, MemoryError):

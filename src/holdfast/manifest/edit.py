@@ -2,7 +2,7 @@
 
 The payload of a manifest record is one edit: fields in ascending order of their tags, each `varint
 tag, varint size, body` (docs/format/manifest.md). An even tag is critical: a reader that does not
-know it must refuse the file. An odd tag may be skipped; none is defined yet. Decoding is strict:
+know it must refuse the file. An odd tag may be skipped. Decoding is strict:
 whatever this version would not have written is rejected, every count and length is compared with
 the bytes that are left, and nothing is allocated before that.
 
@@ -42,6 +42,7 @@ class Tag(IntEnum):
     NEXT_KEYSPACE_ID = 14
     LAST_SEQ = 16
     WAL_FIRST = 18
+    WAL_FIRST_LSN = 19
     DURABLE_LSN = 20
     CLEAN = 22
     SETTINGS = 24
@@ -70,6 +71,10 @@ class VersionEdit:
     last_seq: int | None = None
     wal_first: int | None = None
     """The first WAL segment that recovery must read."""
+    wal_first_lsn: int | None = None
+    """The ordinal of that segment's first record, or of the next one when it has none yet. A
+    segment that is found without records has lost them when this one is durable.
+    """
     durable_lsn: int | None = None
     clean: bool = False
     """The database was closed after this edit and everything that it holds is in tables."""
@@ -82,6 +87,7 @@ _NUMBERS = (
     (Tag.NEXT_KEYSPACE_ID, "next_keyspace_id"),
     (Tag.LAST_SEQ, "last_seq"),
     (Tag.WAL_FIRST, "wal_first"),
+    (Tag.WAL_FIRST_LSN, "wal_first_lsn"),
     (Tag.DURABLE_LSN, "durable_lsn"),
 )
 """Fields that are one varint."""
@@ -352,6 +358,7 @@ _DECODERS: Mapping[int, Callable[[_Reader], Any]] = {
     Tag.NEXT_KEYSPACE_ID: _number,
     Tag.LAST_SEQ: _number,
     Tag.WAL_FIRST: _number,
+    Tag.WAL_FIRST_LSN: _number,
     Tag.DURABLE_LSN: _number,
     Tag.CLEAN: _nothing,
     Tag.SETTINGS: _settings_text,

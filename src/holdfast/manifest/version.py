@@ -15,6 +15,8 @@ Invariants of a version:
 5. Keyspace ids are never given twice, and lie below `next_keyspace_id`; names are distinct.
 6. `next_number`, `next_keyspace_id`, `last_seq`, `wal_first`, `durable_lsn`, every `flushed_seq`
    and `edit_seq` never go back.
+7. `wal_first_lsn` is at most one above `durable_lsn`: a segment is synced before the next one
+   begins.
 
 The idea of versions and edits is LevelDB's.
 
@@ -77,6 +79,8 @@ class Version:
     ones.
     """
     wal_first: int = 0
+    wal_first_lsn: int = 0
+    """0 when it is not known."""
     durable_lsn: int = 0
     edit_seq: int = 0
     """How many edits the database has seen in its life, over all its manifests."""
@@ -108,6 +112,12 @@ class Version:
             if keyspace_id not in keyspaces:
                 raise ValueError(f"keyspace {keyspace_id} is changed but does not exist")
             keyspaces[keyspace_id] = _apply_to_keyspace(keyspaces[keyspace_id], change)
+        durable_lsn = _raised("durable_lsn", self.durable_lsn, edit.durable_lsn)
+        wal_first_lsn = self._wal_first_lsn(edit)
+        if wal_first_lsn > durable_lsn + 1:
+            raise ValueError(
+                f"wal_first_lsn is {wal_first_lsn}, but only {durable_lsn} records are durable"
+            )
         next_number = _raised("next_number", self.next_number, edit.next_number)
         _check_numbers(keyspaces, edit, next_number)
         last_seq = _raised("last_seq", self.last_seq, edit.last_seq)
@@ -120,7 +130,8 @@ class Version:
             next_keyspace_id=_raised("next_keyspace_id", next_keyspace_id, edit.next_keyspace_id),
             last_seq=last_seq,
             wal_first=_raised("wal_first", self.wal_first, edit.wal_first),
-            durable_lsn=_raised("durable_lsn", self.durable_lsn, edit.durable_lsn),
+            wal_first_lsn=wal_first_lsn,
+            durable_lsn=durable_lsn,
             edit_seq=self.edit_seq + 1,
             clean=edit.clean,
             settings_text=(
@@ -147,10 +158,20 @@ class Version:
             next_keyspace_id=self.next_keyspace_id,
             last_seq=self.last_seq,
             wal_first=self.wal_first,
+            wal_first_lsn=self.wal_first_lsn or None,
             durable_lsn=self.durable_lsn,
             clean=self.clean,
             settings_text=self.settings_text or None,
         )
+
+    def _wal_first_lsn(self, edit: VersionEdit) -> int:
+        """Return it after `edit`. A segment that is named without its ordinal has none that is
+        known: an earlier version of Holdfast, or another one that skips what it may, wrote that.
+        """
+        if edit.wal_first_lsn is not None:
+            return _raised("wal_first_lsn", self.wal_first_lsn, edit.wal_first_lsn)
+        is_kept = edit.wal_first is None or edit.wal_first == self.wal_first
+        return self.wal_first_lsn if is_kept else 0
 
     def _create_keyspaces(self, keyspaces: dict[int, KeyspaceVersion], edit: VersionEdit) -> int:
         """Add the edit's new keyspaces and return the next keyspace id."""

@@ -207,7 +207,11 @@ def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettin
             manifest_edit=lambda: version_set.durable_edit,
         )
         version = version_set.log(
-            VersionEdit(wal_first=log.segments()[0].number, next_number=numbers.next_number)
+            VersionEdit(
+                wal_first=log.segments()[0].number,
+                wal_first_lsn=log.segments()[0].lsn_first,
+                next_number=numbers.next_number,
+            )
         )
     except BaseException:
         version_set.close()
@@ -260,6 +264,7 @@ def _restart(
                 next_number=numbers.next_number,
                 last_seq=replayed.last_seq,
                 wal_first=log.segments()[0].number,
+                wal_first_lsn=log.segments()[0].lsn_first,
                 durable_lsn=replayed.last_lsn,
                 settings_text=settings.to_text(),
             )

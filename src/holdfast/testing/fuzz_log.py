@@ -533,13 +533,15 @@ def _read(data: bytes, number: int, database_id: bytes, alignment: int) -> objec
     file.write_at(0, data, site="fuzz")
     file.close()
     features = []
-    for durable, edit, clean in ((0, 1 << 63, False), (41, 1 << 63, False), (42, 12, True)):
+    known = ((0, 0, 1 << 63, False), (42, 41, 1 << 63, False), (30, 42, 12, True))
+    for first, durable, edit, clean in known:
         contents = read_log(
             env,
             "/",
             number,
             database_id=database_id,
             alignment=alignment,
+            first_lsn=first,
             durable_lsn=durable,
             manifest_edit_seen=edit,
             clean=clean,

@@ -171,6 +171,7 @@ def seed_edits() -> list[VersionEdit]:
         next_keyspace_id=3,
         last_seq=900,
         wal_first=5,
+        wal_first_lsn=990,
         durable_lsn=1000,
         settings_text=DatabaseSettings().to_text(),
     )
@@ -180,6 +181,7 @@ def seed_edits() -> list[VersionEdit]:
         next_number=46,
         last_seq=950,
         wal_first=45,
+        wal_first_lsn=1001,
     )
     move = VersionEdit(
         tables_removed=((1, 1, 7), (1, 1, 8)),

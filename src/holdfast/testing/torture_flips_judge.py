@@ -177,6 +177,7 @@ class Judge:
             version.wal_first,
             database_id=manifest.database_id,
             alignment=stored_settings(manifest).wal_alignment_bytes,
+            first_lsn=version.wal_first_lsn,
             durable_lsn=version.durable_lsn,
             manifest_edit_seen=version.edit_seq,
             clean=version.clean,

@@ -97,18 +97,27 @@ def read_log(
     *,
     database_id: bytes,
     alignment: int,
+    first_lsn: int,
     durable_lsn: int,
     manifest_edit_seen: int,
     clean: bool,
 ) -> LogContents:
     """Return the log that starts with `first_segment`, to be read by iterating over it.
 
-    `durable_lsn`, `manifest_edit_seen` and `clean` are what the manifest recorded: the highest
-    record known to be synced, the highest edit it holds, and whether the last process closed the
+    `first_lsn`, `durable_lsn`, `manifest_edit_seen` and `clean` are what the manifest recorded:
+    the first record of `first_segment` (0 when unknown), the highest record known to be synced, the highest edit it holds, and whether the last process closed the
     database cleanly.
     """
     return LogContents(
-        env, folder, first_segment, database_id, alignment, durable_lsn, manifest_edit_seen, clean
+        env,
+        folder,
+        first_segment,
+        database_id,
+        alignment,
+        first_lsn,
+        durable_lsn,
+        manifest_edit_seen,
+        clean,
     )
 
 
@@ -127,6 +136,7 @@ class LogContents:
         first_segment: int,
         database_id: bytes,
         alignment: int,
+        first_lsn: int,
         durable_lsn: int,
         manifest_edit_seen: int,
         clean: bool,
@@ -136,6 +146,7 @@ class LogContents:
         self._first_segment = first_segment
         self._database_id = database_id
         self._alignment = alignment
+        self._first_lsn = first_lsn
         self._durable_lsn = durable_lsn
         self._manifest_edit_seen = manifest_edit_seen
         self._clean = clean
@@ -256,7 +267,8 @@ class LogContents:
     def _gather(self, front: _Front, data: bytes, scan: ScanResult) -> _Evidence:
         """Return what the bytes behind the place say where a scan stopped."""
         if _is_zero(data, scan.end_offset):
-            return _Evidence(scan.lsn_next or self._durable_lsn + 1, 0, zeros=True)
+            missing = scan.lsn_next or self._first_lsn or self._durable_lsn + 1
+            return _Evidence(missing, 0, zeros=True)
         later = find_later_records(
             data,
             scan.end_offset,
@@ -265,7 +277,7 @@ class LogContents:
             self._alignment,
             scan.lsn_next,
         )
-        missing = scan.lsn_next
+        missing = scan.lsn_next or self._first_lsn
         if missing == 0:
             # No link and no first record. The segment before was synced up to its END record, so
             # every record of this one knows at least that END record to be durable, and the missing

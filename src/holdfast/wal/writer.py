@@ -65,6 +65,8 @@ class SegmentInfo:
     """A segment of this writer. Sequence numbers are 0 when it has no operation."""
 
     number: int
+    lsn_first: int
+    """The ordinal of its first record, or of the next one when it has none yet."""
     seq_first: int
     seq_last: int
     bytes_used: int
@@ -73,18 +75,22 @@ class SegmentInfo:
 class _Segment:
     """A segment that is or will be written to."""
 
-    __slots__ = ("file", "header", "number", "position", "seq_first", "seq_last")
+    __slots__ = ("file", "header", "lsn_first", "number", "position", "seq_first", "seq_last")
 
     def __init__(self, file: File, header: SegmentHeader) -> None:
         self.file = file
         self.header = header
         self.number = header.number
         self.position = header.records_offset
+        # Known when the segment before it is full.
+        self.lsn_first = 0
         self.seq_first = 0
         self.seq_last = 0
 
     def info(self) -> SegmentInfo:
-        return SegmentInfo(self.number, self.seq_first, self.seq_last, self.position)
+        return SegmentInfo(
+            self.number, self.lsn_first, self.seq_first, self.seq_last, self.position
+        )
 
 
 class LogWriter:
@@ -286,14 +292,15 @@ class LogWriter:
         with self._mutex:
             return [*self._full, self._current.info()]
 
-    def first_needed(self, seq: int) -> int:
-        """Return the number of the first segment with an operation above `seq`, or the current one.
+    def first_needed(self, seq: int) -> SegmentInfo:
+        """Return the first segment with an operation above `seq`, or the current one.
 
-        It goes into the manifest, and then into `forget_before`.
+        Its number and its first ordinal go into the manifest, the number then into
+        `forget_before`.
         """
         with self._mutex:
-            kept = (segment.number for segment in self._full if segment.seq_last > seq)
-            return next(kept, self._current.number)
+            kept = (segment for segment in self._full if segment.seq_last > seq)
+            return next(kept, None) or self._current.info()
 
     def forget_before(self, number: int) -> list[int]:
         """Forget the segments before segment `number`; return their numbers.
@@ -356,7 +363,7 @@ class LogWriter:
         link = SegmentLink(
             segment=header.number,
             previous=header.previous,
-            lsn_first=self._written_lsn + 1,
+            lsn_first=self._current.lsn_first,
             chain=self._chain,
         )
         self._write(header.link_offset, encode_link(link, header.salt), "wal.segment.link")
@@ -471,6 +478,7 @@ class LogWriter:
         if self._durable_lsn < self._written_lsn:
             self._sync_current("wal.end.sync")
         full = self._current
+        following.lsn_first = self._written_lsn + 1
         with self._mutex:
             # As in _write_record: all of it or nothing, nothing is called.
             grown = [*self._full, full.info()]
@@ -540,6 +548,7 @@ class LogWriter:
             block = block[:at] + encoded + block[at + len(encoded) :]
         file = self._env.create(path, site="wal.segment.create")
         segment = _Segment(file, header)
+        segment.lsn_first = lsn_first or 0
         try:
             file.allocate(header.size, site="wal.segment.allocate")
             file.write_at(0, block, site="wal.segment.header")

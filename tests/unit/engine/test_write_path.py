@@ -61,6 +61,7 @@ def log_of(env: SimEnv) -> list[list[list[bytes]]]:
         manifest.version.wal_first,
         database_id=manifest.database_id,
         alignment=8,
+        first_lsn=manifest.version.wal_first_lsn,
         durable_lsn=manifest.version.durable_lsn,
         manifest_edit_seen=manifest.version.edit_seq,
         clean=manifest.version.clean,

@@ -73,6 +73,7 @@ def test_the_numbers_of_tags_are_part_of_the_format() -> None:
         14: VersionEdit(next_keyspace_id=1),
         16: VersionEdit(last_seq=1),
         18: VersionEdit(wal_first=1),
+        19: VersionEdit(wal_first_lsn=1),
         20: VersionEdit(durable_lsn=1),
         22: VersionEdit(clean=True),
         24: VersionEdit(settings_text=""),

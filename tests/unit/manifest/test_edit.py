@@ -43,6 +43,7 @@ EDITS = st.builds(
     next_keyspace_id=st.none() | U64,
     last_seq=st.none() | U64,
     wal_first=st.none() | U64,
+    wal_first_lsn=st.none() | U64,
     durable_lsn=st.none() | U64,
     clean=st.booleans(),
     settings_text=st.none() | NAMES,

@@ -47,6 +47,7 @@ def base() -> Version:
             flushed_seq={0: 60, 1: 5},
             next_number=10,
             wal_first=4,
+            wal_first_lsn=90,
             durable_lsn=100,
         )
     )
@@ -185,6 +186,8 @@ BAD: dict[str, tuple[VersionEdit, str]] = {
     "last_seq too high": (VersionEdit(last_seq=SEQ_MAX + 1), "exceeds"),
     "flushed_seq too high": (VersionEdit(flushed_seq={0: SEQ_MAX + 1}), "exceeds"),
     "wal_first back": (VersionEdit(wal_first=3), "wal_first goes back"),
+    "wal_first_lsn back": (VersionEdit(wal_first_lsn=89), "wal_first_lsn goes back"),
+    "wal_first_lsn too high": (VersionEdit(wal_first_lsn=102), "only 100 records are durable"),
     "durable_lsn back": (VersionEdit(durable_lsn=99), "durable_lsn goes back"),
     "next_keyspace_id back": (VersionEdit(next_keyspace_id=1), "next_keyspace_id goes back"),
     "name twice": (VersionEdit(keyspaces_created=((2, "other", SETTINGS),)), "have the name"),

@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.cli import main
 from holdfast.env import SimEnv
+from holdfast.base import CorruptionError
 from holdfast.testing import torture, torture_damage
 from holdfast.testing.torture_damage import DamagePart, WrongAnswerError, judge, machine_with
 from holdfast.testing.torture_faults import FaultsPart
@@ -243,6 +244,51 @@ def test_a_link_and_the_only_record_behind_it_may_be_lost_together(with_one_reco
     assert verdict(part, base, "bit flip", newest, data) == "cut"
     with pytest.raises(WrongAnswerError):
         verdict(part, replace(base, is_closed=True), "bit flip", newest, data)
+
+
+def test_a_link_and_a_later_record_may_be_lost_together():
+    """As in a crash before the first sync of a segment with two records."""
+    for index in range(1, 100, 2):
+        base = torture_damage.make_base(index, 1)
+        newest = max(
+            name for name, data in base.files.items() if torture_damage.places_of(name, data)
+        )
+        places = torture_damage.places_of(newest, base.files[newest])
+        if newest.endswith(".wal") and len(places) > 1:
+            break
+    front = torture_damage.front_of(base.files[newest])
+
+    def left_after(*offsets):
+        data = bytearray(base.files[newest])
+        for offset in offsets:
+            data[offset] ^= 1
+        damage = torture_damage.Damage("bit flip", base.files | {newest: bytes(data)}, [newest])
+        return torture_damage.without_ends(base.files, damage, is_closed=False)
+
+    link, last = front.link + 3, places[-1] + 90
+    cut = base.files[newest][: places[-1]] + bytes(len(base.files[newest]) - places[-1])
+    assert left_after(link, last) == left_after(last) == base.files | {newest: cut}
+    assert left_after(link) is None
+    assert left_after(link, places[0] + 90) is None
+
+
+def test_a_table_that_is_gone_need_not_be_found_by_verify(monkeypatch):
+    """A compaction that reads no filters replaced it after a read had met its filter."""
+    base = torture_damage.make_base(0, 1)
+    state = base.history.at(base.number)
+
+    def read(file):
+        def everything(database, acceptable, rng):
+            error = CorruptionError(file, 193, "the filter is damaged")
+            return torture_damage.Reading(acceptable, [error])
+
+        monkeypatch.setattr(torture_damage, "read_everything", everything)
+        return judge(machine_with(base.files), "/db", [state], Random(1), read_only=True)
+
+    assert read("/db/99999999.table") == ("right", state)
+    there = next(name for name in base.files if name.endswith(".table"))
+    with pytest.raises(WrongAnswerError, match="verify does not find"):
+        read(f"/db/{there}")
 
 
 def test_a_part_that_fails_itself_does_not_end_the_run(monkeypatch):

@@ -70,6 +70,7 @@ def contents(env: Any, first: int, **known: Any) -> LogContents:
     arguments = {
         "database_id": DATABASE_ID,
         "alignment": 8,
+        "first_lsn": 0,
         "durable_lsn": 0,
         "manifest_edit_seen": 0,
         "clean": False,

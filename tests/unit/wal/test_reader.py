@@ -552,3 +552,28 @@ def test_the_header_of_the_first_segment_says_so() -> None:
     header = decode_segment_header(bytes_of(rotated(1).env, 1)[:BLOCK_BYTES], "f")
     assert header.previous == 0
     assert SEGMENT_HEADER_BYTES == 80
+
+
+@pytest.mark.parametrize("kept", [BLOCK_BYTES, BLOCK_BYTES + 80])
+def test_an_only_segment_without_records_has_lost_what_the_manifest_knows(kept: int) -> None:
+    """A flush of one keyspace dropped the segment before; the records of this one are those of
+    another keyspace. It is as it was made, or garbage, and no later segment proves anything: the
+    manifest says which record it began with.
+    """
+    log = Log()
+    for _ in range(3):
+        log.append(BIG)
+        log.writer.sync()
+    log.env.unlink(f"{FOLDER}/00000001.wal", site="test")
+    log.first = 2
+    assert [lsn for lsn, _, _ in records(log.read(first_lsn=4, durable_lsn=4))] == [4]
+    damage(log, 2, LINK_OFFSET, bytes(8192 - LINK_OFFSET))
+    damage(log, 2, BLOCK_BYTES, bytes(kept - BLOCK_BYTES) + b"?" * (kept > BLOCK_BYTES))
+    error = refused(log, first_lsn=4, durable_lsn=4)
+    assert (error.file, error.offset) == (f"{FOLDER}/00000002.wal", LINK_OFFSET)
+    # As after a crash before the first sync of the segment, or when an earlier version wrote the
+    # manifest.
+    for first_lsn, durable_lsn in ((4, 3), (0, 4)):
+        found = log.read(first_lsn=first_lsn, durable_lsn=durable_lsn)
+        assert records(found) == []
+        assert found.last_lsn == durable_lsn

@@ -79,7 +79,7 @@ def test_the_first_segment_is_whole_and_durable_when_the_writer_exists() -> None
     assert (link.lsn_first, link.chain) == (10, header.salt)
     assert log.env.file_size(f"{FOLDER}/00000001.wal") == 1 << 20
     assert log.writer.segments() == [
-        SegmentInfo(number=1, seq_first=0, seq_last=0, bytes_used=BLOCK_BYTES)
+        SegmentInfo(number=1, lsn_first=10, seq_first=0, seq_last=0, bytes_used=BLOCK_BYTES)
     ]
     log.env.cut_power()
     assert (log.writer.written_lsn, log.writer.durable_lsn) == (9, 9)
@@ -210,9 +210,10 @@ def test_segments_tell_their_range_and_are_forgotten_from_the_front() -> None:
     first, second, third = log.writer.segments()
     assert (first.number, first.seq_first, first.seq_last) == (1, 1, 4)
     assert (second.seq_first, second.seq_last, third.seq_first, third.seq_last) == (5, 8, 9, 10)
+    assert (first.lsn_first, second.lsn_first, third.lsn_first) == (1, 4, 7)
     assert first.bytes_used > BLOCK_BYTES + 3000
     numbers = [first.number, second.number, third.number]
-    assert [log.writer.first_needed(seq) for seq in (3, 4, 7, 8, 100)] == [
+    assert [log.writer.first_needed(seq).number for seq in (3, 4, 7, 8, 100)] == [
         numbers[place] for place in (0, 1, 1, 2, 2)
     ]
     assert log.writer.forget_before(numbers[0]) == []
@@ -226,7 +227,7 @@ def test_segments_tell_their_range_and_are_forgotten_from_the_front() -> None:
 def test_a_segment_that_fills_while_the_manifest_names_it_is_kept() -> None:
     log = Log()
     log.append(BIG)
-    named = log.writer.first_needed(100)
+    named = log.writer.first_needed(100).number
     for _ in range(4):
         log.append(BIG)
     assert named == log.writer.segments()[0].number
@@ -238,7 +239,7 @@ def test_a_log_is_read_from_the_first_segment_that_is_left() -> None:
     log = Log()
     for _ in range(7):
         log.append(BIG)
-    gone = log.writer.forget_before(log.writer.first_needed(2))
+    gone = log.writer.forget_before(log.writer.first_needed(2).number)
     for number in gone:
         log.env.unlink(f"{FOLDER}/{number:08d}.wal", site="test")
     assert gone == [1]
