@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
+from holdfast.base import CorruptionError
 from holdfast.cli import main
 from holdfast.env import SimEnv
-from holdfast.base import CorruptionError
 from holdfast.testing import torture, torture_damage
 from holdfast.testing.torture_damage import DamagePart, WrongAnswerError, judge, machine_with
 from holdfast.testing.torture_faults import FaultsPart
