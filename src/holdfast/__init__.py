@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.base import (
+        ChangesGoneError,
         ConflictError,
         CorruptionError,
         DatabaseClosedError,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
         WrongKeyError,
     )
     from holdfast.engine import (
+        Change,
         Database,
         Keyspace,
         KeyspaceStats,
         LevelStats,
+        Operation,
         Report,
         Snapshot,
         Stats,
@@ -45,10 +48,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ENGINE = {
+    "Change": "Change",
     "Database": "Database",
     "Keyspace": "Keyspace",
     "KeyspaceStats": "KeyspaceStats",
     "LevelStats": "LevelStats",
+    "Operation": "Operation",
     "Report": "Report",
     "Snapshot": "Snapshot",
     "Stats": "Stats",
@@ -57,6 +62,8 @@ _ENGINE = {
 """Public names that live in the engine, and what they are called there. The rest are in `base`."""
 
 __all__ = [
+    "Change",
+    "ChangesGoneError",
     "ConflictError",
     "CorruptionError",
     "Database",
@@ -73,6 +80,7 @@ __all__ = [
     "KeyspaceStats",
     "LevelStats",
     "LimitError",
+    "Operation",
     "ReadOnlyError",
     "Report",
     "Snapshot",

@@ -4,6 +4,7 @@ Nothing here touches the machine and nothing here imports another room.
 """
 
 from holdfast.base.errors import (
+    ChangesGoneError,
     ConflictError,
     CorruptionError,
     DatabaseClosedError,
@@ -52,6 +53,7 @@ __all__ = [
     "RANGE_DELETE",
     "SEQ_MAX",
     "VALUE_BYTES_MAX",
+    "ChangesGoneError",
     "ConflictError",
     "CorruptionError",
     "DatabaseClosedError",

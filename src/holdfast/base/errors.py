@@ -12,7 +12,8 @@
     |-- DatabasePoisonedError    a sync failed; reopen the database
     |-- ConflictError            a concurrent transaction won; run it again
     |   `-- DeadlockError        a cycle of lock waits; run it again
-    `-- TransactionTooOldError   a snapshot or transaction outlived its limit
+    |-- TransactionTooOldError   a snapshot or transaction outlived its limit
+    `-- ChangesGoneError         the log no longer holds the changes that were asked for
 
 Classes are few and say what the caller should do. Wrong types are `TypeError` and missing keys
 `KeyError`, as everywhere in Python. A test compares this drawing with the classes.
@@ -92,3 +93,7 @@ class DeadlockError(ConflictError):
 
 class TransactionTooOldError(Error):
     """A snapshot or transaction outlived its limit and no longer holds its data."""
+
+
+class ChangesGoneError(Error):
+    """The log no longer holds the changes that were asked for; start again from a snapshot."""

@@ -201,6 +201,12 @@ class DatabaseSettings:
         lower=8 * KIB,
         upper=TIB,
     )
+    wal_keep_bytes: int = _setting(
+        0,
+        "so much of the log is kept for `changes()` behind what recovery needs, in whole segments",
+        lower=0,
+        upper=1024 * TIB,
+    )
     wal_alignment_bytes: int = _setting(
         8,
         "records of log and manifest start at multiples of this, a power of two; "

@@ -6,6 +6,7 @@ no thread, `flush` and `compact` the background work, `closing` the clean end.
 """
 
 from holdfast.engine._core import CLOSED, FORKED, CommitState, KeyspaceCore
+from holdfast.engine.changes import Change, Operation
 from holdfast.engine.crew import Crew
 from holdfast.engine.database import Database
 from holdfast.engine.keyspace import Keyspace
@@ -18,6 +19,7 @@ from holdfast.recovery import Report
 __all__ = [
     "CLOSED",
     "FORKED",
+    "Change",
     "CommitState",
     "Crew",
     "Database",
@@ -25,6 +27,7 @@ __all__ = [
     "KeyspaceCore",
     "KeyspaceStats",
     "LevelStats",
+    "Operation",
     "Receiver",
     "Report",
     "Snapshot",

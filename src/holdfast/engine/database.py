@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from types import TracebackType
 
-from holdfast.base import Error, KeyspaceSettings, LimitError
+from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
 from holdfast.engine._core import CLOSED
+from holdfast.engine.changes import Change, read_changes
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.snapshot import Snapshot
@@ -41,6 +43,11 @@ class Database(Keyspace):
     def path(self) -> str:
         """The folder."""
         return self._engine.folder
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """The settings in force."""
+        return self._engine.settings
 
     # -- keyspaces
 
@@ -107,6 +114,29 @@ class Database(Keyspace):
         return Snapshot(
             self._engine.snapshots, self, lambda name: self.keyspace(name, create=False)
         )
+
+    def changes(self, since: int = 0, *, follow: bool = False) -> Iterator[Change]:
+        """Iterate over the committed batches behind sequence number `since`, in order; all
+        keyspaces.
+
+        Each comes once and whole, when it is durable; the iterator ends behind the newest one, or
+        with `follow` waits for more until the database is closed. To go on later, after a restart
+        too, give the `seq` of the last change that was worked off. To begin with what is
+        there, take a snapshot, copy it, and begin with its `seq`. The changes are read from
+        the log, of which recovery needs little: `wal_keep_bytes` keeps more.
+
+        Raises, while iterating: ChangesGoneError when the log does not hold all of them any more;
+        CorruptionError; DatabaseClosedError; OSError. Raises: ValueError for a number that was not
+        given yet. Thread safety: an iterator belongs to one thread at a time.
+        """
+        self.read_point()
+        if type(since) is not int:
+            raise TypeError(f"a sequence number is an int, not {type(since).__name__}")
+        if not 0 <= since <= self.state.visible_seq:
+            raise ValueError(
+                f"since is {since}; the sequence numbers are 0 to {self.state.visible_seq}"
+            )
+        return read_changes(self._engine, since, follow=follow, check_open=self.read_point)
 
     def flush(self) -> None:
         """Write what only memory and the log hold into tables, of all keyspaces."""

@@ -48,7 +48,7 @@ from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
 from holdfast.memtable import Memtable
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
-from holdfast.wal import LogWriter, RecordBuffer, segment_name
+from holdfast.wal import LogWriter, RecordBuffer, segment_name, segments_beyond
 
 BUFFER_BYTES_MAX = 256 * 1024
 """Unsynced operations are written to the log when there are this many bytes of them."""
@@ -277,7 +277,16 @@ class Engine:
         )
 
     def unlink_segments(self, numbers: list[int]) -> None:
-        """Remove segments that no longer matter; a failure leaves orphans for the next open."""
+        """Remove segments that no longer matter, but for those that the settings keep for feeds; a
+        failure leaves orphans for the next open.
+        """
+        kept_bytes = self.settings.wal_keep_bytes
+        if numbers and kept_bytes:
+            try:
+                numbers = segments_beyond(self.env, self.folder, numbers[-1] + 1, kept_bytes)
+            except OSError:
+                mark("wal.unlink_failed")
+                return
         for number in numbers:
             if self.is_poisoned:
                 return

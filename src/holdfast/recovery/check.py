@@ -7,16 +7,17 @@ database is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from holdfast.base import CorruptionError, FormatError
+from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
 from holdfast.env import Env
 from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
 from holdfast.recovery.replay import replay
 from holdfast.recovery.restart import LOCK_NAME, stored_settings
 from holdfast.sstable import TableInfo, TableReader, table_name
-from holdfast.wal import read_log
+from holdfast.wal import LogEnd, LogFeed, read_log
 
 _POOL_BYTES = 1 << 20
 """Verification reads pages from the file and keeps none; only open tables pin their roots."""
@@ -96,6 +97,20 @@ def check_log(env: Env, folder: str, manifest: Recovered, report: Report) -> Non
         ):
             report.segments += 1
             report.records += sum(1 for _ in segment.records())
+    except (CorruptionError, FormatError) as error:
+        report.errors.append(_as_corruption(error, folder))
+    _check_kept(env, folder, manifest, report)
+
+
+def _check_kept(env: Env, folder: str, manifest: Recovered, report: Report) -> None:
+    """Read the segments that are kept for feeds."""
+    feed = LogFeed(env, folder, database_id=manifest.database_id, after=None)
+    try:
+        with suppress(ChangesGoneError):
+            # An open database may remove one meanwhile, and a power cut take the end of one that a
+            # killed process left.
+            for _ in feed.read(LogEnd(below=manifest.version.wal_first)):
+                pass
     except (CorruptionError, FormatError) as error:
         report.errors.append(_as_corruption(error, folder))
 

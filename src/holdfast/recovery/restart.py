@@ -35,7 +35,7 @@ from holdfast.memtable import Memtable
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.sstable import TableInfo, table_name
-from holdfast.wal import LogWriter, segment_name
+from holdfast.wal import LogWriter, parse_segment_name, segment_name, segments_beyond
 
 DEFAULT_KEYSPACE = "default"
 LOCK_NAME = "LOCK"
@@ -277,7 +277,9 @@ def _restart(
     except BaseException:
         log.close()
         raise
-    _remove_orphans(env, folder, version_set.version, log, version_set)
+    _remove_orphans(
+        env, folder, version_set.version, log, version_set, kept_bytes=settings.wal_keep_bytes
+    )
     return Recovery(
         settings=settings,
         version=version_set.version,
@@ -290,16 +292,29 @@ def _restart(
 
 
 def _remove_orphans(
-    env: Env, folder: str, version: Version, log: LogWriter, version_set: VersionSet
+    env: Env,
+    folder: str,
+    version: Version,
+    log: LogWriter,
+    version_set: VersionSet,
+    *,
+    kept_bytes: int = 0,
 ) -> None:
-    """Unlink every database file that the new manifest does not name; a failure leaves it for the
-    next restart.
+    """Unlink every database file that the new manifest does not name, but for so many bytes of
+    earlier log segments; a failure leaves it for the next restart.
     """
     keep = {table_name(number) for number in version.table_numbers()}
     keep.update(segment_name(segment.number) for segment in log.segments())
     keep.add(manifest_name(version_set.number))
     try:
         names = env.list_dir(folder)
+        if kept_bytes:
+            first = log.segments()[0].number
+            beyond = segments_beyond(env, folder, first, kept_bytes)
+            numbers = (parse_segment_name(name) for name in names)
+            keep.update(
+                segment_name(n) for n in numbers if n is not None and n < first and n not in beyond
+            )
     except OSError:
         mark("recovery.orphan_kept")
         return

@@ -315,6 +315,7 @@ def _use(
     """Read, commit, close and open again."""
     try:
         _check_reads(database, history, found, complain)
+        _check_changes(database, found, complain)
         _check_report(database, complain)
         probe = b"%d" % machine.op_count
         found[DEFAULT][_PROBE_KEY] = probe
@@ -370,6 +371,26 @@ def _check_reads(
                 complain(f"keyspace {name}: a point read of {key!r} gives {got}")
 
 
+def _check_changes(database: Database, found: State, complain: Callable[[str], None]) -> None:
+    """Where the whole log is kept, its changes must make what was found."""
+    if not database.settings.wal_keep_bytes:
+        return
+    made: State = {name: {} for name in found}
+    for change in database.changes():
+        for kind, keyspace, key, value in change.operations:
+            if keyspace is None:
+                continue
+            if kind == "put":
+                made[keyspace][key] = value or b""
+            elif kind == "delete":
+                made[keyspace].pop(key, None)
+            else:
+                for other in [other for other in made[keyspace] if key <= other < (value or b"")]:
+                    del made[keyspace][other]
+    if made != found:
+        complain("the changes that the log keeps do not make what was found")
+
+
 def _check_report(database: Database, complain: Callable[[str], None]) -> None:
     for error in database.verify().errors:
         complain(f"verify: {error}")
@@ -406,6 +427,8 @@ def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) ->
     )
     expected.update(segment.path.rpartition("/")[2] for segment in log)
     present = {name for name in env.list_dir(FOLDER) if name.endswith(_DATA_SUFFIXES)}
+    if stored_settings(manifest).wal_keep_bytes:
+        expected.update(name for name in present if name.endswith(".wal"))
     for name in sorted(present - expected):
         complain(f"after a clean close {name} is there, which nothing names")
     for name in sorted(expected - present):

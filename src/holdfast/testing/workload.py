@@ -49,6 +49,7 @@ TINY = DatabaseSettings(
 )
 
 
+KEPT_LOG = replace(TINY, wal_keep_bytes=1 << 20)
 SIZE_TIERED = replace(TINY, keyspace=replace(TINY.keyspace, compaction="size-tiered"))
 TIME_WINDOW = replace(
     TINY,
@@ -714,12 +715,14 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "memtable_rotation": _memtable_rotation,
     "manifest_rotation": _manifest_rotation,
     "keyspaces": _keyspaces,
+    "kept_log": _mixed,
     "close_and_open": _close_and_open,
     "mixed": _mixed,
 }
 
 _SETTINGS = {
     "unsynced_puts": LARGE_MEMTABLE,
+    "kept_log": KEPT_LOG,
     "size_tiered": SIZE_TIERED,
     "time_window": TIME_WINDOW,
 }

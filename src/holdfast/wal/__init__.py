@@ -13,6 +13,7 @@ from holdfast.wal._scan import (
     find_later_records,
     scan_records,
 )
+from holdfast.wal.feed import LogEnd, LogFeed, LoggedBatch, segments_beyond
 from holdfast.wal.format import (
     BLOCK_BYTES,
     FRONT_BYTES_MAX,
@@ -37,9 +38,12 @@ __all__ = [
     "RECORD_HEADER_BYTES",
     "SEGMENT_MAGIC",
     "LogContents",
+    "LogEnd",
+    "LogFeed",
     "LogRecord",
     "LogSegment",
     "LogWriter",
+    "LoggedBatch",
     "Record",
     "RecordBuffer",
     "RecordType",
@@ -58,4 +62,5 @@ __all__ = [
     "scan_records",
     "segment_header_as_stored",
     "segment_name",
+    "segments_beyond",
 ]

@@ -105,8 +105,8 @@ def read_log(
     """Return the log that starts with `first_segment`, to be read by iterating over it.
 
     `first_lsn`, `durable_lsn`, `manifest_edit_seen` and `clean` are what the manifest recorded:
-    the first record of `first_segment` (0 when unknown), the highest record known to be synced, the highest edit it holds, and whether the last process closed the
-    database cleanly.
+    the first record of `first_segment` (0 when unknown), the highest record known to be synced, the
+    highest edit it holds, and whether the last process closed the database cleanly.
     """
     return LogContents(
         env,

@@ -1,0 +1,115 @@
+"""The change feed: committed batches in order, read from the log.
+
+The log already holds every batch in the order in which it took effect, with its sequence numbers;
+a feed decodes it and remembers nothing elsewhere, so a program that has a sequence number can go on
+behind it at any time, after a restart too, as long as the log is kept (`wal_keep_bytes`). (The idea
+is that of logical decoding in PostgreSQL and of `GetUpdatesSince` in RocksDB.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from holdfast.base import DELETE, PUT, ChangesGoneError
+from holdfast.manifest import VersionSet
+from holdfast.wal import LogEnd, LogFeed, LoggedBatch
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+
+_KINDS = {PUT: "put", DELETE: "delete"}
+POLL_SECONDS_MIN = 0.001
+POLL_SECONDS_MAX = 0.05
+"""How often a feed that waits looks for more: at first, and when nothing came for a while."""
+
+
+class Operation(NamedTuple):
+    """One operation of a committed batch."""
+
+    kind: str
+    """"put", "delete" or "delete_range"."""
+    keyspace: str | None
+    """The name of the keyspace; None when that was dropped since."""
+    key: bytes
+    """Of a range its first key."""
+    value: bytes | None
+    """Of a range the key where it stops; None for "delete"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed batch: what one `put`, `put_many` or transaction wrote, all of it."""
+
+    seq: int
+    """The sequence number of its last operation: what `changes(since=...)` takes to go on."""
+    operations: tuple[Operation, ...]
+
+
+def read_changes(
+    engine: Engine, since: int, *, follow: bool, check_open: Callable[[], object]
+) -> Iterator[Change]:
+    """Yield the batches behind sequence number `since`; see `Database.changes`."""
+    feed = LogFeed(engine.env, engine.folder, database_id=_database_id(engine), after=since)
+    last = since
+    pause = POLL_SECONDS_MIN
+    while True:
+        durable_seq, end = _end(engine)
+        before = last
+        for batch in feed.read(end):
+            if batch.seq_first > last + 1:
+                raise _gone(engine, last + 1, batch.seq_first - 1)
+            last = batch.seq_first + len(batch.operations) - 1
+            yield _change(engine, batch, last)
+            check_open()
+        if last < durable_seq:
+            raise _gone(engine, last + 1, durable_seq)
+        if not follow:
+            return
+        pause = POLL_SECONDS_MIN if last > before else min(2 * pause, POLL_SECONDS_MAX)
+        engine.env.sleep(pause)
+        check_open()
+
+
+def _gone(engine: Engine, first: int, last: int) -> ChangesGoneError:
+    return ChangesGoneError(
+        f"{engine.folder}: the log does not hold the changes from {first} to {last}; start again "
+        "from a snapshot, or keep more of the log (wal_keep_bytes)"
+    )
+
+
+def _database_id(engine: Engine) -> bytes:
+    if engine.version_set is not None:
+        return engine.version_set.database_id
+    return VersionSet.recover(engine.env, engine.folder).database_id
+
+
+def _end(engine: Engine) -> tuple[int, LogEnd]:
+    """Return the newest durable sequence number and how far the log may be read for it."""
+    log = engine.log
+    if log is None:
+        return engine.state.visible_seq, LogEnd(below=1 << 64)
+    durable_seq = max(engine.version.last_seq, log.durable_seq)
+    durable_lsn = log.durable_lsn
+    segments = log.segments()
+    return durable_seq, LogEnd(
+        below=segments[-1].number + 1,
+        durable_lsn=durable_lsn,
+        bytes_used={segment.number: segment.bytes_used for segment in segments},
+    )
+
+
+def _change(engine: Engine, batch: LoggedBatch, seq: int) -> Change:
+    names: dict[int, str | None] = {}
+    for _, keyspace, _, _ in batch.operations:
+        if keyspace not in names:
+            tree = engine.trees.get(keyspace)
+            names[keyspace] = None if tree is None else tree.version.name
+    return Change(
+        seq,
+        tuple(
+            Operation(_KINDS.get(kind, "delete_range"), names[keyspace], key, value)
+            for kind, keyspace, key, value in batch.operations
+        ),
+    )
