@@ -55,6 +55,13 @@ class Attempt:
     saw_unlogged: int = 0
     """The commit under way of which it read something."""
 
+    def has_read_any(self, keys: Iterable[str]) -> bool:
+        """Return whether it has read one of the keys, absent ones included."""
+        return any(
+            key in self.reads or any(lower <= key < upper for lower, upper in self.ranges)
+            for key in keys
+        )
+
 
 class Entry(NamedTuple):
     """A commit in the log."""
@@ -83,6 +90,8 @@ class Model:
         """Of each commit the site it was made at."""
         self.committing: Attempt | None = None
         self.attempts: list[Attempt] = []
+        self.committed: list[Attempt] = []
+        """Since the last crash, those that wrote something."""
         self.bites = 0
         """So often the fault changed what happened. In a right model it stays 0."""
         self._clients = 0
@@ -97,6 +106,7 @@ class Model:
         self.versions, self.sites, self.last = {}, [0], 0
         self.committing = None
         self.attempts.clear()
+        self.committed.clear()
         for entry in self.log:
             self._show(entry.number, entry.writes, entry.site)
 
@@ -136,9 +146,22 @@ class Model:
         return bool(found) and found is not None and found[-1][0] > attempt.horizon
 
     def is_let_through(self, attempt: Attempt) -> bool:
-        """Return whether a right model would have refused the transaction."""
-        newest = (self.versions.get(key, [(0, 0)])[-1][0] for key in Model.validated(self, attempt))
-        return any(number > attempt.snapshot for number in newest)
+        """Return whether committing the transaction is certainly an anomaly: it overwrites what it
+        did not see, or it and another each missed what the other one wrote.
+        """
+        missed = {
+            key
+            for key in Model.validated(self, attempt)
+            if self.versions.get(key, [(0, 0)])[-1][0] > attempt.snapshot
+        }
+        if not missed.isdisjoint(attempt.writes):
+            return True
+        for other in reversed(self.committed):
+            if other.number <= attempt.snapshot:
+                return False
+            if not missed.isdisjoint(other.writes) and other.has_read_any(attempt.writes):
+                return True
+        return False
 
     def prepare(self, attempt: Attempt) -> None:
         """First step of a commit: log it."""
@@ -159,6 +182,7 @@ class Model:
                 return False
             self.finish(attempt)
             self.committing = None
+            self.committed.append(attempt)
             return True
         if not attempt.writes and attempt.read_only:
             return True
@@ -273,7 +297,7 @@ class LostUpdate(Model):
 
 
 class StaleSnapshot(Model):
-    """A transaction reads from an older snapshot than it is validated against."""
+    """A transaction reads from an older snapshot than the one it is validated against."""
 
     def begin(self, isolation: Isolation, site: int, *, read_only: bool) -> Attempt:
         attempt = super().begin(isolation, site, read_only=read_only)
@@ -461,8 +485,12 @@ class RealTime(Model):
         attempt = super().begin(isolation, site, read_only=read_only)
         if read_only:
             attempt.snapshot = max(0, self.last - self.rng.randrange(6))
-            self.bites += attempt.snapshot < self.last
         return attempt
+
+    def read(self, attempt: Attempt, key: str) -> Value:
+        found = [number for number, _ in self.versions.get(key, []) if number <= attempt.horizon]
+        self.bites += bool(found) and found[-1] > attempt.snapshot
+        return super().read(attempt, key)
 
 
 class OwnWrites(Model):
@@ -603,6 +631,7 @@ FAULTS: dict[str, Fault] = {
         _kinds("write skew, G2, phantom"),
         _kinds("no serial order"),
         _SNAPSHOTS,
+        bites=3,
     ),
     "phantom": Fault(
         Phantom,
@@ -610,6 +639,7 @@ FAULTS: dict[str, Fault] = {
         _kinds("phantom"),
         _kinds("no serial order"),
         _SNAPSHOTS,
+        bites=3,
         load=_SCANS,
     ),
     "long fork": Fault(

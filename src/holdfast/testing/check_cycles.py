@@ -28,7 +28,7 @@ from typing import NamedTuple
 WW, WR, RW, PROCESS, REALTIME = range(5)
 KIND_NAMES = ("ww", "wr", "rw", "process", "realtime")
 
-STARTS_MOST = 16
+STARTS_MOST = 8
 """So many edges of a component are tried as the first of a cycle, spread over all of them."""
 STEPS_MOST = 2_000_000
 """So many edges are followed in one stage before the search is content with what it has."""
