@@ -137,6 +137,44 @@ def test_twins_agree_with_each_other_and_with_the_rule(
 
 
 @both
+@given(
+    kinds=st.lists(st.sampled_from([DELETE, PUT]), min_size=40, max_size=40),
+    bounds=st.lists(st.integers(0, 40), max_size=8),
+    snapshots=st.sampled_from([[], [20], [100]]),
+)
+def test_a_delete_stays_where_older_data_may_lie(
+    twin: ModuleType,
+    builders: ModuleType,
+    kinds: list[int],
+    bounds: list[int],
+    snapshots: list[int],
+) -> None:
+    entries = [(b"%02d" % number, number + 1, kind, b"") for number, kind in enumerate(kinds)]
+    ends = sorted(bounds)[: len(bounds) // 2 * 2]
+    older = [(b"%02d" % lower, b"%02d" % upper) for lower, upper in zip(*[iter(ends)] * 2)]
+    retention = twin.Retention(snapshots, RangeTombstones(), bottom=True, older=older)
+    builder = make_builder(builders)
+    builder.add(b"!", 1, PUT, b"")
+    twin.merge_into(positioned(entries), builder, retention, **LIMITS)
+    builder.finish(1, 0)
+    kept = {key for key, _, _ in read_table(builder.take_output()).entries}
+    for key, seq, kind, _ in entries:
+        is_old = any(lower <= key < upper for lower, upper in older)
+        is_young = bool(snapshots) and seq > snapshots[0]
+        assert (key in kept) == (kind == PUT or is_old or is_young)
+
+
+@both
+def test_ranges_of_older_data_are_ascending_bytes(twin: ModuleType, builders: ModuleType) -> None:
+    _ = builders
+    for older in ([(b"b", b"a")], [(b"c", b"d"), (b"a", b"b")]):
+        with pytest.raises(ValueError, match="ascending"):
+            twin.Retention([], RangeTombstones(), bottom=True, older=older)
+    with pytest.raises(TypeError):
+        twin.Retention([], RangeTombstones(), bottom=True, older=[("a", "b")])
+
+
+@both
 def test_a_table_is_cut_only_between_keys(twin: ModuleType, builders: ModuleType) -> None:
     entries = [(b"key%d" % (index // 5), 10 - index % 5, PUT, b"x" * 40) for index in range(50)]
     retention = twin.Retention(range(1, 20), RangeTombstones(), bottom=False)

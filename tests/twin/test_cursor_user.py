@@ -21,7 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base import SEQ_MAX, DatabaseClosedError
-from holdfast.cursor import _cursor_c, _cursor_py, _tombstones_c, _tombstones_py, _user_c, _user_py
+from holdfast.cursor import (
+    _cursor_c,
+    _cursor_py,
+    _gaps_c,
+    _gaps_py,
+    _tombstones_c,
+    _tombstones_py,
+    _user_c,
+    _user_py,
+)
 
 
 def twin(*kernels: ModuleType) -> Any:
@@ -31,8 +40,8 @@ def twin(*kernels: ModuleType) -> Any:
 
 
 TWINS = [
-    pytest.param(twin(_cursor_c, _tombstones_c, _user_c), id="c"),
-    pytest.param(twin(_cursor_py, _tombstones_py, _user_py), id="py"),
+    pytest.param(twin(_cursor_c, _tombstones_c, _user_c, _gaps_c), id="c"),
+    pytest.param(twin(_cursor_py, _tombstones_py, _user_py, _gaps_py), id="py"),
 ]
 KEYS = st.sampled_from([b"", b"a", b"a\x00", b"aa", b"b", b"bbbbbbbbb", b"c", b"d", b"\xff"])
 SEQS = st.one_of(st.integers(1, 12), st.integers(1, 60), st.just(SEQ_MAX))
@@ -135,6 +144,90 @@ def test_the_rows_are_what_the_versions_say(
         expected = [row[what - 1] for row in expected]
     assert expected == found
     assert [] == list(cursor) == cursor.next_chunk(3) == taken(cursor, 3, what, columns=True)
+
+
+WRITES = st.lists(
+    st.tuples(st.sampled_from([0, 0, 1]), st.integers(0, 59), st.integers(1, 40)), max_size=6
+)
+BOUNDS = st.none() | st.integers(0, 60).map(lambda number: b"%02d" % number)
+SCANS = st.lists(
+    st.tuples(BOUNDS, BOUNDS, st.booleans(), st.none() | st.integers(0, 3), st.integers(0, 60)),
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(
+    rounds=st.lists(st.tuples(WRITES, SCANS), max_size=6),
+    tombstone=st.none() | st.tuples(BOUNDS, BOUNDS),
+    sources=st.integers(1, 3),
+)
+def test_scans_over_noted_gaps_show_the_same_rows(
+    kernel: Any, rounds: list[Any], tombstone: Any, sources: int
+) -> None:
+    """Runs of keys are put and deleted between scans that share their gaps; each scan shows what
+    one without gaps shows, whatever its snapshot.
+    """
+    gaps = kernel.Gaps()
+    versions: list[Entry] = [(b"%02d" % number, number + 1, 1, b"v") for number in range(60)]
+    tombstones = []
+    if tombstone is not None and None not in tombstone:
+        tombstones = [(*tombstone, 61)]
+    seq = 61
+    for writes, scans in rounds:
+        for kind, start, count in writes:
+            for number in range(start, min(start + count, 60)):
+                seq += 1
+                key = b"%02d" % number
+                if kind == 1:
+                    gaps.note_put(key, seq)
+                versions.append((key, seq, kind, b""))
+        versions.sort(key=order)
+        for lower, upper, reverse, limit, age in scans:
+            lists = [kernel.ListCursor(versions[at::sources]) for at in range(sources)]
+            source = lists[0] if sources == 1 else kernel.MergeCursor(lists)
+            snapshot = max(seq - age, 61)
+            cursor = kernel.UserCursor(
+                source,
+                kernel.RangeTombstones(tombstones),
+                snapshot,
+                lower,
+                upper,
+                reverse,
+                limit,
+                gaps=gaps,
+            )
+            assert list(cursor) == seen(
+                versions, tombstones, snapshot, lower, upper, reverse, limit
+            )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_stretch_without_a_row_is_walked_once(kernel: Any, reverse: bool) -> None:
+    dead = [(b"%04d" % number, 1, 0, b"") for number in range(1000)]
+    ends = [(b"", 1, 1, b"first"), (b"x", 1, 1, b"last")]
+    gaps = kernel.Gaps()
+    passed = []
+    for _ in range(2):
+        source = kernel.ListCursor(sorted([*dead, *ends]))
+        cursor = kernel.UserCursor(source, (), 5, None, None, reverse, gaps=gaps)
+        assert sorted(cursor) == [(b"", b"first"), (b"x", b"last")]
+        passed.append(cursor.entries_passed)
+    assert passed[0] == 1000
+    assert passed[1] <= 16
+    # A PUT in it ends half of it.
+    gaps.note_put(b"0500", 6)
+    source = kernel.ListCursor(sorted([*dead, *ends, (b"0500", 6, 1, b"new")], key=order))
+    cursor = kernel.UserCursor(source, (), 6, None, None, reverse, gaps=gaps)
+    assert (b"0500", b"new") in list(cursor)
+    assert cursor.entries_passed <= 40
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_gaps_of_another_kind_are_refused(kernel: Any) -> None:
+    with pytest.raises(TypeError):
+        kernel.UserCursor(kernel.ListCursor([]), gaps=[])
 
 
 def taken(cursor: Any, count: int, what: int, columns: bool) -> list[Any]:

@@ -30,7 +30,7 @@ from holdfast.base import (
 )
 from holdfast.bufferpool import BufferPool
 from holdfast.compaction import run_flush
-from holdfast.cursor import ListCursor
+from holdfast.cursor import Gaps, ListCursor
 from holdfast.env import SimEnv
 from holdfast.lsm import _view_c, _view_py
 from holdfast.memtable import Memtable
@@ -113,9 +113,11 @@ class Maker:
         self.pool = BufferPool(1 << 20)
         self.number = 0
         self.sources = Sources()
+        # As in a tree: every PUT is noted in one set.
+        self.gaps = Gaps()
 
     def memtable(self, ops: list[Op]) -> Memtable:
-        table = Memtable()
+        table = Memtable(self.gaps)
         for kind, key, value in ops:
             seq = self.sources.newest + 1
             self.sources.ops.append((seq, kind, key, value))

@@ -20,6 +20,7 @@ KERNELS = (
     "holdfast.codec._varint",
     "holdfast.compaction._merge",
     "holdfast.cursor._cursor",
+    "holdfast.cursor._gaps",
     "holdfast.cursor._tombstones",
     "holdfast.cursor._user",
     "holdfast.engine._core",

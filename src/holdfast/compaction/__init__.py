@@ -8,6 +8,7 @@ entries from a cursor into a table by that rule. Nothing here knows the log or w
 
 from holdfast.compaction._merge import Retention, merge_into
 from holdfast.compaction.choice import strategy_of
+from holdfast.compaction.covered import pick_covered
 from holdfast.compaction.job import (
     JobResult,
     JobStoppedError,
@@ -38,6 +39,7 @@ __all__ = [
     "level_target",
     "merge_into",
     "pick",
+    "pick_covered",
     "plan_range",
     "retained",
     "retained_tombstones",

@@ -4,9 +4,14 @@ An entry touches no Python object here: the cursor's memory goes straight into t
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
+
+cdef extern from "Python.h":
+    PyObject* PyTuple_GET_ITEM(object, Py_ssize_t) noexcept
 
 from holdfast.cursor._cursor_c cimport Cursor, bytes_data, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
@@ -32,15 +37,18 @@ cdef class Retention:
     """What one merge knows about who can see what, kept from step to step and from table to table.
 
     `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
-    that no deeper level holds older data of the merged keys.
+    that nothing else holds older data of the merged keys, but for keys in the ranges of `older`,
+    which are [lower, upper), ascending and disjoint.
 
-    Raises: ValueError when the snapshots are not ascending sequence numbers.
+    Raises: ValueError when the snapshots are not ascending sequence numbers, or the ranges not
+    ascending.
     """
 
     cdef uint64_t* _snapshots
     cdef Py_ssize_t _snapshot_count
     cdef RangeTombstones _tombstones
     cdef bint _bottom
+    cdef tuple _bounds                # of the ranges with older data, lower and upper in turn
     cdef bint _has_key                # an entry was read
     cdef unsigned char* _key          # the key of the last one
     cdef Py_ssize_t _key_size
@@ -52,7 +60,8 @@ cdef class Retention:
     cdef readonly uint64_t bytes_in
     cdef readonly uint64_t bytes_out
 
-    def __cinit__(self, snapshots, RangeTombstones tombstones not None, *, bint bottom):
+    def __cinit__(self, snapshots, RangeTombstones tombstones not None, *, bint bottom,
+                  older=()):
         cdef list ordered = list(snapshots)
         cdef Py_ssize_t index
         if ordered != sorted(ordered):
@@ -68,6 +77,15 @@ cdef class Retention:
         self._snapshot_count = len(ordered)
         self._tombstones = tombstones
         self._bottom = bottom
+        cdef list bounds = []
+        for lower, upper in older:
+            if type(lower) is not bytes or type(upper) is not bytes:
+                raise TypeError("a bound is bytes")
+            bounds.append(lower)
+            bounds.append(upper)
+        if bounds != sorted(bounds):
+            raise ValueError("the ranges of older data must be ascending")
+        self._bounds = tuple(bounds)
 
     def __dealloc__(self):
         free(self._snapshots)
@@ -118,7 +136,25 @@ cdef class Retention:
             oldest = self._snapshots[stripe] if stripe < self._snapshot_count else SEQ_LAST
             if self._tombstones.c_cover(key, size, oldest) > trailer >> 8:
                 return False
-        return not ((trailer & 0xFF) == KIND_DELETE and self._bottom and stripe == 0)
+        return not ((trailer & 0xFF) == KIND_DELETE and stripe == 0 and self._bottom
+                    and not self._has_older(key, size))
+
+    cdef bint _has_older(self, const unsigned char* key, Py_ssize_t size) noexcept:
+        """Return whether the key lies in one of the ranges: behind an odd number of bounds."""
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = len(self._bounds)
+        cdef Py_ssize_t middle
+        cdef PyObject* bound
+        while low < high:
+            middle = low + (high - low) // 2
+            # Safety: middle < len, and all bounds are bytes.
+            bound = PyTuple_GET_ITEM(self._bounds, middle)
+            if compare_keys(bytes_data(<object>bound), PyBytes_GET_SIZE(<object>bound),
+                            key, size) <= 0:
+                low = middle + 1
+            else:
+                high = middle
+        return low % 2 == 1
 
 
 cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64_t target_bytes,

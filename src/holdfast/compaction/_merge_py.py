@@ -8,6 +8,7 @@ Thread safety: a retention, its cursor and its builder belong to one thread.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from holdfast.base import DELETE, SEQ_MAX
@@ -20,13 +21,20 @@ class Retention:
     """What one merge knows about who can see what, kept from step to step and from table to table.
 
     `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
-    that no deeper level holds older data of the merged keys.
+    that nothing else holds older data of the merged keys, but for keys in the ranges of `older`,
+    which are [lower, upper), ascending and disjoint.
 
-    Raises: ValueError when the snapshots are not ascending sequence numbers.
+    Raises: ValueError when the snapshots are not ascending sequence numbers, or the ranges not
+    ascending.
     """
 
     def __init__(
-        self, snapshots: Sequence[int], tombstones: RangeTombstones, *, bottom: bool
+        self,
+        snapshots: Sequence[int],
+        tombstones: RangeTombstones,
+        *,
+        bottom: bool,
+        older: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         self._snapshots = list(snapshots)
         if self._snapshots != sorted(self._snapshots):
@@ -35,6 +43,12 @@ class Retention:
             raise ValueError("a snapshot is a sequence number of 56 bits")
         self._tombstones = tombstones
         self._bottom = bottom
+        for bound in (bound for span in older for bound in span):
+            if type(bound) is not bytes:
+                raise TypeError("a bound is bytes")
+        self._bounds = [bound for span in older for bound in span]
+        if self._bounds != sorted(self._bounds):
+            raise ValueError("the ranges of older data must be ascending")
         self._key: bytes | None = None
         self._stripe = 0
         self.entries_in = 0
@@ -58,7 +72,7 @@ class Retention:
         stays = not (
             (key == self._key and stripe == self._stripe)
             or self._is_covered(key, seq, stripe)
-            or (kind == DELETE and self._bottom and stripe == 0)
+            or (kind == DELETE and stripe == 0 and self._bottom and not self._has_older(key))
         )
         if stays:
             builder.add(key, seq, kind, value)
@@ -67,6 +81,10 @@ class Retention:
         self.entries_in += 1
         self.bytes_in += len(key) + len(value)
         self._key, self._stripe = key, stripe
+
+    def _has_older(self, key: bytes) -> bool:
+        """Return whether `key` lies in one of the ranges: behind an odd number of bounds."""
+        return bisect_right(self._bounds, key) % 2 == 1
 
     def _is_covered(self, key: bytes, seq: int, stripe: int) -> bool:
         """Return whether everybody who sees this version sees a newer tombstone over its key."""

@@ -18,7 +18,7 @@ memtables may be read by others at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,7 +28,7 @@ from holdfast.base import KeyspaceSettings
 from holdfast.codec import Compression
 from holdfast.compaction._merge import Retention, merge_into
 from holdfast.compaction.plan import Plan
-from holdfast.compaction.retain import MergeStop, retained_tombstones
+from holdfast.compaction.retain import MergeStop, retained_tombstones, united
 from holdfast.compaction.window import next_window_start
 from holdfast.cursor import Cursor, MergeCursor, RangeTombstones
 from holdfast.env import Env
@@ -88,12 +88,15 @@ def run_flush(
     snapshots: Sequence[int],
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool] | None = None,
+    older: Iterable[TableInfo] | None = None,
 ) -> JobResult:
     """Write a frozen memtable as tables of level 0.
 
     Normally it is one table: the size to cut at is that of a full memtable, if this is more than
     `table_bytes`, because every table of level 0 counts towards the next compaction. `snapshots`
-    are the live ones, ascending.
+    are the live ones, ascending. `older` are all tables of the keyspace that are older than the
+    memtable, if these are known: a delete of a key that lies in none of them is not written, so
+    what was put and deleted within one memtable leaves nothing.
 
     Raises: OSError; JobStoppedError.
     """
@@ -104,7 +107,8 @@ def run_flush(
         memtable.cursor(),
         memtable.range_tombstones,
         snapshots,
-        is_bottom=False,
+        is_bottom=older is not None,
+        older=united((table.lower, table.upper) for table in older or ()),
         target_bytes=max(settings.table_bytes, settings.memtable_bytes),
     )
     return run_parts([part], env, bytes_read=0, should_stop=should_stop)
@@ -147,7 +151,8 @@ def run_compaction(
                 MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
                 tombstones,
                 snapshots,
-                is_bottom=plan.is_bottom,
+                is_bottom=plan.is_bottom or bool(plan.older),
+                older=plan.older,
                 target_bytes=settings.table_bytes if plan.output_level else UNCUT_BYTES,
                 lower=lower,
                 upper=upper,
@@ -249,15 +254,16 @@ class _Part:
         snapshots: Sequence[int],
         *,
         is_bottom: bool,
+        older: Sequence[tuple[bytes, bytes]],
         target_bytes: int,
         lower: bytes | None = None,
         upper: bytes | None = None,
     ) -> None:
         self.outputs = outputs
-        self.retention = Retention(snapshots, tombstones, bottom=is_bottom)
+        self.retention = Retention(snapshots, tombstones, bottom=is_bottom, older=older)
         self._cursor = cursor
         self._kept = RangeTombstones(
-            retained_tombstones(tombstones.tombstones(), snapshots, is_bottom)
+            retained_tombstones(tombstones.tombstones(), snapshots, is_bottom, older)
         )
         self._target_bytes = target_bytes
         self._lower = lower

@@ -19,7 +19,7 @@ level bytes.)
 When no level is above its target, tables of which many entries are deletes are brought down, or
 rewritten where nothing older lies below them: as long as one of DENSE_ENTRIES entries of the merge
 is a delete, so that the deletes pay for it. A queue is the case: its deletes lie where every scan
-begins.
+begins. Range tombstones count as deletes; what they cover whole is dropped before (`covered`).
 
 A level gives tables to one compaction at a time. A second one might write between the tables of the
 first, into a range of the output level where neither has a table yet.
@@ -53,6 +53,7 @@ from holdfast.base.limits import LEVELS_MAX
 from holdfast.compaction.plan import (
     SMALL_FRACTION,
     Plan,
+    delete_weight,
     is_any_busy,
     is_bottom,
     is_dense,
@@ -163,11 +164,17 @@ def pick(
 def _pick_dense(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
     """Return a merge that is paid for by the deletes among its inputs."""
     reason = "many deletes"
-    if is_dense(version.levels[0]) and not is_any_busy(version.levels[0], busy):
-        group = level0_group(version.levels[0], *span(version.levels[0][-1:]))
-        below = overlapping(version.levels[1], *span(group))
-        if is_dense((*group, *below)) and not is_any_busy(below, busy):
-            return _settled(version, 0, group, below, busy, reason)
+    if not is_any_busy(version.levels[0], busy):
+        tried: set[int] = set()
+        # A table of deletes among others that do not share its keys is not waited for.
+        for seed in reversed(version.levels[0]):
+            if seed.number in tried or not is_dense((seed,)):
+                continue
+            group = level0_group(version.levels[0], seed.lower, seed.upper)
+            tried.update(table.number for table in group)
+            below = overlapping(version.levels[1], *span(group))
+            if is_dense((*group, *below)) and not is_any_busy(below, busy):
+                return _settled(version, 0, group, below, busy, reason)
     for level in range(1, LEVELS_MAX):
         if is_any_busy(version.levels[level], busy):
             continue
@@ -184,7 +191,7 @@ def _pick_dense(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
 
 
 def _is_mostly_deletes(table: TableInfo) -> bool:
-    return 2 * table.delete_count > table.entry_count
+    return delete_weight(table) > table.entry_count - table.delete_count
 
 
 def _small_bytes(version: KeyspaceVersion) -> int:

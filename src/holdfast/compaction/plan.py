@@ -16,7 +16,7 @@ Invariants of a plan that merges or moves:
    range.
 Of a plan that drops:
 4. No table that stays and overlaps an input is older than it, so that no older version of a key
-   comes back when a newer one goes.
+   comes back when a newer one goes; or a range tombstone that stays lies over the whole input.
 
 Thread safety: pure functions and immutable values.
 """
@@ -24,11 +24,12 @@ Thread safety: pure functions and immutable values.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 from math import inf
 
+from holdfast.compaction.retain import united
 from holdfast.manifest import KeyspaceVersion, VersionEdit
 from holdfast.sstable import TableInfo
 
@@ -41,6 +42,12 @@ DELETE_FRACTION = 8
 """A table that would bring a greater part of deletes than 1 in this to the bottom is rewritten."""
 DENSE_ENTRIES = 4
 """A merge is worth its work for the space alone when one in this many of its entries is a delete.
+"""
+
+
+RANGE_DELETES = 64
+"""A range tombstone counts for this many deletes. It may cover none or all: what it covers of whole
+tables is dropped without being read, so this is a guess at the rest.
 """
 
 
@@ -64,6 +71,8 @@ class Plan:
     reason: str
     score: float = 0.0
     """How urgent it is; plans of other keyspaces may be more so."""
+    older: tuple[tuple[bytes, bytes], ...] = ()
+    """The ranges, ascending and disjoint, outside of which the same holds of single keys."""
     is_drop: bool = False
     """The tables leave the tree with what they hold, and nothing is read or written."""
 
@@ -134,13 +143,18 @@ def make_merge(
     every = [table for _, tables in taken for table in tables]
     lower, upper = span(every)
     numbers = frozenset(table.number for table in every)
+    older = united(
+        (table.lower, table.upper)
+        for table in older_tables(version, output_level, lower, upper, numbers)
+    )
     return Plan(
         keyspace=version.id,
         level=taken[0][0],
         inputs=taken,
         output_level=output_level,
         is_move=is_move,
-        is_bottom=is_bottom(version, output_level, lower, upper, numbers),
+        is_bottom=not older,
+        older=tuple(older),
         lower=lower,
         upper=upper,
         reason=reason,
@@ -191,8 +205,14 @@ def may_move(version: KeyspaceVersion, table: TableInfo, output_level: int) -> b
 def is_dense(tables: Iterable[TableInfo]) -> bool:
     """Return whether so many of the entries are deletes that merging the tables pays."""
     every = list(tables)
-    deletes = sum(table.delete_count for table in every)
-    return deletes > 0 and deletes * DENSE_ENTRIES >= sum(table.entry_count for table in every)
+    deletes = sum(delete_weight(table) for table in every)
+    entries = sum(table.entry_count - table.delete_count + delete_weight(table) for table in every)
+    return deletes > 0 and deletes * DENSE_ENTRIES >= entries
+
+
+def delete_weight(table: TableInfo) -> int:
+    """Return how many deletes a table counts for, its range tombstones among them."""
+    return table.delete_count + RANGE_DELETES * table.range_tombstone_count
 
 
 def seq_runs(tables: Sequence[TableInfo]) -> list[list[TableInfo]]:
@@ -257,18 +277,23 @@ def level0_group(tables: Sequence[TableInfo], lower: bytes, upper: bytes) -> lis
 def is_bottom(
     version: KeyspaceVersion, output_level: int, lower: bytes, upper: bytes, inputs: frozenset[int]
 ) -> bool:
-    """Return whether no table at or below `output_level`, but for the inputs, overlaps [lower,
-    upper). In level 0 only those behind an input count: the others are newer.
+    """Return whether nothing older than the inputs is left in the tree: then deletes that no
+    snapshot sees past may go.
+    """
+    found = older_tables(version, output_level, lower, upper, inputs)
+    return next(iter(found), None) is None
 
-    Then nothing older than the inputs is left in the tree, and deletes that no snapshot sees past
-    may go.
+
+def older_tables(
+    version: KeyspaceVersion, output_level: int, lower: bytes, upper: bytes, inputs: frozenset[int]
+) -> Iterator[TableInfo]:
+    """Yield the tables at or below `output_level`, but for the inputs, that overlap [lower, upper).
+    In level 0 only those behind an input count: the others are newer.
     """
     if output_level == 0:
-        older = list(dropwhile(lambda table: table.number not in inputs, version.levels[0]))
-        if any(t.number not in inputs and t.overlaps(lower, upper) for t in older):
-            return False
-    return all(
-        table.number in inputs
-        for level in version.levels[max(output_level, 1) :]
-        for table in overlapping(level, lower, upper)
-    )
+        behind = dropwhile(lambda table: table.number not in inputs, version.levels[0])
+        yield from (t for t in behind if t.number not in inputs and t.overlaps(lower, upper))
+    for level in version.levels[max(output_level, 1) :]:
+        for table in overlapping(level, lower, upper):
+            if table.number not in inputs:
+                yield table

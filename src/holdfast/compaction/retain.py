@@ -21,7 +21,7 @@ Thread safety: pure functions.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 from holdfast.base import DELETE
@@ -65,21 +65,43 @@ def retained(
 
 
 def retained_tombstones(
-    tombstones: Sequence[tuple[bytes, bytes, int]], snapshots: Sequence[int], bottom: bool
+    tombstones: Sequence[tuple[bytes, bytes, int]],
+    snapshots: Sequence[int],
+    bottom: bool,
+    older: Sequence[tuple[bytes, bytes]] = (),
 ) -> list[tuple[bytes, bytes, int]]:
     """Return the tombstones (start, stop, sequence number) that stay, in their order.
 
     One goes when newer ones of its stripe cover all of its range; at the bottom those of the oldest
-    stripe have done their work. `retained` must be asked with the covers as they were before.
+    stripe have done their work, but for those that reach into a range of `older` data; the ranges
+    are ascending and disjoint. `retained` must be asked with the covers as they were before.
     """
     covered: dict[int, list[tuple[bytes, bytes]]] = {}
     stays = set()
     for start, stop, seq in sorted(tombstones, key=lambda tombstone: -tombstone[2]):
         stripe = stripe_of(seq, snapshots)
-        if (bottom and stripe == 0) or not _unite(covered.setdefault(stripe, []), start, stop):
+        is_spent = bottom and stripe == 0 and not reaches_into(older, start, stop)
+        if is_spent or not _unite(covered.setdefault(stripe, []), start, stop):
             continue
         stays.add((start, stop, seq))
     return [tombstone for tombstone in tombstones if tombstone in stays]
+
+
+def reaches_into(ranges: Sequence[tuple[bytes, bytes]], lower: bytes, upper: bytes) -> bool:
+    """Return whether [lower, upper) overlaps one of the ascending, disjoint ranges."""
+    at = bisect_right(ranges, lower, key=lambda span: span[1])
+    return at < len(ranges) and ranges[at][0] < upper
+
+
+def united(ranges: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the union of ranges that are not empty, as ascending, disjoint ones."""
+    spans: list[tuple[bytes, bytes]] = []
+    for lower, upper in sorted(ranges):
+        if spans and lower <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], upper)
+        else:
+            spans.append((lower, upper))
+    return spans
 
 
 def _unite(spans: list[tuple[bytes, bytes]], start: bytes, stop: bytes) -> bool:

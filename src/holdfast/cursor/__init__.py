@@ -2,11 +2,12 @@
 sees of them.
 
 Every source of the read path (memtable, table, merge) is a `Cursor`. A cursor and its sources are
-used by one thread at a time. The semantics are in the plain twins: `_cursor_py`, `_tombstones_py`,
-`_user_py`.
+used by one thread at a time. The semantics are in the plain twins: `_cursor_py`, `_gaps_py`,
+`_tombstones_py`, `_user_py`.
 """
 
 from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
+from holdfast.cursor._gaps import Gaps
 from holdfast.cursor._tombstones import RangeTombstones
 from holdfast.cursor._user import Owner, UserCursor
 from holdfast.cursor.entry import Columns, Entry
@@ -15,6 +16,7 @@ __all__ = [
     "Columns",
     "Cursor",
     "Entry",
+    "Gaps",
     "ListCursor",
     "MergeCursor",
     "Owner",

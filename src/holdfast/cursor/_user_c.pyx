@@ -4,12 +4,15 @@ Entries are taken from the source in runs, as far as it has them at hand, so tha
 costs no call to the source. A key with many versions is not walked through: after SKIP_MAX of them
 the source is asked to seek past.
 
+A long stretch without a row is looked up in the gaps of the tree, and noted there when its other
+end is reached.
+
 Thread safety: one thread at a time. A request while another one runs (a source may let go of the
 interpreter lock while it reads) raises RuntimeError and harms nothing.
 """
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint64_t
@@ -17,6 +20,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from holdfast.cursor._cursor_c cimport RUN_ROWS, Cursor, Row, Run, bytes_data, compare_keys
+from holdfast.cursor._gaps_c cimport Gap, Gaps
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 import sys
@@ -32,6 +36,8 @@ cdef enum:
     SKIP_MAX = 16
     ROOM_FIRST = 8
     COLUMN_FIRST = 4096
+    GAP_ENTRIES_MIN = 16
+    GAP_LOOK_ENTRIES = 64
 
 SIZE_MAX = sys.maxsize
 
@@ -130,12 +136,21 @@ cdef class UserCursor:
     # that its source has left.
     cdef Row row
     cdef bytes held
+    # Of the stretch without a row in which the cursor is: where it began (forward its lower bound, in
+    # reverse its upper one, where None is behind all keys), if that is known, and the entries
+    # passed in it.
+    cdef Gaps gaps                   # None when nobody keeps any
+    cdef bytes stretch
+    cdef bint has_stretch
+    cdef bint has_rest               # no: the stretch is known to reach to the end of the range
+    cdef Py_ssize_t passed
+    cdef readonly Py_ssize_t entries_passed
     cdef tuple pair                  # the last row, to be used again if nobody kept it
     cdef object __weakref__
 
     def __cinit__(self, cursor, tombstones=(), snapshot: int = SEQ_MAX, lower: bytes | None = None,
                   upper: bytes | None = None, reverse: bool = False, limit: int | None = None,
-                  what: int = 0, owner: object = None) -> None:
+                  what: int = 0, owner: object = None, gaps: Gaps | None = None) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
         sets = [tombstones] if isinstance(tombstones, RangeTombstones) else list(tombstones)
@@ -151,6 +166,10 @@ cdef class UserCursor:
             raise ValueError(f"the limit is {limit}; it must not be negative")
         if what not in (0, 1, 2):
             raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
+        if gaps is not None and not isinstance(gaps, Gaps):
+            raise TypeError(f"gaps are Gaps, not {type(gaps).__name__}")
+        self.gaps = gaps
+        self.has_rest = 1
         self.sets = tuple([each for each in sets if len(each)])
         self.snapshot = snapshot
         self.visible = self.snapshot << 8 | 0xFF
@@ -308,6 +327,7 @@ cdef class UserCursor:
         self.source = None
         self.sets = ()
         self.owner = None
+        self.gaps = None
         self.life = None
         self.pair = None
         self.held = None
@@ -395,6 +415,13 @@ cdef class UserCursor:
     cdef int _start(self) except -1:
         """Move the source to the first entry."""
         self.started = 1
+        self.has_stretch = 1
+        if self.reverse:
+            self.stretch = self.upper
+        else:
+            self.stretch = b"" if self.lower is None else self.lower
+        if self.gaps is not None and self._step_over(self.stretch):
+            return 0
         if self.reverse:
             if self.upper is None:
                 self.source.c_last()
@@ -431,6 +458,95 @@ cdef class UserCursor:
         self.taken = 1
         return self._stand()
 
+    cdef bint _step_over(self, bytes bound) except -1:
+        """Move to the other side of the gap that begins at `bound`. Return whether there is one.
+        Requires: there are gaps.
+        """
+        cdef const Gap* gap
+        cdef bytes target
+        if self.reverse:
+            if bound is None:
+                gap = self.gaps.c_gap_before(NULL, -1, self.snapshot)
+            else:
+                gap = self.gaps.c_gap_before(bytes_data(bound), PyBytes_GET_SIZE(bound),
+                                             self.snapshot)
+            if gap == NULL:
+                return False
+            # A gap may go while the source reads.
+            target = PyBytes_FromStringAndSize(<const char*>gap.lower, gap.lower_size)
+            self.has_rest = target > (b"" if self.lower is None else self.lower)
+        else:
+            gap = self.gaps.c_gap_at(bytes_data(bound), PyBytes_GET_SIZE(bound), self.snapshot)
+            if gap == NULL:
+                return False
+            if gap.upper_size < 0:
+                self.has_rest = 0
+                return True
+            target = PyBytes_FromStringAndSize(<const char*>gap.upper, gap.upper_size)
+            self.has_rest = self.upper is None or target < self.upper
+        if not self.has_rest:
+            return True
+        self._keep_decided()
+        if self.reverse:
+            self.run_at = 0
+            if self.run != NULL:
+                self.run.count = 0
+            self.source.c_seek_before(bytes_data(target), PyBytes_GET_SIZE(target))
+        else:
+            self._seek(bytes_data(target), PyBytes_GET_SIZE(target), self.visible)
+        return True
+
+    cdef inline bint _pass(self, const unsigned char* key, Py_ssize_t size) except -1:
+        """Count an entry of this key that gave no row. Return whether the source was moved over a
+        gap that begins there.
+        """
+        self.passed += 1
+        self.entries_passed += 1
+        if self.passed % GAP_LOOK_ENTRIES != GAP_ENTRIES_MIN or self.gaps is None:
+            return False
+        return self._look(key, size)
+
+    cdef bint _look(self, const unsigned char* key, Py_ssize_t size) except -1:
+        # Forward from the successor on: of this key a version may be seen yet, or have been given
+        # out.
+        cdef bytes bound = _bytes_of(key, size, not self.reverse)
+        if not self.has_stretch:
+            self.has_stretch = 1
+            self.stretch = bound
+        return self._step_over(bound)
+
+    cdef int _end_stretch(self, const unsigned char* key, Py_ssize_t size) except -1:
+        """Note the stretch without a row, which was long and in the scan's direction ends at this
+        key; with a size of -1 at the end of the range.
+        """
+        cdef bytes bound
+        cdef const unsigned char* upper = NULL
+        cdef Py_ssize_t upper_size = -1
+        if self.gaps is None or not self.has_stretch:
+            return 0
+        if self.reverse:
+            if size >= 0:
+                bound = _bytes_of(key, size, True)
+            else:
+                bound = b"" if self.lower is None else self.lower
+            if self.stretch is not None:
+                upper, upper_size = bytes_data(self.stretch), PyBytes_GET_SIZE(self.stretch)
+        else:
+            bound = self.stretch
+            if size >= 0:
+                upper, upper_size = key, size
+            elif self.upper is not None:
+                upper, upper_size = bytes_data(self.upper), PyBytes_GET_SIZE(self.upper)
+        self.gaps.c_note_gap(bytes_data(bound), PyBytes_GET_SIZE(bound), upper, upper_size,
+                             self.snapshot, <uint64_t>self.passed)
+        return 0
+
+    cdef inline int _end(self) except -1:
+        """Note what is known at the end of the range. Return 0: there is no row."""
+        if self.passed >= GAP_ENTRIES_MIN:
+            self._end_stretch(NULL, -1)
+        return 0
+
     cdef int _forward(self) except -1:
         cdef Row* row
         cdef const unsigned char* upper = NULL
@@ -439,11 +555,15 @@ cdef class UserCursor:
         if self.upper is not None:
             upper = bytes_data(self.upper)
             upper_size = PyBytes_GET_SIZE(self.upper)
-        while True:
+        self.has_stretch = 0
+        self.passed = 0
+        while self.has_rest:
             row = self._next()
             if row == NULL:
-                return 0
+                break
             if self._is_decided(row):
+                if self._pass(row.key, row.key_size):
+                    continue
                 skipped += 1
                 if skipped > SKIP_MAX:
                     skipped = 0
@@ -453,8 +573,10 @@ cdef class UserCursor:
                     self._seek(self.own, self.decided_size + 1, TRAILER_MAX)
                 continue
             if upper != NULL and compare_keys(row.key, row.key_size, upper, upper_size) >= 0:
-                return 0
+                break
             if row.trailer > self.visible:
+                if self._pass(row.key, row.key_size):
+                    continue
                 skipped += 1
                 if skipped > SKIP_MAX:
                     skipped = 0
@@ -464,8 +586,12 @@ cdef class UserCursor:
             self.decided = row.key
             self.decided_size = row.key_size
             if self._is_seen(row):
+                if self.passed >= GAP_ENTRIES_MIN:
+                    self._end_stretch(row.key, row.key_size)
                 self.row = row[0]
                 return 1
+            self._pass(row.key, row.key_size)
+        return self._end()
 
     cdef int _seek_visible(self, const Row* row) except -1:
         """Move to the first version of a key that the user may see, or what follows it."""
@@ -505,22 +631,27 @@ cdef class UserCursor:
         if self.lower is not None:
             lower = bytes_data(self.lower)
             lower_size = PyBytes_GET_SIZE(self.lower)
-        while True:
+        self.has_stretch = 0
+        self.passed = 0
+        while self.has_rest:
             row = self._peek()
             if row == NULL:
-                return 0
+                break
             if lower != NULL and compare_keys(row.key, row.key_size, lower, lower_size) < 0:
-                return 0
+                break
             if self._is_single(row):
                 self.run_at += 1
                 seen = row.trailer <= self.visible and self._is_seen(row)
-                if seen:
-                    self.row = row[0]
-                    self.held = None
+                self.row = row[0]
+                self.held = None
             else:
                 seen = self._newest_of(row)
             if seen:
+                if self.passed >= GAP_ENTRIES_MIN:
+                    self._end_stretch(self.row.key, self.row.key_size)
                 return 1
+            self._pass(self.row.key, self.row.key_size)
+        return self._end()
 
     cdef inline bint _is_single(self, const Row* row) noexcept:
         """Return whether it is known that the next entry has another key."""
@@ -581,6 +712,17 @@ cdef class UserCursor:
             self.held = PyBytes_FromStringAndSize(<const char*>row.value, row.value_size)
             self.row.value = bytes_data(self.held)
         return 0
+
+
+cdef bytes _bytes_of(const unsigned char* key, Py_ssize_t size, bint is_after):
+    """Return a key, or with `is_after` its successor."""
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + is_after)
+    cdef char* target = PyBytes_AS_STRING(made)
+    memcpy(target, key, <size_t>size)
+    if is_after:
+        # Safety: one byte more was asked for.
+        target[size] = 0
+    return made
 
 
 cdef inline void _replace(tuple pair, Py_ssize_t index, object value):

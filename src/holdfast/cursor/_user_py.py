@@ -24,12 +24,15 @@ from typing import Any, Generic, TypeVar
 
 from holdfast.base import PUT, SEQ_MAX, DatabaseClosedError
 from holdfast.cursor._cursor_py import Cursor
+from holdfast.cursor._gaps_py import GAP_ENTRIES_MIN, Gaps
 from holdfast.cursor._tombstones_py import RangeTombstones
 from holdfast.cursor.entry import Columns
 
 ITEMS = 0
 KEYS = 1
 VALUES = 2
+GAP_LOOK_ENTRIES = 64
+"""A scan without a row looks for a gap once in so many entries."""
 
 Row = TypeVar("Row")
 """`tuple[bytes, bytes]` for items, `bytes` for keys and for values."""
@@ -64,6 +67,7 @@ class UserCursor(Generic[Row]):
         limit: int | None = None,
         what: int = ITEMS,
         owner: object = None,
+        gaps: Gaps | None = None,
     ) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
@@ -80,6 +84,8 @@ class UserCursor(Generic[Row]):
             raise ValueError(f"the limit is {limit}; it must not be negative")
         if what not in (ITEMS, KEYS, VALUES):
             raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
+        if gaps is not None and not isinstance(gaps, Gaps):
+            raise TypeError(f"gaps are Gaps, not {type(gaps).__name__}")
         self._source: Cursor | None = cursor
         self._sets = sets
         self._snapshot = snapshot
@@ -89,7 +95,19 @@ class UserCursor(Generic[Row]):
         self._left = limit
         self._what = what
         self._owner = owner
+        self._gaps = gaps
         self._started = False
+        self.entries_passed = 0
+        """Entries that were looked at and gave no row. An account of the work: the compiled twin
+        passes fewer.
+        """
+        # Of the stretch without a row in which the cursor is: where it began (forward its lower
+        # bound, in reverse its upper one), if that is known, and the entries passed in it.
+        self._has_stretch = False
+        self._stretch: bytes | None = None
+        self._passed = 0
+        # False once the stretch is known to reach to the end of the range.
+        self._has_rest = True
         # Whoever uses the cursor holds this: taking an item off a list cannot be interrupted.
         self._turn = [None]
         self._failure: BaseException | None = None
@@ -170,38 +188,51 @@ class UserCursor(Generic[Row]):
         self._source = None
         self._sets = []
         self._owner = None
+        self._gaps = None
 
     def _forward(self, source: Cursor) -> Any:
         if self._started:
             source.next()
-        elif self._lower is None:
-            source.seek_first()
+            self._begin_stretch()
         else:
-            source.seek(self._lower, self._snapshot)
+            self._begin_stretch(self._lower or b"")
+            if not self._step_over(source, self._lower or b""):
+                if self._lower is None:
+                    source.seek_first()
+                else:
+                    source.seek(self._lower, self._snapshot)
         self._started = True
-        while source.valid:
+        while self._has_rest and source.valid:
             key, seq, kind = source.key, source.seq, source.kind
             if self._upper is not None and key >= self._upper:
-                return None
+                break
             if key != self._key and seq <= self._snapshot:
                 self._key = key
                 if self._is_seen(key, seq, kind):
+                    self._end_stretch(key)
                     return self._row(key, source.value)
-            source.next()
+            # From the successor on: of this key a version may be seen yet, or have been given out.
+            after = key + b"\0"
+            if not (self._pass(after) and self._step_over(source, after)):
+                source.next()
+        self._end_stretch(self._upper)
         return None
 
     def _backward(self, source: Cursor) -> Any:
         if self._started:
-            pass
-        elif self._upper is None:
-            source.seek_last()
+            self._begin_stretch()
         else:
-            source.seek_before(self._upper)
+            self._begin_stretch(self._upper, is_known=True)
+            if not self._step_over(source, self._upper):
+                if self._upper is None:
+                    source.seek_last()
+                else:
+                    source.seek_before(self._upper)
         self._started = True
-        while source.valid:
+        while self._has_rest and source.valid:
             key = source.key
             if self._lower is not None and key < self._lower:
-                return None
+                break
             # The versions of a key come oldest first.
             newest = None
             at = True
@@ -210,8 +241,55 @@ class UserCursor(Generic[Row]):
                     newest = source.seq, source.kind, source.value
                 at = source.prev()
             if newest is not None and self._is_seen(key, newest[0], newest[1]):
+                self._end_stretch(key + b"\0")
                 return self._row(key, newest[2])
+            if self._pass(key):
+                self._step_over(source, key)
+        self._end_stretch(self._lower or b"")
         return None
+
+    def _begin_stretch(self, bound: bytes | None = None, *, is_known: bool = False) -> None:
+        self._has_stretch = is_known or bound is not None
+        self._stretch = bound
+        self._passed = 0
+
+    def _pass(self, bound: bytes) -> bool:
+        """Count an entry that gave no row; what follows in the scan's direction begins at `bound`.
+        Return whether it is time to look for a gap.
+        """
+        self.entries_passed += 1
+        self._passed += 1
+        if self._passed == GAP_ENTRIES_MIN and not self._has_stretch:
+            self._has_stretch, self._stretch = True, bound
+        return self._passed % GAP_LOOK_ENTRIES == GAP_ENTRIES_MIN
+
+    def _step_over(self, source: Cursor, bound: bytes | None) -> bool:
+        """Move to the other side of the gap that begins at `bound`, if there is one."""
+        if self._gaps is None:
+            return False
+        if self._reverse:
+            gap = self._gaps.gap_before(bound, self._snapshot)
+            if gap is None:
+                return False
+            self._has_rest = gap[0] > (self._lower or b"")
+            if self._has_rest:
+                source.seek_before(gap[0])
+            return True
+        gap = self._gaps.gap_at(bound or b"", self._snapshot)
+        if gap is None:
+            return False
+        upper = gap[1]
+        self._has_rest = upper is not None and (self._upper is None or upper < self._upper)
+        if upper is not None and self._has_rest:
+            source.seek(upper, self._snapshot)
+        return True
+
+    def _end_stretch(self, bound: bytes | None) -> None:
+        """Note the stretch without a row that ends at `bound`, when it was long."""
+        if self._gaps is None or not self._has_stretch or self._passed < GAP_ENTRIES_MIN:
+            return
+        lower, upper = (bound, self._stretch) if self._reverse else (self._stretch, bound)
+        self._gaps.note_gap(lower or b"", upper, self._snapshot, self._passed)
 
     def _is_seen(self, key: bytes, seq: int, kind: int) -> bool:
         if kind > PUT:

@@ -13,9 +13,11 @@ from holdfast.compaction import (
     Plan,
     RangeCompaction,
     UnreadableInputError,
+    pick_covered,
     run_compaction,
     strategy_of,
 )
+from holdfast.cursor import RangeTombstones
 from holdfast.env import is_shortage
 
 if TYPE_CHECKING:
@@ -52,13 +54,26 @@ def _pick(engine: Engine, held: list[Plan]) -> None:
         snapshots_exist = bool(engine.snapshots.live())
         now_us = int(engine.env.wall_time() * 1_000_000)
         for tree in engine.trees.values():
-            plan = strategy_of(tree.version.settings).pick(
+            plan = None if snapshots_exist else _pick_covered(engine, tree, busy)
+            plan = plan or strategy_of(tree.version.settings).pick(
                 tree.version, busy, now_us=now_us, snapshots_exist=snapshots_exist
             )
             if plan is not None and (best is None or plan.score > best.score):
                 best = plan
         if best is not None:
             _hold(engine, best, held)
+
+
+def _pick_covered(engine: Engine, tree: Tree, busy: frozenset[int]) -> Plan | None:
+    """Return the plan that drops what range tombstones of tables cover. Those of memtables do not
+    count: a crash may take them.
+    """
+    holders = [info for _, info in tree.version.tables() if info.range_tombstone_count]
+    if not holders:
+        return None
+    readers = [engine.store.reader(info) for info in holders]
+    tombstones = RangeTombstones().merged([reader.range_tombstones for reader in readers])
+    return pick_covered(tree.version, busy, tombstones.tombstones())
 
 
 def _hold(engine: Engine, plan: Plan, held: list[Plan]) -> None:

@@ -32,14 +32,20 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
 
 
 def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
-    """Write a frozen memtable as tables; their files and the folder are synced."""
+    """Write the oldest frozen memtable as tables; their files and the folder are synced.
+
+    Whatever is older is in the tables of the current version. A compaction that replaces them
+    meanwhile brings no key into a range where they had none.
+    """
+    version = tree.version
     return run_flush(
         engine.env,
         engine.folder,
         memtable,
         allocate_number=engine.numbers.allocate,
         snapshots=engine.snapshots.live(),
-        settings=tree.version.settings,
+        settings=version.settings,
+        older=[table for _, table in version.tables()],
     )
 
 

@@ -281,7 +281,8 @@ cdef class ReadView(Owner):
     def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *,
                fill_cache=True):
         return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache),
-                          self.tombstone_sets(), snapshot, lower, upper, reverse, limit, what, self)
+                          self.tombstone_sets(), snapshot, lower, upper, reverse, limit, what, self,
+                          self.active.gaps)
 
 
 def overlapping(level, lower, upper):

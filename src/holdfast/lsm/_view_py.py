@@ -146,6 +146,7 @@ class ReadView(Owner):
             limit,
             what,
             self,
+            self.active.gaps,
         )
 
 

@@ -62,7 +62,7 @@ class Tree:
         Raises: MemoryError with nothing changed.
         """
         frozen = self.active
-        active, waiting = Memtable(), (frozen, *self.frozen)
+        active, waiting = Memtable(frozen.gaps), (frozen, *self.frozen)
         view = self._watched(active, waiting, self._levels)
         frozen.freeze()
         self.active, self.frozen, self.view = active, waiting, view

@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.cursor._cursor_c cimport Cursor
+from holdfast.cursor._gaps_c cimport Gaps
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 
@@ -42,6 +43,7 @@ cdef class Memtable:
     cdef readonly uint64_t seq_max
     cdef readonly bint frozen
     cdef readonly RangeTombstones range_tombstones
+    cdef readonly Gaps gaps          # of the tree; constant after construction
     # Private: the arena.
     cdef unsigned char** chunks
     cdef Py_ssize_t chunk_count

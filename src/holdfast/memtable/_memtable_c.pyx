@@ -238,7 +238,8 @@ cdef uint64_t _checked_seq(object seq) except? 0:
 cdef class Memtable:
     """An ordered table in memory. See the plain twin."""
 
-    def __cinit__(self) -> None:
+    def __cinit__(self, gaps: Gaps | None = None) -> None:
+        self.gaps = Gaps() if gaps is None else gaps
         self.range_tombstones = RangeTombstones()
         self.chunk_size = CHUNK_MIN
         self.root = self._allocate_page(0)
@@ -446,6 +447,8 @@ cdef class Memtable:
             raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_LIMIT}")
         if value_size > VALUE_LIMIT:
             raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_LIMIT}")
+        if kind == 1:
+            self.gaps.c_note_put(key, key_size, seq)
 
         # Safety: count < FANOUT is checked, and the finger's place is taken in a table that is not
         # empty.

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
-from holdfast.cursor import Cursor, Entry, RangeTombstones
+from holdfast.cursor import Cursor, Entry, Gaps, RangeTombstones
 
 Place = tuple[bytes, int]
 """Key and negated sequence number: where an entry stands in internal order."""
@@ -37,9 +37,11 @@ there are about ten.
 
 
 class Memtable:
-    """An ordered table in memory."""
+    """An ordered table in memory. It notes its PUTs in `gaps`, those of its tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, gaps: Gaps | None = None) -> None:
+        self.gaps = Gaps() if gaps is None else gaps
+        """Constant after construction."""
         self._order: list[Place] = []
         self._entries: dict[Place, tuple[int, bytes]] = {}
         self._tombstones = RangeTombstones()
@@ -93,6 +95,8 @@ class Memtable:
             raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_BYTES_MAX}")
         if len(value) > VALUE_BYTES_MAX:
             raise LimitError(f"the value has {len(value)} bytes; the limit is {VALUE_BYTES_MAX}")
+        if kind == PUT:
+            self.gaps.note_put(key, seq)
         place = (key, -seq)
         is_new = place not in self._entries
         # First the entry, then its place: a reader that finds the place finds the entry.

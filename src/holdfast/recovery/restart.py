@@ -109,13 +109,18 @@ def _recover(env: Env, folder: str, manifest: Recovered, settings: DatabaseSetti
     tables: list[tuple[int, TableInfo]] = []
 
     def flush(keyspace: int, memtable: Memtable) -> None:
+        version = manifest.version.keyspaces[keyspace]
         result = run_flush(
             env,
             folder,
             memtable,
             allocate_number=numbers.allocate,
             snapshots=[],
-            settings=manifest.version.keyspaces[keyspace].settings,
+            settings=version.settings,
+            older=[
+                *(table for _, table in version.tables()),
+                *(info for owner, info in tables if owner == keyspace),
+            ],
         )
         tables.extend((keyspace, info) for info in result.tables)
 

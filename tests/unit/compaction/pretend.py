@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from holdfast.base import KeyspaceSettings
 from holdfast.compaction import Plan, level_target, pick, window_of
@@ -218,6 +218,11 @@ def check_plan(version: KeyspaceVersion, plan: Plan) -> None:
         deeper += [t for t in top[least:oldest] if t.lower < plan.upper and plan.lower < t.upper]
         deeper += [t for t in top[oldest:] if t.lower < plan.upper and plan.lower < t.upper]
     assert plan.is_bottom == all(table.number in numbers for table in deeper)
+    for table in deeper:
+        if table.number not in numbers:
+            assert any(lower <= table.lower and table.upper <= upper for lower, upper in plan.older)
+    for (_, before), (after, _) in pairwise(plan.older):
+        assert before < after
 
 
 def check_drop(version: KeyspaceVersion, plan: Plan) -> None:

@@ -1,11 +1,13 @@
 """The leveled strategy, driven over pretended tables until nothing is left to do."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from holdfast.base import KeyspaceSettings
 from holdfast.compaction import debt_bytes, pick, scores
+from holdfast.compaction.plan import is_dense
 from tests.unit.compaction.pretend import KEY_BYTES, SETTINGS, Tree, check_plan, key
 
 MIB = 1 << 20
@@ -172,6 +174,29 @@ def scores_of(tree: Tree, *, snapshots_exist: bool = False) -> dict[int, float]:
     found = scores(tree.keyspace, NONE, snapshots_exist=snapshots_exist)
     assert found == sorted(found, key=lambda pair: -pair[0])
     return {level: score for score, level in found}
+
+
+def test_a_table_of_deletes_in_level_0_is_not_waited_for_beside_one_of_puts() -> None:
+    """All of level 0 together has few deletes; the two tables share no key."""
+    tree = Tree(SMALL)
+    tree.place(1, range(20))
+    tree.flush(range(100, 180))
+    tree.flush((), deleted=range(20))
+    plan = pick(tree.keyspace)
+    assert plan is not None
+    assert (plan.level, plan.output_level, plan.reason) == (0, 1, "many deletes")
+    assert plan.upper < key(100)
+    assert pick(tree.keyspace, snapshots_exist=True) is None
+    tree.settle()
+    assert tree.read() == tree.expected
+
+
+def test_range_tombstones_count_as_deletes() -> None:
+    tree = Tree(SMALL)
+    table = tree.place(2, range(10))
+    assert not is_dense((table,))
+    assert is_dense((replace(table, range_tombstone_count=1),))
+    assert not is_dense((replace(table, entry_count=10_000, range_tombstone_count=1),))
 
 
 def test_deletes_raise_the_score_unless_a_snapshot_needs_what_they_delete() -> None:

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.base import DELETE, PUT, SEQ_MAX
-from holdfast.compaction.retain import retained, retained_tombstones, stripe_of
+from holdfast.compaction.retain import (
+    reaches_into,
+    retained,
+    retained_tombstones,
+    stripe_of,
+    united,
+)
 
 Version = tuple[int, int]
 
@@ -177,3 +183,20 @@ def test_tombstones_of_one_stripe_over_one_range_become_the_newest() -> None:
     ]
     assert retained_tombstones(tombstones, [5], True) == [tombstones[0]]
     assert retained_tombstones(tombstones, [], True) == []
+    older = [(b"", b"a"), (b"bb", b"bc"), (b"d", b"e")]
+    assert retained_tombstones(tombstones, [], True, older) == [tombstones[0]]
+
+
+def test_ranges_become_ascending_and_disjoint() -> None:
+    assert united([(b"d", b"e"), (b"a", b"b"), (b"b", b"c"), (b"a", b"aa")]) == [
+        (b"a", b"c"),
+        (b"d", b"e"),
+    ]
+    ranges = [(b"a", b"c"), (b"d", b"e")]
+    assert not reaches_into(ranges, b"c", b"d")
+    assert not reaches_into(ranges, b"e", b"z")
+    assert not reaches_into(ranges, b"", b"a")
+    assert reaches_into(ranges, b"", b"a\x00")
+    assert reaches_into(ranges, b"b", b"bb")
+    assert reaches_into(ranges, b"c", b"d\x00")
+    assert not reaches_into([], b"a", b"z")
