@@ -24,12 +24,13 @@ def sources():
 
 
 def site_argument(node):
-    """The argument `site` of a call of sync or sync_dir, or None for another node."""
+    """The argument that is the site of a call that syncs, or None for another node."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return None
-    if node.func.attr not in {"sync", "sync_dir"}:
-        return None
-    return next((word.value for word in node.keywords if word.arg == "site"), None)
+    name = {"sync": "site", "sync_dir": "site", "write_and_sync_at": "sync_site"}.get(
+        node.func.attr
+    )
+    return next((word.value for word in node.keywords if word.arg == name), None)
 
 
 def stems(module):

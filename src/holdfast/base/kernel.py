@@ -24,6 +24,7 @@ KERNELS = (
     "holdfast.cursor._tombstones",
     "holdfast.cursor._user",
     "holdfast.engine._core",
+    "holdfast.env._file",
     "holdfast.lsm._view",
     "holdfast.memtable._memtable",
     "holdfast.recovery._apply",

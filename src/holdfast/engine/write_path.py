@@ -420,9 +420,9 @@ class WritePath:
             write_count = state.write_count + new_ops
             user_bytes_near = state.user_bytes + user_bytes
             if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
-                log.append(buffer, seq_first)
+                log.append(buffer, seq_first, durable=durable)
                 written = True
-            if durable:
+            elif durable:
                 log.sync()
         except BaseException as error:
             if log.poisoned or log.in_doubt:

@@ -28,7 +28,7 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Protocol, TypeVar, runtime_checkable
 
-from holdfast.env.protocol import Buffer, Condition, Env, File, FileLock, Mutex, Task
+from holdfast.env.protocol import Buffer, Condition, Env, File, FileLock, Mutex, Task, sync_error
 
 Effect = Callable[[Callable[[], object], File | None], None]
 """What a failing call still does: called with the real call and, where there is one, the inner
@@ -179,6 +179,13 @@ class FaultFile:
     def sync(self, *, site: str) -> None:
         inner = self._inner
         self._env._do("sync", site, inner.name, lambda: inner.sync(site=site), inner)
+
+    def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
+        self.write_at(offset, data, site=site)
+        try:
+            self.sync(site=sync_site)
+        except OSError as exc:
+            raise sync_error(exc) from exc
 
     def size(self) -> int:
         inner = self._inner

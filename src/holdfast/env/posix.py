@@ -26,11 +26,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 from types import MethodType
 from typing import cast
 
 from holdfast.base import DatabaseLockedError
+from holdfast.env._file import write_and_sync
+from holdfast.env.data_sync import FULL_SYNC, choose_data_sync
 from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
 
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -45,28 +46,12 @@ _WAIT_SECONDS_MAX = 0.1
 _LOCK_ATTEMPTS = 16
 _LOCK_TEXT_BYTES_MAX = 512
 
-_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-"""macOS: the only call there that empties the cache of the drive."""
-
-
-def _choose_data_sync() -> Callable[[int], object]:
-    """Return the call that makes the data of a file durable on this system."""
-    if _FULL_SYNC is not None:
-        return partial(_sync_fully, _FULL_SYNC)
-    # Not every system has fdatasync.
-    return getattr(os, "fdatasync", os.fsync)
-
-
-def _sync_fully(command: int, descriptor: int) -> None:
-    fcntl.fcntl(descriptor, command)
-
-
-_sync_data = _choose_data_sync()
+_sync_data = choose_data_sync()
 
 
 def _sync_folder(descriptor: int) -> None:
-    if _FULL_SYNC is not None:
-        fcntl.fcntl(descriptor, _FULL_SYNC)
+    if FULL_SYNC is not None:
+        fcntl.fcntl(descriptor, FULL_SYNC)
     else:
         os.fsync(descriptor)
 
@@ -159,6 +144,9 @@ class PosixFile:
             # Python's sync calls reject such a number with a ValueError before the system sees it.
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._name)
         _sync_data(self._descriptor)
+
+    def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
+        write_and_sync(self._descriptor, self._name, offset, data)
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size

@@ -53,6 +53,19 @@ def is_shortage(exc: OSError) -> bool:
     return exc.errno in _SHORTAGES
 
 
+class SyncError(OSError):
+    """What `File.write_and_sync_at` raises when all was written and the sync failed.
+
+    Nobody may take it for a failed write: a full disk that a sync reports is no want of room that
+    can be waited out.
+    """
+
+
+def sync_error(exc: OSError) -> SyncError:
+    """Return the error for a sync that failed with `exc`, with the same words."""
+    return SyncError(exc.errno, exc.strerror, exc.filename)
+
+
 class File(Protocol):
     """An open regular file.
 
@@ -104,6 +117,16 @@ class File(Protocol):
         Durability: after an OSError any part may be durable, and what `read_at` returns need not be
         what is on disk. Never call it again on this file: a second sync may report success without
         having written anything.
+        """
+        ...
+
+    def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
+        """`write_at`, then `sync` at `sync_site`, perhaps as one step.
+
+        Durability: as of the two. Raises: SyncError when all was written and the sync failed;
+        another OSError when the write failed, and then nothing was synced. After an exception of a
+        signal handler neither is known, and an error of the disk that it took the place of is its
+        context.
         """
         ...
 

@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
+from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task, sync_error
 from holdfast.env.sim_disk import Disk, FileNode, os_error
 from holdfast.env.sim_image import Image
 from holdfast.env.sim_profile import PROFILES, Profile
@@ -121,6 +121,13 @@ class SimFile:
             raise os_error(errno.EIO, self._name)
         env.disk.sync(node, begun)
         env._done("sync", site, self._name, (begun,))
+
+    def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
+        self.write_at(offset, data, site=site)
+        try:
+            self.sync(site=sync_site)
+        except OSError as exc:
+            raise sync_error(exc) from exc
 
     def size(self) -> int:
         self._env._scheduler.tick()

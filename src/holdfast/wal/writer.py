@@ -31,7 +31,7 @@ from holdfast.base import (
     mark,
     require,
 )
-from holdfast.env import Env, File, is_disk_full, is_shortage
+from holdfast.env import Env, File, SyncError, is_disk_full, is_shortage
 from holdfast.wal._buffer import RecordBuffer
 from holdfast.wal.format import (
     BLOCK_BYTES,
@@ -204,12 +204,12 @@ class LogWriter:
             room = current.header.size - self._front_bytes
             return self._may_prepare() and used * PREPARE_AT >= room
 
-    def append(self, buffer: RecordBuffer, seq_first: int) -> int:
+    def append(self, buffer: RecordBuffer, seq_first: int, *, durable: bool = False) -> int:
         """Write the record in `buffer`, whose first operation has `seq_first`; return its ordinal.
 
-        Goes to a next segment when it does not fit. Durable after `sync`. Raises: DiskFullError
-        when there is no room, with nothing changed; DatabasePoisonedError; DatabaseClosedError;
-        ValueError for an empty buffer.
+        Goes to a next segment when it does not fit. Durable after `sync`, or at once with
+        `durable`, which is quicker. Raises: DiskFullError when there is no room, with nothing
+        changed; DatabasePoisonedError; DatabaseClosedError; ValueError for an empty buffer.
         """
         # Every commit comes here, right behind a wait that left the caches cold: what is rarely
         # needed is asked for before it is called.
@@ -239,7 +239,7 @@ class LogWriter:
         try:
             self._write_record(
                 view, lsn, chain, "wal.record.write",
-                seq_first=seq_first, seq_last=seq_first + op_count - 1,
+                seq_first=seq_first, seq_last=seq_first + op_count - 1, durable=durable,
             )  # fmt: skip
         finally:
             view.release()
@@ -379,8 +379,11 @@ class LogWriter:
         seq_first: int = 0,
         seq_last: int = 0,
         following: _Segment | None = None,
+        durable: bool = False,
     ) -> None:
         """Write a record at the position and accept it; an END record has a `following` segment.
+
+        With `durable` the segment is synced before the record is accepted.
 
         Guarantees: after an exception the record is not accepted, and a crash does not bring it
         back, unless the writer is poisoned or a second exception came meanwhile; then the next call
@@ -389,7 +392,7 @@ class LogWriter:
         segment, size = self._current, len(record)
         position, logged = segment.position + size, self._bytes_logged + size
         try:
-            self._write(segment.position, record, site)
+            self._write(segment.position, record, site, durable=durable)
             record.release()
             # Up to the end of the block nothing is called, behind which a signal handler could
             # raise, and nothing needs memory: the record is accepted with all that this means, or
@@ -402,6 +405,8 @@ class LogWriter:
             self._written_lsn = lsn
             self._chain = chain
             self._following = following
+            if durable:
+                self._durable_lsn, self._durable_seq = lsn, seq_last
         except BaseException as exc:
             self._stale = True
             try:
@@ -416,15 +421,23 @@ class LogWriter:
                     raise
             raise
 
-    def _write(self, offset: int, data: bytes | memoryview, site: str) -> None:
-        """Write to the current segment.
+    def _write(
+        self, offset: int, data: bytes | memoryview, site: str, *, durable: bool = False
+    ) -> None:
+        """Write to the current segment, and sync it with `durable`, which is for records.
 
         After an exception that is neither DiskFullError nor poison the write may have taken effect.
         """
+        file = self._current.file
         self._in_doubt = True
         try:
-            self._current.file.write_at(offset, data, site=site)
+            if durable:
+                file.write_and_sync_at(offset, data, site=site, sync_site="wal.record.sync")
+            else:
+                file.write_at(offset, data, site=site)
             self._in_doubt = False
+        except SyncError as exc:
+            raise self._poisoned_by(exc) from exc
         except OSError as exc:
             if not is_disk_full(exc):
                 raise self._poisoned_by(exc) from exc

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.env import PosixEnv, posix
+from holdfast.env import PosixEnv, data_sync, posix
 
 
 @pytest.fixture
@@ -85,11 +85,12 @@ def test_systems_without_fdatasync_or_with_a_full_sync_use_what_they_have(
     file = env.create(str(tmp_path / "f"), site="create")
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
     monkeypatch.delattr(os, "fdatasync", raising=False)
-    monkeypatch.setattr(posix, "_sync_data", posix._choose_data_sync())
+    monkeypatch.setattr(posix, "_sync_data", data_sync.choose_data_sync())
     file.sync(site="sync")
     assert ["fsync"] == calls
-    monkeypatch.setattr(posix, "_FULL_SYNC", 51)
-    monkeypatch.setattr(posix, "_sync_data", posix._choose_data_sync())
+    monkeypatch.setattr(posix, "FULL_SYNC", 51)
+    monkeypatch.setattr(data_sync, "FULL_SYNC", 51)
+    monkeypatch.setattr(posix, "_sync_data", data_sync.choose_data_sync())
     monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: calls.append(f"fcntl {command}"))
     file.sync(site="sync")
     env.sync_dir(str(tmp_path), site="sync_dir")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env import Env, FaultEnv, PosixEnv, SimEnv, is_disk_full
+from holdfast.env import Env, FaultEnv, PosixEnv, SimEnv, SyncError, is_disk_full
 
 
 class Machine:
@@ -170,6 +170,18 @@ def test_syncs_change_nothing_that_is_read(machine: Machine) -> None:
     machine.env.sync_dir(machine.folder, site="sync_dir")
     file.write_at(2, b"yy", site="write")
     assert b"xxyyx" == file.read_at(0, 5)
+
+
+def test_a_write_may_be_synced_in_the_same_step(machine: Machine) -> None:
+    file = machine.env.create(machine.path("f"), site="create")
+    file.write_and_sync_at(2, b"abc", site="write", sync_site="sync")
+    file.write_and_sync_at(3, memoryview(b"xy"), site="write", sync_site="sync")
+    assert b"\0\0axy" == file.read_at(0, 10)
+    file.close()
+    with pytest.raises(OSError) as caught:
+        file.write_and_sync_at(0, b"abc", site="write", sync_site="sync")
+    assert errno.EBADF == caught.value.errno
+    assert not isinstance(caught.value, SyncError)
 
 
 def test_a_file_opened_for_reading_refuses_writes(machine: Machine) -> None:

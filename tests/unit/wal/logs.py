@@ -53,11 +53,11 @@ class Log:
         self.number += 1
         return self.number - 1
 
-    def append(self, *values: bytes) -> int:
+    def append(self, *values: bytes, durable: bool = False) -> int:
         buffer = RecordBuffer()
         for value in values or (b"v",):
             buffer.append_op(PUT, 1, b"key", value)
-        lsn = self.writer.append(buffer, self.seq)
+        lsn = self.writer.append(buffer, self.seq, durable=durable)
         self.written.append((lsn, self.seq, buffer.payload()))
         self.seq += buffer.op_count
         return lsn

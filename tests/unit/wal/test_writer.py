@@ -15,7 +15,7 @@ from holdfast.base import (
     DiskFullError,
     marks_seen,
 )
-from holdfast.env import FaultEnv, FaultRule, SimEnv, take_effect
+from holdfast.env import FaultEnv, FaultRule, SimEnv, crash_states, take_effect
 from holdfast.wal import LogWriter, RecordBuffer, SegmentInfo
 from holdfast.wal.format import (
     BLOCK_BYTES,
@@ -41,6 +41,12 @@ def fail(log: Log, *rules: FaultRule) -> None:
     log.env.clear()
     for rule in rules:
         log.env.add(rule)
+
+
+def after_a_crash(log: Log) -> list[SimEnv]:
+    """Disks as they may be after a loss of power now."""
+    log.sim.cut_power()
+    return [state.build() for state in crash_states(log.sim, ["none", "all"])]
 
 
 def wal_files(log: Log) -> list[int]:
@@ -559,6 +565,10 @@ class Interrupting:
     def sync(self, *, site: str) -> None:
         self._call(site, lambda: self.inner.sync(site=site))
 
+    def write_and_sync_at(self, offset: int, data: Any, *, site: str, sync_site: str) -> None:
+        self.write_at(offset, data, site=site)
+        self.sync(site=sync_site)
+
     def _call(self, site: str, call: Any) -> None:
         when = self.plan.pop(site, "")
         if when == "before":
@@ -624,6 +634,72 @@ def test_an_interrupt_that_hides_an_error_of_the_disk_poisons(site: str) -> None
     assert log.writer.poisoned
     with pytest.raises(DatabasePoisonedError):
         log.append()
+
+
+@pytest.mark.parametrize("when", ["before", "after", "hiding"])
+@pytest.mark.parametrize("site", ["wal.record.write", "wal.record.sync", "wal.record.wipe_sync"])
+def test_an_interrupted_durable_append_is_taken_back(site: str, when: str) -> None:
+    log = Log(InterruptingEnv())
+    log.append(b"a", durable=True)
+    log.env.plan[site] = when
+    if site == "wal.record.wipe_sync":
+        log.env.plan["wal.record.write"] = "after"
+    with pytest.raises(KeyboardInterrupt):
+        log.append(b"lost", durable=True)
+    assert log.writer.poisoned == (when == "hiding")
+    assert (log.writer.written_lsn, log.writer.durable_lsn) == (1, 1)
+    if when == "hiding":
+        with pytest.raises(DatabasePoisonedError):
+            log.append()
+        return
+    for value in (b"b", b"c" * 3000):
+        log.append(value, durable=True)
+    for left in after_a_crash(log):
+        assert records(log.read(left, durable_lsn=log.writer.durable_lsn)) == log.written
+
+
+def test_a_durable_append_is_a_write_and_a_sync_of_it() -> None:
+    """Both ways do the same operations at the same sites, also over the end of segments."""
+    logs = Log(), Log()
+    for number in range(12):
+        logs[0].append(BIG + b"%d" % number)
+        logs[0].writer.sync()
+        logs[1].append(BIG + b"%d" % number, durable=True)
+        assert (
+            logs[1].writer.durable_lsn == logs[1].writer.written_lsn == logs[0].writer.written_lsn
+        )
+        assert logs[1].writer.durable_seq == logs[1].writer.written_seq == number + 1
+    assert logs[0].sim.op_log == logs[1].sim.op_log
+    assert "wal.end.sync" in {operation.site for operation in logs[1].sim.op_log}
+
+
+def test_a_durable_append_makes_all_before_it_durable() -> None:
+    log = Log()
+    log.append(b"a")
+    log.append(b"b", durable=True)
+    for left in after_a_crash(log):
+        assert records(log.read(left, durable_lsn=2)) == log.written
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_failed_sync_of_a_durable_append_poisons_whatever_it_says(code: int) -> None:
+    log = faulty(FaultRule(kind="sync", site="wal.record.sync", error=code))
+    with pytest.raises(DatabasePoisonedError, match="the log failed: ") as caught:
+        log.append(b"a", durable=True)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == code
+    assert log.writer.poisoned
+    assert "wal.record.wipe" not in {operation.site for operation in log.sim.op_log}
+
+
+def test_a_full_disk_refuses_a_durable_append_and_nothing_comes_back() -> None:
+    log = faulty(FaultRule(kind="write", site="wal.record.write", error=errno.ENOSPC, partial=80))
+    with pytest.raises(DiskFullError):
+        log.append(b"a", durable=True)
+    assert not log.writer.poisoned
+    fail(log)
+    for left in after_a_crash(log):
+        assert records(log.read(left)) == []
 
 
 @pytest.mark.parametrize("site", ["wal.segment.header", "wal.segment.sync"])

@@ -1,0 +1,12 @@
+"""Chooses the twin of the file kernel."""
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.kernel import PURE
+
+if TYPE_CHECKING or PURE:
+    from holdfast.env._file_py import write_and_sync
+else:
+    from holdfast.env._file_c import write_and_sync
+
+__all__ = ["write_and_sync"]

@@ -1,0 +1,107 @@
+"""Both twins of `holdfast.env._file` write all, then sync, and say which of the two failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.env import SyncError, _file_c, _file_py
+
+TWINS = [pytest.param(_file_c, id="c"), pytest.param(_file_py, id="py")]
+
+
+@pytest.fixture(params=TWINS)
+def twin(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def descriptor(tmp_path: Path) -> Iterator[int]:
+    opened = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    yield opened
+    os.close(opened)
+
+
+def error_of(twin: Any, descriptor: int, offset: int, data: Any) -> BaseException:
+    with pytest.raises(BaseException) as caught:
+        twin.write_and_sync(descriptor, "name", offset, data)
+    return caught.value
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_all_bytes_are_written_at_their_place(twin: Any, descriptor: int, wrap: Any) -> None:
+    assert twin.write_and_sync(descriptor, "name", 3, wrap(b"0123456789")) is None
+    twin.write_and_sync(descriptor, "name", 5, wrap(b""))
+    assert os.pread(descriptor, 100, 0) == b"\0\0\x000123456789"
+
+
+def test_a_large_write_is_whole(twin: Any, descriptor: int) -> None:
+    data = os.urandom(1 << 16) * 80
+    twin.write_and_sync(descriptor, "name", 1, memoryview(data))
+    assert os.pread(descriptor, len(data) + 2, 0) == b"\0" + data
+
+
+def test_a_failed_write_is_no_failed_sync(twin: Any, descriptor: int, tmp_path: Path) -> None:
+    reading = os.open(tmp_path / "f", os.O_RDONLY)
+    cases = [
+        (-1, 0, errno.EBADF, "Bad file descriptor"),
+        (reading, 0, errno.EBADF, "Bad file descriptor"),
+        (descriptor, -1, errno.EINVAL, "Invalid argument"),
+    ]
+    for number, offset, code, text in cases:
+        error = error_of(twin, number, offset, b"x")
+        assert isinstance(error, OSError)
+        assert not isinstance(error, SyncError)
+        assert (error.errno, str(error)) == (code, f"[Errno {code}] {text}")
+    os.close(reading)
+
+
+def test_a_full_disk_is_told_by_the_write(twin: Any) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    full = os.open("/dev/full", os.O_RDWR)
+    error = error_of(twin, full, 0, b"x")
+    os.close(full)
+    assert type(error) is OSError
+    assert error.errno == errno.ENOSPC
+
+
+def test_a_failed_sync_says_so(twin: Any) -> None:
+    """A device that takes everything has nothing to sync."""
+    null = os.open("/dev/null", os.O_RDWR)
+    error = error_of(twin, null, 0, b"x")
+    os.close(null)
+    assert type(error) is SyncError
+    assert (error.errno, error.filename) == (errno.EINVAL, None)
+    assert str(error) == "[Errno 22] Invalid argument"
+
+
+def test_a_write_cut_short_goes_on_and_tells_why_it_cannot(twin: Any, descriptor: int) -> None:
+    """Past the largest size of a file a write takes what fits, and then fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        error = error_of(twin, descriptor, 4, b"0123456789")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert type(error) is OSError
+    assert error.errno == errno.EFBIG
+    assert os.pread(descriptor, 100, 0) == bytes(4) + b"012345"
+
+
+def test_what_is_not_bytes_is_refused_alike() -> None:
+    for data in ("text", None, 7, memoryview(b"abcdef")[::2]):
+        errors = [error_of(twin, -1, 0, data) for twin in (_file_c, _file_py)]
+        assert type(errors[0]) is type(errors[1])
+    strided = [error_of(twin, -1, 0, memoryview(b"abcdef")[::2]) for twin in (_file_c, _file_py)]
+    assert str(strided[0]) == str(strided[1])
+    assert isinstance(strided[0], BufferError)
