@@ -50,6 +50,11 @@ class CommitState:
         self.read_count = 0
         self.flags = 0
         self.interval_armed = False
+        # For the compiled twin, which commits what commits alone in one step and with the same
+        # result: the write path, and how many bytes users may have written before room has to be
+        # made again.
+        self.path: object = None
+        self.room_at = 0
         # Whoever writes without a group holds this: taking an item off a list is one step.
         self._turn = [None]
 

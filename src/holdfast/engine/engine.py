@@ -115,6 +115,8 @@ class Engine:
         if log is None:
             self.state.flags |= READ_ONLY
         self.write_path = WritePath(env, self.state, log, make_room=self.make_room)
+        if log is not None:
+            self.state.path = self.write_path
         self.committer = Committer(env, self.state, self.write_path)
         self.snapshots = SnapshotRegistry(env, lambda: self.state.visible_seq)
         self.upkeep = Upkeep(env, self._upkeep_failed)
@@ -141,6 +143,7 @@ class Engine:
     def _check_often_enough(self, settings: KeyspaceSettings) -> None:
         """Look at the sizes of memtables often enough for one of a keyspace with `settings`."""
         self._check_every = min(self._check_every, settings.memtable_bytes // 8)
+        self.state.room_at = 0
 
     def adopt_memtable(self, keyspace: int, memtable: Memtable) -> None:
         """Show a replayed memtable; of a database that is only read."""
@@ -317,6 +320,7 @@ class Engine:
             log = self.log
             if log is not None and log.needs_next:
                 self.upkeep.submit("log", "prepare", self._prepare_segment)
+        self.state.room_at = self._checked_bytes + self._check_every
 
     def _slow_down(self, seconds_per_mib: float) -> None:
         """Wait for what was written since the last call, in many short pauses.
@@ -416,7 +420,7 @@ class Engine:
         if stop or seconds > 0.0:
             if not self.state.flags & SLOW:
                 # Nobody waits for what was written while nobody had to.
-                self._paced_bytes = self.state.user_bytes
+                self._paced_bytes, self._owed_seconds = self.state.user_bytes, 0.0
             self.state.flags |= SLOW
         else:
             self.state.flags &= ~SLOW

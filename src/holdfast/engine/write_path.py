@@ -45,7 +45,7 @@ from holdfast.engine._core import BUSY, CLOSED, CLOSING, FORKED, POISONED, READ_
 from holdfast.env import Env, Mutex
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
-from holdfast.wal import LogWriter, WriteBatch
+from holdfast.wal import LogWriter, RecordBuffer, WriteBatch
 
 GROUP_BYTES_MAX = 4 << 20
 """A leader stops taking waiters into its group when it has this many bytes, so that the first ones
@@ -149,6 +149,8 @@ class WritePath:
         self._poison: BaseException | None = None
         self.memtables: dict[int, Memtable] = {}
         """The active memtable of each keyspace. Changed only with the leadership."""
+        self.alone = _Waiter(None, True)
+        """Stands in the queue for a thread that commits by `_core`, as long as it leads."""
 
     # -- entry points
 
@@ -424,17 +426,9 @@ class WritePath:
                 written = True
             elif durable:
                 log.sync()
-        except BaseException as error:
-            if log.poisoned or log.in_doubt:
-                # The record may be on disk, so its numbers must not be given again.
-                self.poison(error)
-                raise
-            if log.written_seq < seq_first:
-                # The log has none of it.
-                self._take_back(rollback)
-                raise
-            self._sync_after(log, error, durable)
-            written, interruption = True, error
+        except BaseException as error:  # noqa: BLE001  it is raised there, or passed on
+            interruption = self.after_failure(error, rollback, seq_first, durable)
+            written = True
         try:
             if new_ops:
                 try:
@@ -444,8 +438,7 @@ class WritePath:
                     if max(table.seq_max for table in self.memtables.values()) != seq_last:
                         # The log has it. What was applied may be applied again: an operation with
                         # the same key and number takes its place.
-                        mark("engine.applied_again")
-                        user_bytes = apply_buffer(buffer, applied_bytes, seq_next, self.memtables)
+                        user_bytes = self.apply_again(buffer, applied_bytes, seq_next)
                     if not isinstance(error, MemoryError):
                         interruption = error
                 state.next_seq = seq_after
@@ -467,6 +460,36 @@ class WritePath:
                 buffer.clear()
                 interruption = error
         return interruption
+
+    def after_failure(
+        self, error: BaseException, rollback: tuple[int, int], seq_first: int, durable: bool
+    ) -> BaseException:
+        """Raise `error`, which came while the log took the buffer from `seq_first` on, with nothing
+        done; or return it when the log has the record. Requires: the leadership.
+        """
+        log = self._log
+        if log is None or log.poisoned or log.in_doubt:
+            # The record may be on disk, so its numbers must not be given again.
+            self.poison(error)
+            raise error
+        if log.written_seq < seq_first:
+            # The log has none of it.
+            self._take_back(rollback)
+            raise error
+        self._sync_after(log, error, durable)
+        return error
+
+    def apply_again(self, buffer: RecordBuffer, offset: int, seq_first: int) -> int:
+        """Apply what the log has once more, since not all of it was applied; return its bytes.
+
+        Raises with the database poisoned. Requires: the leadership.
+        """
+        mark("engine.applied_again")
+        try:
+            return apply_buffer(buffer, offset, seq_first, self.memtables)
+        except BaseException as error:
+            self.poison(error)
+            raise
 
     def _take_back(self, place: tuple[int, int]) -> None:
         """Remove from the buffer what was not logged, after an exception that its caller raises."""

@@ -405,7 +405,7 @@ def test_an_operation_that_cannot_be_applied_poisons(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(write_path, "apply_buffer", fail)
     with pytest.raises(MemoryError):
-        database[b"b"] = b"2"
+        database.put_many([(b"b", b"2")])
     monkeypatch.undo()
     with pytest.raises(DatabasePoisonedError):
         database[b"c"] = b"3"
