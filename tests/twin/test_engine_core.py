@@ -92,6 +92,33 @@ def test_a_core_has_what_it_was_made_of(twin: ModuleType) -> None:
     assert (one.view, LAST_SEQ) == one.read_point()
 
 
+@twins
+def test_a_scan_takes_bounds_as_users_write_them(twin: ModuleType) -> None:
+    one = core(twin)
+    for key in (b"a", b"b", b"ba", b"c"):
+        one.put(key, key, durability="none")
+
+    def keys(*bounds: Any, reverse: bool = False, limit: int | None = None) -> list[bytes]:
+        return list(one._cursor(*bounds, reverse, limit, 1))
+
+    assert [b"a", b"b", b"ba", b"c"] == keys(None, None, None)
+    assert [b"b", b"ba"] == keys(b"b", b"c", None)
+    assert [b"b", b"ba"] == keys(bytearray(b"b"), memoryview(b"c"), None)
+    assert [b"ba", b"b"] == keys(None, None, b"b", reverse=True)
+    assert [b"b"] == keys(b"b", None, None, limit=1)
+    assert [(b"c", b"c")] == list(one._cursor(b"c", None, None, False, None, 0))
+    for wrong, error in (("b", TypeError), (b"k" * (KEY_BYTES_MAX + 1), LimitError)):
+        for bounds in ((wrong, None, None), (None, wrong, None), (None, None, wrong)):
+            with pytest.raises(error, match=r"^(a|the) key (is bytes, not str|has 65537 bytes)"):
+                one._cursor(*bounds, False, None, 0)
+    later = one._cursor(None, None, None, False, None, 1)
+    one.put(b"aa", b"", durability="none")
+    assert [b"a", b"b", b"ba", b"c"] == list(later)
+    one.dropped = True
+    with pytest.raises(DatabaseClosedError, match="dropped"):
+        one._cursor(None, None, None, False, None, 0)
+
+
 @pytest.mark.parametrize("twin", TWINS)
 @given(calls=st.lists(CALLS, max_size=30))
 def test_unsynced_writes_are_logged_applied_and_visible_at_once(

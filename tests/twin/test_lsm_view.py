@@ -271,6 +271,30 @@ def test_a_view_shows_what_is_added_to_its_active_memtable(twin: ModuleType) -> 
 
 
 @twins
+def test_a_cursor_sees_the_memtables_as_they_were_when_it_was_made(twin: ModuleType) -> None:
+    """It leaves out a memtable that has nothing for it, and what comes later is newer than it."""
+    sources = make([], [], [[(PUT, b"b", b"1")]], [], [])
+    view = sources.view(twin)
+    cursor = view.cursor(5)
+    sources.active.put(10, PUT, b"a", b"2")
+    assert [(b"b", b"1")] == list(cursor)
+    assert [(b"b", b"1")] == list(view.cursor(SEQ_MAX, b"b"))
+    assert [(b"a", b"2")] == list(view.cursor(SEQ_MAX, None, b"b"))
+
+
+@twins
+@pytest.mark.parametrize("bounds", [("a", None), (None, "a"), (bytearray(b"a"), None), (b"a", 7)])
+def test_a_bound_of_another_type_is_refused(twin: ModuleType, bounds: tuple[Any, Any]) -> None:
+    view = make([(PUT, b"a", b"")], [], [[(PUT, b"a", b"")]], [[(PUT, b"a", b"")]], []).view(twin)
+    wrong = next(bound for bound in bounds if type(bound) not in (bytes, type(None)))
+    message = f"^a bound is bytes or None, not {type(wrong).__name__}$"
+    with pytest.raises(TypeError, match=message):
+        view.cursor(SEQ_MAX, *bounds)
+    with pytest.raises(TypeError, match=message):
+        view.internal_cursor(*bounds)
+
+
+@twins
 def test_a_view_has_its_sources_as_attributes(twin: ModuleType) -> None:
     sources = make([(PUT, b"a", b"")], [], [[(PUT, b"a", b"")]], [[(PUT, b"a", b"")]], [])
     view = sources.view(twin)

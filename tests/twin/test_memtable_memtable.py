@@ -278,6 +278,32 @@ def test_big_keys_and_values(kernel: ModuleType) -> None:
     assert 4 == table.range_tombstones.cover(key, 9)
 
 
+BOUNDS = st.one_of(st.none(), KEYS)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(keys=st.lists(KEYS, max_size=4), lower=BOUNDS, upper=BOUNDS)
+def test_a_memtable_knows_the_range_of_its_keys(
+    kernel: ModuleType, keys: list[bytes], lower: bytes | None, upper: bytes | None
+) -> None:
+    table = kernel.Memtable()
+    for seq, key in enumerate(keys, start=1):
+        table.put(seq, 1, key, b"")
+    expected = (
+        bool(keys)
+        and (upper is None or min(keys) < upper)
+        and (lower is None or lower <= max(keys))
+    )
+    assert table.overlaps(lower, upper) is expected
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_tombstones_alone_have_no_range(kernel: ModuleType) -> None:
+    table = kernel.Memtable()
+    table.delete_range(1, b"a", b"b")
+    assert table.overlaps(None, None) is False
+
+
 @pytest.mark.parametrize("kernel", TWINS)
 def test_a_frozen_memtable_refuses_writes_and_is_still_read(kernel: ModuleType) -> None:
     table = kernel.Memtable()

@@ -7,6 +7,7 @@ from holdfast.lsm._view_c cimport ReadView
 from holdfast.wal._buffer_c cimport RecordBuffer, WriteBatch
 
 from holdfast.base import check_key, check_value
+from holdfast.engine.bounds import key_range
 
 cdef enum:
     C_CLOSED = 1
@@ -154,6 +155,17 @@ cdef class KeyspaceCore:
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
         return self.view, self.state.visible_seq
+
+    def _cursor(self, start, stop, prefix, reverse, limit, what):
+        """Iterate over what is visible now of the keys that the bounds take in."""
+        lower, upper = start, stop
+        if (prefix is not None
+                or not (start is None or type(start) is bytes and PyBytes_GET_SIZE(start) <= KEY_MAX)
+                or not (stop is None or type(stop) is bytes and PyBytes_GET_SIZE(stop) <= KEY_MAX)):
+            lower, upper = key_range(start, stop, prefix)
+        if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+            self._refuse()
+        return self.view.cursor(self.state.visible_seq, lower, upper, reverse, limit, what)
 
     cdef inline bint _may_skip_group(self, durability) except -1:
         return durability == "none" or (durability == "interval" and self.state.interval_armed)

@@ -18,8 +18,11 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from holdfast.base import DELETE, PUT, check_key, check_value
+from holdfast.cursor import UserCursor
+from holdfast.engine.bounds import key_range
 from holdfast.lsm import ReadView
 from holdfast.wal import RecordBuffer, WriteBatch
 
@@ -139,6 +142,20 @@ class KeyspaceCore:
         view, now = self.read_point()
         self.state.read_count += len(plain)
         return view.get_many(plain, now)
+
+    def _cursor(
+        self,
+        start: object,
+        stop: object,
+        prefix: object,
+        reverse: bool,
+        limit: int | None,
+        what: int,
+    ) -> UserCursor[Any]:
+        """Iterate over what is visible now of the keys that the bounds take in."""
+        lower, upper = key_range(start, stop, prefix)
+        view, seq = self.read_point()
+        return view.cursor(seq, lower, upper, reverse, limit, what)
 
     def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
         """Log into the buffer and apply at once. Return whether that was possible."""

@@ -110,19 +110,6 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         """Iterate over the values of the keys with `start` <= key < `stop`; see `items`."""
         return self._cursor(start, stop, prefix, reverse, limit, VALUES)
 
-    def _cursor(
-        self,
-        start: object,
-        stop: object,
-        prefix: object,
-        reverse: bool,
-        limit: int | None,
-        what: int,
-    ) -> UserCursor[Any]:
-        lower, upper = key_range(start, stop, prefix)
-        view, seq = self.read_point()
-        return view.cursor(seq, lower, upper, reverse, limit, what)
-
     def cursor_at(
         self,
         seq: int,

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.cursor._cursor_c cimport Cursor, Run, compare_keys
+from holdfast.cursor._cursor_c cimport Cursor, Run, bytes_data, compare_keys
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.cursor._user_c cimport Owner
 from holdfast.memtable._memtable_c cimport Memtable
@@ -256,26 +256,47 @@ cdef class ReadView(Owner):
                     if reader.range_tombstones.fragment_count:
                         tables.append(reader.range_tombstones)
             self._table_tombstones = RangeTombstones([]).merged(tables)
-        if len(self._table_tombstones):
+        if (<RangeTombstones>self._table_tombstones).fragment_count:
             sets.append(self._table_tombstones)
-        for table in (self.active, *self.frozen):
+        if self.active.range_tombstones.fragment_count:
+            sets.append(self.active.range_tombstones)
+        for table in self.frozen:
             if table.range_tombstones.fragment_count:
                 sets.append(table.range_tombstones)
         return sets
 
     def internal_cursor(self, lower=None, upper=None, *, fill_cache=True):
-        cursors = [self.active.cursor()]
-        cursors.extend(table.cursor() for table in self.frozen)
-        for number, level in enumerate(self.levels):
-            if number == 0:
-                readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
-                cursors.extend(reader.cursor(fill_cache) for reader in readers)
+        cdef list cursors = []
+        cdef Memtable table = self.active
+        cdef Py_ssize_t number, run = 0, start, first, last
+        cdef tuple level
+        _check_bound(lower)
+        _check_bound(upper)
+        # What comes into a memtable later is newer than all that whoever asks now may see.
+        if table.overlaps(lower, upper):
+            cursors.append(table.cursor())
+        for table in self.frozen:
+            if table.overlaps(lower, upper):
+                cursors.append(table.cursor())
+        for number in range(self._level0_count):
+            # One table is a run.
+            if (_first_above(self, number, number + 1, lower) == number
+                    and _first_from(self, number, number + 1, upper) > number):
+                cursors.append((<TableReader>self._readers[number]).cursor(fill_cache))
+        for number in range(1, len(self.levels)):
+            level = self.levels[number]
+            if not level:
                 continue
-            first, last = overlapping(level, lower, upper)
+            # Safety: the runs are the levels below level 0 that are not empty, in their order.
+            start = self._run_starts[run]
+            run += 1
+            last = self._run_starts[run]
+            first = _first_above(self, start, last, lower)
+            last = _first_from(self, start, last, upper)
             if last - first == 1:
-                cursors.append(level[first].cursor(fill_cache))
+                cursors.append((<TableReader>self._readers[first]).cursor(fill_cache))
             elif first < last:
-                cursors.append(LevelCursor(level, fill_cache, first, last))
+                cursors.append(LevelCursor(level, fill_cache, first - start, last - start))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *,
@@ -285,26 +306,42 @@ cdef class ReadView(Owner):
                           self.active.gaps)
 
 
-def overlapping(level, lower, upper):
-    """Return the half-open range of the tables of a sorted run that overlap [lower, upper)."""
-    cdef Py_ssize_t first = 0, last = len(level), low, high, middle
-    if lower is not None:
-        high = last
-        while first < high:
-            middle = (first + high) // 2
-            if lower < level[middle].info.upper:
-                high = middle
-            else:
-                first = middle + 1
-    if upper is not None:
-        low = 0
-        while low < last:
-            middle = (low + last) // 2
-            if level[middle].info.lower < upper:
-                low = middle + 1
-            else:
-                last = middle
-    return first, last
+cdef Py_ssize_t _first_above(ReadView view, Py_ssize_t first, Py_ssize_t last, bytes lower):
+    """Return the first of the tables [first, last) whose range goes on at or above `lower`. They
+    are of one run.
+    """
+    cdef Py_ssize_t middle
+    if lower is None:
+        return first
+    while first < last:
+        middle = (first + last) // 2
+        if compare_keys(bytes_data(lower), PyBytes_GET_SIZE(lower),
+                        view._uppers[middle], view._upper_sizes[middle]) < 0:
+            last = middle
+        else:
+            first = middle + 1
+    return first
+
+
+cdef Py_ssize_t _first_from(ReadView view, Py_ssize_t first, Py_ssize_t last, bytes upper):
+    """Return the first of the tables [first, last) whose range begins at or above `upper`."""
+    cdef Py_ssize_t middle
+    if upper is None:
+        return last
+    while first < last:
+        middle = (first + last) // 2
+        if compare_keys(view._lowers[middle], view._lower_sizes[middle],
+                        bytes_data(upper), PyBytes_GET_SIZE(upper)) < 0:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+cdef inline int _check_bound(bound) except -1:
+    if bound is not None and type(bound) is not bytes:
+        raise TypeError(f"a bound is bytes or None, not {type(bound).__name__}")
+    return 0
 
 
 cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,

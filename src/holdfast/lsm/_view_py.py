@@ -109,9 +109,16 @@ class ReadView(Owner):
     def internal_cursor(
         self, lower: bytes | None = None, upper: bytes | None = None, *, fill_cache: bool = True
     ) -> Cursor:
-        """Return a cursor over all versions in sources that overlap [lower, upper)."""
-        cursors: list[Cursor] = [self.active.cursor()]
-        cursors.extend(table.cursor() for table in self.frozen)
+        """Return a cursor over all versions in sources that overlap [lower, upper) now.
+
+        Raises: TypeError for a bound that is neither bytes nor None.
+        """
+        for bound in (lower, upper):
+            if bound is not None and type(bound) is not bytes:
+                raise TypeError(f"a bound is bytes or None, not {type(bound).__name__}")
+        # What comes into a memtable later is newer than all that whoever asks now may see.
+        tables = [table for table in (self.active, *self.frozen) if table.overlaps(lower, upper)]
+        cursors: list[Cursor] = [table.cursor() for table in tables]
         for number, level in enumerate(self.levels):
             if number == 0:
                 readers = [reader for reader in level if reader.info.overlaps(lower, upper)]

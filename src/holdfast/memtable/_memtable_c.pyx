@@ -544,6 +544,20 @@ cdef class Memtable:
         return (trailer >> 8, trailer & 0xFF,
                 PyBytes_FromStringAndSize(<const char*>value, value_size))
 
+    def overlaps(self, bytes lower, bytes upper) -> bool:
+        """Return whether the range of the keys that it has now shares a key with [lower, upper);
+        None is unbounded.
+        """
+        if self.first == NULL:
+            return False
+        # Safety: a table with a first entry has a last one.
+        return ((upper is None or compare_keys(
+                    _key(self.first), self.first.key_size,
+                    bytes_data(upper), PyBytes_GET_SIZE(upper)) < 0)
+                and (lower is None or compare_keys(
+                    bytes_data(lower), PyBytes_GET_SIZE(lower),
+                    _key(self.last), self.last.key_size) <= 0))
+
     def cursor(self) -> Cursor:
         """Return a cursor over the entries, which keeps the memtable alive and sees entries added
         later.

@@ -136,6 +136,17 @@ class Memtable:
         entry = self._entry((key, -snapshot), 0)
         return entry[1:] if entry is not None and entry[0] == key else None
 
+    def overlaps(self, lower: bytes | None, upper: bytes | None) -> bool:
+        """Return whether the range of the keys that it has now shares a key with [lower, upper);
+        None is unbounded.
+        """
+        order = self._order
+        return (
+            bool(order)
+            and (upper is None or order[0][0] < upper)
+            and (lower is None or lower <= order[-1][0])
+        )
+
     def cursor(self) -> Cursor:
         """Return a cursor over the entries, which keeps the memtable alive and sees entries added
         later.
