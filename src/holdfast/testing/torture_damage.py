@@ -338,7 +338,7 @@ def region(name: str, data: bytes, offset: int) -> str:
             return "log, records"
         if offset < _SEGMENT_HEADER:
             return "log, header"
-        is_link = front.link <= offset < front.link + _LINK_BYTES
+        is_link = front.link <= offset < front.link_end
         return "log, link" if is_link else "log, unused"
     if name.endswith(".manifest"):
         return "manifest, header" if offset < _MANIFEST_HEADER else "manifest, edits"
@@ -475,6 +475,8 @@ class Front:
     """Where the parts of a segment's header block stand."""
 
     link: int
+    link_end: int
+    """Anything but zeros and a link between these two is a link that is not there."""
     records: int
     """Where the first record starts."""
     alignment: int
@@ -484,8 +486,10 @@ def front_of(data: bytes) -> Front:
     """Return it of a sound segment; of one that has no header yet, what most have."""
     header = segment_header_as_stored(data)
     if header is None:
-        return Front(2048, 4096, _RECORDS_ALIGNED)
-    return Front(header.link_offset, header.records_offset, header.alignment)
+        return Front(2048, 2048 + _LINK_BYTES, 4096, _RECORDS_ALIGNED)
+    return Front(
+        header.link_offset, header.link_end, header.records_offset, header.alignment
+    )
 
 
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
@@ -514,8 +518,8 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
             return None
         # A link is synced with the first record, or later: a crash may damage it beside any record
         # that was not synced yet.
-        at = front_of(before).link
-        if name.endswith(".wal") and at <= hit < at + _LINK_BYTES and places:
+        front = front_of(before)
+        if name.endswith(".wal") and front.link <= hit < front.link_end and places:
             first = places[0]
             hit = first + first_difference(before[first:], after[first:])
         ends = [*places[1:], len(before)]
