@@ -27,6 +27,7 @@ class PlainTable:
     properties: dict[bytes, bytes] = field(default_factory=dict)
     partitions: int = 0
     data_pages: list[list[Entry]] = field(default_factory=list)
+    filters: list[bytes] = field(default_factory=list)
     page_types: list[int] = field(default_factory=list)
     """Types of all pages in the order they lie in the file."""
 
@@ -74,10 +75,10 @@ def decode_handle(data: bytes, position: int) -> tuple[tuple[int, int, int], int
     return (offset, size, stored), position + 8
 
 
-def may_contain(body: bytes, key: bytes) -> bool:
+def may_contain(body: bytes, key: bytes, seed: int = 0) -> bool:
     probes, blocks = struct.unpack_from("<B3xI", body)
     assert len(body) == 8 + 64 * blocks
-    value = checksum(key)
+    value = checksum(key, seed)
     block = 8 + 64 * ((value >> 32) * blocks >> 32)
     state = value & 0xFFFFFFFF
     for _ in range(probes):
@@ -111,6 +112,7 @@ def read_table(data: bytes) -> PlainTable:
     if tombstones != (0, 0, 0):
         table.tombstones = decode_entries(page(tombstones, 5))
     table.properties = {key: value for key, _, value in decode_entries(page(properties, 6))}
+    length = int.from_bytes(table.properties.get(b"prefix_bytes", b""), "little")
     previous: Entry | None = None
     for part_key, part_trailer, value in decode_entries(page(root, 3)):
         table.partitions += 1
@@ -118,6 +120,8 @@ def read_table(data: bytes) -> PlainTable:
         filter_handle, position = decode_handle(value, position)
         assert position == len(value)
         body = page(filter_handle, 4) if filter_handle != (0, 0, 0) else None
+        if body is not None:
+            table.filters.append(body)
         separators = decode_entries(page(index, 2))
         assert (part_key, part_trailer) == separators[-1][:2]
         for separator in separators:
@@ -127,6 +131,8 @@ def read_table(data: bytes) -> PlainTable:
             assert previous is None or order(previous) < order(entries[0])
             assert order(entries[-1]) <= order(separator)
             assert body is None or all(may_contain(body, key) for key, _, _ in entries)
+            prefixes = {key[:length] for key, _, _ in entries if length and len(key) >= length}
+            assert body is None or all(may_contain(body, prefix, 1) for prefix in prefixes)
             previous = separator
             table.entries += entries
             table.data_pages.append(entries)

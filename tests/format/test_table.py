@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from holdfast.base import DELETE, PUT, RANGE_DELETE
-from holdfast.codec import Compression, open_page, page_seed
+from holdfast.codec import Compression, checksum, open_page, page_seed
 from holdfast.sstable import Footer, PageType, TableBuilder
 from holdfast.sstable.format import (
     INDEX_BYTES,
@@ -162,3 +162,32 @@ def _entries(opened, wanted):
     return [
         entry for name, body, _, _ in opened if name == wanted for entry in decode_entries(body)
     ]
+
+
+def test_filters_with_prefixes_hold_the_documented_hashes(document, stated):
+    """The filter is made again from the rules in the document, key by key and page by page."""
+    hashes = dict(re.findall(r"^\| (\w+/) \| ([0-9a-f]{16}) \|$", document, re.M))
+    assert set(hashes) == {"door/", "lamp/"}
+    builder = TableBuilder(
+        FILE_ID,
+        page_bytes=96,
+        restart_interval=2,
+        filter_bits_per_key=10,
+        compression=Compression.NONE,
+        prefix_bytes=5,
+    )
+    for entry in stated[:5]:
+        builder.add(*entry)
+    builder.finish(12, 0)
+    table = read_table(builder.take_output())
+    expected = bytearray(64)
+    keys = {entry[0] for entry in stated[:5]}
+    values = [checksum(key) for key in keys] + [int(value, 16) for value in hashes.values()]
+    for value in values:
+        state = value & 0xFFFFFFFF
+        for _ in range(6):
+            expected[state >> 26] |= 1 << (state >> 23 & 7)
+            state = state * 0x9E3779B1 & 0xFFFFFFFF
+    header = struct.pack("<B3xI", 6, 1)
+    assert [header + bytes(expected)] == table.filters
+    assert table.properties[b"prefix_bytes"] == struct.pack("<Q", 5)

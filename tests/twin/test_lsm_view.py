@@ -108,7 +108,8 @@ class Sources:
 class Maker:
     """Deals operations to sources, oldest first, on a simulated disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: KeyspaceSettings | None = None) -> None:
+        self.settings = settings or SETTINGS
         self.env = SimEnv()
         self.pool = BufferPool(1 << 20)
         self.number = 0
@@ -141,7 +142,7 @@ class Maker:
             table,
             allocate_number=self.allocate,
             snapshots=range(self.sources.newest + 1),
-            settings=SETTINGS,
+            settings=self.settings,
         )
         return [self.reader(info) for info in result.tables]
 
@@ -501,3 +502,49 @@ def test_a_damaged_table_ends_the_level_cursor_for_good(twin: ModuleType) -> Non
         list(scan)
     with pytest.raises(CorruptionError):
         next(scan)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@settings(max_examples=EXAMPLES)
+@given(
+    groups=st.lists(st.sets(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=4),
+    count=st.integers(1, 3),
+    bounds=st.lists(st.binary(max_size=3), min_size=2, max_size=2),
+    reverse=st.booleans(),
+)
+def test_prefix_filters_change_no_scan(
+    twin: ModuleType, groups: list[set[int]], count: int, bounds: list[bytes], reverse: bool
+) -> None:
+    maker = Maker()
+    for place, numbers in enumerate(groups):
+        # A setting may change: each table says what its filters hold.
+        maker.settings = KeyspaceSettings(prefix_bytes=(count + place) % 4, page_bytes=256)
+        operations = [(PUT, b"%02d" % number + bytes([place]), b"") for number in sorted(numbers)]
+        maker.sources.levels[0][:0] = maker.tables(operations)
+    view = maker.sources.view(twin)
+    rows = maker.sources.rows(SEQ_MAX)
+    ranges = [(b"%02d" % number, b"%02d" % (number + 1)) for number in range(41)]
+    for lower, upper in [*ranges, tuple(sorted(bounds))]:
+        expected = [row for row in rows if lower <= row[0] < upper]
+        found = list(view.cursor(SEQ_MAX, lower, upper, reverse))
+        assert found == (expected[::-1] if reverse else expected)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_table_without_the_prefix_is_left_out(twin: ModuleType) -> None:
+    maker = Maker(KeyspaceSettings(prefix_bytes=2, filter_bits_per_key=20))
+    for user in (1, 2):
+        operations = [(PUT, b"%02d%02d" % (user, each), b"") for each in range(90)]
+        edges = [(PUT, b"00", b""), (PUT, b"99", b"")]
+        maker.sources.levels[0][:0] = maker.tables([*operations, *edges])
+    view = maker.sources.view(twin)
+    assert [b"01%02d" % each for each in range(90)] == list(
+        view.cursor(SEQ_MAX, b"01", b"02", what=1)
+    )
+    assert maker.pool.tables_skipped == 1
+    assert [] == list(view.cursor(SEQ_MAX, b"0300", b"0310"))
+    assert maker.pool.tables_skipped == 3
+    # These keys need not begin with the same two bytes.
+    for lower, upper in ((b"03", b"05"), (b"0", b"1"), (b"03", None), (None, b"01")):
+        list(view.cursor(SEQ_MAX, lower, upper, limit=1))
+    assert maker.pool.tables_skipped == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import ModuleType
 from typing import Any
 
@@ -344,3 +345,28 @@ def test_more_range_tombstones_than_a_page_holds_are_refused(
     assert 0 < number < 99
     builder.finish(9, 1)
     assert builder.entry_count == 0
+
+
+@given(
+    keys=st.sets(st.binary(max_size=6), min_size=1, max_size=120),
+    count=st.integers(1, 5),
+    page_bytes=st.sampled_from([1, 64, 256]),
+)
+def test_filters_hold_the_prefixes_of_their_partitions(
+    keys: set[bytes], count: int, page_bytes: int
+) -> None:
+    entries = [(key, 1, PUT, b"v" * 9) for key in sorted(keys)]
+    built = [run(twin, entries, [], prefix_bytes=count, page_bytes=page_bytes)[0] for twin in TWINS]
+    assert built[0] == built[1]
+    # The plain reader asks each filter for every prefix.
+    assert read_table(built[0]).properties[b"prefix_bytes"] == struct.pack("<Q", count)
+
+
+@both
+def test_prefixes_need_filters_and_have_a_limit(twin: ModuleType) -> None:
+    without = run(twin, [(b"key", 1, PUT, b"")], [], prefix_bytes=2, filter_bits_per_key=0)[0]
+    assert b"prefix_bytes" not in read_table(without).properties
+    assert b"prefix_bytes" not in read_table(run(twin, [(b"key", 1, PUT, b"")], [])[0]).properties
+    for wrong in (-1, KEY_BYTES_MAX + 1):
+        with pytest.raises(LimitError):
+            make(twin, prefix_bytes=wrong)

@@ -23,6 +23,7 @@ COMPRESSIONS = ("none", "lz4", "zstd")
 STRATEGIES = ("leveled", "size-tiered", "time-window", "fifo")
 DROPPING_STRATEGIES = ("time-window", "fifo")
 TIME_UNITS = ("s", "ms", "us", "ns")
+PREFIX_BYTES_MAX = 1024
 SECONDS_MAX = 100 * 366 * 86_400
 
 TEXT_CHARACTERS_MAX = 16 * KIB
@@ -88,6 +89,13 @@ class KeyspaceSettings:
         "bits of bloom filter for each key; 0 writes no filter",
         lower=0,
         upper=64,
+    )
+    prefix_bytes: int = _setting(
+        0,
+        "filters of new tables also hold the first so many bytes of each key, and scans within one "
+        "such prefix skip the tables that lack it; 0 holds none",
+        upper=PREFIX_BYTES_MAX,
+        added=True,
     )
     compression: str = _setting(
         "lz4",

@@ -53,6 +53,7 @@ cdef class BufferPool:
     cdef readonly Py_ssize_t reserved_bytes
     cdef readonly uint64_t hits
     cdef readonly uint64_t misses
+    cdef public uint64_t tables_skipped  # by scans whose prefix a filter denied
     cdef readonly uint64_t evictions
     cdef Ledger ledger
     cdef Node* nodes                     # nodes[0] is unused: index 0 means none

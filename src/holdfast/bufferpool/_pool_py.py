@@ -128,6 +128,8 @@ class BufferPool:
         self.reserved_bytes = 0
         self.hits = 0
         self.misses = 0
+        self.tables_skipped = 0
+        """Tables that scans left out because a filter denied their prefix."""
         self.evictions = 0
         self._mutex = PosixEnv().mutex()
 

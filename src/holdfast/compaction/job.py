@@ -19,7 +19,7 @@ memtables may be read by others at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -39,9 +39,14 @@ DRAIN_BYTES = 1024 * 1024
 STEP_ENTRIES = 4096
 """Entries between two looks at `should_stop`; well under 10 ms."""
 FILE_ID_BYTES = 16
+FILTER_BITS_MAX = 64
 UNCUT_BYTES = 1 << 62
 PART_TABLES = 2
 """A part of a compaction has at least as many full tables of inputs."""
+OVERLAP_BITS = 5
+"""Filters of tables over older ones have so many bits a key more: there are few such keys, and each
+of these tables is asked for every key that lies further down.
+"""
 WINDOW_CUTS_MAX = 64
 """A job that has made more tables no longer begins one for each window: keys that are no time, or
 data of a thousand windows at once, must not become a file each.
@@ -100,15 +105,24 @@ def run_flush(
 
     Raises: OSError; JobStoppedError.
     """
+    ranges = united((table.lower, table.upper) for table in older or ())
+    cursor = memtable.cursor()
+    # Data in time order comes behind all tables and is moved down as it is: no bits more for that.
+    is_over = bool(ranges) and cursor.seek(ranges[0][0]) and cursor.key < ranges[-1][1]
+    outputs = _Outputs(
+        env,
+        folder,
+        allocate_number,
+        with_filters_over(settings) if is_over else settings,
+        Compression.from_name(settings.compression),
+    )
     part = _Part(
-        _Outputs(
-            env, folder, allocate_number, settings, Compression.from_name(settings.compression)
-        ),
-        memtable.cursor(),
+        outputs,
+        cursor,
         memtable.range_tombstones,
         snapshots,
         is_bottom=older is not None,
-        older=united((table.lower, table.upper) for table in older or ()),
+        older=ranges,
         target_bytes=max(settings.table_bytes, settings.memtable_bytes),
     )
     return run_parts([part], env, bytes_read=0, should_stop=should_stop)
@@ -142,12 +156,13 @@ def run_compaction(
         else settings.compression
     )
     compression = Compression.from_name(name)
+    written = with_filters_over(settings) if plan.older else settings
     tombstones = RangeTombstones().merged([reader.range_tombstones for reader in readers])
     cuts = split_keys(plan, settings, parts_max)
     return run_parts(
         [
             _Part(
-                _Outputs(env, folder, allocate_number, settings, compression),
+                _Outputs(env, folder, allocate_number, written, compression),
                 MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
                 tombstones,
                 snapshots,
@@ -163,6 +178,14 @@ def run_compaction(
         bytes_read=plan.input_bytes,
         should_stop=should_stop,
     )
+
+
+def with_filters_over(settings: KeyspaceSettings) -> KeyspaceSettings:
+    """Return the settings for tables that lie over older ones."""
+    bits = settings.filter_bits_per_key
+    if not bits:
+        return settings
+    return replace(settings, filter_bits_per_key=min(bits + OVERLAP_BITS, FILTER_BITS_MAX))
 
 
 def split_keys(plan: Plan, settings: KeyspaceSettings, parts_max: int) -> list[bytes]:

@@ -240,8 +240,7 @@ cdef class Gaps:
         return _bounds(self.c_gap_at(bytes_data(key), PyBytes_GET_SIZE(key), snapshot))
 
     def gap_before(self, key: bytes | None, snapshot: int):
-        """Return the gap that reaches up to `key` from below, or over it; None is behind all keys.
-        """
+        """Return the gap that reaches up to `key` from below, or over it. None is behind all."""
         if key is None:
             return _bounds(self.c_gap_before(NULL, -1, snapshot))
         _check_bytes(key)

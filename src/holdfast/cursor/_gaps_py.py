@@ -19,7 +19,7 @@ Who opens a tree over tables begins with an empty set, so what is in tables then
 Anything that brought keys into a tree past its memtables would have to note them.
 
 There are at most GAPS_MAX gaps, with keys of at most GAP_KEY_BYTES_MAX; the one that saves the
-fewest entries goes first. Where a PUT cuts a gap in two nobody knows how the entries are shared out,
+fewest entries goes first. Where a PUT cuts a gap in two nobody knows how the entries are shared,
 so each part counts as half, and what saves fewer than GAP_ENTRIES_MIN is forgotten.
 
 Thread safety: one thread at a time notes PUTs; any number may look and note gaps beside it, because
@@ -103,7 +103,7 @@ class Gaps:
         return None
 
     def gap_before(self, key: bytes | None, snapshot: int) -> tuple[bytes, bytes | None] | None:
-        """Return the gap that reaches up to `key` from below, or over it; None is behind all keys."""
+        """Return the gap that reaches up to `key` from below, or over it. None is behind all."""
         if key is not None:
             _check_bytes(key)
         for lower, upper, seq, _ in self._gaps():

@@ -40,6 +40,7 @@ def collect_stats(engine: Engine) -> Stats:
         pool_capacity_bytes=pool.capacity_bytes,
         pool_hits=pool.hits,
         pool_misses=pool.misses,
+        tables_skipped=pool.tables_skipped,
         snapshots=len(engine.snapshots.live()),
         last_seq=state.visible_seq,
         poisoned=engine.is_poisoned,

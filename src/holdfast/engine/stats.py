@@ -112,6 +112,8 @@ class Stats:
     pool_capacity_bytes: int
     pool_hits: int
     pool_misses: int
+    tables_skipped: int
+    """Tables that scans left out, since a filter denied their prefix, since open."""
     snapshots: int
     last_seq: int
     poisoned: bool

@@ -17,8 +17,8 @@ from holdfast.sstable._directory_c cimport (
 )
 from holdfast.sstable._reader_c cimport TableReader
 
-from holdfast.base import check_key
-from holdfast.cursor import MergeCursor, UserCursor
+from holdfast.base import check_key, prefix_upper
+from holdfast.cursor import ListCursor, MergeCursor, UserCursor
 
 cdef enum:
     KIND_PUT = 1
@@ -282,7 +282,8 @@ cdef class ReadView(Owner):
             # One table is a run.
             if (_first_above(self, number, number + 1, lower) == number
                     and _first_from(self, number, number + 1, upper) > number):
-                cursors.append((<TableReader>self._readers[number]).cursor(fill_cache))
+                cursors.append(_cursor_in(<TableReader>self._readers[number], fill_cache, lower,
+                                          upper))
         for number in range(1, len(self.levels)):
             level = self.levels[number]
             if not level:
@@ -294,9 +295,11 @@ cdef class ReadView(Owner):
             first = _first_above(self, start, last, lower)
             last = _first_from(self, start, last, upper)
             if last - first == 1:
-                cursors.append((<TableReader>self._readers[first]).cursor(fill_cache))
+                cursors.append(_cursor_in(<TableReader>self._readers[first], fill_cache, lower,
+                                          upper))
             elif first < last:
-                cursors.append(LevelCursor(level, fill_cache, first - start, last - start))
+                cursors.append(LevelCursor(level, fill_cache, first - start, last - start, lower,
+                                           upper))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(self, snapshot, lower=None, upper=None, reverse=False, limit=None, what=0, *,
@@ -344,6 +347,23 @@ cdef inline int _check_bound(bound) except -1:
     return 0
 
 
+def shared_prefix(lower, upper, Py_ssize_t count):
+    """Return the first `count` bytes, if all keys in [lower, upper) share them, else None. With a
+    count of 0 nobody asks.
+    """
+    if count == 0 or lower is None or upper is None or len(lower) < count:
+        return None
+    above = prefix_upper(lower[:count])
+    return lower[:count] if above is None or upper <= above else None
+
+
+cdef object _cursor_in(TableReader reader, fill_cache, lower, upper):
+    """Return the cursor of a table, of which only the keys in [lower, upper) are wanted."""
+    if shared_prefix(lower, upper, reader.prefix_bytes) is None:
+        return reader.cursor(fill_cache)
+    return LevelCursor((reader,), fill_cache, 0, 1, lower, upper)
+
+
 cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,
                            Py_ssize_t size):
     if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
@@ -360,8 +380,13 @@ cdef class LevelCursor(Cursor):
     cdef bint _fill_cache
     cdef Py_ssize_t _index
     cdef Cursor _current
+    cdef object _lower
+    cdef object _upper
 
-    def __init__(self, readers, bint fill_cache=True, Py_ssize_t first=0, last=None):
+    def __init__(self, readers, bint fill_cache=True, Py_ssize_t first=0, last=None, lower=None,
+                 upper=None):
+        self._lower = lower
+        self._upper = upper
         self._readers = tuple(readers)
         self._low = first
         self._high = len(self._readers) if last is None else last
@@ -369,8 +394,14 @@ cdef class LevelCursor(Cursor):
         self._index = -1
 
     cdef int _open(self, Py_ssize_t index) except -1:
+        cdef TableReader reader
         if index != self._index or self._current is None:
-            self._current = self._readers[index].cursor(self._fill_cache)
+            reader = self._readers[index]
+            prefix = shared_prefix(self._lower, self._upper, reader.prefix_bytes)
+            if prefix is not None and not reader.may_contain_prefix(prefix):
+                self._current = ListCursor(())
+            else:
+                self._current = reader.cursor(self._fill_cache)
             self._index = index
         return 0
 

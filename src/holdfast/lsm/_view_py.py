@@ -21,8 +21,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from holdfast.base import PUT, check_key, unpack_trailer
-from holdfast.cursor import Cursor, MergeCursor, Owner, RangeTombstones, UserCursor
+from holdfast.base import PUT, check_key, prefix_upper, unpack_trailer
+from holdfast.cursor import Cursor, ListCursor, MergeCursor, Owner, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
 
 if TYPE_CHECKING:
@@ -122,13 +122,13 @@ class ReadView(Owner):
         for number, level in enumerate(self.levels):
             if number == 0:
                 readers = [reader for reader in level if reader.info.overlaps(lower, upper)]
-                cursors.extend(reader.cursor(fill_cache) for reader in readers)
+                cursors.extend(_cursor_in(reader, fill_cache, lower, upper) for reader in readers)
                 continue
             first, last = overlapping(level, lower, upper)
             if last - first == 1:
-                cursors.append(level[first].cursor(fill_cache))
+                cursors.append(_cursor_in(level[first], fill_cache, lower, upper))
             elif first < last:
-                cursors.append(LevelCursor(level, fill_cache, first, last))
+                cursors.append(LevelCursor(level, fill_cache, first, last, lower, upper))
         return cursors[0] if len(cursors) == 1 else MergeCursor(cursors)
 
     def cursor(
@@ -187,9 +187,30 @@ def _holds(reader: TableReader, key: bytes) -> bool:
     return reader.info.lower <= key < reader.info.upper
 
 
+def shared_prefix(lower: bytes | None, upper: bytes | None, count: int) -> bytes | None:
+    """Return the first `count` bytes, if all keys in [lower, upper) share them, else None. With a
+    count of 0 nobody asks.
+    """
+    if count == 0 or lower is None or upper is None or len(lower) < count:
+        return None
+    above = prefix_upper(lower[:count])
+    return lower[:count] if above is None or upper <= above else None
+
+
+def _cursor_in(
+    reader: TableReader, fill_cache: bool, lower: bytes | None, upper: bytes | None
+) -> Cursor:
+    """Return the cursor of a table, of which only the keys in [lower, upper) are wanted."""
+    if shared_prefix(lower, upper, reader.prefix_bytes) is None:
+        return reader.cursor(fill_cache)
+    return LevelCursor((reader,), fill_cache, 0, 1, lower, upper)
+
+
 class LevelCursor(Cursor):
     """One cursor over the disjoint, sorted tables of a level, or over those from `first` to before
     `last`; opens a table's cursor when it gets there. There is at least one.
+
+    Only keys in [lower, upper) are wanted: a table whose filters deny their common prefix has none.
     """
 
     def __init__(
@@ -198,8 +219,12 @@ class LevelCursor(Cursor):
         fill_cache: bool = True,
         first: int = 0,
         last: int | None = None,
+        lower: bytes | None = None,
+        upper: bytes | None = None,
     ) -> None:
         super().__init__()
+        self._lower = lower
+        self._upper = upper
         self._readers = readers[first:last]
         self._fill_cache = fill_cache
         self._index = -1
@@ -207,7 +232,10 @@ class LevelCursor(Cursor):
 
     def _open(self, index: int) -> Cursor:
         if index != self._index:
-            self._table = self._readers[index].cursor(self._fill_cache)
+            reader = self._readers[index]
+            prefix = shared_prefix(self._lower, self._upper, reader.prefix_bytes)
+            is_denied = prefix is not None and not reader.may_contain_prefix(prefix)
+            self._table = ListCursor([]) if is_denied else reader.cursor(self._fill_cache)
             self._index = index
         return self._table
 

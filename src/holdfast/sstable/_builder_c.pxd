@@ -52,6 +52,7 @@ cdef class TableBuilder:
     cdef EntryPage _index
     cdef Buffer _hashes                       # u64 each: of the closed pages, then of the open one
     cdef Py_ssize_t _open_hashes
+    cdef Py_ssize_t _prefix_bytes             # 0: filters hold none
     cdef Buffer _closed                       # ClosedPage each
     cdef Buffer _keys                         # separators of the closed pages
     cdef Buffer _output

@@ -32,6 +32,7 @@ from holdfast.sstable.format import (
     FILE_ID_BYTES,
     FOOTER_BYTES,
     NO_PAGE,
+    PREFIX_SEED,
     Footer,
     Handle,
     PageType,
@@ -42,6 +43,7 @@ from holdfast.sstable.format import (
 from holdfast.sstable.format import INDEX_BYTES as _INDEX_BYTES
 
 SEAL_BATCH_BYTES = 512 * 1024
+cdef uint64_t PREFIX_HASH_SEED = PREFIX_SEED
 
 cdef enum:
     KIND_DELETE = 0
@@ -226,7 +228,10 @@ cdef class TableBuilder:
         self._seq_min = SEQ_LAST
 
     def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key,
-                 compression):
+                 compression, prefix_bytes=0):
+        if not 0 <= prefix_bytes <= KEY_MAX:
+            raise LimitError(
+                f"prefix_bytes is {prefix_bytes}; it must lie between 0 and {KEY_MAX}")
         if len(file_id) != FILE_ID_BYTES:
             raise ValueError(f"a file id has {FILE_ID_BYTES} bytes, not {len(file_id)}")
         if not 1 <= page_bytes <= PAGE_MAX // 4:
@@ -240,6 +245,7 @@ cdef class TableBuilder:
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
+        self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data.interval = restart_interval
         self._index.interval = 1
         self._file_id = file_id
@@ -301,7 +307,10 @@ cdef class TableBuilder:
         if page.count > 0 and self._grown_size(shared, key_size, value_size) > self._page_bytes:
             self._close_page(key, key_size, shared)
         cdef bint hashed = self._filter is not None and (page.count == 0 or not same)
-        if hashed and _reserve(&self._hashes, sizeof(uint64_t)) != 0:
+        # A prefix is hashed once for each data page.
+        cdef bint prefixed = (hashed and self._prefix_bytes > 0 and key_size >= self._prefix_bytes
+                              and (page.count == 0 or shared < self._prefix_bytes))
+        if hashed and _reserve(&self._hashes, 2 * sizeof(uint64_t)) != 0:
             raise MemoryError
         if _reserve(last, KEY_MAX) != 0:
             raise MemoryError
@@ -314,6 +323,11 @@ cdef class TableBuilder:
             store64(self._hashes.data + self._hashes.size, xxh64(key, key_size, 0))
             self._hashes.size += sizeof(uint64_t)
             self._open_hashes += 1
+            if prefixed:
+                store64(self._hashes.data + self._hashes.size,
+                        xxh64(key, self._prefix_bytes, PREFIX_HASH_SEED))
+                self._hashes.size += sizeof(uint64_t)
+                self._open_hashes += 1
         if shared < key_size:
             # Safety: `last` has room for KEY_MAX bytes behind its size, so for key_size bytes in
             # all.
@@ -397,7 +411,7 @@ cdef class TableBuilder:
             delete_count=self._delete_count, range_tombstone_count=len(spans),
             raw_bytes=self._raw_bytes + sum(len(start) + len(stop) for start, stop in spans),
             root_checksum=root.checksum, created_us=created_us)
-        for name, value in encode_properties(info, self._compression):
+        for name, value in encode_properties(info, self._compression, self._prefix_bytes):
             self._append_index(name, 0, value)
         properties = self._seal(self._close_index(), PageType.PROPERTIES)
         size = self._sealed_bytes + FOOTER_BYTES

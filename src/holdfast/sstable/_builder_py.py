@@ -9,7 +9,8 @@ Invariants:
  2. A data page's body has at most `page_bytes` bytes, or holds one entry.
  3. Pages are sealed in batches of SEAL_BATCH_BYTES, so that the compiled twin gives up the GIL once
     for a batch and not for each page. Index and filters take up a page when it is sealed.
- 4. A filter holds the keys of exactly the pages that its index partition points to.
+ 4. A filter holds the keys, and with `prefix_bytes` the prefixes, of exactly the pages that its
+    index partition points to.
 
 Thread safety: a builder belongs to one thread.
 """
@@ -37,6 +38,7 @@ from holdfast.sstable.format import (
     FOOTER_BYTES,
     INDEX_BYTES,
     NO_PAGE,
+    PREFIX_SEED,
     RESTART_BYTES,
     Footer,
     Handle,
@@ -148,7 +150,12 @@ class TableBuilder:
         restart_interval: int,
         filter_bits_per_key: int,
         compression: Compression,
+        prefix_bytes: int = 0,
     ) -> None:
+        if not 0 <= prefix_bytes <= KEY_BYTES_MAX:
+            raise LimitError(
+                f"prefix_bytes is {prefix_bytes}; it must lie between 0 and {KEY_BYTES_MAX}"
+            )
         if len(file_id) != FILE_ID_BYTES:
             raise ValueError(f"a file id has {FILE_ID_BYTES} bytes, not {len(file_id)}")
         if not 1 <= page_bytes <= PAGE_BYTES_MAX // 4:
@@ -164,6 +171,7 @@ class TableBuilder:
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
+        self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data = _EntryPage(restart_interval)
         self._index = _EntryPage(1)
         self._hashes: list[int] = []
@@ -223,6 +231,7 @@ class TableBuilder:
             self._close_page(key)
         if self._filter is not None and (self._data.count == 0 or key != self._last):
             self._hashes.append(checksum(key))
+            self._add_prefix(key)
         self._data.append(key, trailer, value)
         if self._first is None:
             self._first = key
@@ -230,6 +239,15 @@ class TableBuilder:
         self._entry_count += 1
         self._delete_count += kind == DELETE
         self._count(seq, len(key) + len(value))
+
+    def _add_prefix(self, key: bytes) -> None:
+        """Hash the prefix of a key, once for each data page."""
+        count = self._prefix_bytes
+        if count == 0 or len(key) < count:
+            return
+        prefix = key[:count]
+        if self._data.count == 0 or self._last is None or self._last[:count] != prefix:
+            self._hashes.append(checksum(prefix, PREFIX_SEED))
 
     def add_range_tombstone(self, start: bytes, stop: bytes, seq: int) -> None:
         """Add a range tombstone over [start, stop), in any order. Of two with equal start and
@@ -360,7 +378,7 @@ class TableBuilder:
 
     def _finish_file(self, info: TableInfo, root: Handle) -> TableInfo:
         page = _EntryPage(1)
-        for name, value in encode_properties(info, self._compression):
+        for name, value in encode_properties(info, self._compression, self._prefix_bytes):
             page.append(name, 0, value)
         properties = self._seal(page.close(), PageType.PROPERTIES)
         size = self._sealed_bytes + FOOTER_BYTES

@@ -24,6 +24,7 @@ cdef class TableReader:
     cdef readonly object footer
     cdef readonly object info
     cdef readonly dict properties
+    cdef readonly Py_ssize_t prefix_bytes    # of the prefixes that the filters hold, or 0
     cdef object __weakref__
     cdef object file
     # of the file, or -1: then it is read through `file.read_at`

@@ -17,10 +17,9 @@ others read lets each of them finish the page that it reads; then they get Datab
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
-from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from posix.types cimport off_t
+from libc.string cimport memcmp
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
@@ -34,6 +33,7 @@ from holdfast.sstable._directory_c cimport (
     separator_nodes, separator_number, separator_values,
 )
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
+from holdfast.sstable._file cimport FILE_ENDS, read_whole
 from holdfast.sstable._handle cimport (
     BODY_BYTES_MAX, CHECKSUM_BYTES, PageHandle, is_page, leads_here, place_of, take_handle,
 )
@@ -50,14 +50,11 @@ from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_c import decode_entries
 from holdfast.sstable.format import (
-    DATA_MISPLACED, FOOTER_BYTES, INDEX_MISPLACED, STORED_PAGE_BYTES_MAX, PageType,
+    DATA_MISPLACED, FOOTER_BYTES, INDEX_MISPLACED, PREFIX_SEED, STORED_PAGE_BYTES_MAX, PageType,
     decode_index_value, decode_root_value,
 )
-from holdfast.sstable.opening import read_footer, read_info, read_tombstones
+from holdfast.sstable.opening import read_footer, read_info, read_prefix_bytes, read_tombstones
 from holdfast.sstable.verify import verify_table
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int descriptor, void* target, size_t size, off_t offset)
 
 cdef enum:
     DATA = 1
@@ -65,7 +62,6 @@ cdef enum:
     INDEX_ROOT = 3
     FILTER = 4
     FILTER_HEADER_BYTES = 8
-    FILE_ENDS = -1
     # of the pool
     PINNED = 2
     HITS_MAX = 3
@@ -80,25 +76,7 @@ if STORED_PAGE_BYTES_MAX != <Py_ssize_t>BODY_BYTES_MAX + PAGE_TRAILER_BYTES:
     raise ImportError("sstable/_handle disagrees with the format")
 
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
-
-
-cdef int read_whole(int descriptor, unsigned char* target, size_t size,
-                    uint64_t offset) noexcept nogil:
-    """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
-    cdef ssize_t count
-    while size > 0:
-        count = pread(descriptor, target, size, <off_t>offset)
-        if count == 0:
-            return FILE_ENDS
-        if count < 0:
-            if errno != EINTR:
-                return errno
-            continue
-        # Safety: the system read at most `size` bytes.
-        target += count
-        size -= count
-        offset += count
-    return 0
+cdef uint64_t PREFIX_HASH_SEED = PREFIX_SEED
 
 
 @cython.final
@@ -139,6 +117,7 @@ cdef class TableReader:
         properties = decode_entries(page, self.name, footer.properties.offset)
         self.info = read_info(properties, footer, self.name, info)
         self.properties = {name: value for name, _, value in properties}
+        self.prefix_bytes = read_prefix_bytes(properties, footer, self.name)
         tombstones = []
         if footer.tombstones is not None:
             page = self.read_page(footer.tombstones, PageType.RANGE_TOMBSTONES)
@@ -219,16 +198,37 @@ cdef class TableReader:
         """
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle
-        cdef const unsigned char* data
-        cdef Py_ssize_t size
         self.check_open()
         check_key(key)
-        data = <const unsigned char*>PyBytes_AS_STRING(key)
-        size = PyBytes_GET_SIZE(key)
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
         if page_lower_bound(self.root, data, size, <uint64_t>-1, &entry) == 0:
             return False
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
         return self.passes(&filter_handle, xxh64(data, size, 0), True, NULL)
+
+    def may_contain_prefix(self, prefix):
+        """See `_reader_py.may_contain_prefix`."""
+        cdef PageHandle index_handle, filter_handle
+        cdef Entry entry
+        cdef Py_ssize_t left
+        self.check_open()
+        check_key(prefix)
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(prefix)
+        if self.prefix_bytes == 0 or len(prefix) != self.prefix_bytes:
+            raise ValueError(f"the prefix does not have {self.prefix_bytes} bytes, or none counts")
+        if page_lower_bound(self.root, data, self.prefix_bytes, <uint64_t>-1, &entry) != 0:
+            left = self.prefix_bytes - entry.shared
+            # Safety: the suffix has `unshared` bytes, the prefix `left` behind what is shared.
+            if left <= 0 or entry.unshared >= left and memcmp(
+                    entry.key, data + entry.shared, <size_t>left) == 0:
+                return True
+            self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
+            if self.passes(&filter_handle, xxh64(data, left + entry.shared, PREFIX_HASH_SEED),
+                           True, NULL):
+                return True
+        self.pool.tables_skipped += 1
+        return False
 
     def cursor(self, bint fill_cache=True):
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter

@@ -41,13 +41,14 @@ from holdfast.sstable.format import (
     DATA_MISPLACED,
     FOOTER_BYTES,
     INDEX_MISPLACED,
+    PREFIX_SEED,
     Handle,
     PageType,
     TableInfo,
     decode_index_value,
     decode_root_value,
 )
-from holdfast.sstable.opening import read_footer, read_info, read_tombstones
+from holdfast.sstable.opening import read_footer, read_info, read_prefix_bytes, read_tombstones
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
@@ -89,6 +90,8 @@ class TableReader:
         properties = self._read_entries(footer.properties, PageType.PROPERTIES)
         self.info = read_info(properties, footer, self.name, info)
         self.properties = {name: value for name, _, value in properties}
+        self.prefix_bytes = read_prefix_bytes(properties, footer, self.name)
+        """How long the prefixes are that the filters hold, 0 when they hold none."""
         tombstones = []
         if footer.tombstones is not None:
             tombstones = self._read_entries(footer.tombstones, PageType.RANGE_TOMBSTONES)
@@ -122,7 +125,7 @@ class TableReader:
         _check_key(key)
         trailer = pack_trailer(_check_seq(snapshot), 0xFF)
         root_at = lower_bound(self._root, key, trailer)
-        if root_at == len(self._root) or not self._passes(root_at, key, cached_only):
+        if root_at == len(self._root) or not self._passes(root_at, checksum(key), cached_only):
             return None
         index = self._index_entries(root_at, True, cached_only)
         index_at = lower_bound(index, key, trailer)
@@ -139,7 +142,26 @@ class TableReader:
         self._check_open()
         _check_key(key)
         root_at = lower_bound(self._root, key, pack_trailer(SEQ_MAX, 0xFF))
-        return root_at < len(self._root) and self._passes(root_at, key)
+        return root_at < len(self._root) and self._passes(root_at, checksum(key))
+
+    def may_contain_prefix(self, prefix: bytes) -> bool:
+        """Return False only when no key of the table begins with `prefix`, of `prefix_bytes` bytes.
+        Where the keys that do may reach beyond one partition, nobody is asked.
+
+        Raises: ValueError for a prefix of another length; CorruptionError; OSError.
+        """
+        self._check_open()
+        _check_key(prefix)
+        if not self.prefix_bytes or len(prefix) != self.prefix_bytes:
+            raise ValueError(f"the prefix does not have {self.prefix_bytes} bytes, or none counts")
+        root_at = lower_bound(self._root, prefix, pack_trailer(SEQ_MAX, 0xFF))
+        if root_at < len(self._root):
+            if self._root[root_at][0].startswith(prefix):
+                return True
+            if self._passes(root_at, checksum(prefix, PREFIX_SEED)):
+                return True
+        self._pool.tables_skipped += 1
+        return False
 
     def cursor(self, fill_cache: bool = True) -> TableCursor:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
@@ -250,15 +272,15 @@ class TableReader:
         except ValueError as error:
             raise CorruptionError(self.name, index_page.offset, str(error)) from None
 
-    def _passes(self, root_at: int, key: bytes, cached_only: bool = False) -> bool:
-        """Return whether the filter at an entry of the root lets `key` pass."""
+    def _passes(self, root_at: int, key_hash: int, cached_only: bool = False) -> bool:
+        """Return whether the filter at an entry of the root lets a key or prefix pass."""
         handle = self._root_handles(root_at)[1]
         if handle is None:
             return True
         page, is_new = self._load(handle, PageType.FILTER, cached_only)
         if is_new:
             self._pool.put(self.number, handle.offset, page, self._may_pin(len(page)))
-        return filter_may_contain(page, checksum(key))
+        return filter_may_contain(page, key_hash)
 
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
         return decode_entries(self.read_page(handle, page_type), self.name, handle.offset)

@@ -309,13 +309,38 @@ _NUMBERS = (
 """Properties that hold a u64 and are named as the field of `TableInfo` they fill."""
 
 
-def encode_properties(info: TableInfo, compression: int) -> list[tuple[bytes, bytes]]:
+PREFIX_PROPERTY = "prefix_bytes"
+PREFIX_SEED = 1
+"""Seed of the hashes of prefixes in a filter. Part of the file format."""
+
+
+def encode_properties(
+    info: TableInfo, compression: int, prefix_bytes: int = 0
+) -> list[tuple[bytes, bytes]]:
     """Return names and values of the PROPERTIES page, sorted by name. What the footer says is not
-    repeated.
+    repeated, nor filters without prefixes.
     """
     values = {name: _U64.pack(getattr(info, name)) for name in _NUMBERS}
     values |= {"lower": info.lower, "upper": info.upper, "compression": _U64.pack(compression)}
+    if prefix_bytes:
+        values[PREFIX_PROPERTY] = _U64.pack(prefix_bytes)
     return [(name.encode(), values[name]) for name in sorted(values)]
+
+
+def decode_prefix_bytes(properties: Mapping[bytes, bytes]) -> int:
+    """Return how long the prefixes are that the filters hold, 0 when they hold none.
+
+    Raises: ValueError when the property has another size or its value is out of range.
+    """
+    packed = properties.get(PREFIX_PROPERTY.encode())
+    if packed is None:
+        return 0
+    if len(packed) != _U64.size:
+        raise ValueError(f"the property {PREFIX_PROPERTY} does not have {_U64.size} bytes")
+    count: int = _U64.unpack(packed)[0]
+    if not 1 <= count <= KEY_BYTES_MAX:
+        raise ValueError(f"the property {PREFIX_PROPERTY} is {count}; no key has such a prefix")
+    return count
 
 
 def decode_properties(footer: Footer, properties: Mapping[bytes, bytes]) -> TableInfo:

@@ -12,7 +12,13 @@ from __future__ import annotations
 from holdfast.base import KEY_BYTES_MAX, CorruptionError, unpack_trailer
 from holdfast.cursor import RangeTombstones
 from holdfast.env import File
-from holdfast.sstable.format import FOOTER_BYTES, Footer, TableInfo, decode_properties
+from holdfast.sstable.format import (
+    FOOTER_BYTES,
+    Footer,
+    TableInfo,
+    decode_prefix_bytes,
+    decode_properties,
+)
 
 StoredEntry = tuple[bytes, int, bytes]
 """(key, trailer, value)."""
@@ -53,6 +59,14 @@ def read_info(
     if info is not None and info != found:
         raise CorruptionError(file, at, "the properties differ from what the manifest says")
     return found
+
+
+def read_prefix_bytes(entries: list[StoredEntry], footer: Footer, file: str) -> int:
+    """Return how long the prefixes are that the filters hold. Raises: CorruptionError."""
+    try:
+        return decode_prefix_bytes({name: value for name, _, value in entries})
+    except ValueError as error:
+        raise CorruptionError(file, footer.properties.offset, str(error)) from None
 
 
 def read_tombstones(

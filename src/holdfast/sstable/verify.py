@@ -23,6 +23,7 @@ from holdfast.sstable.format import (
     DATA_MISPLACED,
     FOOTER_BYTES,
     INDEX_MISPLACED,
+    PREFIX_SEED,
     Footer,
     Handle,
     PageType,
@@ -51,6 +52,9 @@ class VerifiableReader(Protocol):
 
     @property
     def info(self) -> TableInfo: ...
+
+    @property
+    def prefix_bytes(self) -> int: ...
 
     def read_page(self, handle: Handle, page_type: int) -> Page: ...
 
@@ -172,6 +176,10 @@ class _Verification:
             keys = {key for key, _, _ in entries}
             if not all(filter_may_contain(filter_page, checksum(key)) for key in keys):
                 yield self._damage(handle.offset, "the filter denies a key of a data page")
+            count = self._reader.prefix_bytes
+            prefixes = {key[:count] for key in keys if count and len(key) >= count}
+            if not all(filter_may_contain(filter_page, checksum(p, PREFIX_SEED)) for p in prefixes):
+                yield self._damage(handle.offset, "the filter denies a prefix of a data page")
         self._counts.add(entries)
 
     def _totals(self, tombstones: list[StoredEntry]) -> Iterator[CorruptionError]:

@@ -51,6 +51,7 @@ class TableWriter:
             restart_interval=settings.restart_interval,
             filter_bits_per_key=settings.filter_bits_per_key,
             compression=compression,
+            prefix_bytes=settings.prefix_bytes,
         )
         """What entries are added to. Constant after construction."""
         self._env = env
