@@ -170,6 +170,16 @@ def test_the_least_useful_gap_makes_room(twin: ModuleType) -> None:
 
 
 @both
+def test_cleared_gaps_are_gone_and_older_scans_give_none(twin: ModuleType) -> None:
+    gaps = twin.Gaps()
+    gaps.note_gap(b"a", b"c", 5, 100)
+    gaps.clear(9)
+    assert (0, None) == (len(gaps), gaps.gap_at(b"b", 9))
+    assert not gaps.note_gap(b"a", b"c", 8, 100)
+    assert gaps.note_gap(b"a", b"c", 9, 100)
+
+
+@both
 def test_wrong_arguments_are_refused(twin: ModuleType) -> None:
     gaps = twin.Gaps()
     for call in (

@@ -234,6 +234,16 @@ cdef class Gaps:
         return bool(self.c_note_gap(bytes_data(lower), PyBytes_GET_SIZE(lower), end, size, number,
                                     min(entries, ENTRIES_MAX)))
 
+    def clear(self, seq: int):
+        """Forget all gaps, because keys came with numbers up to `seq` that nobody noted. As
+        `note_put`, before a reader can see them.
+        """
+        cdef uint64_t number = _checked_seq(seq)
+        if number > self._newest:
+            self._newest = number
+        while self._count > 0:
+            self._remove(self._count - 1)
+
     def gap_at(self, key: bytes, snapshot: int):
         """Return the gap that `key` lies in, for a reader with this snapshot, or None."""
         _check_bytes(key)

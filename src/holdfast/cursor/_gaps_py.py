@@ -16,7 +16,7 @@ That is sound for these reasons:
 4. A reader with an older view or snapshot than the noted PUTs finds less in the set, never more.
 
 Who opens a tree over tables begins with an empty set, so what is in tables then needs no note.
-Anything that brought keys into a tree past its memtables would have to note them.
+What brings keys into a tree past its memtables has to `clear` them.
 
 There are at most GAPS_MAX gaps, with keys of at most GAP_KEY_BYTES_MAX; the one that saves the
 fewest entries goes first. Where a PUT cuts a gap in two nobody knows how the entries are shared,
@@ -111,6 +111,14 @@ class Gaps:
             if reaches and (key is None or lower < key) and seq <= snapshot:
                 return lower, upper
         return None
+
+    def clear(self, seq: int) -> None:
+        """Forget all gaps, because keys came with numbers up to `seq` that nobody noted. As
+        `note_put`, before a reader can see them.
+        """
+        _check_seq(seq)
+        self._newest = max(self._newest, seq)
+        self._puts += 1
 
     def _gaps(self) -> tuple[Gap, ...]:
         puts, gaps = self._found

@@ -84,9 +84,17 @@ class Tree:
         if flushed is not None:
             require(frozen and frozen[-1] is flushed, "memtables are flushed oldest first")
             frozen = frozen[:-1]
+        # A table that is newer than all that was there came past the memtables: nobody noted it.
+        known = max(_seq_max(self.version), 0 if flushed is None else flushed.seq_max)
+        if _seq_max(version) > known:
+            self.active.gaps.clear(_seq_max(version))
         view = self._watched(self.active, frozen, levels)
         # One after the other: nothing here needs memory.
         self.version = version
         self.frozen = frozen
         self._levels = levels
         self.view = view
+
+
+def _seq_max(version: KeyspaceVersion) -> int:
+    return max((table.seq_max for _, table in version.tables()), default=0)

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from holdfast.base import PUT, SEQ_MAX, KeyspaceSettings
+from holdfast.base import DELETE, PUT, SEQ_MAX, KeyspaceSettings
 from holdfast.bufferpool import BufferPool
 from holdfast.compaction import run_flush
 from holdfast.env import SimEnv
@@ -153,3 +153,39 @@ def test_tables_that_left_the_version_go_with_the_old_views() -> None:
     del held
     gc.collect()
     assert [info.number] == maker.store.purge()
+
+
+def test_a_table_that_came_past_the_memtables_ends_the_gaps() -> None:
+    """A flush and a compaction do not."""
+    maker = Maker()
+    for number in range(100):
+        maker.put(b"%03d" % number, b"")
+        maker.seq += 1
+        maker.tree.active.put(maker.seq, DELETE, b"%03d" % number, b"")
+    maker.put(b"end", b"")
+    assert list(maker.content()) == [b"end"]
+    gaps = maker.tree.active.gaps
+    assert len(gaps) == 1
+    maker.tree.freeze()
+    maker.flush()
+    maker.tree.install(maker.keyspace)
+    assert (1, gaps) == (len(gaps), maker.tree.active.gaps)
+    foreign = Memtable()
+    foreign.put(maker.seq + 1, PUT, b"050", b"")
+    result = run_flush(
+        maker.env,
+        "/",
+        foreign,
+        allocate_number=maker.allocate,
+        snapshots=[],
+        settings=SETTINGS,
+    )
+    maker.version = maker.version.apply(
+        VersionEdit(
+            tables_added=tuple((0, 0, info) for info in result.tables),
+            flushed_seq={0: maker.seq + 1},
+            next_number=maker.number + 1,
+        )
+    )
+    maker.tree.install(maker.keyspace)
+    assert list(maker.content()) == [b"050", b"end"]
