@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from holdfast.base import PUT, CorruptionError
-from holdfast.bufferpool import BufferPool, Page
-from holdfast.sstable import TableInfo, _reader_py, decode_entries
+from holdfast.bufferpool import BufferPool
+from holdfast.sstable import TableInfo, _reader_py
+from holdfast.sstable.format import decode_prefix_bytes
 from tests.twin.test_sstable_reader import (
     body_of,
     build,
@@ -56,19 +57,22 @@ def test_a_prefix_of_another_length_is_refused(twin: Any) -> None:
 
 
 @twins
-@pytest.mark.parametrize("value", [b"", bytes(7), bytes(8), struct.pack("<Q", 65_537)])
-def test_a_length_of_prefixes_that_cannot_be_is_damage(twin: Any, value: bytes) -> None:
-    """Property pages are rebuilt, with every checksum right."""
+@pytest.mark.parametrize("count", [0, 65_537, (1 << 64) - 1])
+def test_a_length_of_prefixes_that_cannot_be_is_damage(twin: Any, count: int) -> None:
+    """The property is changed, with every checksum right."""
     data, _ = prefixed(3)
-    footer = footer_of(data)
-    names = decode_entries(Page(body_of(data, footer.properties), 6), "", 0)
-    changed = [(name, value if name == b"prefix_bytes" else kept) for name, _, kept in names]
-    body = b"".join(
-        bytes([0, len(name), len(kept)]) + bytes(8) + name + kept for name, kept in changed
-    )
-    body += struct.pack("<II", 0, 1)
+    page = footer_of(data).properties
+    body = body_of(data, page)
+    at = body.index(b"prefix_bytes\x03") + len(b"prefix_bytes")
+    changed = body[:at] + struct.pack("<Q", count) + body[at + 8 :]
     with pytest.raises(CorruptionError, match="prefix_bytes"):
-        reader_of(twin, operate(data, footer.properties, body))
+        reader_of(twin, operate(data, page, changed))
+
+
+@pytest.mark.parametrize("size", [0, 7, 9])
+def test_a_length_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="8 bytes"):
+        decode_prefix_bytes({b"prefix_bytes": bytes(size)})
 
 
 @twins
