@@ -201,6 +201,34 @@ def levels_broken(transactions):
     return ALL - {READ_COMMITTED} - levels_kept(transactions)
 
 
+def test_what_snapshot_forbids_is_found_behind_shorter_cycles_that_it_allows():
+    # Each rw of the long fork is in a write skew too: the shortest cycle of each is allowed.
+    transactions = ts(
+        [r("x", 3), r("y"), a("p", 1)],
+        [r("p"), a("y", 2)],
+        [r("q"), a("x", 3)],
+        [r("y", 2), r("x"), a("q", 4)],
+        [r("p", 1), r("q", 4), r("x", 3), r("y", 2)],
+    )
+    report = check_append(transactions)
+    assert {"long fork", "write skew"} <= report.kinds()
+    assert report.violated() == FROM_SNAPSHOT == levels_broken(transactions)
+
+
+def test_what_strong_snapshot_forbids_is_found_behind_a_shorter_cycle_that_it_allows():
+    # The way back over z has two rw in a row; only the longer one over T4 breaks a snapshot.
+    transactions = [
+        at(1, 0, 20, r("x", 4), r("y"), a("z", 1)),
+        at(2, 0, 5, a("y", 2)),
+        at(3, 10, 15, r("x"), r("z")),
+        at(4, 0, 20, a("x", 4)),
+        at(5, 0, 90, r("x", 4), r("y", 2), r("z", 1)),
+    ]
+    report = check_append(transactions)
+    assert {"G-nonadjacent-realtime", "G2-realtime"} <= report.kinds()
+    assert report.violated() == levels_broken(transactions) == REAL_TIME
+
+
 def test_the_read_only_anomaly_is_allowed_to_snapshots_and_forbidden_to_serializable():
     # Fekete, O'Neil and O'Neil: two writers are serializable until somebody reads in between.
     transactions = ts(
