@@ -52,6 +52,8 @@ class Attempt:
     """What a model that writes in place has overwritten."""
     number: int = 0
     """Of its commit, once it has one."""
+    sources: list[Attempt] = field(default_factory=list)
+    """Whose writes in place it has read."""
     saw_unlogged: int = 0
     """The commit under way of which it read something."""
 
@@ -400,9 +402,26 @@ class DirtyRead(Model):
 
 
 class DirtyWrite(Model):
-    """A transaction writes in place, and undoes that when it is aborted."""
+    """A transaction writes in place, and undoes that when it is aborted.
+
+    What counts is that one commits which has read what another one undid, before or after.
+    """
+
+    def __init__(self, kind: Kind, rng: Random) -> None:
+        super().__init__(kind, rng)
+        self._writers: dict[str, Attempt] = {}
+        """Of each key who wrote what is there, if that is not undone."""
+        self._undone: list[Attempt] = []
+        self._ended: list[Attempt] = []
+        """Those that committed."""
 
     def read(self, attempt: Attempt, key: str) -> Value:
+        writer = self._writers.get(key)
+        if writer is not None and writer is not attempt:
+            attempt.sources.append(writer)
+        return self.value(key)
+
+    def value(self, key: str) -> Value:
         found = self.versions.get(key)
         return found[-1][1] if found else self.absent
 
@@ -410,13 +429,23 @@ class DirtyWrite(Model):
         return None
 
     def write(self, attempt: Attempt, key: str, value: Value) -> None:
-        self.bites += any(key in one.writes for one in self.attempts if one is not attempt)
-        attempt.before.setdefault(key, self.read(attempt, key))
+        attempt.before.setdefault(key, self.value(key))
         attempt.writes[key] = value
         self.versions[key] = [(self.last, value)]
+        self._writers[key] = attempt
 
     def conflicts(self, attempt: Attempt) -> bool:
         return False
+
+    def is_let_through(self, attempt: Attempt) -> bool:
+        return False
+
+    def commit(self, attempt: Attempt) -> bool:
+        is_done = super().commit(attempt)
+        if is_done:
+            self._ended.append(attempt)
+            self.bites += any(source in self._undone for source in attempt.sources)
+        return is_done
 
     def finish(self, attempt: Attempt) -> None:
         self.last = attempt.number
@@ -424,6 +453,9 @@ class DirtyWrite(Model):
     def abort(self, attempt: Attempt) -> None:
         for key, value in attempt.before.items():
             self.versions[key] = [(self.last, value)]
+            self._writers.pop(key, None)
+        self._undone.append(attempt)
+        self.bites += any(attempt in one.sources for one in self._ended)
 
 
 class WriteSkew(Model):
@@ -623,7 +655,7 @@ FAULTS: dict[str, Fault] = {
         "serializable",
         _kinds("G0, G1a, G1b, G1c, incompatible order"),
         _kinds("G1a, G1b, no read committed order, own write not seen"),
-        bites=50,
+        bites=6,
     ),
     "write skew": Fault(
         WriteSkew,
