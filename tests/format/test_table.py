@@ -191,3 +191,41 @@ def test_filters_with_prefixes_hold_the_documented_hashes(document, stated):
     header = struct.pack("<B3xI", 6, 1)
     assert [header + bytes(expected)] == table.filters
     assert table.properties[b"prefix_bytes"] == struct.pack("<Q", 5)
+
+
+@pytest.fixture(scope="module")
+def ingested(document):
+    (block,) = re.findall(r"^```hex\n(.*?)^```", document, re.M | re.S)
+    return b"".join(bytes.fromhex(line[4:]) for line in block.splitlines())
+
+
+def test_the_ingested_example_is_what_the_page_says(ingested):
+    table = read_table(ingested)
+    assert (table.version, table.number, table.file_id) == (2, 13, FILE_ID)
+    assert table.entries == [(b"door/back", 1, b"shut"), (b"lamp/hall", 1, b"on")]
+    assert table.properties[b"seq_min"] == table.properties[b"seq_max"] == bytes(8)
+    assert table.page_types == [PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT,
+                                PageType.PROPERTIES]  # fmt: skip
+    footer = Footer.decode(ingested[-128:], "table.md", len(ingested))
+    assert footer.is_ingested
+    assert footer.encode() == ingested[-128:]
+    places = [footer.root.offset, footer.properties.offset, len(ingested) - 128]
+    assert places == [0x7C, 0xBC, 0x21B]
+    assert ingested[0x223] == 2
+    assert ingested[0x9A : 0x9A + 10] == bytes(10)
+    assert [ingested[at : at + 8] for at in (0x03, 0x1B)] == [b"\x01" + bytes(7)] * 2
+
+
+def test_the_rows_encode_to_the_ingested_example(ingested):
+    builder = TableBuilder(
+        FILE_ID,
+        page_bytes=96,
+        restart_interval=2,
+        filter_bits_per_key=0,
+        compression=Compression.NONE,
+        is_ingested=True,
+    )
+    builder.add(b"door/back", 0, PUT, b"shut")
+    builder.add(b"lamp/hall", 0, PUT, b"on")
+    builder.finish(13, 1_795_348_800_000_000)
+    assert builder.take_output() == ingested

@@ -48,6 +48,7 @@ def dump_table(file: File, output: Output) -> None:
         number=footer.number,
         file_id=footer.file_id.hex(),
         bytes=footer.file_size,
+        ingested=footer.is_ingested,
     )
     _Dump(file, footer, at, output).run()
 

@@ -7,7 +7,7 @@ wrong answer.
 
 from holdfast.sstable._builder import TableBuilder
 from holdfast.sstable._filter import FilterBuilder, filter_check, filter_may_contain
-from holdfast.sstable._page import PageCursor, decode_entries
+from holdfast.sstable._page import PageCursor, decode_entries, stamp_entries
 from holdfast.sstable._reader import TableReader
 from holdfast.sstable.format import (
     FOOTER_BYTES,
@@ -41,5 +41,6 @@ __all__ = [
     "decode_root_value",
     "filter_check",
     "filter_may_contain",
+    "stamp_entries",
     "table_name",
 ]

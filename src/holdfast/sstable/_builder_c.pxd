@@ -47,6 +47,7 @@ cdef class TableBuilder:
     cdef bytes _file_id
     cdef Py_ssize_t _page_bytes
     cdef int _compression
+    cdef bint _is_ingested
     cdef FilterBuilder _filter                # None: no filter
     cdef EntryPage _data
     cdef EntryPage _index

@@ -219,7 +219,8 @@ cdef inline bytes _bytes(const unsigned char* data, Py_ssize_t size):
 cdef class TableBuilder:
     """Makes a table out of entries in internal order.
 
-    Raises: LimitError when a setting is out of range.
+    One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
+    is. Raises: LimitError when a setting is out of range.
     """
 
     def __cinit__(self):
@@ -228,7 +229,7 @@ cdef class TableBuilder:
         self._seq_min = SEQ_LAST
 
     def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key,
-                 compression, prefix_bytes=0):
+                 compression, prefix_bytes=0, bint is_ingested=False):
         if not 0 <= prefix_bytes <= KEY_MAX:
             raise LimitError(
                 f"prefix_bytes is {prefix_bytes}; it must lie between 0 and {KEY_MAX}")
@@ -244,6 +245,7 @@ cdef class TableBuilder:
             raise ValueError("a builder is initialised once")
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
+        self._is_ingested = is_ingested
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data.interval = restart_interval
@@ -387,12 +389,14 @@ cdef class TableBuilder:
     def finish(self, number, created_us):
         """Seal what is open, write index, properties and footer, and return what the table is.
 
-        Raises: ValueError when there are neither entries nor range tombstones, or the table is
-        finished.
+        Raises: ValueError when there are neither entries nor range tombstones, when an ingested
+        table has other entries than it may, or when the table is finished.
         """
         self._check_open()
         if self.entry_count == 0 and not self._tombstones:
             raise ValueError("a table needs at least one entry or range tombstone")
+        if self._is_ingested and (self._seq_max > 0 or self._delete_count > 0 or self._tombstones):
+            raise ValueError("an ingested table has puts with the number 0 only")
         if self._data.count > 0:
             self._close_page(NULL, 0, 0)
         self._seal_closed()
@@ -415,7 +419,8 @@ cdef class TableBuilder:
             self._append_index(name, 0, value)
         properties = self._seal(self._close_index(), PageType.PROPERTIES)
         size = self._sealed_bytes + FOOTER_BYTES
-        self._emit(Footer(self._file_id, number, root, tombstone_page, properties, size).encode())
+        self._emit(Footer(self._file_id, number, root, tombstone_page, properties, size,
+                          bool(self._is_ingested)).encode())
         self._partition_bytes = 0
         self._estimate()
         self._state = STATE_FINISHED

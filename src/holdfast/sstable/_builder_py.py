@@ -139,7 +139,8 @@ class _Partition:
 class TableBuilder:
     """Makes a table out of entries in internal order.
 
-    Raises: LimitError when a setting is out of range.
+    One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
+    is. Raises: LimitError when a setting is out of range.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class TableBuilder:
         filter_bits_per_key: int,
         compression: Compression,
         prefix_bytes: int = 0,
+        is_ingested: bool = False,
     ) -> None:
         if not 0 <= prefix_bytes <= KEY_BYTES_MAX:
             raise LimitError(
@@ -170,6 +172,7 @@ class TableBuilder:
         self._file_id = bytes(file_id)
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
+        self._is_ingested = is_ingested
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data = _EntryPage(restart_interval)
@@ -280,12 +283,14 @@ class TableBuilder:
     def finish(self, number: int, created_us: int) -> TableInfo:
         """Seal what is open, write index, properties and footer, and return what the table is.
 
-        Raises: ValueError when there are neither entries nor range tombstones, or the table is
-        finished.
+        Raises: ValueError when there are neither entries nor range tombstones, when an ingested
+        table has other entries than it may, or when the table is finished.
         """
         self._check_open()
         if self._entry_count == 0 and not self._tombstones:
             raise ValueError("a table needs at least one entry or range tombstone")
+        if self._is_ingested and (self._seq_max or self._delete_count or self._tombstones):
+            raise ValueError("an ingested table has puts with the number 0 only")
         if self._entry_count:
             self._close_page(None)
             self._seal_closed()
@@ -384,7 +389,13 @@ class TableBuilder:
         size = self._sealed_bytes + FOOTER_BYTES
         self._emit(
             Footer(
-                self._file_id, info.number, root, self._tombstone_page, properties, size
+                self._file_id,
+                info.number,
+                root,
+                self._tombstone_page,
+                properties,
+                size,
+                self._is_ingested,
             ).encode()
         )
         return replace(info, size_bytes=size)

@@ -16,7 +16,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from holdfast.bufferpool._pool_c cimport Page
-from holdfast.codec._fixed cimport load32, load64
+from holdfast.codec._fixed cimport load32, load64, store64
 from holdfast.codec._varint cimport varint_get
 from holdfast.cursor._cursor_c cimport (
     Cursor, RUN_KEY_BYTES, RUN_ROWS, Row, Run, add_row, compare_entries, compare_keys,
@@ -46,6 +46,8 @@ cdef enum:
     AHEAD_BYTES = 2048
     AHEAD_RESTARTS = 32
     TRAILER_BYTES = 8
+    # Of all entries of an ingested table: a PUT with the number 0.
+    STORED_TRAILER = 1
     KEY_BYTES_MAX = 65536
     KEY_BYTES_FIRST = 512
 
@@ -68,6 +70,7 @@ cdef tuple DAMAGES = (
     "an entry has a kind that does not belong into its page",
     "the entries are out of order",
     "a restart offset is not the start of an entry",
+    "an entry of an ingested table is not a put with the number 0",
 )
 
 
@@ -215,6 +218,23 @@ cdef inline bint keep_key(LastKey* last, Py_ssize_t shared, const unsigned char*
         last.data = last.buffer
     last.size = shared + unshared
     return True
+
+
+cdef int page_stamp(unsigned char* data, Py_ssize_t size, uint64_t trailer) noexcept nogil:
+    # Safety: the page was checked, so restart offsets are there and are starts of entries.
+    cdef unsigned char* limit = data + size - RESTART_BYTES * (
+        <Py_ssize_t>load32(data + size - RESTART_BYTES) + 1)
+    cdef unsigned char* position = data
+    cdef Entry entry
+    cdef unsigned char* following
+    while position < limit:
+        following = data + (read_entry(position, &entry) - data)
+        if entry.trailer != STORED_TRAILER:
+            return -14
+        # Safety: the trailer of an entry lies before its key.
+        store64(data + (entry.key - TRAILER_BYTES - data), trailer)
+        position = following
+    return 0
 
 
 cdef inline Py_ssize_t common(const unsigned char* a, const unsigned char* b,
@@ -578,3 +598,16 @@ def decode_entries(Page page not None, str file not None, uint64_t offset):
         entries.append((key, cursor.trailer, value))
         there = cursor.c_next()
     return entries
+
+
+def stamp_entries(Page page not None, uint64_t trailer, str file not None, uint64_t offset):
+    """Return a DATA page of an ingested table, read at `offset` of `file`, with `trailer` in all of
+    its entries. Raises: CorruptionError.
+    """
+    cdef Page stamped = Page(page, page.page_type)
+    require_checked(stamped, file, offset)
+    # Safety: nobody else has the new page yet, and its memory is its own.
+    cdef int status = page_stamp(<unsigned char*>stamped.data, stamped.size, trailer)
+    if status < 0:
+        raise CorruptionError(file, offset, page_damage(status))
+    return stamped

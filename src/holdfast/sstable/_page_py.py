@@ -16,6 +16,7 @@ rejects:
 4. A key longer than KEY_BYTES_MAX; entries that are not strictly ascending in internal order.
 5. Kinds other than PUT and DELETE in a DATA page and RANGE_DELETE in a RANGE_TOMBSTONES page;
    trailers in a PROPERTIES page.
+6. In a DATA page of an ingested table, a trailer other than that of a PUT with the number 0.
 
 Thread safety: pages are shared freely; a cursor belongs to one thread at a time.
 """
@@ -25,7 +26,15 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 
-from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, CorruptionError, unpack_trailer
+from holdfast.base import (
+    DELETE,
+    KEY_BYTES_MAX,
+    PUT,
+    RANGE_DELETE,
+    CorruptionError,
+    pack_trailer,
+    unpack_trailer,
+)
 from holdfast.bufferpool import Page
 from holdfast.codec import decode_varint
 from holdfast.cursor import Cursor
@@ -44,6 +53,27 @@ def decode_entries(page: Page, file: str, offset: int) -> list[StoredEntry]:
         return _decode(bytes(page), page.page_type)
     except ValueError as error:
         raise CorruptionError(file, offset, str(error)) from None
+
+
+def stamp_entries(page: Page, trailer: int, file: str, offset: int) -> Page:
+    """Return a DATA page of an ingested table, read at `offset` of `file`, with `trailer` in all of
+    its entries. Raises: CorruptionError.
+    """
+    decode_entries(page, file, offset)
+    body = bytearray(page)
+    (count,) = _COUNT.unpack_from(body, len(body) - RESTART_BYTES)
+    position, end = 0, len(body) - RESTART_BYTES * (count + 1)
+    while position < end:
+        _, position = _decode_length(body, position)
+        unshared, position = _decode_length(body, position)
+        value_size, position = _decode_length(body, position)
+        (stored,) = _TRAILER.unpack_from(body, position)
+        if stored != pack_trailer(0, PUT):
+            reason = "an entry of an ingested table is not a put with the number 0"
+            raise CorruptionError(file, offset, reason)
+        _TRAILER.pack_into(body, position, trailer)
+        position += _TRAILER.size + unshared + value_size
+    return Page(bytes(body), page.page_type)
 
 
 class PageCursor(Cursor):
@@ -148,7 +178,7 @@ def _decode_entry(
     return (key, trailer, area[position : position + value_size]), position + value_size
 
 
-def _decode_length(area: bytes, position: int) -> tuple[int, int]:
+def _decode_length(area: bytes | bytearray, position: int) -> tuple[int, int]:
     try:
         return decode_varint(area, position)
     except ValueError:

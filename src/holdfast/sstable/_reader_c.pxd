@@ -36,6 +36,8 @@ cdef class TableReader:
     cdef Py_ssize_t partition_count
     cdef uint64_t root_offset
     cdef uint64_t limit                  # where the footer starts: all pages lie before
+    # the trailer of all entries of an ingested table; 0: they have their own
+    cdef uint64_t stamp
     cdef bint closed
     cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup

@@ -38,9 +38,10 @@ from holdfast.sstable._handle cimport (
     BODY_BYTES_MAX, CHECKSUM_BYTES, PageHandle, is_page, leads_here, place_of, take_handle,
 )
 from holdfast.sstable._page_c cimport (
-    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound,
+    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, page_stamp,
     require_checked,
 )
+from holdfast.sstable._pread cimport FILE_ENDS, read_whole
 
 import os
 
@@ -53,7 +54,9 @@ from holdfast.sstable.format import (
     DATA_MISPLACED, FOOTER_BYTES, INDEX_MISPLACED, PREFIX_SEED, STORED_PAGE_BYTES_MAX, PageType,
     decode_index_value, decode_root_value,
 )
-from holdfast.sstable.opening import read_footer, read_info, read_prefix_bytes, read_tombstones
+from holdfast.sstable.opening import (
+    ingested_trailer, read_footer, read_info, read_prefix_bytes, read_tombstones,
+)
 from holdfast.sstable.verify import verify_table
 
 cdef enum:
@@ -100,6 +103,7 @@ cdef class TableReader:
         self.file_id = file_id
         self.footer = footer = read_footer(file, number, file_id, info)
         self.limit = footer.file_size - FOOTER_BYTES
+        self.stamp = ingested_trailer(footer, info)
         self.descriptor = file.fileno()
         self.closed = False
         try:
@@ -587,6 +591,8 @@ cdef class TableReader:
                     same = load64(stored + place.size - CHECKSUM_BYTES) == place.checksum
                     if same and opened == 0 and found_type == page_type and page_type != FILTER:
                         checked = page_check(body, body_size, page_type)
+                        if checked == 0 and page_type == DATA and self.stamp != 0:
+                            checked = page_stamp(body, body_size, self.stamp)
             if failed == FILE_ENDS:
                 raise CorruptionError(self.name, place.offset, "the file ends within the page")
             if failed != 0:
@@ -612,14 +618,17 @@ cdef class TableReader:
             problem = filter_check(page)
             if problem is not None:
                 raise CorruptionError(self.name, place.offset, problem)
-        elif opened == 1:
+            return page
+        if opened == 1:
             require_checked(page, self.name, place.offset)
-        elif checked == PAGE_CHECK_NO_MEMORY:
+            if page_type == DATA and self.stamp != 0:
+                # Safety: the page was made here, and nobody else has it yet.
+                checked = page_stamp(<unsigned char*>page.data, page.size, self.stamp)
+        if checked == PAGE_CHECK_NO_MEMORY:
             raise MemoryError
-        elif checked < 0:
+        if checked < 0:
             raise CorruptionError(self.name, place.offset, page_damage(checked))
-        else:
-            page.checked = True
+        page.checked = True
         return page
 
     cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,

@@ -13,7 +13,9 @@ Invariants:
    the file holds.
 3. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay
    within half the capacity.
-4. An answer is right or an error. A reader stays usable after an error; a cursor does not.
+4. The entries of an ingested table have the number that the manifest gives the table, from the
+   moment on that their page was checked. Separators stay as they are stored.
+5. An answer is right or an error. A reader stays usable after an error; a cursor does not.
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -36,7 +38,7 @@ from holdfast.codec import checksum, open_page, page_seed
 from holdfast.cursor import Cursor
 from holdfast.env import File
 from holdfast.sstable._filter import filter_check, filter_may_contain
-from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound
+from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound, stamp_entries
 from holdfast.sstable.format import (
     DATA_MISPLACED,
     FOOTER_BYTES,
@@ -48,7 +50,13 @@ from holdfast.sstable.format import (
     decode_index_value,
     decode_root_value,
 )
-from holdfast.sstable.opening import read_footer, read_info, read_prefix_bytes, read_tombstones
+from holdfast.sstable.opening import (
+    ingested_trailer,
+    read_footer,
+    read_info,
+    read_prefix_bytes,
+    read_tombstones,
+)
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
@@ -85,6 +93,8 @@ class TableReader:
         self.file_id = file_id
         self.footer = footer = read_footer(file, number, file_id, info)
         self._limit = footer.file_size - FOOTER_BYTES
+        # What all entries get whose number only the manifest has; 0: they have their own.
+        self._stamp = ingested_trailer(footer, info)
         root = self.read_page(footer.root, PageType.INDEX_ROOT)
         self._root = decode_entries(root, self.name, footer.root.offset)
         properties = self._read_entries(footer.properties, PageType.PROPERTIES)
@@ -214,6 +224,8 @@ class TableReader:
                 raise CorruptionError(self.name, offset, problem)
         else:
             decode_entries(page, self.name, offset)
+        if page_type == PageType.DATA and self._stamp:
+            page = stamp_entries(page, self._stamp, self.name, offset)
         return page
 
     def _index_entries(

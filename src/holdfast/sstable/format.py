@@ -30,7 +30,8 @@ from holdfast.base import (
 from holdfast.codec import checksum, decode_varint, encode_varint
 
 MAGIC = b"HFtable\x00"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest version that is read. A table is of version 2 when it was ingested, else of 1."""
 FILE_ID_BYTES = 16
 PAGE_TRAILER_BYTES = 16
 """Bytes that the page envelope puts behind every stored payload."""
@@ -169,12 +170,16 @@ class Footer:
     tombstones: Handle | None
     properties: Handle
     file_size: int
+    is_ingested: bool = False
+    """Whether it was written before its sequence number was known: the manifest has the one number
+    of all entries, which are stored with 0.
+    """
 
     def encode(self) -> bytes:
         """Return the 128 bytes."""
         body = _FOOTER.pack(
             MAGIC,
-            FORMAT_VERSION,
+            FORMAT_VERSION if self.is_ingested else FORMAT_VERSION - 1,
             0,
             self.file_id,
             self.number,
@@ -194,10 +199,11 @@ class Footer:
         """
         if len(data) != FOOTER_BYTES:
             return None
-        _, _, _, file_id, number, root, tombstones, properties, size, _ = _FOOTER.unpack(data)
+        _, version, _, file_id, number, root, tombstones, properties, size, _ = _FOOTER.unpack(data)
         handles = [Handle(*_HANDLE.unpack(packed)) for packed in (root, tombstones, properties)]
         found = None if handles[1] == NO_PAGE else handles[1]
-        return cls(file_id, number, handles[0], found, handles[2], size)
+        is_ingested = version == FORMAT_VERSION
+        return cls(file_id, number, handles[0], found, handles[2], size, is_ingested)
 
     @classmethod
     def decode(cls, data: bytes, file: str, file_size: int) -> Footer:
@@ -245,6 +251,7 @@ class Footer:
             None if handles[1] == NO_PAGE else handles[1],
             handles[2],
             size,
+            version == FORMAT_VERSION,
         )
 
 
@@ -367,6 +374,17 @@ def decode_properties(footer: Footer, properties: Mapping[bytes, bytes]) -> Tabl
     if problem is not None:
         raise ValueError(problem)
     return info
+
+
+def ingested_problem(footer: Footer, info: TableInfo) -> str | None:
+    """Return why no ingested table can be what its own properties say, or None when it can."""
+    if footer.tombstones is not None or info.range_tombstone_count:
+        return "an ingested table has range tombstones"
+    if info.delete_count:
+        return "an ingested table has deletes"
+    if info.seq_max:
+        return "an ingested table has sequence numbers of its own"
+    return None
 
 
 def key_range(

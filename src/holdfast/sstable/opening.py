@@ -9,7 +9,9 @@ Thread safety: pure functions, but for reading the file.
 
 from __future__ import annotations
 
-from holdfast.base import KEY_BYTES_MAX, CorruptionError, unpack_trailer
+from dataclasses import replace
+
+from holdfast.base import KEY_BYTES_MAX, PUT, CorruptionError, pack_trailer, unpack_trailer
 from holdfast.cursor import RangeTombstones
 from holdfast.env import File
 from holdfast.sstable.format import (
@@ -18,6 +20,7 @@ from holdfast.sstable.format import (
     TableInfo,
     decode_prefix_bytes,
     decode_properties,
+    ingested_problem,
 )
 
 StoredEntry = tuple[bytes, int, bytes]
@@ -50,12 +53,22 @@ def read_footer(file: File, number: int, file_id: bytes, info: TableInfo | None)
 def read_info(
     entries: list[StoredEntry], footer: Footer, file: str, info: TableInfo | None
 ) -> TableInfo:
-    """Return what the PROPERTIES page and the footer say. Raises: CorruptionError."""
+    """Return what the PROPERTIES page and the footer say; of an ingested table with the sequence
+    number that the manifest gives it. Raises: CorruptionError.
+    """
     at = footer.properties.offset
     try:
         found = decode_properties(footer, {name: value for name, _, value in entries})
     except ValueError as error:
         raise CorruptionError(file, at, str(error)) from None
+    if footer.is_ingested:
+        problem = ingested_problem(footer, found)
+        if problem is None and info is not None and info.seq_min != info.seq_max:
+            problem = "the manifest does not give an ingested table one sequence number"
+        if problem is not None:
+            raise CorruptionError(file, at, problem)
+        if info is not None:
+            found = replace(found, seq_min=info.seq_min, seq_max=info.seq_max)
     if info is not None and info != found:
         raise CorruptionError(file, at, "the properties differ from what the manifest says")
     return found
@@ -67,6 +80,15 @@ def read_prefix_bytes(entries: list[StoredEntry], footer: Footer, file: str) -> 
         return decode_prefix_bytes({name: value for name, _, value in entries})
     except ValueError as error:
         raise CorruptionError(file, footer.properties.offset, str(error)) from None
+
+
+def ingested_trailer(footer: Footer, info: TableInfo | None) -> int:
+    """Return the trailer of all entries of an ingested table, which the manifest describes as
+    `info`; 0 for another table.
+    """
+    if not footer.is_ingested:
+        return 0
+    return pack_trailer(0 if info is None else info.seq_max, PUT)
 
 
 def read_tombstones(

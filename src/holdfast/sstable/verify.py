@@ -13,7 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from holdfast.base import DELETE, CorruptionError, FormatError, unpack_trailer
+from holdfast.base import (
+    DELETE,
+    PUT,
+    CorruptionError,
+    FormatError,
+    pack_trailer,
+    unpack_trailer,
+)
 from holdfast.bufferpool import Page
 from holdfast.codec import checksum
 from holdfast.env import File
@@ -168,7 +175,9 @@ class _Verification:
         entries = yield from self._entries(handle, PageType.DATA)
         if entries is None:
             return
-        last = entries[-1][0], -entries[-1][1]
+        # As it is stored, which is what the separator was made of.
+        trailer = pack_trailer(0, PUT) if self._reader.footer.is_ingested else entries[-1][1]
+        last = entries[-1][0], -trailer
         shortened = upper[1] == 0 and last[0] < upper[0]
         if not _behind(entries, lower) or not (last == upper or shortened):
             yield self._damage(handle.offset, DATA_MISPLACED)

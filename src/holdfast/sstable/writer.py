@@ -43,6 +43,7 @@ class TableWriter:
         *,
         settings: KeyspaceSettings,
         compression: Compression,
+        is_ingested: bool = False,
         site: str = "table.write",
     ) -> None:
         self.builder = TableBuilder(
@@ -52,6 +53,7 @@ class TableWriter:
             filter_bits_per_key=settings.filter_bits_per_key,
             compression=compression,
             prefix_bytes=settings.prefix_bytes,
+            is_ingested=is_ingested,
         )
         """What entries are added to. Constant after construction."""
         self._env = env

@@ -89,9 +89,16 @@ def test_impossible_footers_are_damage(position: int, replacement: bytes, reason
     assert (caught.value.file, caught.value.offset) == ("7.table", 120)
 
 
+def test_a_footer_of_an_ingested_table_is_of_version_2() -> None:
+    footer = dataclasses.replace(FOOTER, is_ingested=True)
+    data = footer.encode()
+    assert (data[8], FOOTER.encode()[8]) == (2, 1)
+    assert Footer.decode(data, "7.table", 248) == footer == Footer.as_stored(data)
+
+
 def test_a_newer_version_is_not_damage() -> None:
-    newer = resealed(FOOTER.encode(), 8, struct.pack("<I", 2))
-    with pytest.raises(FormatError, match="version 2"):
+    newer = resealed(FOOTER.encode(), 8, struct.pack("<I", 3))
+    with pytest.raises(FormatError, match="version 3"):
         Footer.decode(newer, "7.table", 248)
 
 
