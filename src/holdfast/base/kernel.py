@@ -21,6 +21,7 @@ KERNELS = (
     "holdfast.compaction._merge",
     "holdfast.cursor._cursor",
     "holdfast.cursor._gaps",
+    "holdfast.cursor._pairs",
     "holdfast.cursor._tombstones",
     "holdfast.cursor._user",
     "holdfast.engine._core",

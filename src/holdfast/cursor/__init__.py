@@ -3,11 +3,12 @@ sees of them.
 
 Every source of the read path (memtable, table, merge) is a `Cursor`. A cursor and its sources are
 used by one thread at a time. The semantics are in the plain twins: `_cursor_py`, `_gaps_py`,
-`_tombstones_py`, `_user_py`.
+`_pairs_py`, `_tombstones_py`, `_user_py`.
 """
 
 from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
 from holdfast.cursor._gaps import Gaps
+from holdfast.cursor._pairs import PairCursor
 from holdfast.cursor._tombstones import RangeTombstones
 from holdfast.cursor._user import Owner, UserCursor
 from holdfast.cursor.entry import Columns, Entry
@@ -20,6 +21,7 @@ __all__ = [
     "ListCursor",
     "MergeCursor",
     "Owner",
+    "PairCursor",
     "RangeTombstones",
     "UserCursor",
 ]

@@ -25,3 +25,20 @@ class Columns:
 
     def __len__(self) -> int:
         return self.count
+
+
+SHOWN_BYTES = 64
+"""Of a key in the text of an error."""
+
+
+def out_of_order(before: bytes, key: bytes) -> ValueError:
+    """Return the error for a `key` that is handed in behind `before` and does not ascend."""
+    return ValueError(
+        f"the keys must ascend, each once: {_shown(key)} stands behind {_shown(before)}"
+    )
+
+
+def _shown(key: bytes) -> str:
+    if len(key) <= SHOWN_BYTES:
+        return repr(key)
+    return f"{key[:SHOWN_BYTES]!r}... of {len(key)} bytes"
