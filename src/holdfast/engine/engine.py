@@ -17,7 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from holdfast.base import (
@@ -97,7 +97,7 @@ class Engine:
         self.trees: dict[int, Tree] = {}
         self.busy_tables: set[int] = set()
         self.compacting: set[int] = set()
-        """The threads of users that are inside `compact`: closing waits for them."""
+        """The threads of users that are inside `compact` or `ingest`: closing waits for them."""
         self._version = version
         self._lock = lock
         self.room = env.condition(self.version_mutex)
@@ -383,7 +383,7 @@ class Engine:
                 steps = iter((adopt, lambda: self.published(tree)))
                 tree.freeze()
                 self.carry_out(steps)
-                self._update_pace()
+                self.update_pace()
             self.schedule_flush(tree.version.id)
 
         self.env.uninterrupted(switch)
@@ -396,7 +396,7 @@ class Engine:
         """Have the next compaction found and run in the background."""
         self.upkeep.submit("compact", 0, lambda: compact_once(self))
 
-    def _update_pace(self) -> None:
+    def update_pace(self) -> None:
         """Recompute how much writers are slowed. Requires: the version mutex."""
         stop, seconds = False, 0.0
         for tree in self.trees.values():
@@ -430,7 +430,7 @@ class Engine:
         """Called after a flush or compaction was installed. Requires: the version mutex."""
         self._failures.pop(lane, None)
         self._untold = None
-        self._update_pace()
+        self.update_pace()
 
     def _wait_for_room(self) -> None:
         """Wait until upkeep has caught up.
@@ -449,7 +449,7 @@ class Engine:
                         self.schedule_flush(tree.version.id)
                 self.schedule_compaction()
                 self.room.wait(1.0)
-                self._update_pace()
+                self.update_pace()
         self.counters.stall_seconds += self.env.monotonic() - began
 
     def _raise_if_stuck(self) -> None:
@@ -649,25 +649,39 @@ class Engine:
     def flush(self, keyspaces: Iterable[int]) -> None:
         """Freeze and flush memtables of `keyspaces`; returns when their tables are installed."""
         wanted = list(keyspaces)
+        frozen: dict[int, Memtable] = {}
 
         def freeze_all() -> None:
             for keyspace in wanted:
                 tree = self.trees.get(keyspace)
                 if tree is not None:
                     self.freeze(tree)
+                    if tree.frozen:
+                        frozen[keyspace] = tree.frozen[0]
 
         self.write_path.exclusive(freeze_all)
         with self.version_mutex:
-            # What failed before may succeed now.
-            self._untold = None
-            while any(self.trees[keyspace].frozen for keyspace in wanted if keyspace in self.trees):
-                self.write_path.check_writable()
-                self._raise_if_stuck()
-                # Each time: another thread that waits may have taken the failure of the last try.
-                for keyspace in wanted:
-                    if keyspace in self.trees and self.trees[keyspace].frozen:
-                        self.schedule_flush(keyspace)
-                self.room.wait(1.0)
+            self.wait_flushed(frozen)
+
+    def wait_flushed(self, memtables: Mapping[int, Memtable]) -> None:
+        """Return when frozen memtables, each of a keyspace, and all older ones are in tables. Those
+        that are frozen meanwhile are not waited for. Requires: the version mutex.
+
+        Raises: DiskFullError, MemoryError, DatabasePoisonedError, DatabaseClosedError.
+        """
+        # What failed before may succeed now.
+        self._untold = None
+        while waiting := [
+            keyspace
+            for keyspace, memtable in memtables.items()
+            if keyspace in self.trees and any(t is memtable for t in self.trees[keyspace].frozen)
+        ]:
+            self.write_path.check_writable()
+            self._raise_if_stuck()
+            # Each time: another thread that waits may have taken the failure of the last try.
+            for keyspace in waiting:
+                self.schedule_flush(keyspace)
+            self.room.wait(1.0)
 
     def verify(self) -> Report:
         """Check every byte of the database; commits wait while the log is read."""

@@ -10,6 +10,7 @@ from holdfast.compaction import Pace
 from holdfast.engine import open_database
 from holdfast.engine._core import SLOW
 from holdfast.engine.engine import STALL_SECONDS_MAX
+from holdfast.engine.flush import write_tables
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 
 
@@ -170,3 +171,25 @@ def test_a_slowed_writer_waits_a_little_and_often() -> None:
     assert longest == pytest.approx(STALL_SECONDS_MAX, rel=0.05)
     assert database.stats().stall_seconds == pytest.approx(1.0, rel=0.05)
     database.close()
+
+
+def test_a_flush_does_not_wait_for_what_is_frozen_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a memtable is flushed, another one is frozen: somebody else writes and flushes."""
+    rounds_max = 50
+    rounds = 0
+    with open_database("/db", env=SimEnv()) as database:
+        engine = database._engine
+
+        def write_and_freeze(*arguments: object) -> object:
+            nonlocal rounds
+            if rounds < rounds_max:
+                rounds += 1
+                database.put(b"other", b"%d" % rounds, durability="none")
+                engine.write_path.exclusive(lambda: engine.freeze(engine.trees[0]))
+            return write_tables(*arguments)
+
+        monkeypatch.setattr("holdfast.engine.flush.write_tables", write_and_freeze)
+        database[b"own"] = b"1"
+        database.flush()
+        done, rounds = rounds, rounds_max
+        assert 0 < done < rounds_max
