@@ -46,6 +46,24 @@ def stems(module):
                     yield default.value
 
 
+def handed_in():
+    """Stems that are handed to a class or function as its `site`, by its name."""
+    found = {}
+    for _, module in sources():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                for word in node.keywords:
+                    if word.arg == "site" and isinstance(word.value, ast.Constant):
+                        found.setdefault(node.func.id, set()).add(word.value.value)
+    return found
+
+
+def defined(module):
+    """The names of the classes and functions of a module."""
+    kinds = ast.ClassDef | ast.FunctionDef
+    return {node.name for node in ast.walk(module) if isinstance(node, kinds)}
+
+
 def passed_on(module):
     """Sites that are handed to a function of the module, which hands them to the sync."""
     for node in ast.walk(module):
@@ -60,13 +78,16 @@ def passed_on(module):
 def sites():
     """Every site at which the package syncs, and the places whose site cannot be told."""
     found, unclear = set(), []
+    handed = handed_in()
     for path, module in sources():
+        given = {stem for name in defined(module) for stem in handed.get(name, ())}
         for node in ast.walk(module):
             site = site_argument(node)
             if isinstance(site, ast.Constant):
                 found.add(site.value)
             elif isinstance(site, ast.JoinedStr) and isinstance(site.values[-1], ast.Constant):
-                found.update(stem + site.values[-1].value for stem in stems(module))
+                every = given.union(stems(module))
+                found.update(stem + site.values[-1].value for stem in every)
             elif isinstance(site, ast.Name):
                 found.update(passed_on(module))
             elif site is not None:

@@ -1,5 +1,5 @@
-"""Goal: both twins of the kernel that reads pairs hand on what an iterable gives, each pair once and
-as late as possible, and refuse what does not ascend.
+"""Goal: both twins of the kernel that reads pairs hand on what an iterable gives, each pair once
+and as late as possible, and refuse what does not ascend.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def outcome(twin: ModuleType, pairs: Any) -> Any:
     """What a walk gives, or the exception that ends it."""
     try:
         return walk(twin.PairCursor(pairs))
-    except Exception as error:  # noqa: BLE001  the twins must raise alike
+    except Exception as error:
         return type(error), str(error)
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_ascending_pair_is_refused(
         walk(cursor)
     # It is dead.
     with pytest.raises(kind, match=text):
-        cursor.valid  # noqa: B018  it raises
+        cursor.valid
     with pytest.raises(TypeError, match="not iterable"):
         twin.PairCursor(7)
 

@@ -82,6 +82,8 @@ cdef class TableReader:
                            Page index) except -1
     cdef Page read(self, const PageHandle* handle, int page_type)
     cdef Page read_open(self, const PageHandle* handle, int page_type)
+    cdef int accept(self, Page page, const PageHandle* handle, int page_type, bint by_library,
+                    int checked) except -1
     cdef int close_if_idle(self) except -1
     cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
                               int page_type)

@@ -614,22 +614,30 @@ cdef class TableReader:
             free(body)
             if descriptor >= 0:
                 free(stored)
+        self.accept(page, &place, page_type, opened == 1, checked)
+        return page
+
+    cdef int accept(self, Page page, const PageHandle* handle, int page_type, bint by_library,
+                    int checked) except -1:
+        """Finish the check of a page, whose entries were looked at with the result `checked` unless
+        it was opened `by_library`.
+        """
         if page_type == FILTER:
             problem = filter_check(page)
             if problem is not None:
-                raise CorruptionError(self.name, place.offset, problem)
-            return page
-        if opened == 1:
-            require_checked(page, self.name, place.offset)
+                raise CorruptionError(self.name, handle.offset, problem)
+            return 0
+        if by_library:
+            require_checked(page, self.name, handle.offset)
             if page_type == DATA and self.stamp != 0:
-                # Safety: the page was made here, and nobody else has it yet.
+                # Safety: the page was made just now, and nobody else has it yet.
                 checked = page_stamp(<unsigned char*>page.data, page.size, self.stamp)
         if checked == PAGE_CHECK_NO_MEMORY:
             raise MemoryError
         if checked < 0:
-            raise CorruptionError(self.name, place.offset, page_damage(checked))
+            raise CorruptionError(self.name, handle.offset, page_damage(checked))
         page.checked = True
-        return page
+        return 0
 
     cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
                               int page_type):
