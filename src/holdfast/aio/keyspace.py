@@ -130,6 +130,12 @@ class Keyspace:
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
         await self._commit(self._keyspace.batch_of(pairs), durability)
 
+    async def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
+        """Write `pairs`, whose keys ascend, straight into tables, as one durable atomic
+        transaction; return their number. They are read in another thread.
+        """
+        return await self._bridge.run(partial(self._keyspace.ingest, pairs))
+
     async def delete_range(
         self, start: object, stop: object, *, durability: str | None = None
     ) -> None:

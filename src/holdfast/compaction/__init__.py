@@ -1,8 +1,9 @@
 """Floor 5: merging tables so that reads stay quick and space comes back.
 
 Policy and work are apart. The strategy of a keyspace (`strategy_of`) and `plan_range` compute a
-`Plan` from an immutable version of it; `run_flush` and `run_compaction` carry one out; `write_pace`
-says how much writers must wait. `retain` says which versions may go; the kernel `_merge` moves
+`Plan` from an immutable version of it; `run_flush` and `run_compaction` carry one out. `run_ingest`
+writes what a user hands in, and the strategy says where that goes. `write_pace` says how much
+writers must wait. `retain` says which versions may go; the kernel `_merge` moves
 entries from a cursor into a table by that rule. Nothing here knows the log or writes the manifest.
 """
 
@@ -15,10 +16,12 @@ from holdfast.compaction.job import (
     UnreadableInputError,
     run_compaction,
     run_flush,
+    run_ingest,
 )
 from holdfast.compaction.leveled import debt_bytes, level_limit, level_target, pick, scores
 from holdfast.compaction.manual import RangeCompaction, plan_range
 from holdfast.compaction.pacing import Pace, write_pace
+from holdfast.compaction.placement import compression_at
 from holdfast.compaction.plan import Plan
 from holdfast.compaction.retain import MergeStop, retained, retained_tombstones, stripe_of
 from holdfast.compaction.strategy import Strategy
@@ -34,6 +37,7 @@ __all__ = [
     "Retention",
     "Strategy",
     "UnreadableInputError",
+    "compression_at",
     "debt_bytes",
     "level_limit",
     "level_target",
@@ -45,6 +49,7 @@ __all__ = [
     "retained_tombstones",
     "run_compaction",
     "run_flush",
+    "run_ingest",
     "scores",
     "strategy_of",
     "stripe_of",

@@ -17,6 +17,8 @@ Thread safety: pure functions of immutable versions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.compaction.plan import (
     SMALL_FRACTION,
     Plan,
@@ -57,6 +59,13 @@ class Fifo:
         """Return 0: no work waits."""
         _ = version
         return 0
+
+    def place(
+        self, version: KeyspaceVersion, tables: Sequence[TableInfo], busy: frozenset[int]
+    ) -> list[int]:
+        """Return level 0 for all: it has the order of age, and they are the youngest."""
+        _ = version, busy
+        return [0] * len(tables)
 
 
 def _by_age(version: KeyspaceVersion) -> list[tuple[int, TableInfo]]:

@@ -1,6 +1,6 @@
-"""The work of a flush and of a compaction: sorted sources in, synced tables out.
+"""The work of a flush, of a compaction and of an ingest: sorted sources in, synced tables out.
 
-Both run the kernel `merge_into` in steps and cut its output into tables. A table ends between two
+All run the kernel `merge_into` in steps and cut its output into tables. A table ends between two
 user keys, so that all versions of a key are in one table; the range tombstones of the inputs are
 cut at the same keys, so that outputs cover disjoint ranges [previous cut, next cut) and nothing
 between two tables is lost. In a keyspace with time windows a table also ends where a window begins.
@@ -30,7 +30,7 @@ from holdfast.compaction._merge import Retention, merge_into
 from holdfast.compaction.plan import Plan
 from holdfast.compaction.retain import MergeStop, retained_tombstones, united
 from holdfast.compaction.window import next_window_start
-from holdfast.cursor import Cursor, MergeCursor, RangeTombstones
+from holdfast.cursor import Cursor, MergeCursor, PairCursor, RangeTombstones
 from holdfast.env import Env
 from holdfast.memtable import Memtable
 from holdfast.sstable import TableInfo, TableReader, TableWriter, table_name
@@ -38,6 +38,7 @@ from holdfast.sstable import TableInfo, TableReader, TableWriter, table_name
 DRAIN_BYTES = 1024 * 1024
 STEP_ENTRIES = 4096
 """Entries between two looks at `should_stop`; well under 10 ms."""
+INGEST_STEP_ENTRIES = 256
 FILE_ID_BYTES = 16
 FILTER_BITS_MAX = 64
 UNCUT_BYTES = 1 << 62
@@ -188,6 +189,36 @@ def with_filters_over(settings: KeyspaceSettings) -> KeyspaceSettings:
     return replace(settings, filter_bits_per_key=min(bits + OVERLAP_BITS, FILTER_BITS_MAX))
 
 
+def run_ingest(
+    env: Env,
+    folder: str,
+    pairs: Iterable[tuple[object, object]],
+    *,
+    allocate_number: Callable[[], int],
+    compression_at: Callable[[bytes], str],
+    settings: KeyspaceSettings,
+    should_stop: Callable[[], bool],
+) -> JobResult:
+    """Write pairs of ascending keys as ingested tables. `compression_at` names the compression of a
+    table that begins with a key.
+
+    `should_stop` is asked after a few pairs, so that a slow iterable ends soon.
+    Raises: UnreadableInputError from an OSError of the iterable, and whatever else that raises;
+    TypeError, ValueError and LimitError for what is no pair or does not ascend; OSError;
+    JobStoppedError.
+    """
+    part = _Part(
+        _IngestOutputs(env, folder, allocate_number, settings, compression_at),
+        PairCursor(pairs),
+        RangeTombstones(),
+        [],
+        is_bottom=False,
+        target_bytes=settings.table_bytes,
+        step_entries=INGEST_STEP_ENTRIES,
+    )
+    return run_parts([part], env, bytes_read=0, should_stop=should_stop)
+
+
 def split_keys(plan: Plan, settings: KeyspaceSettings, parts_max: int) -> list[bytes]:
     """Return the keys at which a compaction is cut into parts of about the same size, at most
     `parts_max` and none of them small.
@@ -227,19 +258,24 @@ class _Outputs:
         self._writers: list[TableWriter] = []
         self.tables: list[TableInfo] = []
 
-    def begin(self) -> TableWriter:
-        """Return the writer of a new table."""
+    def begin(self, first: bytes | None) -> TableWriter:
+        """Return the writer of a new table, whose first key may be `first`."""
         number = self._allocate_number()
-        writer = TableWriter(
+        path = f"{self._folder}/{table_name(number)}"
+        writer = self._writer(path, number, self._env.random_bytes(FILE_ID_BYTES), first)
+        self._writers.append(writer)
+        return writer
+
+    def _writer(self, path: str, number: int, file_id: bytes, first: bytes | None) -> TableWriter:
+        _ = first
+        return TableWriter(
             self._env,
-            f"{self._folder}/{table_name(number)}",
+            path,
             number,
-            self._env.random_bytes(FILE_ID_BYTES),
+            file_id,
             settings=self.settings,
             compression=self._compression,
         )
-        self._writers.append(writer)
-        return writer
 
     def end(self, tombstones: RangeTombstones) -> None:
         """Finish the last table with its range tombstones; drop it when it would hold nothing."""
@@ -266,6 +302,36 @@ class _Outputs:
             writer.abandon()
 
 
+class _IngestOutputs(_Outputs):
+    """The tables of an ingest: their entries have no number yet."""
+
+    def __init__(
+        self,
+        env: Env,
+        folder: str,
+        allocate_number: Callable[[], int],
+        settings: KeyspaceSettings,
+        compression_at: Callable[[bytes], str],
+    ) -> None:
+        super().__init__(env, folder, allocate_number, settings, Compression.NONE)
+        self._compression_at = compression_at
+
+    def _writer(self, path: str, number: int, file_id: bytes, first: bytes | None) -> TableWriter:
+        return TableWriter(
+            self._env,
+            path,
+            number,
+            file_id,
+            settings=self.settings,
+            compression=Compression.from_name(self._compression_at(first or b"")),
+            is_ingested=True,
+            site="ingest.write",
+        )
+
+    def sync_folder(self) -> None:
+        self._env.sync_dir(self._folder, site="ingest.folder_sync")
+
+
 class _Part:
     """A job, or the part of one whose keys lie in [lower, upper): a source and its tables."""
 
@@ -279,6 +345,7 @@ class _Part:
         is_bottom: bool,
         older: Sequence[tuple[bytes, bytes]],
         target_bytes: int,
+        step_entries: int = STEP_ENTRIES,
         lower: bytes | None = None,
         upper: bytes | None = None,
     ) -> None:
@@ -289,6 +356,7 @@ class _Part:
             retained_tombstones(tombstones.tombstones(), snapshots, is_bottom, older)
         )
         self._target_bytes = target_bytes
+        self._step_entries = step_entries
         self._lower = lower
         self._upper = upper
 
@@ -309,7 +377,7 @@ class _Part:
 
     def _write_table(self, lower: bytes | None, should_stop: Callable[[], bool]) -> bytes | None:
         """Write the entries of one table that begins at `lower`; return where it ends."""
-        writer = self.outputs.begin()
+        writer = self.outputs.begin(self._cursor.key if self._cursor.valid else None)
         stop = self._stop()
 
         def merge() -> MergeStop:
@@ -319,7 +387,7 @@ class _Part:
                 self.retention,
                 target_bytes=self._target_bytes,
                 drain_bytes=DRAIN_BYTES,
-                step_entries=STEP_ENTRIES,
+                step_entries=self._step_entries,
                 stop=stop,
             )
 

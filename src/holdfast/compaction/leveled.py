@@ -4,7 +4,8 @@ Level 0 holds what was flushed, by age. Every deeper level is one sorted run of 
 `level_ratio` times as large as the one above. A level's *score* says how far it is above its
 target; the highest score of at least 1 goes first:
 
-- level 0: its number of tables over `level0_tables`, because each table costs every read;
+- level 0: its number of runs over `level0_tables`, because each run costs every read; a run is a
+  table, or the tables of one ingest or large flush, whose numbers mix;
 - level n: its bytes over its target, which is at most `level1_bytes * level_ratio ** (n - 1)`. A
   table whose deletes are more than half of its entries counts DELETE_WEIGHT times, unless snapshots
   would keep the deleted data anyway: space comes back sooner for a little extra work;
@@ -50,6 +51,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.base.limits import LEVELS_MAX
+from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (
     SMALL_FRACTION,
     Plan,
@@ -61,6 +63,7 @@ from holdfast.compaction.plan import (
     make_plan,
     may_move,
     overlapping,
+    seq_runs,
     span,
     total_bytes,
 )
@@ -98,7 +101,7 @@ def scores(
     version: KeyspaceVersion, busy: frozenset[int], *, snapshots_exist: bool
 ) -> list[tuple[float, int]]:
     """Return (score, level) of every level but the last, the most urgent first."""
-    waiting = sum(table.number not in busy for table in version.levels[0])
+    waiting = len(seq_runs([table for table in version.levels[0] if table.number not in busy]))
     found = [(waiting / version.settings.level0_tables, 0)]
     for level in range(1, LEVELS_MAX - 1):
         weighed = sum(
@@ -137,12 +140,32 @@ class Leveled:
         return pick(version, busy, snapshots_exist=snapshots_exist)
 
     def run_count(self, version: KeyspaceVersion) -> int:
-        """Return the tables of level 0."""
-        return len(version.levels[0])
+        """Return the runs of level 0."""
+        return len(seq_runs(version.levels[0]))
 
     def debt_bytes(self, version: KeyspaceVersion) -> int:
         """Return the bytes above the limits of their levels."""
         return debt_bytes(version)
+
+    def place(
+        self, version: KeyspaceVersion, tables: Sequence[TableInfo], busy: frozenset[int]
+    ) -> list[int]:
+        """Return the levels in which compactions would bring the tables to rest: at most the
+        deepest one that is in use, or the first that has room for all of them. Few bytes go to
+        level 0, where they find company.
+        """
+        total = total_bytes(tables)
+        if total < _small_bytes(version):
+            return [0] * len(tables)
+        deepest = 1
+        for level in range(1, LEVELS_MAX):
+            if version.levels[level]:
+                deepest = level
+        while deepest < LEVELS_MAX - 1 and level_limit(version, deepest) < total + total_bytes(
+            version.levels[deepest]
+        ):
+            deepest += 1
+        return places_up_to(version, tables, busy, range(1, deepest + 1))
 
 
 def pick(

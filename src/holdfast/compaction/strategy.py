@@ -14,10 +14,12 @@ Thread safety: pure functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.compaction.plan import Plan
 from holdfast.manifest import KeyspaceVersion
+from holdfast.sstable import TableInfo
 
 NO_TABLES: frozenset[int] = frozenset()
 
@@ -49,4 +51,14 @@ class Strategy(Protocol):
 
     def debt_bytes(self, version: KeyspaceVersion) -> int:
         """Return the bytes that compaction is behind."""
+        ...
+
+    def place(
+        self, version: KeyspaceVersion, tables: Sequence[TableInfo], busy: frozenset[int]
+    ) -> list[int]:
+        """Return the level of each of `tables`, which are ingested together: disjoint, sorted, and
+        newer than everything in the version.
+
+        `busy` are the numbers of all tables that running compactions have.
+        """
         ...

@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.base.limits import LEVELS_MAX
+from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (
     DENSE_ENTRIES,
     Plan,
@@ -102,6 +103,14 @@ class SizeTiered:
         """Return 0: the larger a merge is, the longer it may wait."""
         _ = version
         return 0
+
+    def place(
+        self, version: KeyspaceVersion, tables: Sequence[TableInfo], busy: frozenset[int]
+    ) -> list[int]:
+        """Return the last level, with the oldest run, for what shares no keys with anything; else
+        level 0, as a run of its own.
+        """
+        return places_up_to(version, tables, busy, [LEVELS_MAX - 1])
 
 
 def runs_of(version: KeyspaceVersion) -> list[Run]:

@@ -38,6 +38,7 @@ from dataclasses import replace
 from functools import cache
 
 from holdfast.base import KeyspaceSettings
+from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (
     SMALL_FRACTION,
     Plan,
@@ -130,6 +131,19 @@ class TimeWindow:
         """Return 0: a window may wait."""
         _ = version
         return 0
+
+    def place(
+        self, version: KeyspaceVersion, tables: Sequence[TableInfo], busy: frozenset[int]
+    ) -> list[int]:
+        """Return level 1 for what shares no keys with anything, but level 0 for small tables, which
+        find others of their window from there.
+        """
+        small = version.settings.table_bytes // SMALL_FRACTION
+        levels = places_up_to(version, tables, busy, [1])
+        return [
+            0 if table.size_bytes < small else level
+            for table, level in zip(tables, levels, strict=True)
+        ]
 
     def _pick_group(self, version: KeyspaceVersion, group: Group, open_from: int) -> Plan | None:
         """Return what a group needs, if anything."""

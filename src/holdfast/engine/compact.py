@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError, mark
 from holdfast.compaction import (
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
     from holdfast.lsm import Tree
 
+
+Result = TypeVar("Result")
 
 PARTS_MAX = 2
 """Threads of one background compaction. By hand there is one, which a signal may interrupt."""
@@ -246,11 +248,21 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
     Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError or OSError of
     an input, with nothing changed.
     """
+    while_open(engine, partial(_compact_range, engine, keyspace, lower, upper))
+
+
+def while_open(engine: Engine, work: Callable[[], Result]) -> Result:
+    """Do work of a user that writes tables: closing waits for it. `work` asks first whether the
+    database is still open.
+    """
     thread = engine.env.thread_id()
+    if thread in engine.compacting:
+        # What is handed to an ingest may do something of the kind itself.
+        return work()
     interruption: BaseException | None = None
     try:
         engine.compacting.add(thread)
-        _compact_range(engine, keyspace, lower, upper)
+        result = work()
     finally:
         # A signal handler may raise where something begins: then it is begun once more.
         while thread in engine.compacting:
@@ -263,6 +275,7 @@ def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: byt
                 mark("engine.given_back_again")
     if interruption is not None:
         raise interruption
+    return result
 
 
 def _leave(engine: Engine, thread: int) -> None:

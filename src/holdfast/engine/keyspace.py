@@ -12,6 +12,7 @@ from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
 from holdfast.engine.bounds import key_range
 from holdfast.engine.compact import compact_range
+from holdfast.engine.ingest import ingest
 from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
@@ -140,6 +141,21 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
             batch.put(self.id, check_key(key), check_value(value))
         return batch
+
+    def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
+        """Write `pairs`, whose keys ascend, each once, straight into tables, as one durable atomic
+        transaction of any size; return their number.
+
+        For loading much that is sorted: it is written once, not logged, and takes little memory.
+        The pairs are read one at a time, and what they come from may use the database. They become
+        visible together, at the end, and are newer than whatever was committed until then. Closing
+        the database waits until the next pairs were read, and ends it.
+
+        Raises: what iterating raises; ValueError, naming both keys, when one does not ascend;
+        otherwise what `put_many` raises. Then nothing was written.
+        """
+        self.read_point()
+        return ingest(self._engine, self.id, pairs.items() if isinstance(pairs, Mapping) else pairs)
 
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.

@@ -19,14 +19,16 @@ def collect_stats(engine: Engine) -> Stats:
     error = engine.background_error
     return Stats(
         keyspaces=tuple(sorted(keyspaces, key=lambda keyspace: keyspace.name)),
-        user_bytes_written=state.user_bytes,
+        user_bytes_written=state.user_bytes + counters.ingested_user_bytes,
         wal_bytes_written=engine.log.bytes_logged if engine.log is not None else 0,
         flushed_bytes=counters.flushed_bytes,
+        ingested_bytes=counters.ingested_bytes,
         compacted_bytes_read=counters.compacted_bytes_read,
         compacted_bytes_written=counters.compacted_bytes_written,
-        writes=state.write_count,
+        writes=state.write_count + counters.ingested_entries,
         reads=state.read_count,
         flushes=counters.flushes,
+        ingests=counters.ingests,
         compactions=counters.compactions,
         moves=counters.moves,
         drops=counters.drops,

@@ -22,6 +22,11 @@ class Counters:
     dropped_bytes: int = 0
     entries_dropped: int = 0
     stall_seconds: float = 0.0
+    ingests: int = 0
+    ingested_entries: int = 0
+    ingested_user_bytes: int = 0
+    ingested_bytes: int = 0
+    """Bytes of the tables that ingests have written."""
     flushed_by_keyspace: dict[int, int] = field(default_factory=dict)
     compacted_by_level: dict[tuple[int, int], int] = field(default_factory=dict)
     """By keyspace and level that they were written to."""
@@ -36,6 +41,13 @@ class Counters:
         else:
             place = keyspace, level
             self.compacted_by_level[place] = self.compacted_by_level.get(place, 0) + count
+
+    def note_ingested(self, *, entries: int, user_bytes: int, table_bytes: int) -> None:
+        """Count an ingest that is visible."""
+        self.ingests += 1
+        self.ingested_entries += entries
+        self.ingested_user_bytes += user_bytes
+        self.ingested_bytes += table_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +106,14 @@ class Stats:
     user_bytes_written: int
     wal_bytes_written: int
     flushed_bytes: int
+    ingested_bytes: int
+    """Bytes of the tables that ingests have written."""
     compacted_bytes_read: int
     compacted_bytes_written: int
     writes: int
     reads: int
     flushes: int
+    ingests: int
     compactions: int
     moves: int
     drops: int
@@ -126,12 +141,13 @@ class Stats:
 
     @property
     def write_amplification(self) -> float:
-        """Bytes logged, flushed and compacted for each byte the user wrote since open; 0.0 before
-        any.
+        """Bytes logged, flushed, ingested and compacted for each byte the user wrote since open;
+        0.0 before any.
         """
         if not self.user_bytes_written:
             return 0.0
-        written = self.wal_bytes_written + self.flushed_bytes + self.compacted_bytes_written
+        tables = self.flushed_bytes + self.ingested_bytes + self.compacted_bytes_written
+        written = self.wal_bytes_written + tables
         return written / self.user_bytes_written
 
     @property

@@ -23,7 +23,7 @@ ROOMS = ("engine", "wal", "manifest", "compaction", "lsm", "sstable", "cursor", 
 SETTINGS = tiny(wal_segment_bytes=4 << 10, memtable_bytes=1 << 20)
 ROUNDS, KEYS = 3, 8
 DROPPED = "dropped"
-STRIDES = {"flush": 2, "compact": 3, "close": 11}
+STRIDES = {"ingest": 3, "flush": 2, "compact": 3, "close": 11}
 """How many points lie between two that are tried, but for the deep run; else 1."""
 
 pytestmark = pytest.mark.skipif(PURE, reason="a kernel's step is one step only when it is compiled")
@@ -72,7 +72,14 @@ def rows(found: Iterator[tuple[bytes, bytes]]) -> None:
     assert number >= KEYS
 
 
+def ingest(database: Database) -> None:
+    """Ingest what is there: whether it happened shows in nothing."""
+    rows = [(b"key %d" % key, b"%d " % (ROUNDS - 1) * 20) for key in range(KEYS)]
+    assert database.ingest(rows) == KEYS
+
+
 CALLS: dict[str, Callable[[Database], object]] = {
+    "ingest": ingest,
     "flush": lambda database: database.flush(),
     "compact": lambda database: database.compact(),
     "create": lambda database: database.keyspace("created"),
