@@ -20,6 +20,7 @@ from holdfast.testing.mutants import (
 )
 
 KILLERS: dict[Site, str] = {
+    ("sync", "ingest.write.sync"): "ingest",
     ("sync", "manifest.create.sync"): "sync_puts",
     ("sync", "manifest.edit.sync"): "sync_puts",
     ("sync", "table.write.sync"): "sync_puts",
@@ -27,6 +28,7 @@ KILLERS: dict[Site, str] = {
     ("sync", "wal.record.sync"): "sync_puts",
     ("sync", "wal.segment.sync"): "sync_puts",
     ("sync_dir", "database.parent.folder_sync"): "sync_puts",
+    ("sync_dir", "ingest.folder_sync"): "ingest",
     ("sync_dir", "manifest.create.folder_sync"): "sync_puts",
     ("sync_dir", "manifest.marker.folder_sync"): "sync_puts",
     ("sync_dir", "table.folder_sync"): "sync_puts",

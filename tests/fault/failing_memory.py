@@ -87,6 +87,11 @@ CALLS: dict[str, Call] = {
         lambda database: database.put_many({b"a": NEW, b"b": NEW}),
         after=changed(default=START["default"] | {b"a": NEW, b"b": NEW}),
     ),
+    "ingest": Call(
+        lambda database: database.ingest([(key, NEW) for key in sorted(PAIRS)]),
+        len(PAIRS),
+        changed(default=START["default"] | dict.fromkeys(PAIRS, NEW)),
+    ),
     "delete range": Call(
         lambda database: database.delete_range(b"a", b"c"),
         after=changed(default=PAIRS | {b"c": OLD}),

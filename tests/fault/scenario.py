@@ -47,6 +47,17 @@ def batch(number: int, keys: list[bytes]) -> Callable[[Client], None]:
     return run
 
 
+def ingest(number: int, keys: list[bytes]) -> Callable[[Client], None]:
+    pairs = {key: value_of(number) for key in sorted(keys)}
+
+    def run(client: Client) -> None:
+        client.change(
+            lambda database: database.ingest(pairs), lambda state: state["default"].update(pairs)
+        )
+
+    return run
+
+
 def delete_range(start: bytes, stop: bytes) -> Callable[[Client], None]:
     def model(state: State) -> None:
         for key in [key for key in state["default"] if start <= key < stop]:
@@ -109,6 +120,7 @@ def first_life() -> list[Callable[[Client], None]]:
     steps += [put(number, b"key %02d" % (number % 7), None, "other") for number in range(20, 26)]
     steps += [batch(30, [b"key 03", b"key 04", b"more"]), put(31, b"late", "interval")]
     steps += [put(number, b"key %02d" % (number % 20), None) for number in range(40, 52)]
+    steps += [put(53, b"key 11", "none"), ingest(54, [b"key %02d" % key for key in range(9, 30)])]
     steps += [delete_range(b"key 02", b"key 06"), sync, compact, settle]
     steps += [put(60, b"key 60", None), drop_keyspace("other"), put(61, b"key 61", "none")]
     return steps

@@ -78,6 +78,7 @@ STRIDES = {
     "put large interval": 29,
     "put large none": 1,
     "batch": 17,
+    "ingest": 211,
     "delete range": 29,
     "get": 9,
     "get many": 23,
@@ -95,7 +96,14 @@ STRIDES = {
 }
 """Every call, and how many allocations lie between two that fail in the normal run."""
 
-KERNEL_STRIDES = {"batch": 2, "delete range": 2, "scan": 53, "flush": 17, "open killed": 53}
+KERNEL_STRIDES = {
+    "batch": 2,
+    "ingest": 7,
+    "delete range": 2,
+    "scan": 53,
+    "flush": 17,
+    "open killed": 53,
+}
 
 HANG_SECONDS = 240
 DEEP_SECONDS = 3 * 3600

@@ -190,7 +190,20 @@ class DatabaseMachine(RuleBasedStateMachine):
             size,
         )
 
-    def write(self, name: str, write: Callable[[Any, bytes], None], size: int = 0) -> None:
+    @rule(
+        name=NAMES, keys=st.sets(KEYS, max_size=6), first=st.integers(0, 99),
+        count=st.integers(0, 60), size=SIZES,
+    )  # fmt: skip
+    def ingest(self, name: str, keys: set[bytes], first: int, count: int, size: int) -> None:
+        """Load some tables at once, beside or over what is there."""
+        every = keys.union(b"k%03d" % number for number in range(first, first + count))
+        self.write(
+            name,
+            lambda one, content: one.ingest([(key, key[:9] + content) for key in sorted(every)]),
+            size,
+        )
+
+    def write(self, name: str, write: Callable[[Any, bytes], object], size: int = 0) -> None:
         if name not in self.births:
             return
         self.writes += 1

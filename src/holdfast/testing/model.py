@@ -136,6 +136,12 @@ class ModelKeyspace(SortedMapping):
         if added:
             self._model.commit(self._name, {**self.content(), **added}, durability)
 
+    def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
+        """Write pairs with ascending keys in one durable commit; return their number."""
+        added = list(dict(pairs).items())
+        self.put_many(added)
+        return len(added)
+
     def delete(self, key: object, *, durability: str | None = None) -> None:
         """Remove `key`; nothing happens when it is absent, but it is a commit all the same."""
         plain = check_key(key)

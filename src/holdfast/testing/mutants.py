@@ -31,6 +31,7 @@ ANY: Site = ("", "")
 """Every operation that changes the disk."""
 
 FOLLOWS: dict[Site, Site] = {
+    ("sync", "ingest.write.sync"): ("write", "ingest.write.append"),
     ("sync", "manifest.create.sync"): ("write", "manifest.create.write"),
     ("sync", "manifest.edit.sync"): ("write", "manifest.edit.write"),
     ("sync", "table.write.sync"): ("write", "table.write.append"),
@@ -38,6 +39,7 @@ FOLLOWS: dict[Site, Site] = {
     ("sync", "wal.record.sync"): ("write", "wal.record.write"),
     ("sync", "wal.segment.sync"): ("write", "wal.segment.header"),
     ("sync_dir", "database.parent.folder_sync"): ("make_dir", "database.folder.create"),
+    ("sync_dir", "ingest.folder_sync"): ("create", "ingest.write.create"),
     ("sync_dir", "manifest.create.folder_sync"): ("create", "manifest.create.write"),
     ("sync_dir", "manifest.marker.folder_sync"): ("create", "manifest.marker.create"),
     ("sync_dir", "table.folder_sync"): ("create", "table.write.create"),
@@ -88,7 +90,14 @@ def _late() -> list[Mutant]:
 
 
 def _moved() -> list[Mutant]:
-    names = "table.write.sync", "table.folder_sync", "wal.segment.sync", "wal.segment.folder_sync"
+    names = (
+        "table.write.sync",
+        "table.folder_sync",
+        "ingest.write.sync",
+        "ingest.folder_sync",
+        "wal.segment.sync",
+        "wal.segment.folder_sync",
+    )
     sites = [site for site in FOLLOWS if site[1] in names]
     return [Mutant(f"after the edit's sync: {site[1]}", site, _EDITED) for site in sites]
 

@@ -38,7 +38,8 @@ from holdfast.testing.oracle import (
     content,
     examine,
 )
-from holdfast.testing.workload import Session, Step, Wait, Workload
+from holdfast.testing.session import Session, Step
+from holdfast.testing.workload import Wait, Workload
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DESCRIPTORS = (errno.EMFILE, errno.ENFILE)

@@ -15,18 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings
-from holdfast.engine import Database, Keyspace, Snapshot, open_database
+from holdfast.engine import Database
 from holdfast.env import Env
 from holdfast.testing.clients import OTHER, Clients
-from holdfast.testing.oracle import (
-    DEFAULT,
-    FOLDER,
-    History,
-    State,
-    WorkloadError,
-    content,
-    rows,
-)
+from holdfast.testing.oracle import DEFAULT, History, State, WorkloadError
+from holdfast.testing.session import Session, Step, value_of
 from holdfast.wal import WriteBatch
 
 _VALUE_BYTES = 60
@@ -59,99 +52,6 @@ TIME_WINDOW = replace(
 
 LARGE_MEMTABLE = replace(TINY, keyspace=replace(TINY.keyspace, memtable_bytes=1 << 20))
 """The log's own buffer fills before a memtable does."""
-
-
-class Session:
-    """A client that runs steps against a database and tells the history what it asked for."""
-
-    def __init__(self, env: Env, history: History, settings: DatabaseSettings) -> None:
-        self.env = env
-        self.history = history
-        self.settings = settings
-        self.interval_number = 0
-        """The last commit that was made with durability "interval"."""
-        self.touched: dict[str, int] = {}
-        """The last commit that touched each keyspace."""
-        self.snapshots: dict[str, tuple[Snapshot, State]] = {}
-        self._database: Database | None = None
-
-    @property
-    def database(self) -> Database:
-        """The open database."""
-        if self._database is None:
-            raise WorkloadError("the workload has not opened the database")
-        return self._database
-
-    def open(self) -> None:
-        """Open the database; the first time it is created."""
-        is_new = self.history.durable < 0
-        settings = self.settings if is_new else None
-        self._database = open_database(FOLDER, create=is_new, settings=settings, env=self.env)
-        self.all_durable()
-        self.check()
-
-    def close(self) -> None:
-        """Close the database, which makes everything durable."""
-        for name in list(self.snapshots):
-            self.close_snapshot(name)
-        self.database.close()
-        self.all_durable()
-
-    def check(self) -> None:
-        """Compare the whole database with the newest state."""
-        if content(self.database) != self.history.state:
-            difference = self.history.difference(content(self.database))
-            raise WorkloadError(f"before any crash: {difference}")
-
-    def all_durable(self) -> None:
-        """Note that every commit so far was acknowledged as durable."""
-        self.history.acknowledge(self.history.submitted)
-
-    def commit(
-        self,
-        change: Callable[[State, int], object],
-        call: Callable[[int], object],
-        durability: str | None,
-        *keyspaces: str,
-    ) -> None:
-        """Run one commit that touches `keyspaces`.
-
-        `change` does to the model what `call` does to the database.
-        """
-        number = self.history.submitted + 1
-        self.touched.update(dict.fromkeys(keyspaces, number))
-        self.history.submit(lambda state: change(state, number))
-        call(number)
-        if durability in (None, "commit"):
-            self.history.acknowledge(number)
-        elif durability == "interval":
-            self.interval_number = number
-
-    def keyspace(self, name: str) -> Keyspace:
-        """Return a keyspace that exists."""
-        return self.database.keyspace(name, create=False)
-
-    def close_snapshot(self, name: str) -> None:
-        """Compare a snapshot with the state that it was taken of, and close it."""
-        snapshot, state = self.snapshots.pop(name)
-        for keyspace, pairs in state.items():
-            if dict(rows(snapshot.keyspace(keyspace).items())) != pairs:
-                raise WorkloadError(f"snapshot {name} does not show its keyspace {keyspace}")
-        snapshot.close()
-
-
-class Step(Protocol):
-    """One thing that a client does."""
-
-    def run(self, session: Session) -> None:
-        """Do it, and tell the history."""
-        ...
-
-
-def value_of(number: int, key: bytes, size: int) -> bytes:
-    """Return the value that commit `number` gives to `key`: it says so, and is hard to compress."""
-    text = b"commit %d of %s " % (number, key)
-    return text + random.Random(text).randbytes(max(0, size - len(text)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +136,43 @@ class Batch:
             engine.write_path.commit(batch, self.durability, frozenset(ids.values()))
 
         session.commit(change, call, self.durability, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Ascending keys of one keyspace and a marker behind them, as one commit without the log."""
+
+    keys: tuple[bytes, ...]
+    keyspace: str = DEFAULT
+    size: int = _VALUE_BYTES
+
+    def run(self, session: Session) -> None:
+        def pairs(number: int) -> dict[bytes, bytes]:
+            keys = (*self.keys, _marker(number))
+            return {key: value_of(number, key, self.size) for key in keys}
+
+        session.commit(
+            lambda state, number: state[self.keyspace].update(pairs(number)),
+            lambda number: session.keyspace(self.keyspace).ingest(pairs(number)),
+            None,
+            self.keyspace,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenIngest:
+    """An ingest whose keys cease to ascend: nothing is changed."""
+
+    keys: tuple[bytes, ...]
+    keyspace: str = DEFAULT
+
+    def run(self, session: Session) -> None:
+        pairs = [(key, bytes(_VALUE_BYTES)) for key in (*self.keys, self.keys[0])]
+        try:
+            session.keyspace(self.keyspace).ingest(pairs)
+        except ValueError:
+            return
+        raise WorkloadError("an ingest takes keys that do not ascend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +485,38 @@ def _time_window(seed: int) -> list[Step]:
     ]
 
 
+def _ingest(seed: int) -> list[Step]:
+    """Ingests into a tree that is empty, over what is newer and older, beside what no table has
+    yet, and into another keyspace; one that breaks off.
+    """
+
+    def keys(first: int, last: int) -> tuple[bytes, ...]:
+        return tuple(_key(index) for index in range(first, last))
+
+    return [
+        Put(_key(1), durability="none"),
+        Ingest(keys(0, 60), size=120),
+        Put(_key(5)),
+        TakeSnapshot("held"),
+        Ingest(keys(3, 30)),
+        CreateKeyspace("other"),
+        Put(_key(2), "other", "none"),
+        Delete(_key(7), durability="none"),
+        Ingest(keys(0, 9), "other"),
+        BrokenIngest(keys(10, 50)),
+        CloseSnapshot("held"),
+        Put(_key(8)),
+        Compact(),
+        Ingest(keys(100, 150), size=120),
+        Put(_key(110), durability="none"),
+        Reopen(),
+        Put(_key(3)),
+        Ingest(keys(2, 5)),
+        DropKeyspace("other"),
+        Put(_key(4)),
+    ]
+
+
 def _segment_rotation(seed: int) -> list[Step]:
     steps: list[Step] = []
     for index in range(16):
@@ -711,6 +680,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "compaction": _compaction,
     "size_tiered": _size_tiered,
     "time_window": _time_window,
+    "ingest": _ingest,
     "segment_rotation": _segment_rotation,
     "memtable_rotation": _memtable_rotation,
     "manifest_rotation": _manifest_rotation,
