@@ -5,6 +5,7 @@
 - `memtable_bytes` is that of the comparison. Compression: LZ4, zstd in the last level (defaults).
 - Durable: `db.put(key, value)`. Not synced: `durability="none"`, one call a row; a crash takes the
   newest rows.
+- Loads of sorted rows: `db.ingest`.
 - Tasks: `holdfast.aio`, where it exists.
 """
 
@@ -59,6 +60,9 @@ class HoldfastStore(Store):
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         return partial(self._database.put_many, durability="none")
+
+    def loader(self) -> Callable[[Sequence[Row]], object]:
+        return self._database.ingest
 
     def getter(self) -> Callable[[bytes], bytes | None]:
         return cast("Callable[[bytes], bytes | None]", self._database.get)

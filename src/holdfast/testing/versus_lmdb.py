@@ -8,6 +8,7 @@
 - Workloads that only read use one read transaction throughout, those that read and write on one
   thread the open write transaction. A reader beside a writer begins a new one each 100 gets.
 - Batches: `putmulti` in a transaction. Lists of keys: `getmulti`.
+- Loads of sorted rows: `putmulti(append=True)` in a transaction.
 - `readahead=False` where data are read cold at random, as its documentation recommends.
 - Tasks: one thread, as there is one writer at a time.
 """
@@ -97,6 +98,15 @@ class LmdbStore(Store):
                 transaction.cursor().putmulti(rows)
 
         return put
+
+    def loader(self) -> Callable[[Sequence[Row]], object]:
+        begin = self._environment.begin
+
+        def load(rows: Sequence[Row]) -> None:
+            with begin(write=True) as transaction:
+                transaction.cursor().putmulti(rows, append=True)
+
+        return load
 
     def getter(self) -> Callable[[bytes], bytes | None]:
         if not self._has_writes:

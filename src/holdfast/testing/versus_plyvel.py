@@ -59,7 +59,13 @@ class LevelStore(Store):
         return partial(self._database.put, sync=True)
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
-        begin = self._database.write_batch
+        return self._batches(is_synced=False)
+
+    def loader(self) -> Callable[[Sequence[Row]], object]:
+        return self._batches(is_synced=True)
+
+    def _batches(self, *, is_synced: bool) -> Callable[[Sequence[Row]], object]:
+        begin = partial(self._database.write_batch, sync=is_synced)
 
         def put(rows: Sequence[Row]) -> None:
             with begin() as batch:

@@ -8,11 +8,14 @@
 - Durable: `WriteOptions.sync = True`. Not synced: the default, one call a row; the log is written
   to the system, so a crash of the machine takes the newest rows, one of the process none.
 - Batches: `WriteBatch`. Lists of keys: `get` of a list, which is RocksDB's MultiGet.
+- Loads of sorted rows: an `SstFileWriter` with the options of the database, whose file is moved
+  into it by `ingest_external_file`; it is durable then.
 - Tasks: 64 threads; RocksDB syncs the commits of several at once.
 """
 
 from __future__ import annotations
 
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -50,6 +53,8 @@ class RocksStore(Store):
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
         options.set_write_buffer_size(setup.memtable_bytes)
+        self._options = options
+        self._folder = setup.folder
         self._database = rocksdict.Rdict(setup.folder, options)
         write = rocksdict.WriteOptions()
         write.sync = setup.sync == "commit"
@@ -75,6 +80,22 @@ class RocksStore(Store):
             database.write(batch)
 
         return put
+
+    def loader(self) -> Callable[[Sequence[Row]], object]:
+        path = f"{self._folder}/load.sst"
+        moving = rocksdict.IngestExternalFileOptions()
+        moving.set_move_files(True)
+
+        def load(rows: Sequence[Row]) -> None:
+            writer = rocksdict.SstFileWriter(self._options)
+            writer.open(path)
+            for key, value in rows:
+                writer[key] = value
+            writer.finish()
+            self._database.ingest_external_file([path], moving)
+            pathlib.Path(path).unlink(missing_ok=True)
+
+        return load
 
     def getter(self) -> Callable[[bytes], bytes | None]:
         return cast("Callable[[bytes], bytes | None]", self._database.get)

@@ -40,6 +40,7 @@ from holdfast.testing.versus_store import Setup, Store
 from holdfast.testing.versus_ycsb import YCSB, Mix, ycsb
 
 SHORT_ROWS = 50
+LOADS = 10
 WRITER_ROWS = 50
 WRITER_PAUSE_SECONDS = 0.01
 
@@ -95,6 +96,18 @@ def fill_batch(case: Case) -> Work:
     rows = rows_of(shuffled(case.scale.rows, case.source), case.source)
     batches = [rows[at : at + BATCH_ROWS] for at in range(0, len(rows), BATCH_ROWS)]
     work = Calls(case.store.batch_putter(), batches, units_each=len(batches[0]))
+    work.user_bytes = work.live_bytes = bytes_of(rows)
+    return work
+
+
+def fill_ingest(case: Case) -> Work:
+    """New rows in the order of their keys, in 10 durable loads, each atomic, the quickest way that
+    an engine has; the rate is in rows.
+    """
+    rows = rows_of(range(case.scale.rows), case.source)
+    size = -(-len(rows) // LOADS)
+    loads = [rows[at : at + size] for at in range(0, len(rows), size)]
+    work = Calls(case.store.loader(), loads, units_each=size)
     work.user_bytes = work.live_bytes = bytes_of(rows)
     return work
 
@@ -262,6 +275,7 @@ WORKLOADS: dict[str, Workload] = {
     "fill-sequential": Workload(make=fill_sequential, sync="none"),
     "fill-random": Workload(make=fill_random, sync="none"),
     "fill-batch": Workload(make=fill_batch, sync="none"),
+    "fill-ingest": Workload(make=fill_ingest, sync="commit"),
     "overwrite": Workload(make=overwrite, sync="none", data="rows"),
     "append-late": Workload(make=append_late, sync="none"),
     "commit": Workload(make=commit, sync="commit"),
