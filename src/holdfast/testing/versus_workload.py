@@ -40,7 +40,7 @@ from holdfast.testing.versus_store import Setup, Store
 from holdfast.testing.versus_ycsb import YCSB, Mix, ycsb
 
 SHORT_ROWS = 50
-LOADS = 10
+LOADS = 4
 WRITER_ROWS = 50
 WRITER_PAUSE_SECONDS = 0.01
 
@@ -101,7 +101,7 @@ def fill_batch(case: Case) -> Work:
 
 
 def fill_ingest(case: Case) -> Work:
-    """New rows in the order of their keys, in 10 durable loads, each atomic, the quickest way that
+    """New rows in the order of their keys, in 4 durable loads, each atomic, the quickest way that
     an engine has; the rate is in rows.
     """
     rows = rows_of(range(case.scale.rows), case.source)
