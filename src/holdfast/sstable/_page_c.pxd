@@ -23,8 +23,8 @@ cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) n
 cdef str page_damage(int status)
 # Make sure that `page` was checked. Raises: CorruptionError(file, offset of the page, reason).
 cdef int require_checked(Page page, str file, uint64_t offset) except -1
-# Give all entries of a checked DATA page of an ingested table their trailer. Return 0, or a negative
-# status: damage.
+# Give all entries of a checked DATA page of an ingested table their trailer. Return 0, or a
+# negative status: damage.
 cdef int page_stamp(unsigned char* data, Py_ssize_t size, uint64_t trailer) noexcept nogil
 # First entry >= (key, trailer) in internal order. Return 0 when there is none, 1 when its key is
 # greater, 2 when its key is equal. The first `shared` bytes of the found key are those of `key`.
