@@ -141,6 +141,20 @@ def test_a_gap_is_not_taken_beside_a_newer_put(twin: ModuleType) -> None:
 
 
 @both
+def test_when_anything_may_come_no_gap_is_left_nor_taken(twin: ModuleType) -> None:
+    gaps = twin.Gaps()
+    gaps.note_gap(b"a", b"c", 5, 100)
+    gaps.note_gap(b"x", None, 5, 100)
+    gaps.clear(9)
+    assert (0, None) == (len(gaps), gaps.gap_at(b"b", 9))
+    assert not gaps.note_gap(b"a", b"c", 8, 100)
+    assert gaps.note_gap(b"a", b"c", 9, 100)
+    gaps.clear(3)
+    assert not len(gaps)
+    assert not gaps.note_gap(b"a", b"c", 8, 100)
+
+
+@both
 def test_what_saves_little_or_has_no_sense_is_not_taken(twin: ModuleType) -> None:
     gaps = twin.Gaps()
     assert not gaps.note_gap(b"a", b"b", 1, GAP_ENTRIES_MIN - 1)
@@ -185,6 +199,7 @@ def test_wrong_arguments_are_refused(twin: ModuleType) -> None:
     for call in (
         lambda: gaps.note_put("a", 1),
         lambda: gaps.note_put(b"a", "1"),
+        lambda: gaps.clear("1"),
         lambda: gaps.note_gap("a", b"b", 1, 100),
         lambda: gaps.note_gap(b"a", "b", 1, 100),
         lambda: gaps.gap_at("a", 1),
@@ -194,5 +209,7 @@ def test_wrong_arguments_are_refused(twin: ModuleType) -> None:
             call()
     with pytest.raises(ValueError, match="56 bits"):
         gaps.note_put(b"a", SEQ_MAX + 1)
+    with pytest.raises(ValueError, match="56 bits"):
+        gaps.clear(SEQ_MAX + 1)
     with pytest.raises(ValueError, match="negative"):
         gaps.note_gap(b"a", b"b", 1, -1)

@@ -213,6 +213,7 @@ def run_ingest(
         RangeTombstones(),
         [],
         is_bottom=False,
+        older=(),
         target_bytes=settings.table_bytes,
         step_entries=INGEST_STEP_ENTRIES,
     )

@@ -125,9 +125,10 @@ class Database(Keyspace):
         there, take a snapshot, copy it, and begin with its `seq`. The changes are read from
         the log, of which recovery needs little: `wal_keep_bytes` keeps more.
 
-        Raises, while iterating: ChangesGoneError when the log does not hold all of them any more;
-        CorruptionError; DatabaseClosedError; OSError. Raises: ValueError for a number that was not
-        given yet. Thread safety: an iterator belongs to one thread at a time.
+        Raises, while iterating: ChangesGoneError when the log does not hold all of them any more,
+        or never did because they were ingested; CorruptionError; DatabaseClosedError; OSError.
+        Raises: ValueError for a number that was not given yet. Thread safety: an iterator belongs
+        to one thread at a time.
         """
         self.read_point()
         if type(since) is not int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 import holdfast
 from holdfast.base import (
+    ChangesGoneError,
     DatabaseClosedError,
     DatabasePoisonedError,
     DatabaseSettings,
@@ -112,6 +114,39 @@ def test_a_snapshot_before_it_sees_nothing_of_it(db: Database) -> None:
                 db.compact()
         assert list(cursor) == rows(0, 30, b"old")
     assert db[b"key/00019"] == rows(19, 20, b"later")[0][1]
+
+
+def test_rows_are_seen_where_scans_noted_that_nothing_is(db: Database) -> None:
+    db.put_many(rows(0, 300, b"old"))
+    for key, _ in rows(10, 290):
+        db.delete(key, durability="none")
+    with db.snapshot() as before:
+        for _ in range(2):
+            assert len(list(db.items())) == len(list(db.items(reverse=True))) == 20
+        assert len(db._engine.trees[0].active.gaps) > 0
+        db.ingest(rows(100, 102))
+        for _ in range(2):
+            # Its scan must not note what only it does not see.
+            assert len(list(before.items())) == len(list(before.items(reverse=True))) == 20
+            expected = [*rows(0, 10, b"old"), *rows(100, 102), *rows(290, 300, b"old")]
+            assert list(db.items()) == expected
+            assert list(db.items(reverse=True)) == expected[::-1]
+
+
+def test_the_feed_of_changes_says_that_it_lacks_them(folder: Path) -> None:
+    with holdfast.open(folder, settings=replace(TINY, wal_keep_bytes=1 << 20)) as database:
+        database[b"a"] = b"1"
+        since = database.stats().last_seq
+        database.ingest(rows(0, 9))
+        with pytest.raises(ChangesGoneError):
+            list(database.changes(since=since))
+        start = database.stats().last_seq
+        assert not list(database.changes(since=start))
+        database[b"b"] = b"2"
+        with pytest.raises(ChangesGoneError):
+            list(database.changes(since=since))
+        (change,) = database.changes(since=start)
+        assert [operation.key for operation in change.operations] == [b"b"]
 
 
 def test_what_a_crash_finds_is_durable() -> None:
