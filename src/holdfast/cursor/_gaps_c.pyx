@@ -175,8 +175,9 @@ cdef class Gaps:
             return False
         whole.seq = seq
         whole.entries = entries
-        for place in range(first, last):
-            self._remove(first)
+        while last > first:
+            last -= 1
+            self._remove(last)
         if self._count == GAPS_MAX:
             for place in range(1, GAPS_MAX):
                 if self._gaps[place].entries < self._gaps[least].entries:

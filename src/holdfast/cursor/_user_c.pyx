@@ -136,8 +136,8 @@ cdef class UserCursor:
     # that its source has left.
     cdef Row row
     cdef bytes held
-    # Of the stretch without a row in which the cursor is: where it began (forward its lower bound, in
-    # reverse its upper one, where None is behind all keys), if that is known, and the entries
+    # Of the stretch without a row in which the cursor is: where it began (forward its lower bound,
+    # in reverse its upper one, where None is behind all keys), if that is known, and the entries
     # passed in it.
     cdef Gaps gaps                   # None when nobody keeps any
     cdef bytes stretch
