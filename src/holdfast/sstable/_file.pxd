@@ -11,7 +11,7 @@ cdef enum:
 
 
 cdef inline int read_whole(int descriptor, unsigned char* target, size_t size,
-                    uint64_t offset) noexcept nogil:
+                           uint64_t offset) noexcept nogil:
     """Fill `target` from the file. Return 0, FILE_ENDS, or the number of the system's error."""
     cdef ssize_t count
     while size > 0:
