@@ -116,6 +116,7 @@ class VersionSet:
         self._chain: int
         self._end: int
         self._snapshot_bytes: int
+        self._replaced_bytes = 0
         self._obsolete: tuple[str, ...] = ()
 
     @classmethod
@@ -255,6 +256,11 @@ class VersionSet:
         return self._end
 
     @property
+    def bytes_written_ever(self) -> int:
+        """The sizes of all manifests that this set wrote, the current one among them."""
+        return self._replaced_bytes + self._end
+
+    @property
     def needs_rewrite(self) -> bool:
         """Whether the edits have outgrown the snapshot so far that the next open would read mostly
         history.
@@ -323,6 +329,7 @@ class VersionSet:
         may or may not be there; a failure before that changes nothing.
         """
         self._check_usable()
+        replaced_bytes = self._replaced_bytes + self._end
         successor = VersionSet(
             self._env, self._folder, self._database_id, self._iteration + 1, self._version,
             self._alignment,
@@ -336,6 +343,7 @@ class VersionSet:
             successor._file.close()
             raise
         self._file.close()
+        self._replaced_bytes = replaced_bytes
         self._file, self._header = successor._file, successor._header
         self._chain, self._end, self._snapshot_bytes = (
             successor._chain,

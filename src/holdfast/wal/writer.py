@@ -129,6 +129,12 @@ class LogWriter:
         self._written_seq = 0
         self._durable_seq = 0
         self._bytes_logged = 0
+        # Each is of one thread at a time: segments are made one by one, links by whoever appends.
+        self._bytes_allocated = 0
+        self._bytes_around = 0
+        self._link_bytes = 0
+        self._wait_seconds = 0.0
+        self._waits = 0
         self._full: list[SegmentInfo] = []
         self._closed = False
         self._poison: BaseException | None = None
@@ -181,6 +187,21 @@ class LogWriter:
     def bytes_logged(self) -> int:
         """Bytes of records written, headers and padding included."""
         return self._bytes_logged
+
+    @property
+    def bytes_allocated(self) -> int:
+        """Bytes of zeros with which segments were filled before their first record."""
+        return self._bytes_allocated
+
+    @property
+    def bytes_written(self) -> int:
+        """All that was given to the disk: records, zeros before them, headers and links."""
+        return self._bytes_logged + self._bytes_allocated + self._bytes_around + self._link_bytes
+
+    @property
+    def waits(self) -> tuple[int, float]:
+        """How often and for how long an append waited because the next segment was not ready."""
+        return self._waits, self._wait_seconds
 
     @property
     def poisoned(self) -> bool:
@@ -366,8 +387,10 @@ class LogWriter:
             lsn_first=self._current.lsn_first,
             chain=self._chain,
         )
-        self._write(header.link_offset, encode_link(link, header.salt), "wal.segment.link")
-        self._link_due = False
+        encoded = encode_link(link, header.salt)
+        link_bytes = self._link_bytes + len(encoded)
+        self._write(header.link_offset, encoded, "wal.segment.link")
+        self._link_due, self._link_bytes = False, link_bytes
 
     def _write_record(
         self,
@@ -505,23 +528,32 @@ class LogWriter:
 
     def _take_next(self, need: int) -> _Segment:
         """Return a segment for a record of `need` bytes: the prepared one, or one made now."""
+        least = self._front_bytes + need + self._end_bytes
+        began = self._env.monotonic()
         with self._mutex:
+            is_late = self._next is None
             while self._preparing:
                 self._prepared.wait()
             following, self._next = self._next, None
             self._rotating = True
-        least = self._front_bytes + need + self._end_bytes
-        if following is not None:
-            if following.header.size >= least:
-                return following
-            self._discard(following)
-        mark("wal.segment_made_in_append")
         try:
-            return self._make_segment(self._current.number, max(self._segment_bytes, least))
+            if following is not None and following.header.size < least:
+                small, following = following, None
+                self._discard(small)
+            if following is None:
+                is_late = True
+                mark("wal.segment_made_in_append")
+                following = self._make_segment(
+                    self._current.number, max(self._segment_bytes, least)
+                )
+            if is_late:
+                self._waits += 1
+                self._wait_seconds += self._env.monotonic() - began
         except BaseException:
             with self._mutex:
-                self._rotating = False
+                self._next, self._rotating = following, False
             raise
+        return following
 
     def _make_segment(self, previous: int, size: int) -> _Segment:
         """Make a segment ready for records. Raises: DiskFullError with nothing left behind;
@@ -559,6 +591,8 @@ class LogWriter:
             encoded = encode_link(link, header.salt)
             at = header.link_offset
             block = block[:at] + encoded + block[at + len(encoded) :]
+        allocated = self._bytes_allocated + header.size
+        around = self._bytes_around + len(block)
         file = self._env.create(path, site="wal.segment.create")
         segment = _Segment(file, header)
         segment.lsn_first = lsn_first or 0
@@ -567,6 +601,7 @@ class LogWriter:
             file.write_at(0, block, site="wal.segment.header")
             file.sync(site="wal.segment.sync")
             self._env.sync_dir(self._folder, site="wal.segment.folder_sync")
+            self._bytes_allocated, self._bytes_around = allocated, around
         except OSError as exc:
             if is_shortage(exc):
                 self._discard(segment)
