@@ -130,7 +130,9 @@ def test_the_rows_are_what_the_versions_say(
     sets: Any = [kernel.RangeTombstones(each) for each in tombstones]
     if len(sets) == 1:
         sets = sets[0]
-    cursor = kernel.UserCursor(source, sets, snapshot, lower, upper, reverse, limit, what, None)
+    owner = kernel.Owner()
+    owner.tally = kernel.ScanTally()
+    cursor = kernel.UserCursor(source, sets, snapshot, lower, upper, reverse, limit, what, owner)
     if chunk is None:
         found = list(cursor)
     else:
@@ -144,6 +146,20 @@ def test_the_rows_are_what_the_versions_say(
         expected = [row[what - 1] for row in expected]
     assert expected == found
     assert [] == list(cursor) == cursor.next_chunk(3) == taken(cursor, 3, what, columns=True)
+    visible = {
+        key
+        for key, seq, _, _ in versions
+        if seq <= snapshot and (lower is None or lower <= key) and (upper is None or key < upper)
+    }
+    rows = seen(versions, flat, snapshot, lower, upper, reverse, None)
+    passed = visible - {key for key, _ in rows}
+    if limit is not None and limit <= len(rows):
+        # It went as far as the last row that it gave.
+        last = rows[limit - 1][0] if limit else None
+        passed = {
+            key for key in passed if last is not None and (key > last if reverse else key < last)
+        }
+    assert (len(found), len(passed)) == (owner.tally.rows, owner.tally.deleted)
 
 
 WRITES = st.lists(

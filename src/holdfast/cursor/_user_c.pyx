@@ -44,6 +44,11 @@ SIZE_MAX = sys.maxsize
 cdef uint64_t TRAILER_MAX = 0xFFFFFFFFFFFFFFFF
 
 
+@cython.final
+cdef class ScanTally:
+    """See `_user_py.ScanTally`."""
+
+
 cdef class Owner:
     """See `_user_py.Owner`."""
 
@@ -117,6 +122,7 @@ cdef class UserCursor:
     cdef int what
     cdef object owner
     cdef Owner life                  # the owner, when it can end before the cursor
+    cdef ScanTally tally             # of the owner, or one of its own
     cdef object failure
     cdef bint started
     cdef bint busy
@@ -182,6 +188,9 @@ cdef class UserCursor:
         self.what = what
         self.owner = owner
         self.life = owner if isinstance(owner, Owner) else None
+        self.tally = self.life.tally if self.life is not None else None
+        if self.tally is None:
+            self.tally = ScanTally()
         self.source = cursor
 
     def __dealloc__(self) -> None:
@@ -267,7 +276,9 @@ cdef class UserCursor:
         self.busy = 0
         if row is None:
             self._release()
-        elif self.left > 0:
+            return None
+        self.tally.rows += 1
+        if self.left > 0:
             self.left -= 1
         return row
 
@@ -281,6 +292,7 @@ cdef class UserCursor:
                 self._release()
                 break
             found += 1
+            self.tally.rows += 1
             if keys is not None:
                 keys.add(self.row.key, self.row.key_size)
             if values is not None:
@@ -590,6 +602,7 @@ cdef class UserCursor:
                     self._end_stretch(row.key, row.key_size)
                 self.row = row[0]
                 return 1
+            self.tally.deleted += 1
             self._pass(row.key, row.key_size)
         return self._end()
 
@@ -642,6 +655,8 @@ cdef class UserCursor:
             if self._is_single(row):
                 self.run_at += 1
                 seen = row.trailer <= self.visible and self._is_seen(row)
+                if not seen and row.trailer <= self.visible:
+                    self.tally.deleted += 1
                 self.row = row[0]
                 self.held = None
             else:
@@ -702,7 +717,12 @@ cdef class UserCursor:
         self._keep_decided()
         self.row.key = self.decided
         self.row.key_size = self.decided_size
-        return found and self._is_seen(&self.row)
+        if not found:
+            return False
+        if self._is_seen(&self.row):
+            return True
+        self.tally.deleted += 1
+        return False
 
     cdef int _hold(self, const Row* row) except -1:
         """Make this entry the row, with a copy of its value."""

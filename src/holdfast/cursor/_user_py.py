@@ -10,7 +10,9 @@ Invariants:
  2. Nothing is read before the first row is asked for.
  3. An exception ends the iteration for good: every later request raises that same exception, so
     that a damaged source never looks like one that ended.
- 4. `owner` and the source are held until the end, a failure or `close`, whichever is first.
+ 4. `tally` of an `Owner` counts every row that was given, and every key that was passed over
+    because it is deleted, as of the snapshot.
+ 5. `owner` and the source are held until the end, a failure or `close`, whichever is first.
 
 Thread safety: one thread at a time. A request while another one runs raises RuntimeError and harms
 nothing.
@@ -38,13 +40,29 @@ Row = TypeVar("Row")
 """`tuple[bytes, bytes]` for items, `bytes` for keys and for values."""
 
 
-class Owner:
-    """What a cursor reads from. When it ends before the cursor, `ended` says why."""
+class ScanTally:
+    """How many rows cursors gave, and how many deleted keys they passed over on the way.
 
-    __slots__ = ("ended",)
+    Cursors in several threads count without a lock: a figure for people.
+    """
+
+    __slots__ = ("deleted", "rows")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.deleted = 0
+
+
+class Owner:
+    """What a cursor reads from. When it ends before the cursor, `ended` says why. Cursors add to
+    its `tally`, if it has one.
+    """
+
+    __slots__ = ("ended", "tally")
 
     def __init__(self) -> None:
         self.ended: str | None = None
+        self.tally: ScanTally | None = None
 
 
 class UserCursor(Generic[Row]):
@@ -96,6 +114,8 @@ class UserCursor(Generic[Row]):
         self._what = what
         self._owner = owner
         self._gaps = gaps
+        tally = owner.tally if isinstance(owner, Owner) else None
+        self._tally = ScanTally() if tally is None else tally
         self._started = False
         self.entries_passed = 0
         """Entries that were looked at and gave no row. An account of the work: the compiled twin
@@ -168,6 +188,7 @@ class UserCursor(Generic[Row]):
                     self._release()
                     break
                 rows.append(row)
+                self._tally.rows += 1
                 if self._left is not None:
                     self._left -= 1
         except BaseException as error:
@@ -211,6 +232,7 @@ class UserCursor(Generic[Row]):
                 if self._is_seen(key, seq, kind):
                     self._end_stretch(key)
                     return self._row(key, source.value)
+                self._tally.deleted += 1
             # From the successor on: of this key a version may be seen yet, or have been given out.
             after = key + b"\0"
             if not (self._pass(after) and self._step_over(source, after)):
@@ -240,9 +262,11 @@ class UserCursor(Generic[Row]):
                 if source.seq <= self._snapshot:
                     newest = source.seq, source.kind, source.value
                 at = source.prev()
-            if newest is not None and self._is_seen(key, newest[0], newest[1]):
-                self._end_stretch(key + b"\0")
-                return self._row(key, newest[2])
+            if newest is not None:
+                if self._is_seen(key, newest[0], newest[1]):
+                    self._end_stretch(key + b"\0")
+                    return self._row(key, newest[2])
+                self._tally.deleted += 1
             if self._pass(key):
                 self._step_over(source, key)
         self._end_stretch(self._lower or b"")

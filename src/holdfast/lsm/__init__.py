@@ -6,7 +6,7 @@ and removes their files after. Trees know no log and no manifest writer.
 """
 
 from holdfast.lsm._view import LevelCursor, ReadView
-from holdfast.lsm.tables import TableStore
+from holdfast.lsm.tables import Pages, Place, TableStore
 from holdfast.lsm.tree import Tree
 
-__all__ = ["LevelCursor", "ReadView", "TableStore", "Tree"]
+__all__ = ["LevelCursor", "Pages", "Place", "ReadView", "TableStore", "Tree"]

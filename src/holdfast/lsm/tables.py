@@ -19,9 +19,15 @@ from collections.abc import Callable, Iterable
 
 from holdfast.base import CorruptionError, mark
 from holdfast.bufferpool import BufferPool
+from holdfast.cursor import ScanTally
 from holdfast.env import Env
 from holdfast.lsm._view import ReadView
 from holdfast.sstable import TableInfo, TableReader, table_name
+
+Place = tuple[int, int]
+"""A keyspace and a level."""
+Pages = tuple[int, int]
+"""A number of pages and the bytes they have in files."""
 
 
 class TableStore:
@@ -35,6 +41,11 @@ class TableStore:
         self._doomed: set[int] = set()
         self._views: dict[weakref.ref[ReadView], frozenset[int]] = {}
         self._died: list[weakref.ref[ReadView]] = []
+        self._places: dict[int, Place] = {}
+        self._read_before: dict[Place, Pages] = {}
+        """Pages that were read of tables which are closed."""
+        self.tally = ScanTally()
+        """What all cursors of all views together gave."""
         self.keeps_files: Callable[[], bool] = lambda: False
         """Says that nothing may be removed now: `purge` leaves files as orphans for the next open.
         """
@@ -69,8 +80,32 @@ class TableStore:
             reader.close()
             self._pool.drop_file(info.number)
 
+    def place(self, keyspace: int, level: int, numbers: Iterable[int]) -> None:
+        """Note where tables lie: what was read of them counts there from now on."""
+        for number in numbers:
+            self._places[number] = keyspace, level
+
+    def pages_read(self) -> dict[Place, Pages]:
+        """Return what lookups and scans read from files, by the place where a table lies or lay
+        last.
+        """
+        found = dict(self._read_before)
+        for number, reader in self._open.items():
+            _add_pages(found, self._places.get(number), reader)
+        return found
+
+    def pages_read_total(self) -> Pages:
+        """Return the sum of `pages_read`. Needs no mutex: a figure for people."""
+        pages = size = 0
+        for reader in list(self._open.values()):
+            pages, size = pages + reader.pages_read, size + reader.bytes_read
+        for before in list(self._read_before.values()):
+            pages, size = pages + before[0], size + before[1]
+        return pages, size
+
     def watch(self, view: ReadView) -> None:
         """Keep the tables of `view` until it dies."""
+        view.tally = self.tally
         numbers = frozenset(reader.number for level in view.levels for reader in level)
         self._views[weakref.ref(view, self._died.append)] = numbers
 
@@ -90,8 +125,13 @@ class TableStore:
         held = frozenset[int]().union(*self._views.values())
         gone = sorted(self._doomed - held)
         for number in gone:
+            reader = self._open.get(number)
+            if reader is not None:
+                # First: it asks for memory, and then nothing has happened yet.
+                _add_pages(self._read_before, self._places.get(number), reader)
             self._doomed.discard(number)
-            reader = self._open.pop(number, None)
+            self._open.pop(number, None)
+            self._places.pop(number, None)
             if reader is not None:
                 reader.close()
             self._pool.drop_file(number)
@@ -121,3 +161,9 @@ class TableStore:
         for reader in self._open.values():
             reader.close()
         self._open.clear()
+
+
+def _add_pages(sums: dict[Place, Pages], place: Place | None, reader: TableReader) -> None:
+    if place is not None and reader.pages_read:
+        pages, size = sums.get(place, (0, 0))
+        sums[place] = pages + reader.pages_read, size + reader.bytes_read

@@ -29,6 +29,8 @@ class Tree:
         self.view = self._publish()
 
     def _open_levels(self, version: KeyspaceVersion) -> tuple[tuple[TableReader, ...], ...]:
+        for number, level in enumerate(version.levels):
+            self._store.place(version.id, number, (info.number for info in level))
         return tuple(tuple(self._store.reader(info) for info in level) for level in version.levels)
 
     def _watched(

@@ -39,6 +39,9 @@ cdef class TableReader:
     # the trailer of all entries of an ingested table; 0: they have their own
     cdef uint64_t stamp
     cdef bint closed
+    # pages read for lookups and scans, and their stored bytes
+    cdef readonly uint64_t pages_read
+    cdef readonly uint64_t bytes_read
     cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
     # for all tables. Return the page that owns the value bytes and fill the outputs, or None when

@@ -267,9 +267,7 @@ cdef class TableReader:
         problem = handle.problem(self.limit)
         if problem is not None:
             raise CorruptionError(self.name, handle.offset, problem)
-        place.offset = handle.offset
-        place.size = handle.size
-        place.checksum = handle.checksum
+        place = PageHandle(handle.offset, handle.size, handle.checksum)
         return self.read(&place, page_type)
 
     cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
@@ -497,6 +495,8 @@ cdef class TableReader:
         if page_type != FILTER:
             self.require_place(page, handle.offset, place, root, index)
         if fill_cache:
+            self.pages_read += 1
+            self.bytes_read += handle.size
             pinned = page_type == FILTER and (
                 self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
             self.pool.c_put(self.number, handle.offset, page, pinned)

@@ -88,6 +88,10 @@ class TableReader:
         self._closed = False
         # One item for each page that is being read: adding and taking one cannot be interrupted.
         self._reads: list[None] = []
+        # Pages read for lookups and scans, and their stored bytes; what does not enter the pool is
+        # read for other ends.
+        self.pages_read = 0
+        self.bytes_read = 0
         self.name = file.name
         self.number = number
         self.file_id = file_id
@@ -241,6 +245,7 @@ class TableReader:
         if not self._is_behind(entries[0], root_at) or last[:2] != upper[:2]:
             raise CorruptionError(self.name, handle.offset, INDEX_MISPLACED)
         if is_new and fill_cache:
+            self._count_read(handle)
             self._pool.put(self.number, handle.offset, page)
         return entries
 
@@ -263,6 +268,7 @@ class TableReader:
         ):
             raise CorruptionError(self.name, handle.offset, DATA_MISPLACED)
         if is_new and fill_cache:
+            self._count_read(handle)
             self._pool.put(self.number, handle.offset, page)
         return entries
 
@@ -291,6 +297,7 @@ class TableReader:
             return True
         page, is_new = self._load(handle, PageType.FILTER, cached_only)
         if is_new:
+            self._count_read(handle)
             self._pool.put(self.number, handle.offset, page, self._may_pin(len(page)))
         return filter_may_contain(page, key_hash)
 
@@ -306,6 +313,10 @@ class TableReader:
         if cached_only:
             raise _NotCachedError
         return self.read_page(handle, page_type), True
+
+    def _count_read(self, handle: Handle) -> None:
+        self.pages_read += 1
+        self.bytes_read += handle.size
 
     def _typed(self, page: Page, page_type: int, offset: int) -> Page:
         if page.page_type != page_type:
