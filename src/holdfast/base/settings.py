@@ -8,7 +8,7 @@ each open. The table in docs/reference/settings.md is generated from this file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ TIB = 1024 * GIB
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 STRATEGIES = ("leveled", "size-tiered", "time-window", "fifo")
+PUBLISHING = ("asked", "always", "never")
 DROPPING_STRATEGIES = ("time-window", "fifo")
 TIME_UNITS = ("s", "ms", "us", "ns")
 PREFIX_BYTES_MAX = 1024
@@ -229,6 +230,20 @@ class DatabaseSettings:
         lower=1,
         upper=3_600_000,
     )
+    background_bytes_per_second: int = _setting(
+        0,
+        "flushes and compactions together write tables at about this rate while writers need not "
+        "wait for them, and faster as that comes near; 0 is no limit",
+        upper=TIB,
+        added=True,
+    )
+    publish: str = _setting(
+        "asked",
+        "the process that has the database open publishes its figures for `holdfast stats --watch` "
+        "when it is asked to, always or never",
+        choices=PUBLISHING,
+        added=True,
+    )
     keyspace: KeyspaceSettings = field(
         default_factory=KeyspaceSettings,
         metadata={"doc": "settings of a keyspace that is created without its own", "fixed": False},
@@ -243,7 +258,7 @@ class DatabaseSettings:
 
     def to_text(self) -> str:
         """Return the settings as TOML."""
-        plain = asdict(self)
+        plain = stored_settings(self)
         del plain["keyspace"]
         return _table(plain) + "\n[keyspace]\n" + _table(stored_settings(self.keyspace))
 
@@ -277,12 +292,12 @@ def _database_settings_from(text: str) -> DatabaseSettings:
     return DatabaseSettings(keyspace=keyspace_settings_from(keyspace), **plain)
 
 
-def stored_settings(settings: KeyspaceSettings) -> dict[str, int | str]:
-    """Return the names and values of what is stored of a keyspace's settings."""
+def stored_settings(settings: KeyspaceSettings | DatabaseSettings) -> dict[str, Any]:
+    """Return the names and values of what is stored of settings."""
     return {
         entry.name: getattr(settings, entry.name)
         for entry in fields(settings)
-        if not entry.metadata["added"] or getattr(settings, entry.name) != entry.default
+        if not entry.metadata.get("added") or getattr(settings, entry.name) != entry.default
     }
 
 

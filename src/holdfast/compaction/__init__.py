@@ -3,8 +3,9 @@
 Policy and work are apart. The strategy of a keyspace (`strategy_of`) and `plan_range` compute a
 `Plan` from an immutable version of it; `run_flush` and `run_compaction` carry one out. `run_ingest`
 writes what a user hands in, and the strategy says where that goes. `write_pace` says how much
-writers must wait. `retain` says which versions may go; the kernel `_merge` moves
-entries from a cursor into a table by that rule. Nothing here knows the log or writes the manifest.
+writers must wait, and a `Throttle` how much jobs must. `retain` says which versions may go; the
+kernel `_merge` moves entries from a cursor into a table by that rule. Nothing here knows the log or
+writes the manifest.
 """
 
 from holdfast.compaction._merge import Retention, merge_into
@@ -20,11 +21,12 @@ from holdfast.compaction.job import (
 )
 from holdfast.compaction.leveled import debt_bytes, level_limit, level_target, pick, scores
 from holdfast.compaction.manual import RangeCompaction, plan_range
-from holdfast.compaction.pacing import Pace, write_pace
+from holdfast.compaction.pacing import Pace, background_urgency, write_pace
 from holdfast.compaction.placement import compression_at
 from holdfast.compaction.plan import Plan
 from holdfast.compaction.retain import MergeStop, retained, retained_tombstones, stripe_of
 from holdfast.compaction.strategy import Strategy
+from holdfast.compaction.throttle import Throttle
 from holdfast.compaction.window import window_of, window_start
 
 __all__ = [
@@ -36,7 +38,9 @@ __all__ = [
     "RangeCompaction",
     "Retention",
     "Strategy",
+    "Throttle",
     "UnreadableInputError",
+    "background_urgency",
     "compression_at",
     "debt_bytes",
     "level_limit",

@@ -95,6 +95,7 @@ def run_flush(
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool] | None = None,
     older: Iterable[TableInfo] | None = None,
+    spend: Callable[[int], None] | None = None,
 ) -> JobResult:
     """Write a frozen memtable as tables of level 0.
 
@@ -103,6 +104,7 @@ def run_flush(
     are the live ones, ascending. `older` are all tables of the keyspace that are older than the
     memtable, if these are known: a delete of a key that lies in none of them is not written, so
     what was put and deleted within one memtable leaves nothing.
+    `spend` is told of bytes that were written, and may wait.
 
     Raises: OSError; JobStoppedError.
     """
@@ -116,6 +118,7 @@ def run_flush(
         allocate_number,
         with_filters_over(settings) if is_over else settings,
         Compression.from_name(settings.compression),
+        spend,
     )
     part = _Part(
         outputs,
@@ -140,6 +143,7 @@ def run_compaction(
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool] | None = None,
     parts_max: int = 1,
+    spend: Callable[[int], None] | None = None,
 ) -> JobResult:
     """Merge the inputs of a plan that neither moves nor drops into tables for its output level.
 
@@ -147,6 +151,7 @@ def run_compaction(
     tables together hold what those of one part would hold. The bottom of the tree is written with
     `compression_last`. Pages that the pool has are used, and none are put into it. `snapshots` are
     the live ones, ascending, read so that one taken later sees every operation of the inputs.
+    `spend` is told of bytes that were written, in any thread of the job, and may wait.
 
     Raises: CorruptionError from an input; UnreadableInputError; OSError; JobStoppedError.
     """
@@ -163,7 +168,7 @@ def run_compaction(
     return run_parts(
         [
             _Part(
-                _Outputs(env, folder, allocate_number, written, compression),
+                _Outputs(env, folder, allocate_number, written, compression, spend),
                 MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
                 tombstones,
                 snapshots,
@@ -250,12 +255,14 @@ class _Outputs:
         allocate_number: Callable[[], int],
         settings: KeyspaceSettings,
         compression: Compression,
+        spend: Callable[[int], None] | None,
     ) -> None:
         self._env = env
         self._folder = folder
         self._allocate_number = allocate_number
         self.settings = settings
         self._compression = compression
+        self._spend = spend
         self._writers: list[TableWriter] = []
         self.tables: list[TableInfo] = []
 
@@ -278,13 +285,24 @@ class _Outputs:
             compression=self._compression,
         )
 
+    def drain(self) -> None:
+        """Write what the last table has to its file."""
+        writer = self._writers[-1]
+        before = writer.bytes_written
+        writer.drain()
+        if self._spend is not None:
+            self._spend(writer.bytes_written - before)
+
     def end(self, tombstones: RangeTombstones) -> None:
         """Finish the last table with its range tombstones; drop it when it would hold nothing."""
         writer = self._writers[-1]
         for start, stop, seq in tombstones.tombstones():
             writer.add_range_tombstone(start, stop, seq)
         if writer.builder.entry_count or len(tombstones):
+            before = writer.bytes_written
             self.tables.append(writer.finish())
+            if self._spend is not None:
+                self._spend(writer.bytes_written - before)
         else:
             writer.abandon()
 
@@ -403,7 +421,7 @@ class _Part:
                 # Where a window begins, so that no range tombstone reaches out of it.
                 return key if stop is None or key < stop else stop
             if reason == MergeStop.DRAIN:
-                writer.drain()
+                self.outputs.drain()
 
     def _stop(self) -> bytes | None:
         """Return the key at which the next table must end whatever its size."""

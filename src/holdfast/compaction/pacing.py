@@ -7,12 +7,16 @@ linearly from 0 to 1 in between, and the greatest decides. The delay is `SECONDS
 comes near, so that writers meet the rate of compaction before they meet the stop, and a long pause
 is rare.
 
+Where the machine's owner limits the rate of background writes, the *urgency* of these says how far
+that limit may be kept: it rises from 0, where flushes and compactions have all the time they want,
+to 1, where writers would begin to be slowed because of them.
+
 Thread safety: pure functions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from holdfast.base import KeyspaceSettings
@@ -38,6 +42,8 @@ class Pace:
     """Wait until background work has finished something."""
     seconds_per_mib: float
     """Else: wait this long for each MiB. Infinite when `stop`."""
+    cause: str = field(default="", compare=False)
+    """Which measure decided: `level0`, `memtables` or `debt`; "" when nothing waits."""
 
 
 def write_pace(
@@ -46,17 +52,49 @@ def write_pace(
     """Return the pace for a keyspace in this state: continuous, and never quicker when one of the
     measures rises.
     """
-    pressure = max(
-        _pressure(
-            level0_count, LEVEL0_SOFT * settings.level0_tables, LEVEL0_STOP * settings.level0_tables
+    pressure, cause = max(
+        (
+            _pressure(
+                level0_count,
+                LEVEL0_SOFT * settings.level0_tables,
+                LEVEL0_STOP * settings.level0_tables,
+            ),
+            "level0",
         ),
-        _pressure(frozen_count, FROZEN_SOFT, FROZEN_STOP),
-        _pressure(debt_bytes, DEBT_SOFT * settings.level1_bytes, DEBT_STOP * settings.level1_bytes),
+        (_pressure(frozen_count, FROZEN_SOFT, FROZEN_STOP), "memtables"),
+        (
+            _pressure(
+                debt_bytes, DEBT_SOFT * settings.level1_bytes, DEBT_STOP * settings.level1_bytes
+            ),
+            "debt",
+        ),
     )
     if pressure >= 1:
-        return Pace(True, inf)
-    return Pace(False, SECONDS_PER_MIB_AT_HALF * pressure / (1 - pressure))
+        return Pace(True, inf, cause)
+    if pressure <= 0:
+        return Pace(False, 0.0)
+    return Pace(False, SECONDS_PER_MIB_AT_HALF * pressure / (1 - pressure), cause)
 
 
-def _pressure(value: int, soft: int, stop: int) -> float:
+def background_urgency(
+    *,
+    level0_count: int,
+    frozen_count: int,
+    active_fill: float,
+    settings: KeyspaceSettings,
+    debt_bytes: int = 0,
+) -> float:
+    """Return how urgent background work on a keyspace in this state is, from 0 to 1.
+
+    `active_fill` says how full the active memtable is: a flush has time until that is frozen too.
+    """
+    waiting = frozen_count - FROZEN_SOFT + min(active_fill, 1.0) if frozen_count else 0.0
+    return max(
+        _pressure(level0_count, settings.level0_tables, LEVEL0_SOFT * settings.level0_tables),
+        _pressure(debt_bytes, 0, DEBT_SOFT * settings.level1_bytes),
+        _pressure(waiting, 0, 1),
+    )
+
+
+def _pressure(value: float, soft: int, stop: int) -> float:
     return min(max(0.0, (value - soft) / (stop - soft)), 1.0)
