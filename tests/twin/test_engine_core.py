@@ -458,3 +458,44 @@ def test_a_view_that_changed_around_its_number_is_read_again() -> None:
     one.__class__ = Moving
     assert one.read_point() == (new, LAST_SEQ)
     assert shown == []
+
+
+@pytest.mark.parametrize("twin", [_core_c, _core_py])
+def test_one_get_in_some_is_measured(twin: ModuleType) -> None:
+    one = core(twin)
+    state = one.state
+    one.get(b"a")
+    assert (2**64 - 1, None) == (state.sample_at, state.sampler)
+
+    class Recorder:
+        begun, ended = 0, 0
+
+        def begin(self) -> object:
+            self.begun += 1
+            state.sample_at = state.read_count + 10
+            return self
+
+        def end(self, began: object) -> None:
+            assert began is self
+            self.ended += 1
+
+    sampler = Recorder()
+    state.sampler, state.sample_at = sampler, state.read_count + 3
+    one.put(b"a", b"1", durability="none")
+    reads = (
+        lambda: one.get(b"a"),
+        lambda: one.get_at(b"a", LAST_SEQ + 1),
+        lambda: one[b"a"],
+        lambda: b"1" if b"a" in one else None,
+    )
+    for number in range(33):
+        assert b"1" == reads[number % 4]()
+    assert (4, 4) == (sampler.begun, sampler.ended)
+    assert one.get_many([b"a"] * 50) == [b"1"] * 50
+    assert one.get_cached(b"a", None) == b"1"
+    assert 4 == sampler.begun
+    # Those of a batch count, and the next one of its own is measured.
+    assert b"1" == one.get(b"a")
+    assert 5 == sampler.begun == sampler.ended
+    state.sample_at, state.sampler = 0, None
+    assert b"1" == one.get(b"a")

@@ -10,9 +10,13 @@ from holdfast.engine.changes import Change, Operation
 from holdfast.engine.crew import Crew
 from holdfast.engine.database import Database
 from holdfast.engine.keyspace import Keyspace
+from holdfast.engine.latency import LatencyStats
+from holdfast.engine.live_format import LiveFigures
+from holdfast.engine.live_reader import Watcher, read_live
 from holdfast.engine.opening import open_database
+from holdfast.engine.slow import SlowCause, SlowReport
 from holdfast.engine.snapshot import Snapshot, SnapshotKeyspace
-from holdfast.engine.stats import KeyspaceStats, LevelStats, Stats
+from holdfast.engine.stats import KeyspaceStats, LevelStats, Rates, Stats, WaitStats
 from holdfast.engine.write_path import Receiver, Submission
 from holdfast.recovery import Report
 
@@ -26,13 +30,21 @@ __all__ = [
     "Keyspace",
     "KeyspaceCore",
     "KeyspaceStats",
+    "LatencyStats",
     "LevelStats",
+    "LiveFigures",
     "Operation",
+    "Rates",
     "Receiver",
     "Report",
+    "SlowCause",
+    "SlowReport",
     "Snapshot",
     "SnapshotKeyspace",
     "Stats",
     "Submission",
+    "WaitStats",
+    "Watcher",
     "open_database",
+    "read_live",
 ]

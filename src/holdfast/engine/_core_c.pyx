@@ -27,6 +27,10 @@ cdef enum:
 # No snapshot has this number: sequence numbers have 56 bits.
 cdef uint64_t NOW = <uint64_t>-1
 
+# No number of reads comes there.
+cdef uint64_t C_NEVER = <uint64_t>-1
+
+NEVER = C_NEVER
 CLOSED = C_CLOSED
 FORKED = C_FORKED
 POISONED = C_POISONED
@@ -44,6 +48,8 @@ cdef class CommitState:
     cdef public uint64_t user_bytes
     cdef public uint64_t write_count
     cdef public uint64_t read_count
+    cdef public uint64_t sample_at
+    cdef public object sampler
     cdef public int flags
     cdef public bint interval_armed
     cdef public RecordBuffer buffer
@@ -55,6 +61,7 @@ cdef class CommitState:
                  uint64_t last_seq):
         self.buffer = buffer
         self.buffer_bytes_max = buffer_bytes_max
+        self.sample_at = C_NEVER
         self.next_seq = last_seq + 1
         self.visible_seq = last_seq
 
@@ -93,8 +100,19 @@ cdef class KeyspaceCore:
         if snapshot == NOW:
             snapshot = self.state.visible_seq
         self.state.read_count += 1
+        if self.state.read_count >= self.state.sample_at and self.state.sampler is not None:
+            return self._sampled(view, plain, snapshot)
         return view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
                           PyBytes_GET_SIZE(plain), snapshot, NULL)
+
+    cdef object _sampled(self, ReadView view, bytes plain, uint64_t snapshot):
+        """Do what `_get` does at its end, and measure it."""
+        cdef object sampler = self.state.sampler
+        began = sampler.begin()
+        value = view.c_get(<const unsigned char*>PyBytes_AS_STRING(plain),
+                           PyBytes_GET_SIZE(plain), snapshot, NULL)
+        sampler.end(began)
+        return value
 
     def get(self, key, default=None):
         """Return the value of `key`, or `default` when it is absent."""
@@ -235,6 +253,8 @@ cdef class KeyspaceCore:
             return False
         mutex = path._mutex
         waiter = path.alone
+        clock = path.clock
+        began = clock()
         try:
             mutex.acquire()
             try:
@@ -247,7 +267,7 @@ cdef class KeyspaceCore:
                 leads = True
             finally:
                 mutex.release()
-            self._write_alone(path, kind, key, value)
+            synced = self._write_alone(path, kind, key, value, clock)
             mutex.acquire()
             try:
                 if len(<list>path._queue) == 1 and not path._waking:
@@ -263,11 +283,12 @@ cdef class KeyspaceCore:
             if leads:
                 path._withdraw(waiter)
             raise
+        path.note_alone(began, synced)
         return True
 
-    cdef int _write_alone(self, path, int kind, bytes key, bytes value) except -1:
-        """Log, sync, apply and publish one operation; see `WritePath._write`. Requires: the
-        leadership.
+    cdef object _write_alone(self, path, int kind, bytes key, bytes value, clock):
+        """Log, sync, apply and publish one operation; see `WritePath._write`. Return when it was
+        synced. Requires: the leadership.
         """
         cdef CommitState state = self.state
         cdef RecordBuffer buffer = state.buffer
@@ -277,12 +298,14 @@ cdef class KeyspaceCore:
         cdef const unsigned char* key_data = <const unsigned char*>PyBytes_AS_STRING(key)
         cdef const unsigned char* value_data = <const unsigned char*>PyBytes_AS_STRING(value)
         interruption = None
+        synced = None
         try:
             # A deletion has no value, which is something else than an empty one.
             buffer.c_append_op(
                 kind, self.id, key_data, PyBytes_GET_SIZE(key),
                 value_data if kind == KIND_PUT else NULL, PyBytes_GET_SIZE(value))
             path._log.append(buffer, seq - count_before, durable=True)
+            synced = clock()
         except BaseException as error:
             interruption = path.after_failure(
                 error, (size_before, count_before), seq - count_before, True)
@@ -299,7 +322,7 @@ cdef class KeyspaceCore:
         buffer.clear()
         if interruption is not None:
             raise interruption
-        return 0
+        return synced
 
     cdef int _write_slow(self, int kind, bytes key, bytes value, durability) except -1:
         """Write through a commit group."""

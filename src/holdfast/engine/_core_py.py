@@ -18,7 +18,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.base import DELETE, PUT, check_key, check_value
 from holdfast.cursor import UserCursor
@@ -34,8 +34,25 @@ READ_ONLY = 16
 SLOW = 32
 CLOSING = 64
 
+NEVER = (1 << 64) - 1
+"""No number of reads comes there."""
+
 OPERATION_OVERHEAD = 32
 """Upper bound of one operation's encoding beyond its key and value: count, kind, three varints."""
+
+
+class Sampler(Protocol):
+    """Whoever measures one `get` in some: `begin` says when the next one is to be measured, by
+    `CommitState.sample_at`, and `end` gets what `begin` returned.
+    """
+
+    def begin(self) -> object:
+        """Called right before a get."""
+        ...
+
+    def end(self, began: object) -> None:
+        """Called right behind it, unless it raised."""
+        ...
 
 
 class CommitState:
@@ -51,6 +68,9 @@ class CommitState:
         self.user_bytes = 0
         self.write_count = 0
         self.read_count = 0
+        # The `read_count` with which the next get is measured.
+        self.sample_at = NEVER
+        self.sampler: Sampler | None = None
         self.flags = 0
         self.interval_armed = False
         # For the compiled twin, which commits what commits alone in one step and with the same
@@ -105,7 +125,12 @@ class KeyspaceCore:
         plain = check_key(key)
         view, now = self.read_point()
         self.state.read_count += 1
-        return view.get(plain, now if snapshot is None else snapshot)
+        sampler = self.state.sampler if self.state.read_count >= self.state.sample_at else None
+        began = None if sampler is None else sampler.begin()
+        value = view.get(plain, now if snapshot is None else snapshot)
+        if sampler is not None:
+            sampler.end(began)
+        return value
 
     def get(self, key: object, default: object = None) -> object:
         """Return the value of `key`, or `default` when it is absent."""

@@ -166,6 +166,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
         # A view keeps the tables open if the keyspace is dropped meanwhile.
         views = [tree.view]
         readers = {info.number: engine.store.reader(info) for info in plan.tables}
+    began = engine.env.monotonic()
     try:
         result = run_compaction(
             plan,
@@ -177,6 +178,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
             settings=tree.version.settings,
             should_stop=lambda: engine.upkeep.is_stopped,
             parts_max=parts_max,
+            spend=engine.throttle.spend,
         )
     except (CorruptionError, UnreadableInputError) as error:
         raise InputError(error) from error
@@ -188,7 +190,9 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
             readers.clear()
             return _install(engine, plan, tree, result)
 
-    return engine.env.uninterrupted(install)
+    installed = engine.env.uninterrupted(install)
+    engine.latencies.compaction.record(engine.env.monotonic() - began)
+    return installed
 
 
 def _install(engine: Engine, plan: Plan, tree: Tree, result: JobResult) -> bool:

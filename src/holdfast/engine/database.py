@@ -11,8 +11,9 @@ from holdfast.engine._core import CLOSED
 from holdfast.engine.changes import Change, read_changes
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
+from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot
-from holdfast.engine.statistics import collect_stats
+from holdfast.engine.statistics import collect_stats, collect_totals
 from holdfast.engine.stats import Stats
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
@@ -164,6 +165,15 @@ class Database(Keyspace):
         """Return sizes, counters and amplifications; costs no I/O."""
         self.read_point()
         return collect_stats(self._engine)
+
+    def why_slow(self) -> SlowReport:
+        """Return what this database waited for, in the last minute and since open, each with the
+        counters behind it and what to do; costs no I/O.
+        """
+        self.read_point()
+        now = collect_totals(self._engine, self._engine.env.monotonic())
+        history = self._engine.history
+        return explain(history.since(now), now.since(history.first))
 
     def close(self) -> None:
         """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync

@@ -38,9 +38,13 @@ from holdfast.engine.closing import close_engine
 from holdfast.engine.committer import Committer
 from holdfast.engine.compact import InputError, compact_once
 from holdfast.engine.flush import flush_frozen
+from holdfast.engine.history import History, Totals
+from holdfast.engine.latency import Latencies
+from holdfast.engine.pulse import Pulse
 from holdfast.engine.snapshot import SnapshotRegistry
 from holdfast.engine.stats import Counters
 from holdfast.engine.upkeep import Upkeep
+from holdfast.engine.urgency import throttle_of
 from holdfast.engine.write_path import WritePath
 from holdfast.env import Env, FileLock, is_shortage
 from holdfast.lsm import TableStore, Tree
@@ -90,6 +94,8 @@ class Engine:
         self.version_set = version_set
         self.numbers = numbers
         self.counters = Counters()
+        self.latencies = Latencies()
+        self.history = History(Totals(at=env.monotonic()))
         # Whatever the disk did, what a failed sync was about must not be the only copy.
         store.keeps_files = lambda: self.is_poisoned
         self.version_mutex = env.mutex()
@@ -114,12 +120,16 @@ class Engine:
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
             self.state.flags |= READ_ONLY
-        self.write_path = WritePath(env, self.state, log, make_room=self.make_room)
+        self.upkeep = Upkeep(env, self._upkeep_failed)
+        self.awaited = 0
+        """How many callers wait for a flush. Guarded by the version mutex."""
+        self.throttle = throttle_of(self)
+        self.pulse = Pulse(self)
+        self.write_path = self._make_write_path(log)
         if log is not None:
             self.state.path = self.write_path
         self.committer = Committer(env, self.state, self.write_path)
         self.snapshots = SnapshotRegistry(env, lambda: self.state.visible_seq)
-        self.upkeep = Upkeep(env, self._upkeep_failed)
         self.on_view: dict[int, Callable[[Tree], None]] = {}
         """What to call, by keyspace, when its tree published a new view."""
         self._fork_hook = self._forked
@@ -127,6 +137,16 @@ class Engine:
         for keyspace in version.keyspaces.values():
             self._check_often_enough(keyspace.settings)
             self.add_tree(Tree(store, keyspace))
+
+    def _make_write_path(self, log: LogWriter | None) -> WritePath:
+        return WritePath(
+            self.env,
+            self.state,
+            log,
+            make_room=self.make_room,
+            latencies=self.latencies,
+            on_commit=self.pulse.beat,
+        )
 
     # -- trees and versions
 
@@ -337,7 +357,8 @@ class Engine:
             began = self.env.monotonic()
             self.env.sleep(min(owed, STALL_SECONDS_MAX))
             waited = self.env.monotonic() - began
-            self.counters.stall_seconds += waited
+            self.counters.note_stall(self._pace.cause, waited)
+            self.latencies.stall.record(waited)
             owed -= waited
         self._owed_seconds = min(max(owed, 0.0), OWED_SECONDS_MAX)
 
@@ -398,7 +419,7 @@ class Engine:
 
     def update_pace(self) -> None:
         """Recompute how much writers are slowed. Requires: the version mutex."""
-        stop, seconds = False, 0.0
+        stop, seconds, cause = False, 0.0, ""
         for tree in self.trees.values():
             strategy = strategy_of(tree.version.settings)
             pace = write_pace(
@@ -407,16 +428,20 @@ class Engine:
                 settings=tree.version.settings,
                 debt_bytes=strategy.debt_bytes(tree.version),
             )
+            if pace.seconds_per_mib > seconds:
+                cause = pace.cause
             stop, seconds = stop or pace.stop, max(seconds, pace.seconds_per_mib)
         held = sum(tree.memtable_bytes for tree in self.trees.values())
+        is_log_long = self.log_bytes > 2 * self.settings.wal_bytes_max
         if (
-            self.log_bytes > 2 * self.settings.wal_bytes_max
-            or held > self.settings.memory_bytes // 4 * 3
+            not stop
+            and (is_log_long or held > self.settings.memory_bytes // 4 * 3)
+            and any(tree.frozen for tree in self.trees.values())
         ):
             # Flushes must catch up, if there are any: an active memtable is frozen by the leader,
             # not by waiting.
-            stop = stop or any(tree.frozen for tree in self.trees.values())
-        self._pace = Pace(stop=stop, seconds_per_mib=seconds)
+            stop, cause = True, "log" if is_log_long else "memory"
+        self._pace = Pace(stop=stop, seconds_per_mib=seconds, cause=cause)
         if stop or seconds > 0.0:
             if not self.state.flags & SLOW:
                 # Nobody waits for what was written while nobody had to.
@@ -438,7 +463,7 @@ class Engine:
         Raises: DiskFullError when it cannot for want of room; DatabasePoisonedError when it cannot
         because tables cannot be read.
         """
-        began = self.env.monotonic()
+        began = since = self.env.monotonic()
         mark("engine.write_stopped")
         with self.version_mutex:
             while self._pace.stop:
@@ -448,9 +473,13 @@ class Engine:
                     if tree.frozen:
                         self.schedule_flush(tree.version.id)
                 self.schedule_compaction()
+                cause = self._pace.cause
                 self.room.wait(1.0)
                 self.update_pace()
-        self.counters.stall_seconds += self.env.monotonic() - began
+                now = self.env.monotonic()
+                self.counters.note_stall(cause, now - since)
+                since = now
+        self.latencies.stall.record(since - began)
 
     def _raise_if_stuck(self) -> None:
         """Raise the background failure that keeps everybody waiting, if there is one."""
@@ -671,6 +700,13 @@ class Engine:
         """
         # What failed before may succeed now.
         self._untold = None
+        self.awaited += 1
+        try:
+            self._await_flush(memtables)
+        finally:
+            self.awaited -= 1
+
+    def _await_flush(self, memtables: Mapping[int, Memtable]) -> None:
         while waiting := [
             keyspace
             for keyspace, memtable in memtables.items()

@@ -26,9 +26,11 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
         if tree is None or not tree.frozen:
             return
         memtable = tree.frozen[-1]
+        began = engine.env.monotonic()
         result = write_tables(engine, tree, memtable)
         engine.env.uninterrupted(partial(_install, engine, tree, memtable, result))
         engine.schedule_compaction()
+        engine.latencies.flush.record(engine.env.monotonic() - began)
 
 
 def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
@@ -46,6 +48,7 @@ def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
         snapshots=engine.snapshots.live(),
         settings=version.settings,
         older=[table for _, table in version.tables()],
+        spend=engine.throttle.spend,
     )
 
 

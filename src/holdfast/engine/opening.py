@@ -118,6 +118,7 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
         raise
     if recovery.log is not None:
         engine.schedule_compaction()
+        engine.pulse.start()
     return engine
 
 

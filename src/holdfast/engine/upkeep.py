@@ -16,7 +16,7 @@ from functools import partial
 from holdfast.base import mark, require
 from holdfast.env import Env, Task
 
-LANES = ("flush", "compact", "log", "interval")
+LANES = ("flush", "compact", "log", "interval", "live")
 """Every lane there is. One thread each at most: a lane never waits for another one."""
 
 SHORTAGE_SECONDS = 0.01
@@ -150,9 +150,11 @@ class Upkeep:
         return self._stopped
 
     def wait_idle(self) -> None:
-        """Return when nothing runs and nothing waits."""
+        """Return when nothing runs and nothing waits. Publishing figures goes on for as long as
+        somebody watches, and is not waited for.
+        """
         with self._mutex:
-            while self._working:
+            while len(self._working) > sum(lane == "live" for lane, _ in self._running):
                 self._idle.wait()
 
     def stop(self) -> None:

@@ -42,6 +42,7 @@ from holdfast.base import (
     mark,
 )
 from holdfast.engine._core import BUSY, CLOSED, CLOSING, FORKED, POISONED, READ_ONLY, CommitState
+from holdfast.engine.latency import Latencies
 from holdfast.env import Env, Mutex
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
@@ -131,11 +132,17 @@ class WritePath:
         log: LogWriter | None,
         *,
         make_room: Callable[[], None],
+        latencies: Latencies | None = None,
+        on_commit: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._env = env
         self._state = state
         self._log = log
         self._make_room = make_room
+        self.clock = env.monotonic
+        self._latencies = Latencies() if latencies is None else latencies
+        # Told the time when a commit has ended.
+        self._on_commit = on_commit
         self._mutex = env.mutex()
         # Guarded by the mutex: who waits, the leader first, and the part of it that is served.
         self._queue: list[_Waiter] = []
@@ -164,7 +171,20 @@ class WritePath:
         _check_durability(durability)
         if batch.size > BATCH_BYTES_MAX:
             raise LimitError(f"the batch has {batch.size} bytes; the limit is {BATCH_BYTES_MAX}")
-        self._run(_Waiter(batch, durability is None or durability == "commit", keyspaces))
+        durable = durability is None or durability == "commit"
+        began = self._env.monotonic()
+        self._run(_Waiter(batch, durable, keyspaces))
+        self._note_commit(began, durable)
+
+    def _note_commit(self, began: float, durable: bool) -> None:
+        """Count a commit that has ended. Its caller must not hear of what goes wrong here."""
+        try:
+            now = self._env.monotonic()
+            if durable:
+                self._latencies.commit.record(now - began)
+            self._on_commit(now)
+        except MemoryError:
+            mark("engine.commit_not_counted")
 
     def commit_for_others(self, parts: Sequence[Submission], size: int) -> None:
         """Commit batches of `size` bytes as one member of a group. Raises nothing that concerns
@@ -172,12 +192,16 @@ class WritePath:
         """
         waiter = _Waiter(None, False)
         waiter.parts, waiter.parts_bytes = parts, size
+        began = 0.0
         try:
+            began = self._env.monotonic()
             self._run(waiter)
         except Exception as error:  # noqa: BLE001  each part gets it
             for part in parts:
                 if part.error is None:
                     part.error = copy_error(error)
+        else:
+            self._note_commit(began, any(part.durable for part in parts))
 
     def sync(self) -> None:
         """Make everything that was written durable."""
@@ -421,11 +445,15 @@ class WritePath:
             seq_last, seq_after = seq_last + new_ops, seq_next + new_ops
             write_count = state.write_count + new_ops
             user_bytes_near = state.user_bytes + user_bytes
+            durable_before = log.durable_lsn
+            began = self._env.monotonic() if durable else 0.0
             if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
                 log.append(buffer, seq_first, durable=durable)
                 written = True
             elif durable:
                 log.sync()
+            if durable and log.durable_lsn > durable_before:
+                self._note_sync(began)
         except BaseException as error:  # noqa: BLE001  it is raised there, or passed on
             interruption = self.after_failure(error, rollback, seq_first, durable)
             written = True
@@ -490,6 +518,27 @@ class WritePath:
         except BaseException as error:
             self.poison(error)
             raise
+
+    def _note_sync(self, began: float) -> None:
+        """Count the sync of a record that began then, with the write before it. The commit goes on
+        whatever goes wrong here.
+        """
+        try:
+            self._latencies.sync.record(self._env.monotonic() - began)
+        except MemoryError:
+            mark("engine.sync_not_counted")
+
+    def note_alone(self, began: float, synced: float) -> None:
+        """Count a durable commit that was done without this path, and its sync with the write
+        before it.
+        """
+        try:
+            now = self._env.monotonic()
+            self._latencies.sync.record(synced - began)
+            self._latencies.commit.record(now - began)
+            self._on_commit(now)
+        except MemoryError:
+            mark("engine.commit_alone_not_counted")
 
     def _take_back(self, place: tuple[int, int]) -> None:
         """Remove from the buffer what was not logged, after an exception that its caller raises."""

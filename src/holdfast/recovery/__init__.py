@@ -11,7 +11,9 @@ from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.recovery.restart import (
     DEFAULT_KEYSPACE,
+    LIVE_NAME,
     LOCK_NAME,
+    WATCH_NAME,
     Recovery,
     recover_for_reading,
     recover_for_writing,
@@ -20,7 +22,9 @@ from holdfast.recovery.restart import (
 
 __all__ = [
     "DEFAULT_KEYSPACE",
+    "LIVE_NAME",
     "LOCK_NAME",
+    "WATCH_NAME",
     "FileNumbers",
     "Recovery",
     "Replayed",

@@ -39,6 +39,10 @@ from holdfast.wal import LogWriter, parse_segment_name, segment_name, segments_b
 
 DEFAULT_KEYSPACE = "default"
 LOCK_NAME = "LOCK"
+LIVE_NAME = "LIVE"
+"""Figures that the process which has the database open publishes. Part of the file format."""
+WATCH_NAME = "WATCH"
+"""A request for them. Part of the file format."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,7 +185,9 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
 
 
 def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
-    foreign = [name for name in manifest.unrelated if name != LOCK_NAME]
+    foreign = [
+        name for name in manifest.unrelated if name not in (LOCK_NAME, LIVE_NAME, WATCH_NAME)
+    ]
     if foreign:
         raise FormatError(
             f"{folder} holds {foreign[0]!r} and no database; give an empty or a new folder"
@@ -306,7 +312,8 @@ def _remove_orphans(
     kept_bytes: int = 0,
 ) -> None:
     """Unlink every database file that the new manifest does not name, but for so many bytes of
-    earlier log segments; a failure leaves it for the next restart.
+    earlier log segments, and the figures of an earlier life; a failure leaves it for the next
+    restart.
     """
     keep = {table_name(number) for number in version.table_numbers()}
     keep.update(segment_name(segment.number) for segment in log.segments())
@@ -324,7 +331,7 @@ def _remove_orphans(
         mark("recovery.orphan_kept")
         return
     for name in names:
-        if parse_numbered(name) is not None and name not in keep:
+        if name == LIVE_NAME or (parse_numbered(name) is not None and name not in keep):
             try:
                 env.unlink(f"{folder}/{name}", site="recovery.orphan.unlink")
             except OSError:

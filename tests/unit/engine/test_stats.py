@@ -67,6 +67,15 @@ def test_the_amplifications_are_those_of_the_machine(rng: random.Random) -> None
     assert stats.compactions > 1
     expected = (stats.wal_bytes_written + tables) / user_bytes
     assert abs(stats.write_amplification - expected) < 1e-9
+    # Since open, with the files that the open made.
+    given = written(env, "wal.", "table.", "manifest.") + sum(
+        int(op.detail[0]) for op in env.op_log if op.kind == "allocate"
+    )
+    counted = stats.wal_disk_bytes + stats.manifest_bytes_written + tables
+    assert given == counted
+    assert abs(stats.disk_write_amplification - given / user_bytes) < 1e-9
+    assert stats.wal_preallocated_bytes == given - written(env, "wal.", "table.", "manifest.")
+    assert stats.wal_disk_bytes > stats.wal_preallocated_bytes + stats.wal_bytes_written
     assert stats.space_amplification == 1.0, "after a compaction there is one level"
     database.close()
 
@@ -113,7 +122,10 @@ def test_memory_and_reads_are_counted() -> None:
         database.get_many([b"1", b"2", b"absent"])
         after = database.stats()
         assert 23 == after.reads
-        assert after.read_amplification > 0.0
+        assert after.read_amplification == after.pages_read / 23 > 0.0
+        assert after.rows_scanned == 0
+        assert 20 == len(list(database.items()))
+        assert database.stats().rows_scanned == 20
         assert after.pool_hits + after.pool_misses > stats.pool_hits + stats.pool_misses
         assert after.pool_bytes <= after.pool_capacity_bytes
         assert after.background_error is None
