@@ -1,88 +1,58 @@
-"""`holdfast stats DB`: sizes of keyspaces and levels, and the amplifications they amount to."""
+"""`holdfast stats DB`: sizes of keyspaces and levels, and the amplifications they amount to; with
+`--watch` again and again, also of a database that another process has open.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from math import isfinite
 
-from holdfast import KeyspaceStats, Stats
+from holdfast.cli.failure import wrong_usage
 from holdfast.cli.opening import add_database, open_database
-from holdfast.cli.text import shown
+from holdfast.cli.stats_table import rest_lines, rest_object
+from holdfast.cli.watch import watch
+
+INTERVAL_SECONDS = 1.0
+INTERVAL_SECONDS_MIN = 0.1
+INTERVAL_SECONDS_MAX = 86_400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the figures again and again, also while another process has the database open; "
+        "Ctrl-C ends it",
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="SECONDS",
+        help="with --watch: the time between two looks (default: 1)",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="with --watch: end after N looks")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
+    interval, count = arguments.interval, arguments.count
+    if not arguments.watch and (interval is not None or count is not None):
+        raise wrong_usage("--interval and --count need --watch")
+    if interval is None:
+        interval = INTERVAL_SECONDS
+    if not isfinite(interval) or not INTERVAL_SECONDS_MIN <= interval <= INTERVAL_SECONDS_MAX:
+        raise wrong_usage(
+            f"--interval lies between {INTERVAL_SECONDS_MIN} and {INTERVAL_SECONDS_MAX:.0f}"
+        )
+    if count is not None and count < 1:
+        raise wrong_usage("--count is at least 1")
+    if arguments.watch:
+        return watch(arguments.database, interval=interval, count=count, as_json=arguments.json)
     with open_database(arguments.database, read_only=True) as database:
         stats = database.stats()
-    if arguments.json:
-        print(json.dumps(_plain(stats)))
-    else:
-        print("\n".join(_lines(stats)))
+    print(json.dumps(rest_object(stats)) if arguments.json else "\n".join(rest_lines(stats)))
     return 0
-
-
-def _plain(stats: Stats) -> dict[str, object]:
-    """Return what is true of a database at rest; counters of an open one would all be zero."""
-    return {
-        "keyspaces": [
-            asdict(keyspace)
-            | {"table_bytes": keyspace.table_bytes, "sorted_runs": keyspace.sorted_runs}
-            for keyspace in stats.keyspaces
-        ],
-        "table_bytes": stats.table_bytes,
-        "memtable_bytes": stats.memtable_bytes,
-        "last_seq": stats.last_seq,
-        "space_amplification": stats.space_amplification,
-        "read_amplification": _sorted_runs(stats),
-    }
-
-
-def _lines(stats: Stats) -> list[str]:
-    rows = [("keyspace", "level", "tables", "bytes", "entries", "deletes")]
-    for keyspace in stats.keyspaces:
-        rows += _rows(keyspace)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        f"{row[0]:<{widths[0]}}  "
-        + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-    return [
-        *lines,
-        "",
-        f"tables               {stats.table_bytes:,} bytes",
-        f"only in the log      {stats.memtable_bytes:,} bytes in memory",
-        f"space amplification  {stats.space_amplification:.2f} (tables to their deepest levels)",
-        f"read amplification   {_sorted_runs(stats)} (sorted runs a lookup may have to ask)",
-    ]
-
-
-def _rows(keyspace: KeyspaceStats) -> list[tuple[str, str, str, str, str, str]]:
-    name = shown(keyspace.name.encode())
-    rows = []
-    if keyspace.memtable_bytes:
-        rows.append((name, "log", "-", f"{keyspace.memtable_bytes:,}", "-", "-"))
-    rows += [
-        (
-            name,
-            str(level.level),
-            f"{level.tables:,}",
-            f"{level.bytes:,}",
-            f"{level.entries:,}",
-            f"{level.deletes:,}",
-        )
-        for level in keyspace.levels
-        if level.tables
-    ]
-    return rows or [(name, "-", "0", "0", "0", "0")]
-
-
-def _sorted_runs(stats: Stats) -> int:
-    return max((keyspace.sorted_runs for keyspace in stats.keyspaces), default=0)

@@ -267,7 +267,8 @@ def amplifications(
     """Return by how much a load wrote and takes more than its rows have, as each layer counts."""
     user = stats.user_bytes_written
     written = {
-        "engine": [stats.write_amplification],
+        "engine, records and tables": [stats.write_amplification],
+        "engine, all it gave to the disk": [stats.disk_write_amplification],
         "kernel, for this process": [charged / user],
         "disk, for all processes": [(disk_after - disk_before) / user]
         if disk_before is not None and disk_after is not None
