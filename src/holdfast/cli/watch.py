@@ -193,10 +193,8 @@ def _lines(view: Watch) -> Iterator[str]:
         if view.rest is not None:
             yield from rest_lines(view.rest)
     elif view.figures is None:
-        yield (
-            f"open in {view.holder}, which has published nothing yet: it answers when it next "
-            "reads or writes, unless its setting publish is 'never'"
-        )
+        yield f"open in {view.holder}, which has published nothing yet"
+        yield "it answers when it next reads or writes, unless its setting publish is 'never'"
     else:
         if view.state is State.IDLE:
             yield f"open in {view.holder}, which has published nothing lately; what it said last:"
