@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings, marks_seen
+from holdfast.base.kernel import PURE
 from holdfast.engine import Database, SlowCause, SlowReport, open_database
 from holdfast.engine.history import WINDOW_SECONDS, History, Totals
 from holdfast.engine.slow import explain
@@ -184,21 +185,17 @@ def test_a_pool_that_is_too_small(rng: random.Random) -> None:
 def test_scans_past_deleted_keys() -> None:
     with opened() as database:
         database.put_many((b"%04d" % number, b"") for number in range(500))
-        assert 500 == len(list(database.keys()))
+        assert 100 == len(list(database.keys(limit=100)))
         assert all(cause.name != "tombstones" for cause in database.why_slow().causes)
         for number in range(490):
             database.delete(b"%04d" % number, durability="none")
-        for _ in range(20):
-            assert 10 == len(list(database.items()))
+        assert 10 == len(list(database.items()))
         cause = cause_of(database.why_slow(), "tombstones")
         stats = database.stats()
-        assert (700, 20 * 490) == (stats.rows_scanned, stats.deleted_scanned)
-        assert cause.recent_count == 20 * 490
+        assert (110, 490) == (stats.rows_scanned, stats.deleted_scanned)
+        assert cause.recent_count == 490
         assert cause.recent_seconds is None
-        database.delete_range(b"0490", b"0495")
-        assert [b"0499"] == list(database.keys(reverse=True, limit=1))
-        assert [b"0495"] == list(database.keys(b"0490", limit=1))
-        assert database.stats().deleted_scanned == 20 * 490 + 5
+        assert "4.5 deleted keys for each row" in cause.figure
 
 
 def test_what_was_long_ago_is_not_recent() -> None:
@@ -250,6 +247,9 @@ def test_what_cannot_be_counted_for_want_of_memory_is_committed_all_the_same(
         engine = database._engine
         monkeypatch.setattr(type(engine.latencies.sync), "record", lambda _, s: fail(s))
         database[b"a"] = b"1"
+        database[b"b"] = b"0"
+        assert PURE or "engine.commit_alone_not_counted" in marks_seen()
+        database.put_many({b"c": b"3"})
         assert "engine.sync_not_counted" in marks_seen()
         assert "engine.commit_not_counted" in marks_seen()
         monkeypatch.undo()
