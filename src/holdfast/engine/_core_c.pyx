@@ -29,8 +29,10 @@ cdef uint64_t NOW = <uint64_t>-1
 
 # No number of reads comes there.
 cdef uint64_t C_NEVER = <uint64_t>-1
+cdef uint64_t C_SCAN_SAMPLE = 61
 
 NEVER = C_NEVER
+SCAN_SAMPLE = C_SCAN_SAMPLE
 CLOSED = C_CLOSED
 FORKED = C_FORKED
 POISONED = C_POISONED
@@ -49,6 +51,7 @@ cdef class CommitState:
     cdef public uint64_t write_count
     cdef public uint64_t read_count
     cdef public uint64_t sample_at
+    cdef public uint64_t scan_count
     cdef public object sampler
     cdef public int flags
     cdef public bint interval_armed
@@ -183,6 +186,12 @@ cdef class KeyspaceCore:
             lower, upper = key_range(start, stop, prefix)
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
+        self.state.scan_count += 1
+        if self.state.scan_count % C_SCAN_SAMPLE == 0 and self.state.sampler is not None:
+            self.state.sampler.scanned()
+            # Whatever that did, a handle may have been closed meanwhile.
+            if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
+                self._refuse()
         return self.view.cursor(self.state.visible_seq, lower, upper, reverse, limit, what)
 
     cdef inline bint _may_skip_group(self, durability) except -1:

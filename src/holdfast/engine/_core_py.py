@@ -37,6 +37,9 @@ CLOSING = 64
 NEVER = (1 << 64) - 1
 """No number of reads comes there."""
 
+SCAN_SAMPLE = 61
+"""The sampler is told of one scan in so many."""
+
 OPERATION_OVERHEAD = 32
 """Upper bound of one operation's encoding beyond its key and value: count, kind, three varints."""
 
@@ -52,6 +55,10 @@ class Sampler(Protocol):
 
     def end(self, began: object) -> None:
         """Called right behind it, unless it raised."""
+        ...
+
+    def scanned(self) -> None:
+        """Called when one scan in `SCAN_SAMPLE` has begun."""
         ...
 
 
@@ -70,6 +77,7 @@ class CommitState:
         self.read_count = 0
         # The `read_count` with which the next get is measured.
         self.sample_at = NEVER
+        self.scan_count = 0
         self.sampler: Sampler | None = None
         self.flags = 0
         self.interval_armed = False
@@ -180,6 +188,9 @@ class KeyspaceCore:
         """Iterate over what is visible now of the keys that the bounds take in."""
         lower, upper = key_range(start, stop, prefix)
         view, seq = self.read_point()
+        self.state.scan_count += 1
+        if self.state.scan_count % SCAN_SAMPLE == 0 and self.state.sampler is not None:
+            self.state.sampler.scanned()
         return view.cursor(seq, lower, upper, reverse, limit, what)
 
     def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:

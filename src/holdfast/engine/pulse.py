@@ -21,9 +21,6 @@ from holdfast.engine.statistics import collect_stats, collect_totals
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
 
-SCAN_SAMPLE = 61
-"""One scan in this many looks at the clock."""
-
 
 class Pulse:
     """Beats for one engine. It is the `Sampler` of its gets."""
@@ -31,7 +28,6 @@ class Pulse:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._beat_at = 0.0
-        self._scans = 0
         upkeep = engine.upkeep
         self._publisher = Publisher(
             engine.env,
@@ -77,8 +73,5 @@ class Pulse:
         self.beat(now)
 
     def scanned(self) -> None:
-        """Told of each scan that begins."""
-        self._scans += 1
-        if self._scans >= SCAN_SAMPLE:
-            self._scans = 0
-            self.beat(self._engine.env.monotonic())
+        """Do what is due when a scan begins; asked of some."""
+        self.beat(self._engine.env.monotonic())
