@@ -17,7 +17,7 @@ C_HEADERS = re.compile(r"""["']<?(stdio|unistd|fcntl|time|pthread|sys/\w+)\.h>?[
 EXCEPTIONS = {
     # A page is read, verified and decompressed in one section without the GIL; the descriptor is
     # the one that env's File.fileno() lends, and a file without one is read through File.read_at.
-    "src/holdfast/sstable/_file.pxd": {"posix.types", "posix.types.off_t", "unistd"},
+    "src/holdfast/sstable/_pread.pxd": {"posix.types", "posix.types.off_t", "unistd"},
 }
 
 

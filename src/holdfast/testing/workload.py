@@ -494,8 +494,10 @@ def _ingest(seed: int) -> list[Step]:
         return tuple(_key(index) for index in range(first, last))
 
     return [
-        Put(_key(1), durability="none"),
+        # With no memtable to flush, nothing but its own sync makes the names durable.
         Ingest(keys(0, 60), size=120),
+        Put(_key(1), durability="none"),
+        Ingest(keys(50, 70)),
         Put(_key(5)),
         TakeSnapshot("held"),
         Ingest(keys(3, 30)),
