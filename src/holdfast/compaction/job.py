@@ -332,7 +332,8 @@ class _IngestOutputs(_Outputs):
         settings: KeyspaceSettings,
         compression_at: Callable[[bytes], str],
     ) -> None:
-        super().__init__(env, folder, allocate_number, settings, Compression.NONE)
+        # Somebody waits for an ingest: the rate of the background is not for it.
+        super().__init__(env, folder, allocate_number, settings, Compression.NONE, None)
         self._compression_at = compression_at
 
     def _writer(self, path: str, number: int, file_id: bytes, first: bytes | None) -> TableWriter:

@@ -33,7 +33,6 @@ from holdfast.sstable._directory_c cimport (
     separator_nodes, separator_number, separator_values,
 )
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
-from holdfast.sstable._file cimport FILE_ENDS, read_whole
 from holdfast.sstable._handle cimport (
     BODY_BYTES_MAX, CHECKSUM_BYTES, PageHandle, is_page, leads_here, place_of, take_handle,
 )

@@ -487,9 +487,7 @@ def front_of(data: bytes) -> Front:
     header = segment_header_as_stored(data)
     if header is None:
         return Front(2048, 2048 + _LINK_BYTES, 4096, _RECORDS_ALIGNED)
-    return Front(
-        header.link_offset, header.link_end, header.records_offset, header.alignment
-    )
+    return Front(header.link_offset, header.link_end, header.records_offset, header.alignment)
 
 
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
