@@ -13,6 +13,17 @@ cdef enum:
     # The longest body of a page.
     BODY_BYTES_MAX = 0x7FFFFFFF
     CHECKSUM_BYTES = 8
+    # Types of pages.
+    DATA = 1
+    INDEX = 2
+    INDEX_ROOT = 3
+    FILTER = 4
+    FILTER_HEADER_BYTES = 8
+    # Of the pool.
+    PINNED = 2
+    HITS_MAX = 3
+    # A data page gets its directory at this hit: a page that is read once does without.
+    DIRECTORY_HITS = 2
 
 
 # Where a page lies.

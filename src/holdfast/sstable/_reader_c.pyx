@@ -23,9 +23,7 @@ from libc.string cimport memcmp
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._envelope_c cimport (
-    PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of,
-)
+from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of
 from holdfast.codec._fixed cimport load32, load64
 from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._directory_c cimport (
@@ -34,7 +32,8 @@ from holdfast.sstable._directory_c cimport (
 )
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
 from holdfast.sstable._handle cimport (
-    BODY_BYTES_MAX, CHECKSUM_BYTES, PageHandle, is_page, leads_here, place_of, take_handle,
+    BODY_BYTES_MAX, CHECKSUM_BYTES, DATA, DIRECTORY_HITS, FILTER, FILTER_HEADER_BYTES, HITS_MAX,
+    INDEX, INDEX_ROOT, PINNED, PageHandle, is_page, leads_here, place_of, take_handle,
 )
 from holdfast.sstable._page_c cimport (
     Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, page_stamp,
@@ -57,18 +56,6 @@ from holdfast.sstable.opening import (
     ingested_trailer, read_footer, read_info, read_prefix_bytes, read_tombstones,
 )
 from holdfast.sstable.verify import verify_table
-
-cdef enum:
-    DATA = 1
-    INDEX = 2
-    INDEX_ROOT = 3
-    FILTER = 4
-    FILTER_HEADER_BYTES = 8
-    # of the pool
-    PINNED = 2
-    HITS_MAX = 3
-    # A data page gets its directory at this hit: a page that is read once does without.
-    DIRECTORY_HITS = 2
 
 if (DATA, INDEX, INDEX_ROOT, FILTER) != (
         PageType.DATA, PageType.INDEX, PageType.INDEX_ROOT, PageType.FILTER):
@@ -192,13 +179,11 @@ cdef class TableReader:
                           missed)
         if page is None:
             return None
-        return trailer >> 8, trailer & 0xFF, PyBytes_FromStringAndSize(<const char*>value,
-                                                                       value_size)
+        found = PyBytes_FromStringAndSize(<const char*>value, value_size)
+        return trailer >> 8, trailer & 0xFF, found
 
     def may_contain(self, key):
-        """Return False only when the table has no version of `key`. Raises: CorruptionError;
-        OSError.
-        """
+        """See `_reader_py.may_contain`."""
         cdef Entry entry
         cdef PageHandle index_handle, filter_handle
         self.check_open()
@@ -234,9 +219,7 @@ cdef class TableReader:
         return False
 
     def cursor(self, bint fill_cache=True):
-        """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
-        the pool.
-        """
+        """See `_reader_py.cursor`."""
         self.check_open()
         return TableCursor(self, fill_cache)
 
