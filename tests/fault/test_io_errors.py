@@ -39,7 +39,12 @@ from tests.fault.client import (
 from tests.fault.scenario import first_life, run_after_crash, run_life, run_lives
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NAMED_BY_NOBODY = ("table.write.abandon", "table.discard.unlink", "wal.segment.unlink")
+NAMED_BY_NOBODY = (
+    "ingest.write.abandon",
+    "table.write.abandon",
+    "table.discard.unlink",
+    "wal.segment.unlink",
+)
 """What may be removed although the database is poisoned: files that were never part of it, and
 segments that a durable edit gave up.
 """

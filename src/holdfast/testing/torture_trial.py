@@ -50,6 +50,7 @@ READS = frozenset(("open", "read", "size", "file_size", "list_dir"))
 KINDS = {"changes": CHANGES, "reads": READS, "syncs": frozenset(("sync", "sync_dir"))}
 
 NAMED_BY_NOBODY = (
+    "ingest.write.abandon",
     "table.write.abandon",
     "table.discard.unlink",
     "wal.segment.unlink",
