@@ -177,7 +177,8 @@ def every_point(name: str, stride: int) -> tuple[int, int]:
 @pytest.mark.parametrize("name", CALLS)
 def test_an_interrupted_call_harms_nothing(name: str) -> None:
     points, poisonings = every_point(name, STRIDES.get(name, 1))
-    assert points >= 5
+    # A compiled scan has a frame of the interpreter at its beginning only.
+    assert points >= (2 if name in {"scan", "reverse"} else 5)
     # A handler never strikes where the disk and memory could disagree.
     assert poisonings == 0
 
