@@ -178,3 +178,31 @@ def test_thousands_of_tombstones_added_one_by_one_agree_with_the_twin(shape: str
                 == grown.cover(key, snapshot)
                 == built.cover(key, snapshot)
             )
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(
+    tombstones=st.lists(
+        st.tuples(st.binary(max_size=2), st.binary(max_size=2), st.integers(1, 30))
+    ),
+    lower=st.none() | st.binary(max_size=2),
+    upper=st.none() | st.binary(max_size=2),
+    added=st.integers(0, 5),
+)
+def test_the_newest_tombstone_over_a_range(
+    kernel: ModuleType,
+    tombstones: list[Any],
+    lower: bytes | None,
+    upper: bytes | None,
+    added: int,
+) -> None:
+    one = kernel.RangeTombstones(tombstones[added:])
+    for start, stop, seq in tombstones[:added]:
+        one = one.with_added(start, stop, seq)
+    expected = 0
+    for start, stop, seq in tombstones:
+        low = start if lower is None else max(start, lower)
+        high = stop if upper is None else min(stop, upper)
+        if low < high:
+            expected = max(expected, seq)
+    assert expected == one.newest_over(lower, upper)

@@ -532,3 +532,131 @@ def test_threads_that_share_a_cursor_do_not_crash_and_lose_no_row(kernel: Any) -
     for thread in threads:
         thread.join()
     assert [(key, value) for key, _, _, value in entries] == sorted(found)
+
+
+OWN = 1 << 55
+OWN_SEQS = st.integers(OWN, OWN + 12)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@given(
+    versions=VERSIONS,
+    own=st.one_of(
+        st.lists(st.tuples(KEYS, OWN_SEQS, st.sampled_from([0, 1]), st.binary(max_size=1))),
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"k", b"l"]),
+                st.integers(OWN, OWN + 60),
+                st.sampled_from([0, 1]),
+                st.just(b"own"),
+            ),
+            max_size=60,
+        ),
+    ),
+    tombstones=TOMBSTONES,
+    own_tombstones=st.lists(st.tuples(KEYS, KEYS, OWN_SEQS), max_size=3),
+    snapshot=st.integers(0, 60),
+    last=st.one_of(st.just(OWN - 1), OWN_SEQS, st.just(OWN + 60)),
+    lower=st.none() | KEYS,
+    upper=st.none() | KEYS,
+    reverse=st.booleans(),
+    limit=st.none() | st.integers(0, 6),
+    what=st.sampled_from([0, 1, 2]),
+    taken_rows=st.integers(0, 12),
+)
+def test_an_overlay_shows_private_writes_and_says_how_far_the_cursor_came(
+    kernel: Any,
+    versions: list[Entry],
+    own: list[Entry],
+    tombstones: list[tuple[bytes, bytes, int]],
+    own_tombstones: list[tuple[bytes, bytes, int]],
+    snapshot: int,
+    last: int,
+    lower: bytes | None,
+    upper: bytes | None,
+    reverse: bool,
+    limit: int | None,
+    what: int,
+    taken_rows: int,
+) -> None:
+    """The rows are those of a database where the private writes came right after the snapshot."""
+    versions = [each for each in versions if each[1] < OWN]
+    base, private = unique(versions), unique(own)
+    visible = [each for each in base if each[1] <= snapshot]
+    visible += [each for each in private if each[1] <= last]
+    deleted = [each for each in tombstones if each[2] <= snapshot]
+    deleted += [each for each in own_tombstones if each[2] <= last]
+    expected: list[Any] = seen(visible, deleted, SEQ_MAX, lower, upper, reverse, limit)
+    owner = kernel.Owner()
+    owner.tally = kernel.ScanTally()
+    overlay = kernel.Overlay(OWN, last, [kernel.RangeTombstones(own_tombstones)])
+    cursor = kernel.UserCursor(
+        kernel.MergeCursor([kernel.ListCursor(private), kernel.ListCursor(base)]),
+        kernel.RangeTombstones([each for each in tombstones if each[2] < OWN]),
+        snapshot,
+        lower,
+        upper,
+        reverse,
+        limit,
+        what,
+        owner,
+        overlay=overlay,
+    )
+    assert (None, False, False) == (overlay.reached, overlay.exhausted, overlay.closed)
+    rows = cursor.next_chunk(taken_rows)
+    shown = [row if what == 0 else row[what - 1] for row in expected]
+    assert shown[:taken_rows] == rows
+    reached = expected[len(rows) - 1][0] if rows else None
+    assert reached == overlay.reached
+    assert overlay.exhausted == (taken_rows > len(expected) and len(expected) != limit)
+    rows += [row for part in iter(lambda: taken(cursor, 3, what, columns=True), []) for row in part]
+    assert shown == rows
+    assert (expected[-1][0] if expected else None) == overlay.reached
+    assert overlay.exhausted == (len(expected) != limit)
+    assert overlay.closed
+    within = {
+        each[0]
+        for each in visible
+        if (lower is None or lower <= each[0]) and (upper is None or each[0] < upper)
+    }
+    assert len(expected) == owner.tally.rows
+    if len(expected) != limit:
+        assert len(within) - len(expected) == owner.tally.deleted
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_an_overlay_that_ends_ends_its_cursor(kernel: Any) -> None:
+    overlay = kernel.Overlay(OWN, OWN)
+    rows = [(b"%d" % number, 1, 1, b"") for number in range(9)]
+    cursor = kernel.UserCursor(kernel.ListCursor(rows), overlay=overlay, what=1)
+    assert b"0" == next(cursor)
+    overlay.refusal = DatabaseClosedError("it is over")
+    with pytest.raises(DatabaseClosedError, match="it is over"):
+        next(cursor)
+    assert overlay.closed
+    assert not overlay.exhausted
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_a_cursor_that_goes_says_so(kernel: Any, end: str) -> None:
+    overlay = kernel.Overlay(OWN, OWN)
+    cursor = kernel.UserCursor(kernel.ListCursor([(b"a", 1, 1, b"")] * 1), overlay=overlay)
+    if end == "close":
+        cursor.close()
+    del cursor
+    assert overlay.closed
+    assert overlay.reached is None
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_what_an_overlay_refuses(kernel: Any) -> None:
+    for first, last in ((-1, 0), (0, SEQ_MAX + 1)):
+        with pytest.raises(ValueError, match="does not fit 56 bits"):
+            kernel.Overlay(first, last)
+    with pytest.raises(TypeError, match="tombstones are RangeTombstones, not int"):
+        kernel.Overlay(0, 0, [1])
+    with pytest.raises(TypeError, match="an overlay is an Overlay, not int"):
+        kernel.UserCursor(kernel.ListCursor([]), overlay=1)
+    with pytest.raises(ValueError, match="a cursor with an overlay has no gaps"):
+        kernel.UserCursor(kernel.ListCursor([]), overlay=kernel.Overlay(0, 0), gaps=kernel.Gaps())

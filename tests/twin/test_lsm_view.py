@@ -548,3 +548,74 @@ def test_a_table_without_the_prefix_is_left_out(twin: ModuleType) -> None:
     for lower, upper in ((b"03", b"05"), (b"0", b"1"), (b"03", None), (None, b"01")):
         list(view.cursor(SEQ_MAX, lower, upper, limit=1))
     assert maker.pool.tables_skipped == 3
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@settings(max_examples=EXAMPLES)
+@given(
+    layout=LAYOUTS,
+    keys=st.lists(KEYS, max_size=8),
+    ranges=st.lists(st.tuples(BOUNDS, BOUNDS), max_size=8),
+    data=st.data(),
+)
+def test_changes_are_what_the_operations_say(
+    twin: ModuleType,
+    layout: tuple[Any, ...],
+    keys: list[bytes],
+    ranges: list[tuple[bytes | None, bytes | None]],
+    data: st.DataObject,
+) -> None:
+    sources = make(*layout)
+    view = sources.view(twin)
+    since = data.draw(st.integers(0, sources.newest + 1))
+    newer = [op for op in sources.ops if op[0] > since]
+    for key in keys:
+        concerning = [
+            seq
+            for seq, kind, start, stop in newer
+            if (start <= key < stop if kind == RANGE_DELETE else start == key)
+        ]
+        assert max(concerning, default=0) == view.key_change(key, since)
+    for lower, upper in ranges:
+        points, covers = set(), set()
+        for seq, kind, start, stop in newer:
+            if lower is not None and upper is not None and lower >= upper:
+                continue
+            if kind == RANGE_DELETE:
+                if (upper is None or start < upper) and (lower is None or lower < stop):
+                    covers.add((None, seq))
+            elif (lower is None or lower <= start) and (upper is None or start < upper):
+                points.add((start, seq))
+        found = view.range_change(lower, upper, since)
+        if found is None:
+            assert not points
+            assert not covers
+        else:
+            assert found in points | covers
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@settings(max_examples=EXAMPLES)
+@given(layout=LAYOUTS, lower=BOUNDS, upper=BOUNDS, part=st.integers(0, 4))
+def test_the_twins_find_the_same_change(
+    twin: ModuleType, layout: tuple[Any, ...], lower: bytes | None, upper: bytes | None, part: int
+) -> None:
+    sources = make(*layout)
+    since = sources.newest * part // 4
+    plain = sources.view(_view_py)
+    assert plain.range_change(lower, upper, since) == sources.view(twin).range_change(
+        lower, upper, since
+    )
+
+
+@twins
+def test_sources_without_anything_newer_are_not_asked(twin: ModuleType) -> None:
+    """A table that cannot be read does not matter when all that it has is old."""
+    maker = Maker()
+    sources = maker.make(([(PUT, b"a", b"1"), (PUT, b"b", b"1")], [], [], [], []))
+    view = sources.view(twin)
+    for level in sources.levels:
+        for reader in level:
+            reader.close()
+    assert 0 == view.key_change(b"a", 2)
+    assert view.range_change(None, None, 2) is None

@@ -476,3 +476,26 @@ def test_a_cleared_buffer_starts_again(twin: Any) -> None:
     assert buffer.mark() == (0, 0)
     buffer.append_op(PUT, 1, b"other", b"value")
     assert buffer.op_count == 1
+
+
+@both
+def test_a_batch_is_cut_back_to_a_mark(twin: Any) -> None:
+    batch = twin.WriteBatch()
+    assert (0, 0) == batch.mark()
+    batch.put(1, b"a", b"1")
+    mark, payload = batch.mark(), batch.payload()
+    batch.delete(1, b"a")
+    batch.delete_range(2, b"a", b"b")
+    later = batch.mark()
+    batch.rollback(mark)
+    assert payload == batch.payload()
+    assert (1, mark) == (batch.op_count, batch.mark())
+    with pytest.raises(ValueError, match="does not lie within the batch"):
+        batch.rollback(later)
+    for wrong in ((-1, 0), (0, -1)):
+        with pytest.raises(ValueError, match="does not lie within the batch"):
+            batch.rollback(wrong)
+    batch.put(1, b"b", b"2")
+    assert [(1, 1, b"a", b"1"), (1, 1, b"b", b"2")] == list(batch.operations())
+    batch.rollback((0, 0))
+    assert (0, 0, b"") == (batch.op_count, batch.size, batch.payload())

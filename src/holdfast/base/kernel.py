@@ -19,6 +19,7 @@ KERNELS = (
     "holdfast.codec._lz4",
     "holdfast.codec._varint",
     "holdfast.compaction._merge",
+    "holdfast.cursor._column",
     "holdfast.cursor._cursor",
     "holdfast.cursor._gaps",
     "holdfast.cursor._pairs",

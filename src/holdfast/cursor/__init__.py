@@ -10,7 +10,7 @@ from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
 from holdfast.cursor._gaps import Gaps
 from holdfast.cursor._pairs import PairCursor
 from holdfast.cursor._tombstones import RangeTombstones
-from holdfast.cursor._user import Owner, ScanTally, UserCursor
+from holdfast.cursor._user import Overlay, Owner, ScanTally, UserCursor
 from holdfast.cursor.entry import Columns, Entry
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Gaps",
     "ListCursor",
     "MergeCursor",
+    "Overlay",
     "Owner",
     "PairCursor",
     "RangeTombstones",

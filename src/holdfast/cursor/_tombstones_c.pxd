@@ -16,4 +16,8 @@ cdef class RangeTombstones:
     # Sequence numbers over a key are enumerated by asking again with the answer less one.
     cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size,
                           uint64_t snapshot) noexcept
+    # Highest sequence number of a tombstone over a part of [lower, upper), 0 when none. NULL is
+    # unbounded.
+    cdef uint64_t c_newest_over(self, const unsigned char* lower, Py_ssize_t lower_size,
+                                const unsigned char* upper, Py_ssize_t upper_size) noexcept
     cdef uint64_t _seq_max(self) noexcept

@@ -199,6 +199,43 @@ cdef uint64_t _newest(const Block* block, const unsigned char* key, Py_ssize_t s
     return _newest(block.older, key, size, snapshot)
 
 
+cdef bint _meets(const Block* block, const unsigned char* lower, Py_ssize_t lower_size,
+                 const unsigned char* upper, Py_ssize_t upper_size) noexcept nogil:
+    """Return whether the union of the block's ranges has a key of [lower, upper)."""
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = block.span_count
+    cdef Py_ssize_t middle
+    if lower != NULL:
+        # The first range that does not end before `lower`. Safety: low <= middle < high.
+        while low < high:
+            middle = (low + high) // 2
+            if compare_keys(block.spans[middle].stop, block.spans[middle].stop_size,
+                            lower, lower_size) <= 0:
+                low = middle + 1
+            else:
+                high = middle
+    if low == block.span_count:
+        return False
+    return upper == NULL or compare_keys(
+        block.spans[low].start, block.spans[low].start_size, upper, upper_size) < 0
+
+
+cdef uint64_t _newest_over(const Block* block, const unsigned char* lower, Py_ssize_t lower_size,
+                           const unsigned char* upper, Py_ssize_t upper_size) noexcept nogil:
+    """Return the highest sequence number of a leaf that has a key of [lower, upper), 0 when there
+    is none.
+    """
+    cdef uint64_t found
+    if not _meets(block, lower, lower_size, upper, upper_size):
+        return 0
+    if block.older == NULL:
+        return block.seq_min
+    found = _newest_over(block.newer, lower, lower_size, upper, upper_size)
+    if found != 0:
+        return found
+    return _newest_over(block.older, lower, lower_size, upper, upper_size)
+
+
 cdef int _collect(const Block* block, list found) except -1:
     """Append (start, stop, seq) of every leaf."""
     cdef Py_ssize_t index
@@ -328,6 +365,29 @@ cdef class RangeTombstones:
                 return found
             found.append(snapshot)
             snapshot -= 1
+
+    cdef uint64_t c_newest_over(self, const unsigned char* lower, Py_ssize_t lower_size,
+                                const unsigned char* upper, Py_ssize_t upper_size) noexcept:
+        cdef int index
+        cdef uint64_t found
+        if lower != NULL and upper != NULL and compare_keys(
+                lower, lower_size, upper, upper_size) >= 0:
+            return 0
+        for index in range(self.root_count - 1, -1, -1):
+            found = _newest_over(self.roots[index], lower, lower_size, upper, upper_size)
+            if found != 0:
+                return found
+        return 0
+
+    def newest_over(self, lower: bytes | None, upper: bytes | None) -> int:
+        """Return the highest sequence number of a tombstone over a part of [lower, upper), 0 when
+        there is none. None is unbounded.
+        """
+        return self.c_newest_over(
+            NULL if lower is None else bytes_data(lower),
+            0 if lower is None else PyBytes_GET_SIZE(lower),
+            NULL if upper is None else bytes_data(upper),
+            0 if upper is None else PyBytes_GET_SIZE(upper))
 
     def with_added(self, start: bytes, stop: bytes, seq: int) -> RangeTombstones:
         """Return a set that has one tombstone more. Quickest when `seq` is above all others."""

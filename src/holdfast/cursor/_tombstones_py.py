@@ -58,6 +58,12 @@ class RangeTombstones:
             (seq for start, stop, seq in self._tombstones if start <= key < stop), reverse=True
         )
 
+    def newest_over(self, lower: bytes | None, upper: bytes | None) -> int:
+        """Return the highest sequence number of a tombstone over a part of [lower, upper), 0 when
+        there is none. None is unbounded.
+        """
+        return max((seq for _, _, seq in self.clipped(lower, upper).tombstones()), default=0)
+
     def with_added(self, start: bytes, stop: bytes, seq: int) -> RangeTombstones:
         """Return a set that has one tombstone more. Quickest when `seq` is above all others."""
         return RangeTombstones([*self._tombstones, (start, stop, seq)])

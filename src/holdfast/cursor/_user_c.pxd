@@ -13,3 +13,14 @@ cdef class ScanTally:
 cdef class Owner:
     cdef public str ended
     cdef public ScanTally tally
+
+
+# Private writes that a user cursor shows over its snapshot, and how far that cursor came.
+cdef class Overlay:
+    cdef readonly uint64_t first
+    cdef readonly uint64_t last
+    cdef readonly tuple tombstones       # of RangeTombstones
+    cdef public bytes reached
+    cdef public object refusal
+    cdef public bint exhausted
+    cdef public bint closed

@@ -11,14 +11,14 @@ Thread safety: one thread at a time. A request while another one runs (a source 
 interpreter lock while it reads) raises RuntimeError and harms nothing.
 """
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
+from holdfast.cursor._column_c cimport ColumnBuilder
 from holdfast.cursor._cursor_c cimport RUN_ROWS, Cursor, Row, Run, bytes_data, compare_keys
 from holdfast.cursor._gaps_c cimport Gap, Gaps
 from holdfast.cursor._tombstones_c cimport RangeTombstones
@@ -35,7 +35,6 @@ cdef enum:
     PUT = 1
     SKIP_MAX = 16
     ROOM_FIRST = 8
-    COLUMN_FIRST = 4096
     GAP_ENTRIES_MIN = 16
     GAP_LOOK_ENTRIES = 64
 
@@ -53,54 +52,19 @@ cdef class Owner:
     """See `_user_py.Owner`."""
 
 
-@cython.final
-cdef class _Column:
-    """One column of a batch while it grows."""
-    cdef bytearray data
-    cdef bytearray offsets
-    cdef Py_ssize_t size
-    cdef Py_ssize_t count            # of values; there is one offset more
-    cdef Py_ssize_t room             # of `data`
-    cdef Py_ssize_t offsets_room     # of `offsets`, in numbers
+cdef class Overlay:
+    """See `_user_py.Overlay`."""
 
-    def __cinit__(self) -> None:
-        self.data = bytearray()
-        self.offsets = bytearray()
-        self._grow_offsets()
-        (<int64_t*>PyByteArray_AS_STRING(self.offsets))[0] = 0
-
-    cdef int _grow_offsets(self) except -1:
-        cdef Py_ssize_t room = 2 * self.offsets_room + COLUMN_FIRST
-        PyByteArray_Resize(self.offsets, room * sizeof(int64_t))
-        self.offsets_room = room
-        return 0
-
-    cdef int _grow_data(self, Py_ssize_t size) except -1:
-        # Safety: no sum of sizes that are in memory comes near the greatest size.
-        cdef Py_ssize_t room = 2 * self.room + size + COLUMN_FIRST
-        PyByteArray_Resize(self.data, room)
-        self.room = room
-        return 0
-
-    cdef inline int add(self, const unsigned char* source, Py_ssize_t size) except -1:
-        """Append a value."""
-        if size > self.room - self.size:
-            self._grow_data(size)
-        if self.count + 1 == self.offsets_room:
-            self._grow_offsets()
-        # Safety: both have room now.
-        memcpy(PyByteArray_AS_STRING(self.data) + self.size, source, size)
-        self.size += size
-        self.count += 1
-        (<int64_t*>PyByteArray_AS_STRING(self.offsets))[self.count] = self.size
-        return 0
-
-    cdef tuple finish(self):
-        """Return (data, offsets) as memoryviews; nothing can be added afterwards."""
-        PyByteArray_Resize(self.data, self.size)
-        PyByteArray_Resize(self.offsets, (self.count + 1) * sizeof(int64_t))
-        return (memoryview(self.data).toreadonly(),
-                memoryview(self.offsets).toreadonly().cast("q"))
+    def __init__(self, first: int, last: int, tombstones=()) -> None:
+        for number in (first, last):
+            if not 0 <= number <= SEQ_MAX:
+                raise ValueError(f"the sequence number {number} does not fit 56 bits")
+        self.first = first
+        self.last = last
+        self.tombstones = tuple(tombstones)
+        for each in self.tombstones:
+            if not isinstance(each, RangeTombstones):
+                raise TypeError(f"tombstones are RangeTombstones, not {type(each).__name__}")
 
 
 @cython.final
@@ -115,6 +79,10 @@ cdef class UserCursor:
     cdef tuple sets                  # the sets of tombstones that are not empty
     cdef uint64_t snapshot
     cdef uint64_t visible            # the greatest trailer that is not newer than the snapshot
+    cdef Overlay overlay
+    cdef uint64_t own_first          # the trailers of the overlay, from the least to the greatest
+    cdef uint64_t own_last
+    cdef uint64_t newest             # the greatest trailer that may be visible
     cdef bytes lower
     cdef bytes upper
     cdef bint reverse
@@ -156,7 +124,8 @@ cdef class UserCursor:
 
     def __cinit__(self, cursor, tombstones=(), snapshot: int = SEQ_MAX, lower: bytes | None = None,
                   upper: bytes | None = None, reverse: bool = False, limit: int | None = None,
-                  what: int = 0, owner: object = None, gaps: Gaps | None = None) -> None:
+                  what: int = 0, owner: object = None, gaps: Gaps | None = None,
+                  overlay: object = None) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
         sets = [tombstones] if isinstance(tombstones, RangeTombstones) else list(tombstones)
@@ -179,6 +148,19 @@ cdef class UserCursor:
         self.sets = tuple([each for each in sets if len(each)])
         self.snapshot = snapshot
         self.visible = self.snapshot << 8 | 0xFF
+        if overlay is not None and not isinstance(overlay, Overlay):
+            raise TypeError(f"an overlay is an Overlay, not {type(overlay).__name__}")
+        if overlay is not None and gaps is not None:
+            raise ValueError("a cursor with an overlay has no gaps")
+        self.overlay = overlay
+        self.newest = self.visible
+        # Without an overlay no trailer lies between these.
+        self.own_first = TRAILER_MAX
+        self.own_last = 0
+        if self.overlay is not None:
+            self.own_first = self.overlay.first << 8
+            self.own_last = self.overlay.last << 8 | 0xFF
+            self.newest = max(self.visible, self.own_last)
         self.lower = lower
         self.upper = upper
         self.reverse = reverse
@@ -194,6 +176,8 @@ cdef class UserCursor:
         self.source = cursor
 
     def __dealloc__(self) -> None:
+        if self.overlay is not None:
+            self.overlay.closed = True
         free(self.own)
         free(self.run)
 
@@ -275,7 +259,7 @@ cdef class UserCursor:
             raise
         self.busy = 0
         if row is None:
-            self._release()
+            self._exhaust()
             return None
         self.tally.rows += 1
         if self.left > 0:
@@ -284,28 +268,32 @@ cdef class UserCursor:
 
     cdef object _columns(self, Py_ssize_t count):
         """Return at most `count` rows as columns."""
-        cdef _Column keys = None if self.what == VALUES else _Column()
-        cdef _Column values = None if self.what == KEYS else _Column()
+        cdef ColumnBuilder keys = None if self.what == VALUES else ColumnBuilder()
+        cdef ColumnBuilder values = None if self.what == KEYS else ColumnBuilder()
         cdef Py_ssize_t found = 0
         while found < count and self.source is not None:
             if not self._find():
-                self._release()
+                self._exhaust()
                 break
+            if self.overlay is not None:
+                self._reach()
             found += 1
             self.tally.rows += 1
             if keys is not None:
-                keys.add(self.row.key, self.row.key_size)
+                keys.c_add(self.row.key, self.row.key_size)
             if values is not None:
-                values.add(self.row.value, self.row.value_size)
+                values.c_add(self.row.value, self.row.value_size)
             if self.left > 0:
                 self.left -= 1
-        return Columns(found, *((None, None) if keys is None else keys.finish()),
-                       *((None, None) if values is None else values.finish()))
+        return Columns(found, *((None, None) if keys is None else keys.c_finish()),
+                       *((None, None) if values is None else values.c_finish()))
 
     cdef inline int _find(self) except -1:
         """Move to the next row. Return whether there is one. Requires: there is a source."""
         if self.life is not None and self.life.ended is not None:
             raise DatabaseClosedError(self.life.ended)
+        if self.overlay is not None and self.overlay.refusal is not None:
+            raise self.overlay.refusal.with_traceback(None)
         if self.left == 0:
             return 0
         return self._backward() if self.reverse else self._forward()
@@ -317,6 +305,11 @@ cdef class UserCursor:
         cdef tuple pair = self.pair
         if self.what != VALUES:
             key = PyBytes_FromStringAndSize(<const char*>self.row.key, self.row.key_size)
+            if self.overlay is not None:
+                self.overlay.reached = key
+        elif self.overlay is not None:
+            self._reach()
+        if self.what != VALUES:
             if self.what == KEYS:
                 return key
         if value is None:
@@ -335,7 +328,21 @@ cdef class UserCursor:
         self.pair = pair
         return pair
 
+    cdef int _reach(self) except -1:
+        """Note the key of the row that was found."""
+        self.overlay.reached = PyBytes_FromStringAndSize(
+            <const char*>self.row.key, self.row.key_size)
+        return 0
+
+    cdef int _exhaust(self) except -1:
+        """End because there is no further row, or none may be given."""
+        if self.overlay is not None and self.left != 0:
+            self.overlay.exhausted = True
+        return self._release()
+
     cdef int _release(self) except -1:
+        if self.overlay is not None:
+            self.overlay.closed = True
         self.source = None
         self.sets = ()
         self.owner = None
@@ -378,7 +385,10 @@ cdef class UserCursor:
             if kind > PUT:
                 raise ValueError(f"an entry of kind {kind} among point entries")
             return False
-        return not self.sets or not self._is_covered(row)
+        return (not self.sets and self.overlay is None) or not self._is_covered(row)
+
+    cdef inline bint _is_visible(self, uint64_t trailer) noexcept:
+        return trailer <= self.visible or (trailer >= self.own_first and trailer <= self.own_last)
 
     cdef bint _is_covered(self, const Row* row) except -1:
         """Return whether a tombstone that the user sees is newer than this entry."""
@@ -387,6 +397,11 @@ cdef class UserCursor:
             one = <RangeTombstones>each
             if one.c_cover(row.key, row.key_size, self.snapshot) > row.trailer >> 8:
                 return True
+        if self.overlay is not None:
+            for each in self.overlay.tombstones:
+                one = <RangeTombstones>each
+                if one.c_cover(row.key, row.key_size, self.overlay.last) > row.trailer >> 8:
+                    return True
         return False
 
     cdef Row* _stand(self) noexcept:
@@ -442,7 +457,7 @@ cdef class UserCursor:
         elif self.lower is None:
             self.source.c_first()
         else:
-            self.source.c_seek(bytes_data(self.lower), PyBytes_GET_SIZE(self.lower), self.visible)
+            self.source.c_seek(bytes_data(self.lower), PyBytes_GET_SIZE(self.lower), self.newest)
         return 0
 
     cdef Row* _next(self) except? NULL:
@@ -586,7 +601,7 @@ cdef class UserCursor:
                 continue
             if upper != NULL and compare_keys(row.key, row.key_size, upper, upper_size) >= 0:
                 break
-            if row.trailer > self.visible:
+            if not self._is_visible(row.trailer):
                 if self._pass(row.key, row.key_size):
                     continue
                 skipped += 1
@@ -609,12 +624,14 @@ cdef class UserCursor:
     cdef int _seek_visible(self, const Row* row) except -1:
         """Move to the first version of a key that the user may see, or what follows it."""
         cdef Py_ssize_t size = row.key_size
+        # Private versions come first, then those that came after the snapshot.
+        cdef uint64_t target = self.own_last if row.trailer > self.own_last else self.visible
         # The key is not decided, but its memory is needed while the source moves.
         self.decided = row.key
         self.decided_size = size
         self._keep_decided()
         self.decided_size = -1
-        return self._seek(self.own, size, self.visible)
+        return self._seek(self.own, size, max(target, self.visible))
 
     cdef Row* _peek(self) except? NULL:
         """Return the next entry without taking it, or NULL at the end. Requires: reverse."""
@@ -654,8 +671,8 @@ cdef class UserCursor:
                 break
             if self._is_single(row):
                 self.run_at += 1
-                seen = row.trailer <= self.visible and self._is_seen(row)
-                if not seen and row.trailer <= self.visible:
+                seen = self._is_visible(row.trailer) and self._is_seen(row)
+                if not seen and self._is_visible(row.trailer):
                     self.tally.deleted += 1
                 self.row = row[0]
                 self.held = None
@@ -697,18 +714,16 @@ cdef class UserCursor:
             skipped += 1
             if skipped > SKIP_MAX:
                 self._keep_decided()
-                if row.trailer <= self.visible:
-                    self._seek(self.own, self.decided_size, self.visible)
-                    row = self._stand()
-                    if self.source.at and self._is_decided(row):
-                        found = True
-                        self._hold(row)
+                if row.trailer <= self.visible and self._take_newest(self.visible):
+                    found = True
+                if self.overlay is not None and self._take_newest(self.own_last):
+                    found = True
                 self.run_at = 0
                 if self.run != NULL:
                     self.run.count = 0
                 self.source.c_seek_before(self.own, self.decided_size)
                 break
-            if row.trailer <= self.visible:
+            if self._is_visible(row.trailer):
                 found = True
                 self._hold(row)
             self._drop()
@@ -723,6 +738,18 @@ cdef class UserCursor:
             return True
         self.tally.deleted += 1
         return False
+
+    cdef bint _take_newest(self, uint64_t trailer) except -1:
+        """Make the row what is the newest version up to `trailer` of the key decided last, if there
+        is one that the user may see. Requires: that key is in memory of our own.
+        """
+        cdef Row* row
+        self._seek(self.own, self.decided_size, trailer)
+        row = self._stand()
+        if not (self.source.at and self._is_decided(row) and self._is_visible(row.trailer)):
+            return False
+        self._hold(row)
+        return True
 
     cdef int _hold(self, const Row* row) except -1:
         """Make this entry the row, with a copy of its value."""

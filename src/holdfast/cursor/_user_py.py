@@ -20,11 +20,11 @@ nothing.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from holdfast.base import PUT, SEQ_MAX, DatabaseClosedError
+from holdfast.cursor._column_py import ColumnBuilder
 from holdfast.cursor._cursor_py import Cursor
 from holdfast.cursor._gaps_py import GAP_ENTRIES_MIN, Gaps
 from holdfast.cursor._tombstones_py import RangeTombstones
@@ -65,11 +65,40 @@ class Owner:
         self.tally: ScanTally | None = None
 
 
+class Overlay:
+    """Private writes that a cursor shows over its snapshot, and how far that cursor came.
+
+    Private are the sequence numbers from `first` to `last`, above all others; `tombstones` are sets
+    of private range tombstones. `reached` is the key of the last row that was given, `exhausted`
+    whether the rows ended by themselves, and not by a limit, `closed` whether no row can follow.
+    With a `refusal`, a request for rows raises that.
+    """
+
+    __slots__ = ("closed", "exhausted", "first", "last", "reached", "refusal", "tombstones")
+
+    def __init__(self, first: int, last: int, tombstones: Iterable[RangeTombstones] = ()) -> None:
+        for number in (first, last):
+            if not 0 <= number <= SEQ_MAX:
+                raise ValueError(f"the sequence number {number} does not fit 56 bits")
+        self.first = first
+        self.last = last
+        self.tombstones = tuple(tombstones)
+        for each in self.tombstones:
+            if not isinstance(each, RangeTombstones):
+                raise TypeError(f"tombstones are RangeTombstones, not {type(each).__name__}")
+        self.reached: bytes | None = None
+        self.exhausted = False
+        self.closed = False
+        self.refusal: Exception | None = None
+
+
 class UserCursor(Generic[Row]):
     """An iterator over (key, value), keys or values, as `what` is 0, 1 or 2.
 
     `tombstones` is one set or several. After `close` it yields nothing. When `owner` is an `Owner`
     that has ended, a request for rows raises DatabaseClosedError, unless the rows had ended before.
+    The entries of an overlay are among those of the source. With an overlay there are no gaps: what
+    only private writes hide is no gap for others, and private rows may lie in one.
 
     Raises: TypeError, ValueError for arguments of the wrong type or range.
     """
@@ -86,6 +115,7 @@ class UserCursor(Generic[Row]):
         what: int = ITEMS,
         owner: object = None,
         gaps: Gaps | None = None,
+        overlay: Overlay | None = None,
     ) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
@@ -104,6 +134,10 @@ class UserCursor(Generic[Row]):
             raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
         if gaps is not None and not isinstance(gaps, Gaps):
             raise TypeError(f"gaps are Gaps, not {type(gaps).__name__}")
+        if overlay is not None and not isinstance(overlay, Overlay):
+            raise TypeError(f"an overlay is an Overlay, not {type(overlay).__name__}")
+        if overlay is not None and gaps is not None:
+            raise ValueError("a cursor with an overlay has no gaps")
         self._source: Cursor | None = cursor
         self._sets = sets
         self._snapshot = snapshot
@@ -116,6 +150,7 @@ class UserCursor(Generic[Row]):
         self._gaps = gaps
         tally = owner.tally if isinstance(owner, Owner) else None
         self._tally = ScanTally() if tally is None else tally
+        self._overlay = overlay
         self._started = False
         self.entries_passed = 0
         """Entries that were looked at and gave no row. An account of the work: the compiled twin
@@ -176,6 +211,8 @@ class UserCursor(Generic[Row]):
                 raise self._failure.with_traceback(None)
             if self._source is not None and isinstance(self._owner, Owner) and self._owner.ended:
                 raise DatabaseClosedError(self._owner.ended)
+            if self._source is not None and self._overlay is not None and self._overlay.refusal:
+                raise self._overlay.refusal.with_traceback(None)
             while len(rows) < n and self._source is not None:
                 row = None
                 if self._left != 0:
@@ -185,6 +222,8 @@ class UserCursor(Generic[Row]):
                         else self._forward(self._source)
                     )
                 if row is None:
+                    if self._overlay is not None and self._left != 0:
+                        self._overlay.exhausted = True
                     self._release()
                     break
                 rows.append(row)
@@ -205,7 +244,14 @@ class UserCursor(Generic[Row]):
         except IndexError:
             raise RuntimeError("the cursor is in use") from None
 
+    def __del__(self) -> None:
+        overlay = getattr(self, "_overlay", None)
+        if overlay is not None:
+            overlay.closed = True
+
     def _release(self) -> None:
+        if self._overlay is not None:
+            self._overlay.closed = True
         self._source = None
         self._sets = []
         self._owner = None
@@ -221,13 +267,13 @@ class UserCursor(Generic[Row]):
                 if self._lower is None:
                     source.seek_first()
                 else:
-                    source.seek(self._lower, self._snapshot)
+                    source.seek(self._lower, self._newest)
         self._started = True
         while self._has_rest and source.valid:
             key, seq, kind = source.key, source.seq, source.kind
             if self._upper is not None and key >= self._upper:
                 break
-            if key != self._key and seq <= self._snapshot:
+            if key != self._key and self._is_visible(seq):
                 self._key = key
                 if self._is_seen(key, seq, kind):
                     self._end_stretch(key)
@@ -259,7 +305,7 @@ class UserCursor(Generic[Row]):
             newest = None
             at = True
             while at and source.key == key:
-                if source.seq <= self._snapshot:
+                if self._is_visible(source.seq):
                     newest = source.seq, source.kind, source.value
                 at = source.prev()
             if newest is not None:
@@ -318,19 +364,38 @@ class UserCursor(Generic[Row]):
     def _is_seen(self, key: bytes, seq: int, kind: int) -> bool:
         if kind > PUT:
             raise ValueError(f"an entry of kind {kind} among point entries")
-        return kind == PUT and all(each.cover(key, self._snapshot) <= seq for each in self._sets)
+        if kind != PUT or any(each.cover(key, self._snapshot) > seq for each in self._sets):
+            return False
+        overlay = self._overlay
+        return overlay is None or all(
+            each.cover(key, overlay.last) <= seq for each in overlay.tombstones
+        )
+
+    @property
+    def _newest(self) -> int:
+        """The highest sequence number that may be visible."""
+        overlay = self._overlay
+        return self._snapshot if overlay is None else max(self._snapshot, overlay.last)
+
+    def _is_visible(self, seq: int) -> bool:
+        overlay = self._overlay
+        return seq <= self._snapshot or (
+            overlay is not None and overlay.first <= seq <= overlay.last
+        )
 
     def _row(self, key: bytes, value: bytes) -> Any:
+        if self._overlay is not None:
+            self._overlay.reached = key
         if self._what == KEYS:
             return key
         return value if self._what == VALUES else (key, value)
 
 
 def _column(values: Sequence[bytes] | None) -> tuple[memoryview | None, memoryview | None]:
-    """Return values one behind the other, and where each begins and the last one ends."""
+    """Return values as a column."""
     if values is None:
         return None, None
-    offsets = array("q", [0])
+    column = ColumnBuilder()
     for value in values:
-        offsets.append(offsets[-1] + len(value))
-    return memoryview(b"".join(values)), memoryview(offsets).toreadonly()
+        column.add(value)
+    return column.finish()

@@ -7,7 +7,7 @@ from holdfast.lsm._view_c cimport ReadView
 from holdfast.wal._buffer_c cimport RecordBuffer, WriteBatch
 
 from holdfast.base import check_key, check_value
-from holdfast.engine.bounds import key_range
+from holdfast.base.bounds import key_range
 
 cdef enum:
     C_CLOSED = 1

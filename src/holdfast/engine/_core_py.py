@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from holdfast.base import DELETE, PUT, check_key, check_value
+from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
-from holdfast.engine.bounds import key_range
 from holdfast.lsm import ReadView
 from holdfast.wal import RecordBuffer, WriteBatch
 

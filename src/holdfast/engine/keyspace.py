@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError, check_key, check_value
+from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
-from holdfast.engine.bounds import key_range
 from holdfast.engine.compact import compact_range
 from holdfast.engine.ingest import ingest
 from holdfast.wal import WriteBatch

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError
+from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED
-from holdfast.engine.bounds import key_range
 from holdfast.env import Env
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ cdef class ReadView(Owner):
     cdef Py_ssize_t _run_count           # non-empty levels below level 0
     cdef Py_ssize_t* _run_starts         # index into _readers of each run, _run_count + 1 numbers
     cdef PyObject** _readers             # level 0, then the runs in order; borrowed from `levels`
+    cdef uint64_t* _seqs_max             # one per reader: the highest sequence number it has
     cdef const unsigned char** _lowers   # one per reader; borrowed from _bounds
     cdef const unsigned char** _uppers
     cdef Py_ssize_t* _lower_sizes

@@ -25,6 +25,9 @@ cdef enum:
     # Lookups that wait for memory together: what they ask for fits the nearest cache.
     GROUP_KEYS = 16
 
+# The highest sequence number: 56 bits.
+cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
+
 
 cdef class ReadView(Owner):
     """See `_view_py.ReadView`."""
@@ -49,11 +52,13 @@ cdef class ReadView(Owner):
         self._run_count = sum(1 for level in levels[1:] if level)
         self._run_starts = <Py_ssize_t*>PyMem_Malloc((self._run_count + 1) * sizeof(Py_ssize_t))
         self._readers = <PyObject**>PyMem_Malloc((count + 1) * sizeof(PyObject*))
+        self._seqs_max = <uint64_t*>PyMem_Malloc((count + 1) * sizeof(uint64_t))
         self._lowers = <const unsigned char**>PyMem_Malloc((count + 1) * sizeof(unsigned char*))
         self._uppers = <const unsigned char**>PyMem_Malloc((count + 1) * sizeof(unsigned char*))
         self._lower_sizes = <Py_ssize_t*>PyMem_Malloc((count + 1) * sizeof(Py_ssize_t))
         self._upper_sizes = <Py_ssize_t*>PyMem_Malloc((count + 1) * sizeof(Py_ssize_t))
         if (self._run_starts == NULL or self._readers == NULL or self._lowers == NULL
+                or self._seqs_max == NULL
                 or self._uppers == NULL or self._lower_sizes == NULL or self._upper_sizes == NULL):
             raise MemoryError
         for number, level in enumerate(levels):
@@ -71,6 +76,7 @@ cdef class ReadView(Owner):
         # The bounds list keeps the key bytes alive; `levels` keeps the readers.
         self._bounds.append((lower, upper))
         self._readers[index] = <PyObject*>reader
+        self._seqs_max[index] = reader.info.seq_max
         self._lowers[index] = <const unsigned char*>PyBytes_AS_STRING(lower)
         self._lower_sizes[index] = PyBytes_GET_SIZE(lower)
         self._uppers[index] = <const unsigned char*>PyBytes_AS_STRING(upper)
@@ -80,6 +86,7 @@ cdef class ReadView(Owner):
     def __dealloc__(self):
         PyMem_Free(self._run_starts)
         PyMem_Free(self._readers)
+        PyMem_Free(self._seqs_max)
         PyMem_Free(self._lowers)
         PyMem_Free(self._uppers)
         PyMem_Free(self._lower_sizes)
@@ -246,6 +253,67 @@ cdef class ReadView(Owner):
         number = self._find_in_run(number - self._level0_count, key, size)
         return self._readers[number] if number >= 0 else NULL
 
+    def key_change(self, key, uint64_t since):
+        cdef bytes plain = check_key(key)
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(plain)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(plain), number, index
+        cdef uint64_t newest, key_hash
+        cdef Memtable table = self.active
+        newest = _newest_in_memtable(table, data, size, since)
+        if newest:
+            return newest if newest > since else 0
+        for table in self.frozen:
+            newest = _newest_in_memtable(table, data, size, since)
+            if newest:
+                return newest if newest > since else 0
+        key_hash = xxh64(data, size, 0)
+        for number in range(self._level0_count + self._run_count):
+            index = number
+            if number >= self._level0_count:
+                index = self._find_in_run(number - self._level0_count, data, size)
+            elif not self._holds(number, data, size):
+                continue
+            if index < 0 or self._seqs_max[index] <= since:
+                continue
+            newest = _newest_in_table(<TableReader>self._readers[index], data, size, key_hash)
+            if newest:
+                return newest if newest > since else 0
+        return 0
+
+    def range_change(self, bytes lower, bytes upper, uint64_t since):
+        cdef Memtable table = self.active
+        cdef Py_ssize_t number, index, first, last
+        if lower is not None and upper is not None and lower >= upper:
+            return None
+        if table.seq_max > since:
+            found = _range_change(table.range_tombstones, table.cursor(), lower, upper, since)
+            if found is not None:
+                return found
+        for table in self.frozen:
+            if table.seq_max > since:
+                found = _range_change(table.range_tombstones, table.cursor(), lower, upper, since)
+                if found is not None:
+                    return found
+        for number in range(self._level0_count):
+            # One table is a run.
+            if (self._seqs_max[number] > since
+                    and _first_above(self, number, number + 1, lower) == number
+                    and _first_from(self, number, number + 1, upper) > number):
+                found = _range_change_in(<TableReader>self._readers[number], lower, upper, since)
+                if found is not None:
+                    return found
+        for number in range(self._run_count):
+            first = _first_above(self, self._run_starts[number], self._run_starts[number + 1],
+                                 lower)
+            last = _first_from(self, first, self._run_starts[number + 1], upper)
+            for index in range(first, last):
+                if self._seqs_max[index] > since:
+                    found = _range_change_in(<TableReader>self._readers[index], lower, upper,
+                                             since)
+                    if found is not None:
+                        return found
+        return None
+
     def tombstone_sets(self):
         cdef TableReader reader
         cdef Memtable table
@@ -362,6 +430,74 @@ cdef object _cursor_in(TableReader reader, fill_cache, lower, upper):
     if shared_prefix(lower, upper, reader.prefix_bytes) is None:
         return reader.cursor(fill_cache)
     return LevelCursor((reader,), fill_cache, 0, 1, lower, upper)
+
+
+cdef uint64_t _newest_in_memtable(Memtable table, const unsigned char* key, Py_ssize_t size,
+                                  uint64_t since) noexcept:
+    """Return the highest sequence number of what concerns key, 0 when there is nothing, or nothing
+    above `since`.
+    """
+    cdef uint64_t trailer = 0, newest = 0
+    cdef const unsigned char* value = NULL
+    cdef Py_ssize_t value_size = 0
+    if table.seq_max <= since:
+        return 0
+    if table.range_tombstones.fragment_count:
+        newest = table.range_tombstones.c_cover(key, size, SEQS)
+    if table.c_get(key, size, SEQS, &trailer, &value, &value_size) and trailer >> 8 > newest:
+        newest = trailer >> 8
+    return newest
+
+
+cdef uint64_t _newest_in_table(TableReader reader, const unsigned char* key, Py_ssize_t size,
+                               uint64_t key_hash) except? 0xFFFFFFFFFFFFFFFF:
+    """Return the highest sequence number of what concerns key, 0 when there is nothing."""
+    cdef uint64_t trailer = 0, newest = 0
+    cdef const unsigned char* value = NULL
+    cdef Py_ssize_t value_size = 0
+    cdef Page page
+    if reader.range_tombstones.fragment_count:
+        newest = reader.range_tombstones.c_cover(key, size, SEQS)
+    page = reader.c_get(key, size, key_hash, SEQS, &trailer, &value, &value_size, NULL)
+    if page is not None and trailer >> 8 > newest:
+        newest = trailer >> 8
+    return newest
+
+
+cdef object _range_change(RangeTombstones tombstones, Cursor cursor, bytes lower, bytes upper,
+                          uint64_t since):
+    """Return what one source has about [lower, upper) above `since`; see `range_change`."""
+    cdef const unsigned char* low = NULL
+    cdef const unsigned char* high = NULL
+    cdef Py_ssize_t low_size = 0, high_size = 0
+    cdef uint64_t covering
+    if lower is not None:
+        low = <const unsigned char*>PyBytes_AS_STRING(lower)
+        low_size = PyBytes_GET_SIZE(lower)
+    if upper is not None:
+        high = <const unsigned char*>PyBytes_AS_STRING(upper)
+        high_size = PyBytes_GET_SIZE(upper)
+    if tombstones.fragment_count:
+        covering = tombstones.c_newest_over(low, low_size, high, high_size)
+        if covering > since:
+            return None, covering
+    if low == NULL:
+        cursor.c_first()
+    else:
+        cursor.c_seek(low, low_size, SEQS << 8 | 0xFF)
+    while cursor.at and (high == NULL or compare_keys(
+            cursor.key_data, cursor.key_size, high, high_size) < 0):
+        if cursor.trailer >> 8 > since:
+            return (PyBytes_FromStringAndSize(<const char*>cursor.key_data, cursor.key_size),
+                    cursor.trailer >> 8)
+        cursor.c_next()
+    return None
+
+
+cdef object _range_change_in(TableReader reader, bytes lower, bytes upper, uint64_t since):
+    """Return what a table has; see `range_change`."""
+    # What is only compared should not push out of the pool what is read.
+    return _range_change(reader.range_tombstones, reader.cursor(False), lower, upper, since)
 
 
 cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,

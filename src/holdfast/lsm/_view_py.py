@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from holdfast.base import PUT, check_key, prefix_upper, unpack_trailer
+from holdfast.base import PUT, SEQ_MAX, check_key, prefix_upper, unpack_trailer
 from holdfast.cursor import Cursor, ListCursor, MergeCursor, Owner, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
 
@@ -96,6 +96,59 @@ class ReadView(Owner):
         """Return the values of `keys` in their order, None where absent."""
         return [self.get(key, snapshot) for key in keys]
 
+    def key_change(self, key: bytes, since: int) -> int:
+        """Return the highest sequence number of what concerns `key` when it is above `since`, or
+        else 0. A source that has nothing above `since` is not asked.
+        """
+        plain = check_key(key)
+        for source in self._sources(plain):
+            if _seq_max(source) > since:
+                found = source.get(plain, SEQ_MAX)
+                newest = source.range_tombstones.cover(plain, SEQ_MAX)
+                if found is not None:
+                    newest = max(newest, found[0])
+                if newest > 0:
+                    # What follows is older.
+                    return newest if newest > since else 0
+        return 0
+
+    def range_change(
+        self, lower: bytes | None, upper: bytes | None, since: int
+    ) -> tuple[bytes | None, int] | None:
+        """Return something about [lower, upper) whose sequence number is above `since`: (key,
+        number) of an entry, (None, number) of a range tombstone, or None when there is nothing.
+
+        A source that has nothing above `since` is not asked. Of the others the newest one that has
+        something decides: its newest tombstone over the range, or else its first entry.
+        """
+        if lower is not None and upper is not None and lower >= upper:
+            return None
+        for source in self._sources_over(lower, upper):
+            if _seq_max(source) <= since:
+                continue
+            covering = source.range_tombstones.newest_over(lower, upper)
+            if covering > since:
+                return None, covering
+            cursor = _cursor_of(source)
+            at = cursor.seek_first() if lower is None else cursor.seek(lower)
+            while at and (upper is None or cursor.key < upper):
+                if cursor.seq > since:
+                    return cursor.key, cursor.seq
+                at = cursor.next()
+        return None
+
+    def _sources_over(
+        self, lower: bytes | None, upper: bytes | None
+    ) -> Iterable[Memtable | TableReader]:
+        yield self.active
+        yield from self.frozen
+        for number, level in enumerate(self.levels):
+            if number == 0:
+                yield from (reader for reader in level if reader.info.overlaps(lower, upper))
+            else:
+                first, last = overlapping(level, lower, upper)
+                yield from level[first:last]
+
     def tombstone_sets(self) -> list[RangeTombstones]:
         """Return the sets of range tombstones of all sources; those of the tables are one set."""
         if self._table_tombstones is None:
@@ -168,6 +221,15 @@ def _read_cached(source: Memtable | TableReader, key: bytes, snapshot: int) -> F
     if isinstance(found, _NotCachedError):
         raise found
     return found
+
+
+def _seq_max(source: Memtable | TableReader) -> int:
+    return source.seq_max if isinstance(source, Memtable) else source.info.seq_max
+
+
+def _cursor_of(source: Memtable | TableReader) -> Cursor:
+    # What is only compared should not push out of the pool what is read.
+    return source.cursor() if isinstance(source, Memtable) else source.cursor(fill_cache=False)
 
 
 def overlapping(

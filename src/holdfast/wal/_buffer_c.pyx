@@ -258,6 +258,21 @@ cdef class WriteBatch:
         self.used = 0
         self.op_count = 0
 
+    def mark(self):
+        """Return the place to which `rollback` can cut the batch back."""
+        return self.used, self.op_count
+
+    def rollback(self, mark):
+        """Forget the operations that were added since `mark`.
+
+        Raises: ValueError for a mark from beyond the end.
+        """
+        size, op_count = mark
+        if not (0 <= size <= self.used and 0 <= op_count <= self.op_count):
+            raise ValueError("the mark does not lie within the batch")
+        self.used = size
+        self.op_count = op_count
+
     def payload(self):
         """Return the encoded batch; nothing when it has no operation."""
         cdef bytes result

@@ -84,6 +84,21 @@ class WriteBatch:
         self._operations = bytearray()
         self._op_count = 0
 
+    def mark(self) -> tuple[int, int]:
+        """Return the place to which `rollback` can cut the batch back."""
+        return len(self._operations), self._op_count
+
+    def rollback(self, mark: tuple[int, int]) -> None:
+        """Forget the operations that were added since `mark`.
+
+        Raises: ValueError for a mark from beyond the end.
+        """
+        size, op_count = mark
+        if not (0 <= size <= len(self._operations) and 0 <= op_count <= self._op_count):
+            raise ValueError("the mark does not lie within the batch")
+        del self._operations[size:]
+        self._op_count = op_count
+
     def payload(self) -> bytes:
         """Return the encoded batch; nothing when it has no operation."""
         if self._op_count == 0:

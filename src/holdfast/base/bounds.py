@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.base import check_key, prefix_upper
+from holdfast.base.keys import check_key, prefix_upper
 
 
 def key_range(start: object, stop: object, prefix: object) -> tuple[bytes | None, bytes | None]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base import KEY_BYTES_MAX, LimitError
-from holdfast.engine.bounds import key_range
+from holdfast.base.bounds import key_range
 
 KEYS = st.one_of(
     st.sampled_from([b"", b"a", b"a\xff", b"ab", b"b", b"\xff", b"\xff\xff", b"\xff\xff\x00"]),

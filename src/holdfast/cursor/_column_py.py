@@ -1,0 +1,30 @@
+"""Columns of a batch while they grow: the plain Python twin and specification of `_column_c`.
+
+Thread safety: one thread at a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+
+class ColumnBuilder:
+    """One column of `Columns`: values, one behind the other."""
+
+    def __init__(self) -> None:
+        self._values: list[bytes] = []
+
+    def add(self, value: bytes) -> None:
+        """Append a value."""
+        if type(value) is not bytes:
+            raise TypeError(f"a value is bytes, not {type(value).__name__}")
+        self._values.append(value)
+
+    def finish(self) -> tuple[memoryview, memoryview]:
+        """Return the values one behind the other, and where each begins and the last one ends, both
+        read-only. Nothing can be added afterwards.
+        """
+        offsets = array("q", [0])
+        for value in self._values:
+            offsets.append(offsets[-1] + len(value))
+        return memoryview(b"".join(self._values)), memoryview(offsets).toreadonly()
