@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         SlowReport,
         Snapshot,
         Stats,
+        Transaction,
+        TransactionInfo,
+        TransactionKeyspace,
         WaitStats,
     )
     from holdfast.engine import open_database as open  # noqa: A004  the contract's name
@@ -66,6 +69,9 @@ _ENGINE = {
     "SlowReport": "SlowReport",
     "Snapshot": "Snapshot",
     "Stats": "Stats",
+    "Transaction": "Transaction",
+    "TransactionInfo": "TransactionInfo",
+    "TransactionKeyspace": "TransactionKeyspace",
     "WaitStats": "WaitStats",
     "open": "open_database",
 }
@@ -99,6 +105,9 @@ __all__ = [
     "SlowReport",
     "Snapshot",
     "Stats",
+    "Transaction",
+    "TransactionInfo",
+    "TransactionKeyspace",
     "TransactionTooOldError",
     "WaitStats",
     "WrongKeyError",

@@ -19,5 +19,16 @@ from holdfast.aio.database import Database
 from holdfast.aio.keyspace import Keyspace
 from holdfast.aio.opening import open_database as open  # noqa: A004  the contract's name
 from holdfast.aio.snapshot import Snapshot, SnapshotKeyspace
+from holdfast.aio.transaction import Savepoint, Transaction, TransactionKeyspace
 
-__all__ = ["Cursor", "Database", "Keyspace", "Snapshot", "SnapshotKeyspace", "open"]
+__all__ = [
+    "Cursor",
+    "Database",
+    "Keyspace",
+    "Savepoint",
+    "Snapshot",
+    "SnapshotKeyspace",
+    "Transaction",
+    "TransactionKeyspace",
+    "open",
+]

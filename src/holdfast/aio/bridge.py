@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from holdfast.base import mark
 from holdfast.engine import FORKED, CommitState, Crew, Submission
 from holdfast.env import Env
+from holdfast.txn import Check
 from holdfast.wal import WriteBatch
 
 Result = TypeVar("Result")
@@ -41,8 +42,9 @@ class Commit(Submission):
         batch: WriteBatch | None,
         durability: str | None,
         keyspaces: tuple[int, ...] = (),
+        check: Check | None = None,
     ) -> None:
-        super().__init__(mailbox, batch, durability, keyspaces)
+        super().__init__(mailbox, batch, durability, keyspaces, check)
         self.future: Future[None] = mailbox.loop.create_future()
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop  # noqa: TID251  aio knows event loops
+from asyncio import Future, get_running_loop, sleep  # noqa: TID251  aio knows event loops
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 from holdfast import engine
 from holdfast.aio.bridge import Bridge, Commit, work
 from holdfast.aio.keyspace import Keyspace
 from holdfast.aio.snapshot import Snapshot
-from holdfast.base import Error, KeyspaceSettings
-from holdfast.engine import CLOSED, FORKED, Report, Stats
+from holdfast.aio.transaction import Transaction
+from holdfast.base import ConflictError, Error, KeyspaceSettings
+from holdfast.engine import CLOSED, FORKED, Report, Stats, TransactionInfo
 from holdfast.env import Env
+from holdfast.txn import Retry
+
+Result = TypeVar("Result")
 
 
 class Database(Keyspace):
@@ -60,6 +66,47 @@ class Database(Keyspace):
     def snapshot(self) -> Snapshot:
         """Return the database as it is now, frozen; close it when done."""
         return Snapshot(self._bridge, self._database.snapshot())
+
+    def transaction(
+        self,
+        *,
+        isolation: str = "serializable",
+        read_only: bool = False,
+        durability: str | None = None,
+    ) -> Transaction:
+        """Begin a transaction; use it with `async with`. See `holdfast.Database.transaction`."""
+        return Transaction(
+            self._bridge,
+            self._database,
+            isolation=isolation,
+            read_only=read_only,
+            durability=durability,
+        )
+
+    async def run(
+        self,
+        function: Callable[[Transaction], Awaitable[Result]],
+        *,
+        attempts: int = 10,
+        isolation: str = "serializable",
+        durability: str | None = None,
+    ) -> Result:
+        """Await `function(transaction)`, commit, and return its result; again, after a short random
+        pause, when the transaction loses to another one. See `holdfast.Database.run`.
+        """
+        retry = Retry(self._bridge.env, attempts)
+        while True:
+            try:
+                async with self.transaction(isolation=isolation, durability=durability) as txn:
+                    result = await function(txn)
+                return result  # noqa: RET504  the commit is behind the block
+            except ConflictError as error:
+                pause = retry.pause_after(error)
+            await sleep(pause)
+
+    async def transactions(self) -> list[TransactionInfo]:
+        """Return the live transactions and snapshots; see `holdfast.Database.transactions`."""
+        return self._database.transactions()
 
     async def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""

@@ -84,7 +84,26 @@ class DatabasePoisonedError(Error):
 
 
 class ConflictError(Error):
-    """A concurrent transaction changed what this one read or wrote; run it again."""
+    """A concurrent transaction changed what this one read or wrote; run it again.
+
+    Nothing was written. `keyspace` names the keyspace, `key` the key that was changed, or the start
+    of the range [`key`, `stop`) in which something was; None is unbounded. `seq` is the sequence
+    number of the change, which the other transaction committed. Each is None where it is unknown.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        keyspace: str | None = None,
+        key: bytes | None = None,
+        stop: bytes | None = None,
+        seq: int | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.keyspace = keyspace
+        self.key = key
+        self.stop = stop
+        self.seq = seq
 
 
 class DeadlockError(ConflictError):

@@ -35,6 +35,7 @@ KERNELS = (
     "holdfast.sstable._filter",
     "holdfast.sstable._page",
     "holdfast.sstable._reader",
+    "holdfast.txn._workspace",
     "holdfast.wal._buffer",
     "holdfast.wal._scan",
 )

@@ -244,6 +244,20 @@ class DatabaseSettings:
         choices=PUBLISHING,
         added=True,
     )
+    max_transaction_age: int = _setting(
+        0,
+        "seconds after which a transaction or snapshot is ended, so that it holds back no versions "
+        "any more; 0 never ends one",
+        upper=SECONDS_MAX,
+        added=True,
+    )
+    max_held_bytes: int = _setting(
+        0,
+        "a transaction or snapshot is ended when this many bytes were written since it began, as "
+        "old versions may be kept for it up to that; 0 never ends one",
+        upper=1024 * TIB,
+        added=True,
+    )
     keyspace: KeyspaceSettings = field(
         default_factory=KeyspaceSettings,
         metadata={"doc": "settings of a keyspace that is created without its own", "fixed": False},

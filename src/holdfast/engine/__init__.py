@@ -15,10 +15,11 @@ from holdfast.engine.live_format import LiveFigures
 from holdfast.engine.live_reader import Watcher, read_live
 from holdfast.engine.opening import open_database
 from holdfast.engine.slow import SlowCause, SlowReport
-from holdfast.engine.snapshot import Snapshot, SnapshotKeyspace
+from holdfast.engine.snapshot import Snapshot, SnapshotKeyspace, TransactionInfo
 from holdfast.engine.stats import KeyspaceStats, LevelStats, Rates, Stats, WaitStats
 from holdfast.engine.write_path import Receiver, Submission
 from holdfast.recovery import Report
+from holdfast.txn import Transaction, TransactionKeyspace
 
 __all__ = [
     "CLOSED",
@@ -43,6 +44,9 @@ __all__ = [
     "SnapshotKeyspace",
     "Stats",
     "Submission",
+    "Transaction",
+    "TransactionInfo",
+    "TransactionKeyspace",
     "WaitStats",
     "Watcher",
     "open_database",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
 from holdfast.engine._core import CLOSED
@@ -12,13 +14,18 @@ from holdfast.engine.changes import Change, read_changes
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.slow import SlowReport, explain
-from holdfast.engine.snapshot import Snapshot
+from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
 from holdfast.engine.stats import Stats
+from holdfast.engine.transactions import TransactionHost
+from holdfast.engine.write_path import check_durability
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
 from holdfast.recovery import DEFAULT_KEYSPACE, Report
+from holdfast.txn import Check, Transaction, run
+
+Result = TypeVar("Result")
 
 _unclosed: set[Engine] = set()
 """A handle that was forgotten still has writes that no disk has: it lives until the interpreter
@@ -37,6 +44,7 @@ class Database(Keyspace):
         tree = next(tree for tree in engine.trees.values() if tree.version.name == DEFAULT_KEYSPACE)
         super().__init__(engine, tree)
         self._keyspaces: weakref.WeakValueDictionary[int, Keyspace] = weakref.WeakValueDictionary()
+        self._host = TransactionHost(engine, self)
         if engine.log is not None and isinstance(engine.env, PosixEnv):
             _unclosed.add(engine)
 
@@ -139,6 +147,58 @@ class Database(Keyspace):
                 f"since is {since}; the sequence numbers are 0 to {self.state.visible_seq}"
             )
         return read_changes(self._engine, since, follow=follow, check_open=self.read_point)
+
+    def transaction(
+        self,
+        *,
+        isolation: str = "serializable",
+        read_only: bool = False,
+        durability: str | None = None,
+    ) -> Transaction:
+        """Begin a transaction, a mapping over the default keyspace that reads the database as it is
+        now. Use it as a context manager: it commits at the end, and rolls back on an exception.
+
+        `isolation` is "serializable", where what was read must not change until the commit, or
+        "snapshot", where only two that write the same exclude each other. A read-only transaction
+        waits for nobody and always succeeds. `durability` is that of the commit.
+        """
+        self.read_point()
+        check_durability(durability)
+        return Transaction(
+            self._host, self, isolation=isolation, read_only=read_only, durability=durability
+        )
+
+    def run(
+        self,
+        function: Callable[[Transaction], Result],
+        *,
+        attempts: int = 10,
+        isolation: str = "serializable",
+        durability: str | None = None,
+    ) -> Result:
+        """Run `function(transaction)`, commit, and return its result; again, after a short random
+        pause, when the transaction loses to another one.
+
+        Raises: ConflictError when it lost `attempts` times; whatever the function raises, with the
+        transaction rolled back.
+        """
+        return run(
+            self._engine.env,
+            partial(self.transaction, isolation=isolation, durability=durability),
+            function,
+            attempts,
+        )
+
+    def transactions(self) -> list[TransactionInfo]:
+        """Return the live transactions and snapshots, the oldest first: since when, begun where,
+        and how much they may hold back.
+        """
+        self.read_point()
+        return self._engine.snapshots.infos()
+
+    def look_ahead(self, check: Check) -> None:
+        """Check what is visible already, if it is much, before the commit is handed in."""
+        self._host.look_ahead(check)
 
     def flush(self) -> None:
         """Write what only memory and the log hold into tables, of all keyspaces."""

@@ -41,7 +41,7 @@ from holdfast.engine.flush import flush_frozen
 from holdfast.engine.history import History, Totals
 from holdfast.engine.latency import Latencies
 from holdfast.engine.pulse import Pulse
-from holdfast.engine.snapshot import SnapshotRegistry
+from holdfast.engine.snapshot import registry_of
 from holdfast.engine.stats import Counters
 from holdfast.engine.upkeep import Upkeep
 from holdfast.engine.urgency import throttle_of
@@ -52,6 +52,7 @@ from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
 from holdfast.memtable import Memtable
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
+from holdfast.txn import LockTable
 from holdfast.wal import LogWriter, RecordBuffer, segment_name, segments_beyond
 
 BUFFER_BYTES_MAX = 256 * 1024
@@ -129,7 +130,8 @@ class Engine:
         if log is not None:
             self.state.path = self.write_path
         self.committer = Committer(env, self.state, self.write_path)
-        self.snapshots = SnapshotRegistry(env, lambda: self.state.visible_seq)
+        self.snapshots = registry_of(env, self.state, self.counters, settings)
+        self.locks = LockTable(env)
         self.on_view: dict[int, Callable[[Tree], None]] = {}
         """What to call, by keyspace, when its tree published a new view."""
         self._fork_hook = self._forked
@@ -144,6 +146,7 @@ class Engine:
             self.state,
             log,
             make_room=self.make_room,
+            changes=lambda keyspace: self.trees[keyspace].view,
             latencies=self.latencies,
             on_commit=self.pulse.beat,
         )

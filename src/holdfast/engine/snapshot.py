@@ -9,44 +9,217 @@ assignments without a call between them: it is never in the list without somebod
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from holdfast.base import DatabaseClosedError
+from holdfast.base import DatabaseClosedError, DatabaseSettings, Error, TransactionTooOldError, mark
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
-from holdfast.engine._core import FORKED
+from holdfast.engine._core import FORKED, CommitState
+from holdfast.engine.stats import Counters
 from holdfast.env import Env
+from holdfast.txn import origin
 
 if TYPE_CHECKING:
     from holdfast.engine.keyspace import Keyspace
 
 
-class SnapshotRegistry:
-    """The live snapshots of a database. Thread safety: safe."""
+class Holder(Protocol):
+    """Who holds a snapshot: a transaction, or a `Snapshot` that a user has."""
 
-    def __init__(self, env: Env, visible_seq: Callable[[], int]) -> None:
+    def let_go(self, why: str) -> bool:
+        """End because of age or size, unless it must not be ended now; return whether it did.
+
+        From then on nothing can be read. Called with the registry's mutex.
+        """
+        ...
+
+    def about(self) -> tuple[str, bool]:
+        """Return what it is (an isolation level, or "view") and whether it only reads."""
+        ...
+
+
+class Tenure:
+    """How long somebody has held a snapshot, and what that costs."""
+
+    __slots__ = ("began", "bytes_before", "held", "holder", "number", "origin", "seq", "thread")
+
+    def __init__(
+        self,
+        holder: Holder,
+        held: list[int],
+        seq: int,
+        number: int,
+        began: float,
+        bytes_before: int,
+        thread: int,
+    ) -> None:
+        self.holder = weakref.ref(holder)
+        self.held = held
+        self.seq = seq
+        self.number = number
+        self.began = began
+        self.bytes_before = bytes_before
+        self.thread = thread
+        self.origin = origin()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransactionInfo:
+    """A live transaction or snapshot; see `Database.transactions`."""
+
+    id: int
+    """The number of it since the database was opened."""
+    isolation: str
+    """The level: "serializable" or "snapshot"; "view" for what `db.snapshot()` gave."""
+    read_only: bool
+    seq: int
+    """The sequence number it reads at."""
+    age_seconds: float
+    thread: int
+    """The number of the thread that began it."""
+    file: str
+    line: int
+    """The file and line of the user's code where it began."""
+    held_bytes: int
+    """Bytes of keys and values that were written since it began. No more than that of old versions
+    is kept because of it.
+    """
+
+
+class SnapshotRegistry:
+    """The live snapshots of a database. Thread safety: safe.
+
+    Those that are older than `age_max` seconds, or since which more than `bytes_max` bytes were
+    written, are ended when somebody looks; 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        visible_seq: Callable[[], int],
+        written_bytes: Callable[[], int] = lambda: 0,
+        *,
+        age_max: int = 0,
+        bytes_max: int = 0,
+    ) -> None:
+        self._env = env
         self._mutex = env.mutex()
         self._visible_seq = visible_seq
+        self._written_bytes = written_bytes
         self._live: list[int] = []
         self._dropped: deque[int] = deque()
+        # By the identity of the list that has the number, which the tenure keeps alive.
+        self._tenures: dict[int, Tenure] = {}
+        self._count = 0
+        self.age_max = age_max
+        self.bytes_max = bytes_max
 
-    def acquire(self, held: list[int]) -> None:
-        """Register the newest visible sequence number and put it into `held`, which is empty."""
+    def _sweep(self) -> None:
+        """Forget those who gave back theirs, and end those who are over a limit. Requires: the
+        mutex.
+        """
+        now, written = self._env.monotonic(), self._written_bytes()
+        for tenure in list(self._tenures.values()):
+            holder = tenure.holder()
+            if holder is None or not tenure.held:
+                del self._tenures[id(tenure.held)]
+                continue
+            why = self.over_limit(now - tenure.began, written - tenure.bytes_before)
+            if why is not None and holder.let_go(why):
+                mark("engine.snapshot_too_old")
+                del self._tenures[id(tenure.held)]
+                try:
+                    tenure.held.pop()
+                except IndexError:
+                    # A finalizer was quicker, and has queued it.
+                    continue
+                live = self._live.copy()
+                live.remove(tenure.seq)
+                self._live = live
+
+    def over_limit(self, age: float, held_bytes: int) -> str | None:
+        """Return which limit is passed, or None."""
+        if self.age_max and age > self.age_max:
+            return f"it is {age:.0f} seconds old; max_transaction_age is {self.age_max}"
+        if self.bytes_max and held_bytes > self.bytes_max:
+            return (
+                f"{held_bytes} bytes were written since it began; max_held_bytes is "
+                f"{self.bytes_max}"
+            )
+        return None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether anybody is ended for age or size."""
+        return bool(self.age_max or self.bytes_max)
+
+    def check(self, tenure: Tenure | None) -> None:
+        """End the holder of a snapshot if it is over a limit."""
+        if tenure is None:
+            return
+        age = self._env.monotonic() - tenure.began
+        if self.over_limit(age, self._written_bytes() - tenure.bytes_before) is not None:
+            with self._mutex:
+                self._sweep()
+
+    def infos(self) -> list[TransactionInfo]:
+        """Return who holds what, the oldest first."""
+        now, written = self._env.monotonic(), self._written_bytes()
+        found = []
+        with self._mutex:
+            self._drain()
+            self._sweep()
+            for tenure in self._tenures.values():
+                holder = tenure.holder()
+                if holder is not None:
+                    isolation, read_only = holder.about()
+                    found.append(
+                        TransactionInfo(
+                            id=tenure.number,
+                            isolation=isolation,
+                            read_only=read_only,
+                            seq=tenure.seq,
+                            age_seconds=now - tenure.began,
+                            thread=tenure.thread,
+                            file=tenure.origin[0],
+                            line=tenure.origin[1],
+                            held_bytes=written - tenure.bytes_before,
+                        )
+                    )
+        return found
+
+    def acquire(self, held: list[int], holder: Holder | None = None) -> Tenure | None:
+        """Register the newest visible sequence number and put it into `held`, which is empty. Know
+        that `holder` has it until it is given back.
+        """
+        env = self._env
+        began, before, thread = env.monotonic(), self._written_bytes(), env.thread_id()
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.
         with self._mutex:
             self._drain()
             taken = [self._visible_seq()]
             live = self._live + taken
+            self._count += 1
+            tenure = None
+            if holder is not None:
+                tenure = Tenure(holder, held, taken[0], self._count, began, before, thread)
             self._live = live
             held[:] = taken
+            if tenure is not None:
+                self._tenures[id(held)] = tenure
+            return tenure
 
     def release(self, held: list[int]) -> None:
         """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
         with self._mutex:
+            self._tenures.pop(id(held), None)
             if held:
                 live = self._live.copy()
                 live.remove(held[0])
@@ -60,6 +233,10 @@ class SnapshotRegistry:
         self._dropped.append(seq)
 
     def _drain(self) -> None:
+        if self._dropped:
+            gone = [each for each in self._tenures.values() if not each.held]
+            for tenure in gone:
+                del self._tenures[id(tenure.held)]
         while self._dropped:
             live = self._live.copy()
             live.remove(self._dropped[0])
@@ -70,7 +247,22 @@ class SnapshotRegistry:
         """Return the distinct live sequence numbers, ascending."""
         with self._mutex:
             self._drain()
+            if self._tenures:
+                self._sweep()
             return sorted(set(self._live))
+
+
+def registry_of(
+    env: Env, state: CommitState, counters: Counters, settings: DatabaseSettings
+) -> SnapshotRegistry:
+    """Return the registry of a database."""
+    return SnapshotRegistry(
+        env,
+        lambda: state.visible_seq,
+        lambda: state.user_bytes + counters.ingested_user_bytes,
+        age_max=settings.max_transaction_age,
+        bytes_max=settings.max_held_bytes,
+    )
 
 
 class SnapshotKeyspace(Mapping[bytes, bytes]):
@@ -85,25 +277,33 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
             raise DatabaseClosedError("the snapshot is closed")
         return self._snapshot.seq
 
+    def _read(self, key: object) -> bytes | None:
+        value = self._keyspace.get_at(key, self._at())
+        # If it was ended meanwhile, what it saw may not have been kept.
+        self._at()
+        return value
+
     def get(self, key: object, default: object = None) -> object:  # type: ignore[override]
         """Return the value of `key` as of the snapshot, or `default`."""
-        value = self._keyspace.get_at(key, self._at())
+        value = self._read(key)
         return default if value is None else value
 
     def get_cached(self, key: object, otherwise: object) -> object:
         """Return the value of `key` as of the snapshot, None when it is absent, or `otherwise` when
         that takes a page from a file.
         """
-        return self._keyspace.get_cached(key, otherwise, self._at())
+        value = self._keyspace.get_cached(key, otherwise, self._at())
+        self._at()
+        return value
 
     def __getitem__(self, key: object) -> bytes:
-        value = self._keyspace.get_at(key, self._at())
+        value = self._read(key)
         if value is None:
             raise KeyError(key)
         return value
 
     def __contains__(self, key: object) -> bool:
-        return self._keyspace.get_at(key, self._at()) is not None
+        return self._read(key) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         return self.keys()
@@ -113,8 +313,7 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
 
     def get_many(self, keys: object) -> list[bytes | None]:
         """Return the values of `keys` in their order, None where absent."""
-        seq = self._at()
-        return [self._keyspace.get_at(key, seq) for key in keys]  # type: ignore[attr-defined]
+        return [self._read(key) for key in keys]  # type: ignore[attr-defined]
 
     def items(  # type: ignore[override]
         self,
@@ -162,7 +361,9 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         what: int,
     ) -> UserCursor[Any]:
         lower, upper = key_range(start, stop, prefix)
-        return self._keyspace.cursor_at(self._at(), lower, upper, reverse, limit, what)
+        rows = self._keyspace.cursor_at(self._at(), lower, upper, reverse, limit, what)
+        self._at()
+        return rows
 
 
 class Snapshot(SnapshotKeyspace):
@@ -182,8 +383,9 @@ class Snapshot(SnapshotKeyspace):
         # The number stands in the list until it is given back. Both are one step, so of two closes
         # one gives it back: the second might take away another snapshot's equal number.
         self._held: list[int] = []
+        self._refusal: Error = DatabaseClosedError("the snapshot is closed")
         super().__init__(keyspace, None)
-        registry.acquire(self._held)
+        self._tenure = registry.acquire(self._held, self)
 
     def _at(self) -> int:
         return self.seq
@@ -194,9 +396,20 @@ class Snapshot(SnapshotKeyspace):
 
         Raises: DatabaseClosedError when it is closed.
         """
+        if self._registry.has_limits:
+            self._registry.check(self._tenure)
         for seq in self._held:
             return seq
-        raise DatabaseClosedError("the snapshot is closed")
+        raise self._refusal
+
+    def let_go(self, why: str) -> bool:
+        """End because of age or size."""
+        self._refusal = TransactionTooOldError(f"the snapshot was ended: {why}")
+        return True
+
+    def about(self) -> tuple[str, bool]:
+        """Return what it is."""
+        return "view", True
 
     def keyspace(self, name: str) -> SnapshotKeyspace:
         """Return keyspace `name` as of this snapshot. Raises: KeyError when there is none."""
@@ -223,5 +436,6 @@ class Snapshot(SnapshotKeyspace):
         self.close()
 
     def __del__(self) -> None:
-        for seq in getattr(self, "_held", ()):
-            self._registry.drop(seq)
+        # One step: the registry may be ending it at the same time.
+        with suppress(IndexError, AttributeError):
+            self._registry.drop(self._held.pop())

@@ -46,6 +46,7 @@ from holdfast.engine.latency import Latencies
 from holdfast.env import Env, Mutex
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
+from holdfast.txn import Changes, Check, GroupWrites
 from holdfast.wal import LogWriter, RecordBuffer, WriteBatch
 
 GROUP_BYTES_MAX = 4 << 20
@@ -67,11 +68,12 @@ Result = TypeVar("Result")
 class Submission:
     """A batch that is committed for somebody who waits without a thread; see `Committer`.
 
-    When it was served, `error` says why it was not committed, or is None.
+    When it was served, `error` says why it was not committed, or is None. With a `check` it is
+    committed only if that holds.
     Raises: ValueError for an unknown durability.
     """
 
-    __slots__ = ("batch", "durable", "error", "keyspaces", "receiver")
+    __slots__ = ("batch", "check", "durable", "error", "keyspaces", "receiver")
 
     def __init__(
         self,
@@ -79,14 +81,16 @@ class Submission:
         batch: WriteBatch | None,
         durability: str | None,
         keyspaces: Collection[int] = (),
+        check: Check | None = None,
     ) -> None:
         self.receiver = receiver
         self.batch = batch
+        self.check = check
         self.durable = durability is None or durability == "commit"
         self.keyspaces = keyspaces
         self.error: BaseException | None = None
         if not self.durable:
-            _check_durability(durability)
+            check_durability(durability)
 
 
 class Receiver(Protocol):
@@ -109,6 +113,7 @@ class _Waiter:
     parts: Sequence[Submission] = ()
     parts_bytes = 0
     gate: Mutex | None = None
+    check: Check | None = None
     finished = False
     # Its thread was interrupted while another one served it.
     abandoned = False
@@ -132,6 +137,7 @@ class WritePath:
         log: LogWriter | None,
         *,
         make_room: Callable[[], None],
+        changes: Callable[[int], Changes],
         latencies: Latencies | None = None,
         on_commit: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -139,6 +145,8 @@ class WritePath:
         self._state = state
         self._log = log
         self._make_room = make_room
+        # What is asked whether something changed, by keyspace.
+        self._changes = changes
         self.clock = env.monotonic
         self._latencies = Latencies() if latencies is None else latencies
         # Told the time when a commit has ended.
@@ -161,19 +169,29 @@ class WritePath:
 
     # -- entry points
 
-    def commit(self, batch: WriteBatch, durability: str | None, keyspaces: Collection[int]) -> None:
+    def commit(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: Collection[int],
+        check: Check | None = None,
+    ) -> None:
         """Commit `batch`, which touches `keyspaces`, and return when it is as durable as asked.
+        With a `check`, only if that holds when its turn comes.
 
         Raises: ValueError for an unknown durability; ReadOnlyError, DatabaseClosedError,
         DatabasePoisonedError; DatabaseClosedError when a keyspace was dropped; DiskFullError with
-        nothing written; LimitError for a batch that is too large.
+        nothing written; LimitError for a batch that is too large; ConflictError of the check.
         """
-        _check_durability(durability)
+        check_durability(durability)
         if batch.size > BATCH_BYTES_MAX:
             raise LimitError(f"the batch has {batch.size} bytes; the limit is {BATCH_BYTES_MAX}")
         durable = durability is None or durability == "commit"
         began = self._env.monotonic()
-        self._run(_Waiter(batch, durable, keyspaces))
+        waiter = _Waiter(batch, durable, keyspaces)
+        if check is not None:
+            waiter.check = check
+        self._run(waiter)
         self._note_commit(began, durable)
 
     def _note_commit(self, began: float, durable: bool) -> None:
@@ -401,20 +419,41 @@ class WritePath:
             self._make_room()
             if state.flags & REFUSING:
                 self.check_writable()
+        accepted, durable = self._accept(group)
+        interruption = self._write(accepted, durable=durable, settles=True)
+        if interruption is not None:
+            raise interruption
+
+    def _accept(self, group: list[_Waiter]) -> tuple[list[WriteBatch], bool]:
+        """Return the batches of a group that may be written, and whether one is to be durable.
+
+        They are looked at in their order: each check sees all that is applied, and the batches
+        accepted before it. The others have their error afterwards.
+        """
         memtables, accepted, durable = self.memtables, [], False
+        earlier = GroupWrites(self._state.next_seq)
         for waiter in group:
             for part in waiter.parts or (waiter,):
+                # Of a group whose leader was interrupted: what it was refused for may not be true.
+                part.error = None
                 for keyspace in part.keyspaces:
                     if keyspace not in memtables:
                         part.error = DatabaseClosedError("a keyspace of this commit was dropped")
                         break
                 else:
+                    try:
+                        if part.check is not None:
+                            part.check.require_unchanged(self._changes, earlier)
+                        if part.batch is not None:
+                            earlier.add(part.batch)
+                    except Exception as error:  # noqa: BLE001  it is this member's alone
+                        # Its frames would hold the whole group.
+                        part.error = error.with_traceback(None)
+                        continue
                     durable = durable or part.durable
                     if part.batch is not None:
                         accepted.append(part.batch)
-        interruption = self._write(accepted, durable=durable, settles=True)
-        if interruption is not None:
-            raise interruption
+        return accepted, durable
 
     def _write(
         self, batches: list[WriteBatch], *, durable: bool, settles: bool
@@ -558,7 +597,8 @@ class WritePath:
             raise
 
 
-def _check_durability(durability: str | None) -> None:
+def check_durability(durability: str | None) -> None:
+    """Raise ValueError for an unknown durability."""
     if durability is not None and durability not in DURABILITIES:
         raise ValueError(
             f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}"

@@ -20,6 +20,7 @@ from holdfast.env import Env
 from holdfast.testing.clients import OTHER, Clients
 from holdfast.testing.oracle import DEFAULT, History, State, WorkloadError
 from holdfast.testing.session import Session, Step, value_of
+from holdfast.testing.workload_transactions import transacts
 from holdfast.wal import WriteBatch
 
 _VALUE_BYTES = 60
@@ -402,6 +403,12 @@ def _batches_two_keyspaces(seed: int) -> list[Step]:
     return steps
 
 
+def _transactions(seed: int) -> list[Step]:
+    keys = tuple(_key(index) for index in range(8))
+    made = transacts(keys, OTHER)
+    return [CreateKeyspace(OTHER), PutMany(keys[:4], OTHER), *made[:4], Flush(), *made[4:]]
+
+
 def _deletes(seed: int) -> list[Step]:
     steps: list[Step] = [PutMany(tuple(_key(index) for index in range(8)))]
     steps += [Delete(_key(index), durability="none" if index % 2 else None) for index in range(3)]
@@ -676,6 +683,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "unsynced_puts": _unsynced_puts,
     "interval_puts": _interval_puts,
     "batches_two_keyspaces": _batches_two_keyspaces,
+    "transactions": _transactions,
     "deletes": _deletes,
     "range_deletes": _range_deletes,
     "flush": _flush,

@@ -1,0 +1,104 @@
+"""What a transaction gets from its database: snapshots, keyspaces, and the way to the log."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from holdfast.base import BATCH_BYTES_MAX, DatabaseClosedError
+from holdfast.engine._core import FORKED, READ_ONLY
+from holdfast.lsm import ReadView
+from holdfast.txn import Check, LockTable, Owner, Transaction
+from holdfast.wal import WriteBatch
+
+if TYPE_CHECKING:
+    from holdfast.engine.database import Database
+    from holdfast.engine.engine import Engine
+    from holdfast.engine.keyspace import Keyspace
+
+
+class TransactionHost:
+    """Implements `txn.Host` for one database. Thread safety: safe."""
+
+    def __init__(self, engine: Engine, database: Database) -> None:
+        self._engine = engine
+        # A transaction holds its database anyway.
+        self._database = weakref.ref(database)
+
+    @property
+    def locks(self) -> LockTable:
+        """The locks that transactions ask for."""
+        return self._engine.locks
+
+    def release_locks(self, owner: Owner, kept: int) -> None:
+        """Give back all locks of `owner` but the first `kept`."""
+        # In a forked child nobody waits, and a thread of the parent may hold the mutex for ever.
+        if not self._engine.state.flags & FORKED:
+            self._engine.locks.release(owner, kept)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return bool(self._engine.state.flags & READ_ONLY)
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The most bytes that one transaction may write: they are in memory until it ends."""
+        return min(BATCH_BYTES_MAX, self._engine.settings.memory_bytes)
+
+    def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
+        """Register the newest visible sequence number and put it into `held`. Return what is to be
+        called before a read, or None.
+        """
+        snapshots = self._engine.snapshots
+        tenure = snapshots.acquire(held, holder)
+        return partial(snapshots.check, tenure) if snapshots.has_limits else None
+
+    def release(self, held: list[int]) -> None:
+        """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
+        if self._engine.state.flags & FORKED:
+            # Another thread of the parent may hold the registry's mutex for ever.
+            held[:] = ()
+        else:
+            self._engine.snapshots.release(held)
+
+    def drop(self, seq: int) -> None:
+        """Like `release`, from a finalizer."""
+        self._engine.snapshots.drop(seq)
+
+    def source(self, name: str, *, create: bool) -> Keyspace:
+        """Return a keyspace. Raises: KeyError when it is absent and not to be created."""
+        database = self._database()
+        if database is None:
+            raise DatabaseClosedError("the database handle is gone")
+        return database.keyspace(name, create=create)
+
+    def look_ahead(self, check: Check) -> None:
+        """Check what is visible already, if it is much. Raises: ConflictError."""
+        # Read first: what is visible is in every view that is asked afterwards.
+        visible = self._engine.state.visible_seq
+        check.look_ahead(visible, self._view)
+
+    def _view(self, keyspace: int) -> ReadView:
+        tree = self._engine.trees.get(keyspace)
+        if tree is None:
+            raise DatabaseClosedError("a keyspace of this commit was dropped")
+        return tree.view
+
+    def commit(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: tuple[int, ...],
+        check: Check | None,
+    ) -> None:
+        """Write a batch if `check` holds right before."""
+        engine = self._engine
+        if check is not None:
+            self.look_ahead(check)
+        engine.write_path.commit(batch, durability, keyspaces, check)
+        if durability == "interval":
+            # After the commit: a timer that runs before finds nothing to sync and ends.
+            engine.arm_interval()

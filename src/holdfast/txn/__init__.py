@@ -1,0 +1,34 @@
+"""Floor 6: transactions: what they read and wrote, whether they may commit, savepoints and retries.
+
+A `Transaction` reads at a snapshot and collects its writes in a batch. When it commits, its `Check`
+says whether what it read (or, at the level "snapshot", wrote) is still as it was; the engine asks
+right before the batch is logged, and then writes it like any other. The room knows no trees and no
+log: a `Host` gives snapshots and keyspaces and takes the batch.
+"""
+
+from holdfast.txn.callsite import origin
+from holdfast.txn.conflict import Changes, Check, GroupWrites
+from holdfast.txn.keyspace import Source, TransactionKeyspace
+from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span
+from holdfast.txn.retry import Retry, run
+from holdfast.txn.transaction import ISOLATIONS, Host, Prepared, Savepoint, Transaction
+
+__all__ = [
+    "ISOLATIONS",
+    "LOOK_SECONDS",
+    "Changes",
+    "Check",
+    "GroupWrites",
+    "Host",
+    "LockTable",
+    "Owner",
+    "Prepared",
+    "Retry",
+    "Savepoint",
+    "Source",
+    "Span",
+    "Transaction",
+    "TransactionKeyspace",
+    "origin",
+    "run",
+]

@@ -1,0 +1,224 @@
+"""Compiled reads and writes within a transaction; `_workspace_py` is the specification."""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from holdfast.memtable._memtable_c cimport Memtable
+from holdfast.wal._buffer_c cimport WriteBatch
+
+from holdfast.base import check_key, check_value
+
+cdef enum:
+    C_ENDED = 1
+    C_READ_ONLY = 2
+    C_READ_BYTES = 96
+    KEY_MAX = 65536
+    VALUE_MAX = 1 << 30
+    KIND_DELETE = 0
+    KIND_PUT = 1
+
+cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
+cdef uint64_t FIRST = <uint64_t>1 << 55
+
+OWN_FIRST = FIRST
+ENDED = C_ENDED
+READ_ONLY = C_READ_ONLY
+READ_BYTES = C_READ_BYTES
+
+
+@cython.final
+cdef class WorkState:
+    """See `_workspace_py.WorkState`."""
+    cdef public uint64_t snapshot
+    cdef public WriteBatch batch
+    cdef public int64_t reads_left
+    cdef public uint64_t next_own
+    cdef public int depth
+    cdef public int flags
+    cdef public object guard
+    cdef bint busy
+
+    def __init__(self, uint64_t snapshot, WriteBatch batch not None, int64_t reads_left):
+        self.snapshot = snapshot
+        self.batch = batch
+        self.reads_left = reads_left
+        self.next_own = FIRST
+
+    def enter(self):
+        """Begin a use of the transaction.
+
+        Raises: RuntimeError when another thread or task is in the middle of one.
+        """
+        self.c_enter()
+
+    def leave(self):
+        """End a use of the transaction."""
+        self.busy = False
+
+    cdef inline int c_enter(self) except -1:
+        if self.busy:
+            raise RuntimeError("the transaction is in use: one thread or task at a time")
+        self.busy = True
+        return 0
+
+
+cdef class WorkspaceCore:
+    """See `_workspace_py.WorkspaceCore`."""
+    cdef public WorkState state
+    cdef public uint32_t id
+    cdef public object read_at
+    cdef public set read_keys
+    cdef public list tables
+    cdef public int table_depth
+    cdef public bint has_asked
+
+    def __init__(self, WorkState state not None, uint32_t keyspace_id, read_at, bint tracks):
+        self.state = state
+        self.id = keyspace_id
+        self.read_at = read_at
+        self.read_keys = set() if tracks else None
+        self.tables = []
+        self.table_depth = -1
+
+    cdef object _find(self, key):
+        cdef bytes plain = key if type(key) is bytes else check_key(key)
+        cdef WorkState state = self.state
+        if PyBytes_GET_SIZE(plain) > KEY_MAX:
+            check_key(plain)
+        if state.flags & C_ENDED:
+            self._refuse()
+        state.c_enter()
+        try:
+            return self._read(state, plain)
+        finally:
+            state.busy = False
+
+    cdef object _read(self, WorkState state, bytes key):
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
+        cdef const unsigned char* value = NULL
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(key), value_size = 0, at
+        cdef uint64_t trailer = 0, cover = 0, found
+        cdef Memtable table
+        for at in range(len(self.tables) - 1, -1, -1):
+            table = <Memtable?>self.tables[at]
+            if table.range_tombstones.fragment_count:
+                found = table.range_tombstones.c_cover(data, size, SEQS)
+                cover = found if found > cover else cover
+            if table.c_get(data, size, SEQS, &trailer, &value, &value_size):
+                if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
+                    return None
+                return value[:value_size]
+            if cover:
+                return None
+        if self.read_keys is not None and key not in self.read_keys:
+            state.reads_left -= size + C_READ_BYTES
+            if state.reads_left < 0:
+                self._widen()
+            self.read_keys.add(key)
+        self.has_asked = True
+        if state.guard is not None:
+            state.guard()
+        found_value = self.read_at(key, state.snapshot)
+        if state.flags & C_ENDED:
+            # It was ended meanwhile, and what it saw may not have been kept.
+            self._refuse()
+        return found_value
+
+    def get(self, key, default=None):
+        """Return the value of `key`, or `default` when it is absent."""
+        value = self._find(key)
+        return default if value is None else value
+
+    def __getitem__(self, key):
+        value = self._find(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key):
+        return self._find(key) is not None
+
+    def get_many(self, keys):
+        """Return the values of `keys` in their order, None where absent."""
+        cdef list values = []
+        for key in keys:
+            values.append(self._find(key))
+        return values
+
+    cdef Memtable _table(self, WorkState state):
+        """Return the memtable for writes at the present depth."""
+        if self.table_depth != state.depth:
+            self.tables.append(Memtable())
+            self.table_depth = state.depth
+        return <Memtable?>self.tables[len(self.tables) - 1]
+
+    cdef int _write(self, int kind, bytes key, bytes value) except -1:
+        cdef WorkState state = self.state
+        cdef const unsigned char* key_data = <const unsigned char*>PyBytes_AS_STRING(key)
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(value)
+        cdef Py_ssize_t used
+        cdef Memtable table
+        if PyBytes_GET_SIZE(key) > KEY_MAX:
+            check_key(key)
+        if PyBytes_GET_SIZE(value) > VALUE_MAX:
+            check_value(value)
+        if state.flags:
+            self._refuse()
+        state.c_enter()
+        try:
+            table = self._table(state)
+            used = state.batch.used
+            # A deletion has no value, which is something else than an empty one.
+            state.batch.c_add(kind, self.id, key_data, PyBytes_GET_SIZE(key),
+                              data if kind == KIND_PUT else NULL, PyBytes_GET_SIZE(value))
+            try:
+                table.c_put(state.next_own, kind, key_data, PyBytes_GET_SIZE(key), data,
+                            PyBytes_GET_SIZE(value))
+            except BaseException:
+                # What is committed must not be more than what reads saw.
+                state.batch.used = used
+                state.batch.op_count -= 1
+                raise
+            state.next_own += 1
+        finally:
+            state.busy = False
+        return 0
+
+    def put(self, key, value):
+        """Set `key` to `value`."""
+        self._write(KIND_PUT, key if type(key) is bytes else check_key(key),
+                    value if type(value) is bytes else check_value(value))
+
+    def __setitem__(self, key, value):
+        self._write(KIND_PUT, key if type(key) is bytes else check_key(key),
+                    value if type(value) is bytes else check_value(value))
+
+    def delete(self, key):
+        """Remove `key`; nothing happens when it is absent."""
+        self._write(KIND_DELETE, key if type(key) is bytes else check_key(key), b"")
+
+    def __delitem__(self, key):
+        cdef bytes plain = check_key(key)
+        if self._find(plain) is None:
+            raise KeyError(key)
+        self._write(KIND_DELETE, plain, b"")
+
+    def delete_span(self, bytes start not None, bytes stop not None):
+        """Remove every key with `start` <= key < `stop`."""
+        cdef WorkState state = self.state
+        cdef Memtable table
+        if state.flags:
+            self._refuse()
+        state.c_enter()
+        try:
+            table = self._table(state)
+            mark = state.batch.mark()
+            try:
+                state.batch.delete_range(self.id, start, stop)
+                table.delete_range(state.next_own, start, stop)
+            except BaseException:
+                state.batch.rollback(mark)
+                raise
+            state.next_own += 1
+        finally:
+            state.busy = False

@@ -1,0 +1,217 @@
+"""One keyspace within a transaction: the plain Python twin and specification of `_workspace_c`.
+
+Reads are answered by the transaction's own writes, or else by the keyspace as of the snapshot; the
+keys of the latter are remembered when the transaction will be validated. Writes go into a batch,
+which is what a commit writes, and into memtables of the transaction's own, which is what its reads
+look into.
+
+Own writes have *private* sequence numbers, from OWN_FIRST on, above all that a database gives. Each
+savepoint begins memtables of its own, so that a rollback drops them as a whole.
+
+Thread safety: one thread at a time; a second one gets RuntimeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from holdfast.base import DELETE, PUT, SEQ_MAX, check_key, check_value
+from holdfast.memtable import Memtable
+from holdfast.wal import WriteBatch
+
+OWN_FIRST = 1 << 55
+"""The first private sequence number. A database that commits a million operations a second gives
+this one after a thousand years.
+"""
+
+ENDED = 1
+"""Flag: nothing can be done any more."""
+READ_ONLY = 2
+"""Flag: nothing can be written."""
+
+READ_BYTES = 96
+"""What remembering a key takes beside its bytes, about."""
+
+
+class WorkState:
+    """What the keyspaces of one transaction share."""
+
+    def __init__(self, snapshot: int, batch: WriteBatch, reads_left: int) -> None:
+        self.snapshot = snapshot
+        self.batch = batch
+        self.reads_left = reads_left
+        """Bytes that remembered keys may still take before they must be widened."""
+        self.next_own = OWN_FIRST
+        """The private sequence number of the next own write."""
+        self.depth = 0
+        """How many savepoints are open."""
+        self.flags = 0
+        self.guard: Callable[[], None] | None = None
+        """What is called before each read of the snapshot: it may end the transaction."""
+        # Whoever uses the transaction holds this: taking an item off a list is one step.
+        self._turn = [None]
+
+    def enter(self) -> None:
+        """Begin a use of the transaction.
+
+        Raises: RuntimeError when another thread or task is in the middle of one.
+        """
+        try:
+            self._turn.pop()
+        except IndexError:
+            raise RuntimeError("the transaction is in use: one thread or task at a time") from None
+
+    def leave(self) -> None:
+        """End a use of the transaction."""
+        self._turn.append(None)
+
+
+class WorkspaceCore:
+    """Reads and writes of one keyspace within a transaction.
+
+    `read_at` reads a key of the keyspace at a sequence number.
+    """
+
+    def __init__(
+        self,
+        state: WorkState,
+        keyspace_id: int,
+        read_at: Callable[[bytes, int], bytes | None],
+        tracks: bool,
+    ) -> None:
+        self.state = state
+        self.id = keyspace_id
+        self.read_at = read_at
+        self.read_keys: set[bytes] | None = set() if tracks else None
+        """The keys that were read from the snapshot; None when they need not be known."""
+        self.has_asked = False
+        """Whether a key was read from the snapshot."""
+        self.tables: list[Memtable] = []
+        """The own writes, oldest first."""
+        self.table_depth = -1
+        """The number of savepoints around the last of `tables`, -1 when there is none."""
+
+    def _refuse(self) -> None:
+        """Raise the error that says why this cannot be done."""
+        raise NotImplementedError  # unreachable: each transaction has its own
+
+    def _widen(self) -> None:
+        """Make what is remembered of reads smaller, by remembering more than was read."""
+        raise NotImplementedError  # unreachable: each transaction has its own
+
+    def _find(self, key: object) -> bytes | None:
+        state = self.state
+        plain = check_key(key)
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            cover = 0
+            for table in reversed(self.tables):
+                cover = max(cover, table.range_tombstones.cover(plain, SEQ_MAX))
+                found = table.get(plain, SEQ_MAX)
+                if found is not None:
+                    seq, kind, value = found
+                    return value if kind == PUT and seq >= cover else None
+                if cover:
+                    return None
+            if self.read_keys is not None and plain not in self.read_keys:
+                self._remember(self.read_keys, plain)
+            self.has_asked = True
+            if state.guard is not None:
+                state.guard()
+            seen = self.read_at(plain, state.snapshot)
+            if state.flags & ENDED:
+                # It was ended meanwhile, and what it saw may not have been kept.
+                self._refuse()
+            return seen
+        finally:
+            state.leave()
+
+    def _remember(self, read_keys: set[bytes], key: bytes) -> None:
+        state = self.state
+        state.reads_left -= len(key) + READ_BYTES
+        if state.reads_left < 0:
+            self._widen()
+        read_keys.add(key)
+
+    def get(self, key: object, default: object = None) -> object:
+        """Return the value of `key`, or `default` when it is absent."""
+        value = self._find(key)
+        return default if value is None else value
+
+    def __getitem__(self, key: object) -> bytes:
+        value = self._find(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(key) is not None
+
+    def get_many(self, keys: Iterable[object]) -> list[bytes | None]:
+        """Return the values of `keys` in their order, None where absent."""
+        return [self._find(key) for key in keys]
+
+    def _write(self, kind: int, key: bytes, value: bytes) -> None:
+        state = self.state
+        if state.flags:
+            self._refuse()
+        state.enter()
+        try:
+            if self.table_depth != state.depth:
+                self.tables.append(Memtable())
+                self.table_depth = state.depth
+            batch = state.batch
+            mark = batch.mark()
+            try:
+                if kind == PUT:
+                    batch.put(self.id, key, value)
+                else:
+                    batch.delete(self.id, key)
+                self.tables[-1].put(state.next_own, kind, key, value)
+            except BaseException:
+                # What is committed must not be more than what reads saw.
+                batch.rollback(mark)
+                raise
+            state.next_own += 1
+        finally:
+            state.leave()
+
+    def put(self, key: object, value: object) -> None:
+        """Set `key` to `value`."""
+        self._write(PUT, check_key(key), check_value(value))
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self._write(PUT, check_key(key), check_value(value))
+
+    def delete(self, key: object) -> None:
+        """Remove `key`; nothing happens when it is absent."""
+        self._write(DELETE, check_key(key), b"")
+
+    def __delitem__(self, key: object) -> None:
+        plain = check_key(key)
+        if self._find(plain) is None:
+            raise KeyError(key)
+        self._write(DELETE, plain, b"")
+
+    def delete_span(self, start: bytes, stop: bytes) -> None:
+        """Remove every key with `start` <= key < `stop`."""
+        state = self.state
+        if state.flags:
+            self._refuse()
+        state.enter()
+        try:
+            if self.table_depth != state.depth:
+                self.tables.append(Memtable())
+                self.table_depth = state.depth
+            mark = state.batch.mark()
+            try:
+                state.batch.delete_range(self.id, start, stop)
+                self.tables[-1].delete_range(state.next_own, start, stop)
+            except BaseException:
+                state.batch.rollback(mark)
+                raise
+            state.next_own += 1
+        finally:
+            state.leave()

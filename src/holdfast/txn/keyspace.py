@@ -1,0 +1,376 @@
+"""A keyspace as a transaction sees it: a mutable mapping, read as of the snapshot and under the
+transaction's own writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from holdfast.base import DatabaseClosedError, Error, check_key, mark, successor
+from holdfast.base.bounds import key_range
+from holdfast.cursor import Cursor, MergeCursor, Overlay, RangeTombstones, UserCursor
+from holdfast.memtable import Memtable
+from holdfast.txn._workspace import ENDED, OWN_FIRST, WorkspaceCore, WorkState
+from holdfast.txn.conflict import Changes, Check, Dependence
+from holdfast.txn.locks import Span
+from holdfast.txn.reads import Range, Scan, joined, range_bytes, widened
+
+if TYPE_CHECKING:
+    from holdfast.txn.transaction import Transaction
+
+ITEMS, KEYS, VALUES = 0, 1, 2
+
+SCANS_MIN = 32
+"""Cursors that ended are looked for when there are this many, and then when there are twice as many
+as were left.
+"""
+
+
+class View(Changes, Protocol):
+    """What a transaction reads a tree through: `lsm.ReadView` has it."""
+
+    def internal_cursor(self, lower: bytes | None = None, upper: bytes | None = None) -> Cursor:
+        """Return a cursor over all versions of the keys in [lower, upper), and perhaps others."""
+        ...
+
+    def tombstone_sets(self) -> list[RangeTombstones]:
+        """Return the sets of range tombstones."""
+        ...
+
+
+class Source(Protocol):
+    """What a keyspace of a transaction reads from: `engine.Keyspace` is one."""
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def get_at(self, key: bytes, snapshot: int) -> bytes | None:
+        """Return the value of `key` as of `snapshot`."""
+        ...
+
+    def get_cached(self, key: object, otherwise: object, snapshot: int | None = None) -> object:
+        """Return the same, or `otherwise` when that takes a page from a file."""
+        ...
+
+    def read_point(self) -> tuple[View, int]:
+        """Return the present view of the tree, and the newest visible sequence number."""
+        ...
+
+
+class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc]  # any bytes-like key
+    """A keyspace within a transaction: a mutable mapping of bytes to bytes.
+
+    Reads show the keyspace as it was when the transaction began, with the transaction's own writes.
+    An iterator sees the own writes that were made before it. Thread safety: one thread at a time;
+    a second one gets RuntimeError.
+    """
+
+    def __init__(self, state: WorkState, source: Source, tracks: bool) -> None:
+        WorkspaceCore.__init__(self, state, source.id, source.get_at, tracks)
+        self._source = source
+        self._ranges: list[Range] = []
+        self._scans: list[Scan] = []
+        self._scans_max = SCANS_MIN
+
+    # Two handles are equal when they are one.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def owner(self) -> Transaction:
+        """Return the transaction."""
+        raise NotImplementedError  # unreachable: each keyspace has its own
+
+    def _refuse(self) -> None:
+        raise self.owner().refusal()
+
+    def _widen(self) -> None:
+        self.owner().widen_reads()
+
+    @property
+    def name(self) -> str:
+        """The name of the keyspace."""
+        return self._source.name
+
+    # -- reading
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
+    def __len__(self) -> int:
+        """Count the keys, by reading all of them."""
+        return sum(1 for _ in self.keys())
+
+    def get_cached(self, key: bytes, otherwise: object) -> object:
+        """Return the value of `key`, None when it is absent, or `otherwise` when that takes a page
+        from a file.
+        """
+        read_at = self.read_at
+        missed: list[object] = []
+
+        def read(plain: bytes, snapshot: int) -> Any:
+            found = self._source.get_cached(plain, otherwise, snapshot)
+            if found is otherwise:
+                missed.append(found)
+            return found
+
+        self.read_at = read
+        try:
+            found = self.get(key)
+        finally:
+            self.read_at = read_at
+        return otherwise if missed else found
+
+    def items(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor[tuple[bytes, bytes]]:
+        """Iterate over (key, value) with `start` <= key < `stop`, in key order or in reverse.
+
+        `prefix` narrows to keys that begin with it, `limit` to that many rows. What counts as read
+        is the range up to the last row that was given, or all of it when the rows ended.
+        """
+        return self._cursor(start, stop, prefix, reverse, limit, ITEMS)
+
+    def keys(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor[bytes]:
+        """Iterate over the keys with `start` <= key < `stop`; see `items`."""
+        return self._cursor(start, stop, prefix, reverse, limit, KEYS)
+
+    def values(  # type: ignore[override]
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        prefix: object = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> UserCursor[bytes]:
+        """Iterate over the values of the keys with `start` <= key < `stop`; see `items`."""
+        return self._cursor(start, stop, prefix, reverse, limit, VALUES)
+
+    def _cursor(
+        self,
+        start: object,
+        stop: object,
+        prefix: object,
+        reverse: bool,
+        limit: int | None,
+        what: int,
+    ) -> UserCursor[Any]:
+        lower, upper = key_range(start, stop, prefix)
+        state, tables = self.state, self.tables
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            if state.guard is not None:
+                state.guard()
+            view, _ = self._source.read_point()
+            if state.flags & ENDED:
+                # For its age, just now: what it saw may not have been kept.
+                self._refuse()
+            cursor = view.internal_cursor(lower, upper)
+            if tables:
+                cursor = MergeCursor([*(table.cursor() for table in reversed(tables)), cursor])
+            sets = [table.range_tombstones for table in tables if table.range_tombstones]
+            overlay = Overlay(OWN_FIRST, state.next_own - 1, sets)
+            rows: UserCursor[Any] = UserCursor(
+                cursor,
+                view.tombstone_sets(),
+                state.snapshot,
+                lower,
+                upper,
+                reverse,
+                limit,
+                what,
+                view,
+                # The gaps of the tree know nothing of own writes, and must not.
+                gaps=None,
+                overlay=overlay,
+            )
+            self._scans.append(Scan(overlay, lower, upper, reverse=reverse))
+            if len(self._scans) >= self._scans_max:
+                self._settle_scans()
+        finally:
+            state.leave()
+        return rows
+
+    # -- writing
+
+    def put_many(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> None:
+        """Write all `pairs`; of equal keys the last wins."""
+        for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
+            self.put(key, value)
+
+    def delete_range(self, start: object, stop: object) -> None:
+        """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
+
+        `start` None begins at the first key. `stop` None ends after the last one, which is read.
+        """
+        lower, upper = key_range(start, stop, None)
+        lower = b"" if lower is None else lower
+        if self.state.flags:
+            self._refuse()
+        if upper is None:
+            # No key may be longer than the longest one, so "behind the last key" need not be a key.
+            last = next(self.keys(lower, reverse=True, limit=1), None)
+            if last is not None:
+                self.delete_span(lower, last)
+                self.delete(last)
+        elif lower < upper:
+            self.delete_span(lower, upper)
+
+    def clear(self) -> None:
+        """Remove every key."""
+        self.delete_range(None, None)
+
+    # -- locks
+
+    def lock(self, target: object, *, shared: bool = False, timeout: float | None = None) -> None:
+        """Wait until no other transaction has a lock on `target`, a key or (start, stop), and lock
+        it until this one ends, or is rolled back to a savepoint before.
+
+        `shared` locks exclude only those that are not. Locks exclude transactions that lock, and no
+        others. When nothing was read yet, the transaction reads the state after the wait.
+        Raises: DeadlockError when it would wait for itself; ConflictError after `timeout` seconds,
+        or when what it locks was changed since the transaction read something.
+        """
+        self.owner().take_lock(self.span(target), shared=shared, timeout=timeout)
+
+    def span(self, target: object) -> Span:
+        """Return what a lock on `target` covers."""
+        if isinstance(target, tuple):
+            start, stop = target
+            lower, upper = key_range(start, stop, None)
+            return Span(self.id, lower or b"", upper)
+        key = check_key(target)
+        return Span(self.id, key, successor(key))
+
+    # -- for the transaction
+
+    @property
+    def has_read(self) -> bool:
+        """Whether anything may have been read."""
+        return self.has_asked or bool(self._scans or self._ranges)
+
+    def require_unchanged(self, span: Span) -> None:
+        """Return when nothing in `span` changed since the snapshot. Raises: ConflictError."""
+        view, _ = self._source.read_point()
+        depends = Dependence(self.id, self.name, (), [(span.start, span.stop)])
+        Check(self.state.snapshot, lambda: [depends]).require_unchanged(lambda _: view, None)
+
+    def _settle_scans(self) -> None:
+        """Turn cursors that ended into ranges."""
+        scans, self._scans = self._scans, []
+        for scan in scans:
+            if not scan.overlay.closed:
+                self._scans.append(scan)
+                continue
+            read = scan.read()
+            if self.read_keys is not None and read is not None:
+                self._ranges.append(read)
+                self.state.reads_left -= range_bytes((read,))
+        self._scans_max = max(SCANS_MIN, 2 * len(self._scans))
+        if self.state.reads_left < 0:
+            self._widen()
+
+    def ranges_read(self) -> list[Range]:
+        """Return the ranges that were read, of all cursors so far."""
+        open_now = (scan.read() for scan in self._scans)
+        return joined([*self._ranges, *(read for read in open_now if read is not None)])
+
+    def halve_reads(self) -> int:
+        """Remember about half as much of what was read, which is more than what was read. Return
+        the bytes that are left, 0 when it cannot become less.
+        """
+        if self.read_keys is None:
+            return 0
+        self._ranges = widened(self.read_keys, self._ranges)
+        self.read_keys.clear()
+        return range_bytes(self._ranges) if len(self._ranges) > 1 else 0
+
+    def place(self) -> tuple[int, int]:
+        """Return where the own writes end."""
+        return len(self.tables), self.table_depth
+
+    def forget_writes(self, place: tuple[int, int], own_from: int) -> None:
+        """Drop the own writes behind `place`, whose numbers begin with `own_from`."""
+        del self.tables[place[0] :]
+        self.table_depth = place[1]
+        for scan in self._scans:
+            if scan.overlay.last >= own_from:
+                scan.overlay.refusal = DatabaseClosedError(
+                    "this iterator shows writes of a savepoint that was rolled back"
+                )
+
+    def merge_writes(self, place: tuple[int, int], depth: int) -> None:
+        """Make the own writes behind `place` some of `depth`: a savepoint was released."""
+        if len(self.tables) == place[0]:
+            return
+        if place[1] == depth:
+            try:
+                while len(self.tables) > place[0]:
+                    self._merge_last()
+            except MemoryError:
+                # They stay apart: what was copied so far is twice there, which reads do not show.
+                mark("txn.savepoint_not_merged")
+        self.table_depth = depth
+
+    def _merge_last(self) -> None:
+        """Make the last two memtables one."""
+        older, newer = self.tables[-2:]
+        if newer.entry_count > older.entry_count and not older.range_tombstones:
+            older, newer = newer, older
+        _copy(newer, older)
+        self.tables[-2:] = [older]
+
+    def end_scans(self, refusal: Error) -> None:
+        """Refuse rows of all cursors from now on."""
+        for scan in self._scans:
+            scan.overlay.refusal = refusal
+        self._scans = []
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self.tables.clear()
+        self._ranges = []
+        if self.read_keys is not None:
+            self.read_keys = set()
+
+    def __repr__(self) -> str:
+        return f"<holdfast.TransactionKeyspace {self.name!r}>"
+
+
+def _copy(source: Memtable, target: Memtable) -> None:
+    """Put what one memtable has into another; their numbers say what is newer."""
+    cursor = source.cursor()
+    at = cursor.seek_first()
+    while at:
+        target.put(cursor.seq, cursor.kind, cursor.key, cursor.value)
+        at = cursor.next()
+    for start, stop, seq in sorted(source.range_tombstones.tombstones(), key=_number):
+        target.delete_range(seq, start, stop)
+
+
+def _number(tombstone: tuple[bytes, bytes, int]) -> int:
+    return tombstone[2]

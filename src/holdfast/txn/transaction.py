@@ -1,0 +1,564 @@
+"""A transaction: a snapshot to read at, a batch to write, savepoints, and one end.
+
+The snapshot is a registered sequence number, so that what it sees is kept. The end is a commit or a
+rollback, and lets go of it. A commit that raises wrote nothing, unless the error says that nobody
+knows (DatabasePoisonedError) or a signal handler came in between, which then is decided too, but
+unknown to the caller.
+
+Isolation. "serializable": what was read must not have changed when it commits, so transactions that
+commit behave as if each ran alone at the moment of its commit. "snapshot": what it writes must not
+have changed (the first committer wins). One that wrote nothing always commits: it behaves as if it
+ran alone at the moment of its snapshot.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol
+
+from holdfast.base import (
+    ConflictError,
+    DatabaseClosedError,
+    Error,
+    ReadOnlyError,
+    TransactionTooOldError,
+    mark,
+)
+from holdfast.txn._workspace import ENDED, READ_ONLY, WorkState
+from holdfast.txn.callsite import origin
+from holdfast.txn.conflict import Check, Dependence, written_by
+from holdfast.txn.keyspace import Source, TransactionKeyspace
+from holdfast.txn.locks import LockTable, Owner, Request, Span
+from holdfast.wal import WriteBatch
+
+ISOLATIONS = ("serializable", "snapshot")
+
+READS_BYTES_MAX = 16 << 20
+"""The most memory of one transaction for what it read. Beyond it neighbouring keys and ranges are
+remembered as one, so that it may lose to a transaction that did it no harm.
+"""
+
+
+class Host(Protocol):
+    """The database a transaction belongs to."""
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written."""
+        ...
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The most bytes that one transaction may write."""
+        ...
+
+    def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
+        """Register a snapshot and put its sequence number into `held`. Return what is to be called
+        before a read, or None.
+        """
+        ...
+
+    def release(self, held: list[int]) -> None:
+        """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
+        ...
+
+    def drop(self, seq: int) -> None:
+        """Like `release`, from a finalizer."""
+        ...
+
+    def source(self, name: str, *, create: bool) -> Source:
+        """Return a keyspace. Raises: KeyError when it is absent and not to be created."""
+        ...
+
+    @property
+    def locks(self) -> LockTable:
+        """The locks that transactions ask for."""
+        ...
+
+    def release_locks(self, owner: Owner, kept: int) -> None:
+        """Give back all locks of `owner` but the first `kept`."""
+        ...
+
+    def commit(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: tuple[int, ...],
+        check: Check | None,
+    ) -> None:
+        """Write a batch if `check` holds right before. Raises: ConflictError, and what a commit
+        raises.
+        """
+        ...
+
+
+class Prepared:
+    """What a commit of a transaction writes, and under which condition."""
+
+    __slots__ = ("batch", "check", "durability", "keyspaces")
+
+    def __init__(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: tuple[int, ...],
+        check: Check | None,
+    ) -> None:
+        self.batch = batch
+        self.durability = durability
+        self.keyspaces = keyspaces
+        self.check = check
+
+
+class _OtherKeyspace(TransactionKeyspace):
+    """A keyspace of a transaction that is not the default one."""
+
+    def __init__(self, txn: Transaction, source: Source, tracks: bool) -> None:
+        super().__init__(txn.state, source, tracks)
+        # Without a cycle one that is forgotten lets go at once.
+        self._txn = weakref.ref(txn)
+
+    def owner(self) -> Transaction:
+        txn = self._txn()
+        if txn is None:
+            raise DatabaseClosedError("the transaction was let go without an end")
+        return txn
+
+
+class Transaction(TransactionKeyspace):
+    """A transaction; the mapping itself is the default keyspace.
+
+    As a context manager it commits at the end, and rolls back when an exception leaves the block.
+    After its end each use raises DatabaseClosedError. Thread safety: one thread at a time; a second
+    one gets RuntimeError.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        default: Source,
+        *,
+        isolation: str = "serializable",
+        read_only: bool = False,
+        durability: str | None = None,
+    ) -> None:
+        if isolation not in ISOLATIONS:
+            raise ValueError(
+                f"isolation is {isolation!r}; it must be one of {', '.join(ISOLATIONS)}"
+            )
+        self._host = host
+        self._isolation = isolation
+        self._durability = durability
+        self._tracks = isolation == "serializable" and not read_only
+        self._others: dict[int, TransactionKeyspace] = {}
+        self._lock_owner: Owner | None = None
+        self._savepoints: list[Savepoint] = []
+        # From when a commit begins until the end, or until it is refused.
+        self._committing = False
+        self._too_old = False
+        self._refusal: Error = DatabaseClosedError("the transaction has not begun")
+        # The number stands in the list until it is given back, as in a Snapshot.
+        self._held: list[int] = []
+        self._spare: list[int] = []
+        """The same for a moment, when it changes to a newer snapshot."""
+        guard = host.acquire(self._held, self)
+        state = WorkState(self._held[0], WriteBatch(host.batch_bytes_max), READS_BYTES_MAX)
+        state.guard = guard
+        super().__init__(state, default, self._tracks)
+        if read_only or host.is_read_only:
+            state.flags |= READ_ONLY
+
+    # -- what it is
+
+    @property
+    def isolation(self) -> str:
+        """Its level: "serializable" or "snapshot"."""
+        return self._isolation
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        return bool(self.state.flags & READ_ONLY)
+
+    @property
+    def durability(self) -> str | None:
+        """How durable its commit will be; None is "commit"."""
+        return self._durability
+
+    @property
+    def seq(self) -> int:
+        """The sequence number it reads at."""
+        return self.state.snapshot
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return not self.state.flags & ENDED
+
+    def keyspace(self, name: str, *, create: bool = True) -> TransactionKeyspace:
+        """Return keyspace `name` within this transaction.
+
+        One that does not exist is created at once and durably, and stays when the transaction is
+        rolled back, unless `create` is False or the transaction is read-only (then KeyError).
+        """
+        if self.state.flags & ENDED:
+            self._refuse()
+        source = self._host.source(name, create=create and not self.read_only)
+        if source.id == self.id:
+            return self
+        found = self._others.get(source.id)
+        if found is None:
+            found = self._others[source.id] = _OtherKeyspace(self, source, self._tracks)
+        return found
+
+    def owner(self) -> Transaction:
+        return self
+
+    def _spaces(self) -> Iterator[TransactionKeyspace]:
+        yield self
+        yield from self._others.values()
+
+    def refusal(self) -> Error:
+        """Return the error that says why this use is refused."""
+        if self.state.flags & ENDED:
+            return self._refusal
+        return ReadOnlyError("the transaction is read-only")
+
+    def widen_reads(self) -> None:
+        """Remember at most half of what may be remembered of reads."""
+        mark("txn.reads_widened")
+        while True:
+            left = sum(space.halve_reads() for space in self._spaces())
+            if left <= READS_BYTES_MAX // 2:
+                break
+        self.state.reads_left = READS_BYTES_MAX - left
+
+    # -- locks
+
+    @property
+    def lock_owner(self) -> Owner:
+        """Who holds the locks of this transaction."""
+        owner = self._lock_owner
+        if owner is None:
+            file, line = origin()
+            owner = self._lock_owner = Owner(f"the transaction of {file}:{line}")
+        return owner
+
+    def take_lock(self, span: Span, *, shared: bool, timeout: float | None) -> None:
+        """Take a lock, and wait for it."""
+        owner = self.lock_owner
+        state = self.state
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            self._host.locks.acquire(owner, span, shared=shared, timeout=timeout)
+            self.locked(span)
+        finally:
+            state.leave()
+
+    def request_lock(self, span: Span, *, shared: bool, wake: Callable[[], None]) -> Request:
+        """Ask for a lock without waiting; see `LockTable.request`. Requires: the turn."""
+        return self._host.locks.request(self.lock_owner, span, shared=shared, wake=wake)
+
+    @property
+    def lock_table(self) -> LockTable:
+        """The locks of the database."""
+        return self._host.locks
+
+    def locked(self, span: Span) -> None:
+        """See to it that what is locked now is read as it is now. Raises: ConflictError when it
+        changed since the snapshot, and something was read already.
+        """
+        spaces = list(self._spaces())
+        if any(space.has_read for space in spaces):
+            space = next(space for space in spaces if space.id == span.keyspace)
+            space.require_unchanged(span)
+        else:
+            # Nobody can tell that the transaction began earlier.
+            self._renew()
+
+    def _renew(self) -> None:
+        """Read at the newest state from now on."""
+        # Wherever a signal handler comes in between, the end gives back both.
+        held: list[int] = []
+        self._spare = held
+        guard = self._host.acquire(held, self)
+        self._spare, self._held = self._held, held
+        self.state.snapshot, self.state.guard = held[0], guard
+        self._host.release(self._spare)
+
+    # -- savepoints
+
+    def savepoint(self) -> Savepoint:
+        """Return a context manager: an exception that leaves its block rolls the transaction back
+        to where the block began, and goes on upward.
+        """
+        if self.state.flags & ENDED:
+            self._refuse()
+        return Savepoint(self)
+
+    def begin_savepoint(self, savepoint: Savepoint) -> None:
+        """Remember where the transaction stands."""
+        state = self.state
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            if savepoint in self._savepoints:
+                raise RuntimeError("the savepoint was begun already")
+            savepoint.places = {space.id: space.place() for space in self._spaces()}
+            savepoint.batch_mark = state.batch.mark()
+            savepoint.own_from = state.next_own
+            savepoint.lock_count = 0 if self._lock_owner is None else len(self._lock_owner.grants)
+            self._savepoints = [*self._savepoints, savepoint]
+            state.depth += 1
+        finally:
+            state.leave()
+
+    def has_savepoint(self, savepoint: Savepoint) -> bool:
+        """Whether a savepoint is open."""
+        return savepoint in self._savepoints
+
+    def end_savepoint(self, savepoint: Savepoint, *, undo: bool, close: bool) -> None:
+        """End a savepoint and those inside it: `undo` what was written since. Without `close` the
+        outermost stays open.
+        """
+        state = self.state
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            if savepoint not in self._savepoints:
+                raise RuntimeError("the savepoint has ended")
+            at = self._savepoints.index(savepoint)
+            if not undo and at != len(self._savepoints) - 1:
+                raise RuntimeError("a savepoint inside this one is still open")
+            if undo:
+                state.batch.rollback(savepoint.batch_mark)
+                if self._lock_owner is not None:
+                    self._host.release_locks(self._lock_owner, savepoint.lock_count)
+            for space in self._spaces():
+                place = savepoint.places.get(space.id, (0, -1))
+                if undo:
+                    space.forget_writes(place, savepoint.own_from)
+                else:
+                    space.merge_writes(place, at)
+            self._savepoints = self._savepoints[: at if close else at + 1]
+            state.depth = len(self._savepoints)
+        finally:
+            state.leave()
+
+    # -- the end
+
+    def commit(self) -> None:
+        """Make all writes durable and visible, all or none, and end the transaction.
+
+        Raises: ConflictError when a concurrent transaction won; what a commit raises; RuntimeError
+        while a savepoint is open. After anything but that RuntimeError the transaction has ended.
+        """
+        prepared = None
+        try:
+            prepared = self.prepare()
+            if prepared is None:
+                return
+            self._host.commit(
+                prepared.batch, prepared.durability, prepared.keyspaces, prepared.check
+            )
+        except BaseException as error:
+            if self._committing:
+                self.finish(error, None if prepared is None else prepared.check)
+            raise
+        self.finish(None)
+
+    def prepare(self) -> Prepared | None:
+        """Begin to commit. Return what is to be written, for the caller to call `finish`; or None
+        when there was nothing to write and the transaction has ended.
+        """
+        state = self.state
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            if self._savepoints:
+                raise RuntimeError("a savepoint of the transaction is still open")
+            self._committing = True
+            if state.flags & ENDED:
+                # For its age, just now.
+                self._refuse()
+            if not state.batch.op_count:
+                self.finish(None)
+                return None
+            spaces = list(self._spaces())
+            check = None
+            if self._isolation == "snapshot":
+                names = {space.id: space.name for space in spaces if space.tables}
+                batch = state.batch
+                check = Check(state.snapshot, lambda: written_by(batch, names))
+            else:
+                depends = [
+                    Dependence(space.id, space.name, list(space.read_keys or ()), ranges)
+                    for space in spaces
+                    if (ranges := space.ranges_read()) or space.read_keys
+                ]
+                if depends:
+                    check = Check(state.snapshot, lambda: depends)
+            ids = tuple(space.id for space in spaces if space is not self or space.tables)
+            return Prepared(state.batch, self._durability, ids, check)
+        except BaseException:
+            self._committing = False
+            state.leave()
+            raise
+
+    def finish(self, error: BaseException | None, check: Check | None = None) -> None:
+        """End the transaction after a commit: `error` says why nothing, or who knows what, was
+        written.
+
+        When the caller was interrupted, others may still be at work on the commit. Then `check`,
+        which they hold, keeps the snapshot: the question what changed since can be answered only
+        while it is registered.
+        """
+        if check is not None and not isinstance(error, Exception):
+            check.hold = _Hold(self._host, self._held)
+            self._held = []
+        if error is None:
+            why = "the transaction was committed"
+        elif isinstance(error, ConflictError):
+            why = "the transaction lost to another one; run it again"
+        else:
+            why = f"the commit of the transaction failed: {type(error).__name__}: {error}"
+        self._end(DatabaseClosedError(why))
+
+    def rollback(self) -> None:
+        """Forget all writes and end the transaction; does nothing when it has ended."""
+        if self.state.flags & ENDED and not self._too_old:
+            return
+        if self._committing:
+            raise RuntimeError("the transaction is being committed by another thread")
+        # Whoever is in the middle of a use, perhaps because a signal handler ended it, finds the
+        # end behind it.
+        self._end(DatabaseClosedError("the transaction was rolled back"))
+
+    def let_go(self, why: str) -> bool:
+        """End because of age or size, unless a commit is on its way. Return whether it ended."""
+        refusal = self._refusal
+        self._refusal = TransactionTooOldError(f"the transaction was ended: {why}")
+        # First the flag: a commit that begins now sees it, or is seen.
+        self.state.flags |= ENDED
+        if self._committing:
+            self.state.flags &= ~ENDED
+            self._refusal = refusal
+            return False
+        self._too_old = True
+        for space in list(self._spaces()):
+            space.end_scans(self._refusal)
+        return True
+
+    def about(self) -> tuple[str, bool]:
+        """Return what it is, for those who list transactions."""
+        return self._isolation, self.read_only
+
+    def _end(self, refusal: Error) -> None:
+        """Let go of everything."""
+        state = self.state
+        self._too_old = False
+        self._refusal = refusal
+        state.flags |= ENDED
+        try:
+            for space in self._spaces():
+                space.end_scans(refusal)
+                space.forget()
+            state.batch = WriteBatch()
+            self._savepoints = []
+        finally:
+            # Also when a signal handler came in between.
+            self._others = {}
+            try:
+                self._host.release(self._held)
+                self._host.release(self._spare)
+            finally:
+                if self._lock_owner is not None:
+                    self._host.release_locks(self._lock_owner, 0)
+                state.leave()
+
+    def __enter__(self) -> Transaction:
+        if self.state.flags & ENDED:
+            self._refuse()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.rollback()
+        elif self.is_open or self._too_old:
+            self.commit()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self.state.flags |= ENDED
+        # One step: the registry may be ending it at the same time.
+        with suppress(IndexError, AttributeError):
+            if self._lock_owner is not None:
+                self._host.locks.drop(self._lock_owner)
+            for seq in self._spare:
+                self._host.drop(seq)
+            self._host.drop(self._held.pop())
+            warnings.warn(
+                f"a transaction was never ended: {self!r}",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "ended"
+        return f"<holdfast.Transaction {self._isolation} at {self.seq} {state}>"
+
+
+class _Hold:
+    """Keeps a snapshot as long as it lives."""
+
+    def __init__(self, host: Host, held: list[int]) -> None:
+        self._host = host
+        self._held = held
+
+    def __del__(self) -> None:
+        for seq in self._held:
+            self._host.drop(seq)
+
+
+class Savepoint:
+    """A place in a transaction to which it can be rolled back. Begins with its block."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+        self.places: dict[int, tuple[int, int]] = {}
+        self.batch_mark = (0, 0)
+        self.own_from = 0
+        self.lock_count = 0
+
+    def rollback(self) -> None:
+        """Undo what was written since the block began; the block goes on."""
+        self._txn.end_savepoint(self, undo=True, close=False)
+
+    def __enter__(self) -> Savepoint:
+        self._txn.begin_savepoint(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A block that ends after its transaction has nothing to do.
+        if self._txn.has_savepoint(self):
+            self._txn.end_savepoint(self, undo=kind is not None, close=True)
