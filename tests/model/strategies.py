@@ -81,5 +81,7 @@ def tiny(**changes: object) -> DatabaseSettings:
         "sync_interval_ms": 10,
     }
     for name, given in changes.items():
-        (database if name in database or name.startswith("wal") else keyspace)[name] = given
+        (database if name in database or name.startswith(("wal", "max")) else keyspace)[name] = (
+            given
+        )
     return DatabaseSettings(keyspace=KeyspaceSettings(**keyspace), **database)  # type: ignore[arg-type]

@@ -19,7 +19,17 @@ from holdfast.env import CrashPoint, SimEnv
 from tests.model.strategies import tiny
 from tests.unit.engine.test_interrupts import Interruptor
 
-ROOMS = ("engine", "wal", "manifest", "compaction", "lsm", "sstable", "cursor", "bufferpool")
+ROOMS = (
+    "base",
+    "engine",
+    "wal",
+    "manifest",
+    "compaction",
+    "lsm",
+    "sstable",
+    "cursor",
+    "bufferpool",
+)
 SETTINGS = tiny(wal_segment_bytes=4 << 10, memtable_bytes=1 << 20)
 ROUNDS, KEYS = 3, 8
 DROPPED = "dropped"
