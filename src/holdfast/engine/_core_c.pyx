@@ -181,8 +181,10 @@ cdef class KeyspaceCore:
         """Iterate over what is visible now of the keys that the bounds take in."""
         lower, upper = start, stop
         if (prefix is not None
-                or not (start is None or type(start) is bytes and PyBytes_GET_SIZE(start) <= KEY_MAX)
-                or not (stop is None or type(stop) is bytes and PyBytes_GET_SIZE(stop) <= KEY_MAX)):
+                or not (start is None
+                        or type(start) is bytes and PyBytes_GET_SIZE(start) <= KEY_MAX)
+                or not (stop is None
+                        or type(stop) is bytes and PyBytes_GET_SIZE(stop) <= KEY_MAX)):
             lower, upper = key_range(start, stop, prefix)
         if self.state.flags & (C_CLOSED | C_FORKED) or self.dropped:
             self._refuse()
