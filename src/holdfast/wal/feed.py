@@ -148,8 +148,13 @@ class LogFeed:
                 path = self._path(place.next_segment)
                 raise CorruptionError(path, 0, "the header of the segment is damaged")
             if link is None:
-                # It has no record yet.
-                return None
+                # It has no record yet, or a crash took the link and left the record.
+                link = SegmentLink(
+                    segment=header.number,
+                    previous=place.number,
+                    lsn_first=place.lsn,
+                    chain=place.chain,
+                )
             if (link.lsn_first, link.chain) != (place.lsn, place.chain):
                 raise CorruptionError(
                     self._path(header.number),
@@ -232,6 +237,13 @@ class LogFeed:
             header = decode_segment_header(block, path)
         except CorruptionError:
             # A segment that is being prepared, or was when the power went.
+            return None, None
+        try:
+            size = self._env.file_size(path)
+        except FileNotFoundError:
+            raise self._gone(f"segment {number} was removed") from None
+        if header.number != number or size != header.size:
+            # Likewise: a disk may show what another file held there before.
             return None, None
         if header.database_id != self._database_id:
             raise FormatError(f"{path}: a log segment of another database")
