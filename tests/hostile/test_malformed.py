@@ -565,8 +565,8 @@ def test_12_segments_that_name_themselves_and_numbers_that_go_back(twin):
 def test_12_files_of_a_newer_version(twin):
     """Duplicate and cyclic references, keys out of order, newer versions: the classics."""
     parts = table()
-    parts.version = 2
-    with pytest.raises(FormatError, match="version 2"):
+    parts.version = 3
+    with pytest.raises(FormatError, match="version 3"):
         opened(twin, parts.encode())
     segment = fuzz_log.Segment.parse(next(iter(fuzz_log.seed_segments())))
     segment.header[1] = 3

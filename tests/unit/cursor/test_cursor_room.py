@@ -43,10 +43,14 @@ def test_all_names_are_listed() -> None:
         "Columns",
         "Cursor",
         "Entry",
+        "Gaps",
         "ListCursor",
         "MergeCursor",
+        "Overlay",
         "Owner",
+        "PairCursor",
         "RangeTombstones",
+        "ScanTally",
         "UserCursor",
     ] == holdfast.cursor.__all__
 
