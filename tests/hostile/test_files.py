@@ -200,8 +200,8 @@ def test_the_helper_mends_checksums(closed: tuple[Files, State]) -> None:
 def test_another_format_version(closed: tuple[Files, State], version: int) -> None:
     files, _ = closed
     for name in data_files(files):
-        # There is a version 2, of logs and manifests for other alignments than this one's, of tables
-        # for an ingest.
+        # There is a version 2: of logs and manifests for other alignments than this one's, and of
+        # tables for an ingest.
         error = FormatError if version > 2 else (FormatError, CorruptionError)
         changed = {**files, name: of_version(name, files[name], version)}
         for read_only in (True, False):
