@@ -9,7 +9,8 @@ written.
 Guarantees:
 1. Batches come out whole and in the order of their sequence numbers, none skipped: where a segment
    is missing, or bytes are damaged so that a batch is not there, an error says so.
-2. Nothing that a crash could take back is shown: only records that are durable.
+2. Of a log that is written nothing is shown that a crash could take back: only records that are
+   durable. Of one that is only read, what an open finds.
 
 Thread safety: none; one thread reads. The log may be appended to, and segments may be removed,
 meanwhile.
@@ -147,6 +148,12 @@ class LogFeed:
             if header is None:
                 path = self._path(place.next_segment)
                 raise CorruptionError(path, 0, "the header of the segment is damaged")
+            if header.previous != place.number:
+                raise CorruptionError(
+                    self._path(header.number),
+                    56,
+                    f"it continues segment {header.previous}, not {place.number}",
+                )
             if link is None:
                 # It has no record yet, or a crash took the link and left the record.
                 link = SegmentLink(
@@ -202,8 +209,10 @@ class LogFeed:
                 seq_first = self._seq_first(header)
                 if seq_first == 0 or seq_first > self._after + 1:
                     break
-            elif self._after is not None and self._seq_first(header) > self._after + 1:
-                raise self._gone(f"it is kept from {self._seq_first(header)} on")
+            elif self._after is not None:
+                seq_first = self._seq_first(header)
+                if seq_first > self._after + 1:
+                    raise self._gone(f"it is kept from {seq_first} on")
             chosen = _at_start(header, link)
         return chosen
 

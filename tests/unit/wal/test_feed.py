@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from holdfast.base import ChangesGoneError, CorruptionError
 from holdfast.wal import LogEnd, LogFeed
-from holdfast.wal.format import BLOCK_BYTES, LINK_BYTES, LINK_OFFSET
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    LINK_BYTES,
+    LINK_OFFSET,
+    decode_segment_header,
+    encode_segment_header,
+)
 from tests.unit.wal.logs import DATABASE_ID, FOLDER, Log, bytes_of, replace_bytes
 
 BIG = b"x" * 1500
@@ -57,6 +65,19 @@ def test_a_segment_that_shows_what_another_file_held_is_none(is_longer: bool) ->
     stale = bytes_of(log.env, 2) + bytes(4096 * is_longer)
     replace_bytes(log.env, log.number, stale)
     assert read(log) == whole
+
+
+def test_a_segment_that_continues_another_one_is_refused() -> None:
+    """Without its link nothing but the header says what it continues."""
+    log = log_of(8)
+    number = log.number - 1
+    block = bytes_of(log.env, number)
+    header = decode_segment_header(block[:BLOCK_BYTES], "f")
+    changed = encode_segment_header(replace(header, previous=1))
+    overwrite(log, number, 0, changed[:LINK_OFFSET] + bytes(LINK_BYTES))
+    with pytest.raises(CorruptionError, match="it continues segment 1, not") as caught:
+        read(log)
+    assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/{number:08d}.wal", 56)
 
 
 def test_a_segment_that_is_missing_or_damaged_is_told() -> None:
