@@ -19,7 +19,9 @@ which is a figure for people.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 
 GET_SAMPLE = 1021
 """One get in this many is measured: a prime, so that no pattern of calls hides one kind of them."""
@@ -76,9 +78,9 @@ class Histogram:
 
     def stats(self) -> LatencyStats:
         """Return what there is so far."""
-        counts = list(self._counts)
-        total = sum(counts)
-        p50, p99, p999 = (self._percentile(counts, total, part) for part in (500, 990, 999))
+        below = list(accumulate(self._counts))
+        total = below[-1]
+        p50, p99, p999 = (self._percentile(below, part) for part in (500, 990, 999))
         return LatencyStats(
             name=self.name,
             count=total,
@@ -89,14 +91,13 @@ class Histogram:
             max=self._max,
         )
 
-    def _percentile(self, counts: list[int], total: int, thousandths: int) -> float:
-        """Return the bound of the first bucket up to which so many lie; at most the maximum."""
-        wanted = -(-total * thousandths // 1000)
-        for bucket, count in enumerate(counts):
-            wanted -= count
-            if count and wanted <= 0:
-                return min(bucket_seconds(bucket), self._max)
-        return 0.0
+    def _percentile(self, below: list[int], thousandths: int) -> float:
+        """Return the bound of the first bucket up to which so many lie; at most the maximum.
+
+        Of each bucket is given how many lie up to its bound.
+        """
+        wanted = -(-below[-1] * thousandths // 1000)
+        return min(bucket_seconds(bisect_left(below, wanted)), self._max)
 
 
 def bucket_seconds(bucket: int) -> float:
