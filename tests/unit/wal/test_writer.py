@@ -597,6 +597,13 @@ class InterruptingEnv:
         file.plan = self.plan
         return file
 
+    def unlink(self, path: str, *, site: str) -> None:
+        when = self.plan.pop(site, "")
+        if when != "before":
+            self.inner.unlink(path, site=site)
+        if when:
+            raise KeyboardInterrupt
+
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
@@ -714,6 +721,22 @@ def test_an_interrupted_segment_is_not_used(site: str) -> None:
     for _ in range(3):
         log.append(BIG)
     assert [segment.number for segment in log.writer.segments()] == [1, 3]
+    log.writer.sync()
+    assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_append_interrupted_while_it_gives_up_a_small_segment_leaves_the_next_wanted(
+    when: str,
+) -> None:
+    log = Log(InterruptingEnv())
+    log.append(BIG)
+    log.writer.prepare_next()
+    log.env.plan["wal.segment.unlink"] = when
+    with pytest.raises(KeyboardInterrupt):
+        log.append(b"x" * 100_000)
+    assert log.writer.needs_next, "and it may be prepared, as no rotation is under way"
+    log.append(b"y" * 100_000)
     log.writer.sync()
     assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
 
