@@ -1,6 +1,9 @@
 """What the fuzzers found, each as the smallest input that showed it."""
 
+import json
+import struct
 import time
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -8,13 +11,15 @@ import pytest
 from holdfast.base import DELETE, CorruptionError, DatabaseSettings, KeyspaceSettings
 from holdfast.bufferpool import BufferPool
 from holdfast.cli.csv_table import Columns
+from holdfast.cli.stats_table import live_lines
 from holdfast.codec import checksum
+from holdfast.engine.live_format import LIVE_HEADER_BYTES, decode_live
 from holdfast.env import PosixEnv
 from holdfast.manifest import Version, VersionEdit
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_payload
 from holdfast.sstable import FOOTER_BYTES, Footer, Handle
-from holdfast.testing import fuzz_log, fuzz_manifest, fuzz_table, fuzz_table_model
+from holdfast.testing import fuzz_live, fuzz_log, fuzz_manifest, fuzz_table, fuzz_table_model
 from holdfast.wal.format import decode_segment_header
 
 
@@ -146,3 +151,34 @@ def test_a_long_manifest_takes_linear_time(keyspaces, level):
     assert len(version.table_numbers()) == count
     # It took 3 seconds and more, and takes a twentieth of one.
     assert time.process_time() - began < 0.8
+
+
+def live_with(**changes):
+    """The content of LIVE with other values in its figures, under a checksum that matches."""
+    target = fuzz_live.LiveTarget()
+    data = next(iter(target.seeds()))
+    plain = json.loads(data[LIVE_HEADER_BYTES:])
+    plain["stats"].update(changes)
+    payload = json.dumps(plain).encode()
+    head = [*struct.unpack_from("<8sIIQQ", data)]
+    head[2] = len(payload)
+    return fuzz_live.sealed(head, payload)
+
+
+def test_a_figure_that_no_float_holds_is_none():
+    """It ended in OverflowError, and one that rounds up to the limit was taken but not written."""
+    for figure in (10**400, (1 << 64) - 1):
+        with pytest.raises(ValueError, match="which is no float"):
+            decode_live(live_with(seconds_open=figure))
+
+
+def test_a_text_of_another_process_does_not_reach_the_terminal_as_it_is():
+    """Half a surrogate pair ended in UnicodeEncodeError; names of latencies were printed raw."""
+    with pytest.raises(ValueError, match="surrogates"):
+        decode_live(live_with(background_error="\ud800"))
+    figures = decode_live(live_with(background_error="/db-\udcff: \x1b[2J"))
+    latency = replace(figures.stats.latencies[0], name="\x1b[31m")
+    figures = replace(figures, stats=replace(figures.stats, latencies=(latency,)))
+    text = "".join(live_lines(figures, defaultdict(float)))
+    assert text.isprintable()
+    assert "failed: /db-\\xff: \\x1b[2J" in text

@@ -78,13 +78,18 @@ def live_lines(figures: LiveFigures, rates: Mapping[str, float]) -> list[str]:
         ),
     ]
     if stats.background_error is not None:
-        lines.append(f"background work      failed: {shown(stats.background_error.encode())}")
+        lines.append(f"background work      failed: {_text(stats.background_error)}")
     lines += ["", *_table(_latency_rows(stats))]
     waits = [wait for wait in stats.waits if wait.count]
     if waits:
         head = ("writers waited for", "times", "seconds", "in the last minute")
         table = [
-            (wait.cause, f"{wait.count:,}", f"{wait.seconds:,.3f}", f"{wait.recent_seconds:.3f}")
+            (
+                _text(wait.cause),
+                f"{wait.count:,}",
+                f"{wait.seconds:,.3f}",
+                f"{wait.recent_seconds:.3f}",
+            )
             for wait in waits
         ]
         lines += ["", *_table([head, *table])]
@@ -110,7 +115,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _rows(keyspace: KeyspaceStats) -> list[tuple[str, str, str, str, str, str]]:
-    name = shown(keyspace.name.encode())
+    name = _text(keyspace.name)
     rows = []
     if keyspace.memtable_bytes:
         rows.append((name, "log", "-", f"{keyspace.memtable_bytes:,}", "-", "-"))
@@ -131,7 +136,7 @@ def _rows(keyspace: KeyspaceStats) -> list[tuple[str, str, str, str, str, str]]:
 
 def _live_rows(keyspace: KeyspaceStats) -> list[tuple[str, ...]]:
     """Return a row for the keyspace and one for each level that has or had something."""
-    name = shown(keyspace.name.encode())
+    name = _text(keyspace.name)
     rows: list[tuple[str, ...]] = [
         (
             name,
@@ -169,13 +174,18 @@ def _latency_rows(stats: Stats) -> list[tuple[str, ...]]:
         ("latency", "times", "p50", "p99", "p99.9", "max"),
         *(
             (
-                latency.name,
+                _text(latency.name),
                 f"{latency.count:,}",
                 *map(_duration, (latency.p50, latency.p99, latency.p999, latency.max)),
             )
             for latency in stats.latencies
         ),
     ]
+
+
+def _text(text: str) -> str:
+    """Return a text that another process wrote so that no terminal obeys it."""
+    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
 from typing import Any, Final
 
 from holdfast.codec import checksum
@@ -141,8 +140,15 @@ def _value(annotation: str, found: object) -> Any:
         if type(found) is int and 0 <= found < NUMBER_MAX:
             return found
     elif annotation == "float":
-        if type(found) in (int, float) and isfinite(found) and 0 <= found < NUMBER_MAX:  # type: ignore[arg-type, operator]  # its type is looked at first
-            return float(found)  # type: ignore[arg-type]  # as above
-    elif isinstance(found, str) or (found is None and annotation == "str | None"):
+        # Compared first: JSON has integers that no float holds. And then the float, which may have
+        # been rounded up to the limit.
+        if type(found) in (int, float) and 0 <= found < NUMBER_MAX:  # type: ignore[operator]  # its type is looked at first
+            value = float(found)  # type: ignore[arg-type]  # as above
+            if value < NUMBER_MAX:
+                return value
+    elif isinstance(found, str):
+        # A name of a file may have bytes that are no UTF-8, each as a surrogate of its own.
+        return found.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    elif found is None and annotation == "str | None":
         return found
     raise ValueError(f"a figure is {found!r:.40}, which is no {annotation}")

@@ -33,6 +33,7 @@ from holdfast.testing import (
     fuzz_codec,
     fuzz_csv,
     fuzz_folder,
+    fuzz_live,
     fuzz_log,
     fuzz_manifest,
     fuzz_page,
@@ -43,7 +44,7 @@ from holdfast.testing.fuzz_oracle import Target
 from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
 
 _MODULES = (
-    fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder,
+    fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS
