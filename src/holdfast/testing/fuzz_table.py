@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any, ClassVar
@@ -44,6 +45,10 @@ READERS = twins("sstable._reader")
 
 FILE_ID = bytes(range(16))
 NUMBER = 12
+STAMP = 9
+"""The sequence number that a manifest gives an ingested table here."""
+PREFIX_ERRORS = (CorruptionError, ValueError)
+"""A filter may be damaged, and have no prefixes of this length."""
 _POOL_BYTES = 1 << 20
 _ENTRIES_MAX = 20_000
 """A walk that goes on for longer is one that does not end: inputs have at most 64 KiB."""
@@ -125,6 +130,8 @@ class TableTarget:
                 return [first.feature]
             features = _read(readers)
             _reopen(readers[0], data, number, file_id)
+            if readers[0].footer.is_ingested:
+                features += _read_stamped(readers[0], files, number, file_id)
             return features
         finally:
             for file in files:
@@ -143,11 +150,26 @@ def _facts(reader: Any) -> tuple[object, ...]:
     )
 
 
+def _read_stamped(
+    reader: Any, files: list[MemoryFile], number: int, file_id: bytes
+) -> list[object]:
+    """Read an ingested table as the manifest has it read: with a number for all entries."""
+    info = replace(reader.info, seq_min=STAMP, seq_max=STAMP)
+    stamped = [
+        module.TableReader(file, number, file_id, BufferPool(_POOL_BYTES), info)
+        for module, file in zip(READERS, files, strict=True)
+    ]
+    walked = _walked(stamped[0], is_forward=True).value[0]
+    require(all(entry[1] == STAMP for entry in walked), "an entry has a number of its own")
+    return _read(stamped)
+
+
 def _reopen(reader: Any, data: bytes, number: int, file_id: bytes) -> None:
     """Check that a table agrees with what it says itself, and not with another id or number."""
     for module in READERS:
         pool = BufferPool(_POOL_BYTES)
-        module.TableReader(MemoryFile(data), number, file_id, pool, reader.info)
+        known = None if reader.footer.is_ingested else reader.info
+        module.TableReader(MemoryFile(data), number, file_id, pool, known)
         for other in ((number ^ 1, file_id), (number, bytes(15) + b"\x99")):
             if other != (number, file_id):
                 found = attempt(DAMAGE, module.TableReader, MemoryFile(data), *other, pool)
@@ -173,6 +195,7 @@ def _read(readers: list[Any]) -> list[object]:
             found = [attempt(CorruptionError, reader.get, key, seq) for reader in readers]
             agreed(f"get {key!r}", found)
         agreed("may_contain", [attempt(CorruptionError, r.may_contain, key) for r in readers])
+        agreed("a prefix", [attempt(PREFIX_ERRORS, r.may_contain_prefix, key[:8]) for r in readers])
         agreed("a seek", [_sought(reader, key) for reader in readers])
     if not damage:
         for reader in readers:
@@ -241,6 +264,9 @@ def _check_sound(
     for key, expected in newest.items():
         require(reader.get(key, SEQ_MAX) == expected, f"a sound table does not find {key!r}")
         require(reader.may_contain(key), "a filter of a sound table denies a key")
+        if 0 < reader.prefix_bytes <= len(key):
+            prefix = key[: reader.prefix_bytes]
+            require(reader.may_contain_prefix(prefix), "a filter of a sound table denies a prefix")
 
 
 def _with_footer_mended(data: bytes) -> bytes:
@@ -253,7 +279,7 @@ def _with_footer_mended(data: bytes) -> bytes:
 
 def seed_tables() -> Iterable[bytes]:
     """Yield small valid tables: of one entry, of several partitions, with every compression, with
-    range tombstones alone.
+    range tombstones alone, ingested, with filters of prefixes.
     """
     one = [(b"door/front", 6, PUT, b"open")]
     versions = [
@@ -269,6 +295,9 @@ def seed_tables() -> Iterable[bytes]:
     long = [(b"%03d" % n + b"p" * 290, n + 1, PUT, b"") for n in range(30)]
     yield _table(long, [], bits=4)
     yield _table(versions, [], bits=0, interval=1)
+    puts = [(b"sensor%02d/%03d" % (n // 8, n), 0, PUT, b"v" * (n % 9)) for n in range(60)]
+    yield _table(puts, [], compression=1, is_ingested=True)
+    yield _table(puts, [], prefix_bytes=8)
 
 
 def _table(
@@ -278,6 +307,8 @@ def _table(
     compression: int = 0,
     bits: int = 10,
     interval: int = 4,
+    is_ingested: bool = False,
+    prefix_bytes: int = 0,
 ) -> bytes:
     builder = TableBuilder(
         FILE_ID,
@@ -285,6 +316,8 @@ def _table(
         restart_interval=interval,
         filter_bits_per_key=bits,
         compression=Compression(compression),
+        is_ingested=is_ingested,
+        prefix_bytes=prefix_bytes,
     )
     for key, seq, kind, value in entries:
         builder.add(key, seq, kind, value)

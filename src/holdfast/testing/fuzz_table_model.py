@@ -22,7 +22,13 @@ from dataclasses import dataclass, field, replace
 from holdfast.base import DELETE, unpack_trailer
 from holdfast.codec import checksum, decode_varint, encode_varint, open_page, page_seed, seal_page
 from holdfast.sstable import FilterBuilder, PageType
-from holdfast.sstable.format import FOOTER_BYTES, MAGIC, key_range
+from holdfast.sstable.format import (
+    FOOTER_BYTES,
+    MAGIC,
+    PREFIX_PROPERTY,
+    PREFIX_SEED,
+    key_range,
+)
 from holdfast.testing.fuzz_page import Entry, EntryPage
 
 FOOTER = struct.Struct("<8sII16sQ24s24s24sQQ")
@@ -214,6 +220,7 @@ def mend_contents(table: Table) -> None:
     reader has to give right answers from it. Raises: UNPARSABLE when the pages do not allow it.
     """
     stored: list[tuple[bytes, int, bytes]] = []
+    prefix_bytes = _prefix_bytes(table)
     for _, root_entry in table.entries(PageType.INDEX_ROOT):
         root = table.root.node
         refs = root.refs.get(id(root_entry), []) if root is not None else []
@@ -234,7 +241,7 @@ def mend_contents(table: Table) -> None:
         if last is not None:
             _put_key(root_entry, *last)
         if len(refs) > 1 and refs[1].node is not None:
-            refs[1].node.body = _filter(keys)
+            refs[1].node.body = _filter(keys, prefix_bytes)
     spans = []
     for node in table.of_type(PageType.RANGE_TOMBSTONES)[:1]:
         if node.page is not None:
@@ -257,10 +264,20 @@ def _put_key(entry: Entry, key: bytes, trailer: int) -> None:
     entry.shared, entry.unshared, entry.suffix, entry.trailer = 0, len(key), key, trailer
 
 
-def _filter(keys: list[bytes]) -> bytes:
+def _prefix_bytes(table: Table) -> int:
+    for _, entry in table.entries(PageType.PROPERTIES):
+        if entry.suffix == PREFIX_PROPERTY.encode():
+            return int.from_bytes(entry.value, "little")
+    return 0
+
+
+def _filter(keys: list[bytes], prefix_bytes: int) -> bytes:
     builder = FilterBuilder(10)
     for key in keys:
         builder.add_hash(checksum(key))
+    if prefix_bytes:
+        for prefix in dict.fromkeys(key[:prefix_bytes] for key in keys if len(key) >= prefix_bytes):
+            builder.add_hash(checksum(prefix, PREFIX_SEED))
     return builder.finish()
 
 
