@@ -9,7 +9,9 @@ from typing import cast
 from holdfast import engine
 from holdfast.aio.bridge import Bridge, Commit
 from holdfast.aio.cursor import Cursor
-from holdfast.base import check_key
+from holdfast.aio.transaction import Transaction
+from holdfast.base import ConflictError, check_key, check_value, mark
+from holdfast.engine import check_durability
 from holdfast.wal import WriteBatch
 
 MANY_KEYS = 256
@@ -129,6 +131,30 @@ class Keyspace:
     ) -> None:
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
         await self._commit(self._keyspace.batch_of(pairs), durability)
+
+    async def compare_and_set(
+        self, key: object, expected: object, new: object, *, durability: str | None = None
+    ) -> bool:
+        """Set `key` to `new` if its value is `expected`, as one step, and return whether it was.
+        None stands for an absent key. See `holdfast.Keyspace.compare_and_set`.
+        """
+        check_durability(durability)
+        wanted = None if expected is None else check_value(expected)
+        value = None if new is None else check_value(new)
+        plain = check_key(key)
+        self._keyspace.check_writable()
+        while await self.get(plain) == wanted:
+            try:
+                async with Transaction(self._bridge, self._keyspace, durability=durability) as txn:
+                    done = await txn.compare_and_set(plain, wanted, value)
+                return done  # noqa: RET504  the commit is behind the block
+            except ConflictError:
+                mark("aio.compare_again")
+        return False
+
+    async def insert(self, key: object, value: object, *, durability: str | None = None) -> bool:
+        """Set `key` to `value` if it is absent, as one step, and return whether it was."""
+        return await self.compare_and_set(key, None, check_value(value), durability=durability)
 
     async def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
         """Write `pairs`, whose keys ascend, straight into tables, as one durable atomic

@@ -13,7 +13,7 @@ from typing import cast
 from holdfast import engine, txn
 from holdfast.aio.bridge import Bridge, Commit, tell
 from holdfast.aio.cursor import Cursor
-from holdfast.base import check_key
+from holdfast.base import check_key, check_value
 
 _TAKES_A_READ = object()
 
@@ -113,6 +113,21 @@ class TransactionKeyspace:
         """Write all `pairs`; of equal keys the last wins."""
         self._space.put_many(pairs)
 
+    async def compare_and_set(self, key: object, expected: object, new: object) -> bool:
+        """Set `key` to `new` if its value is `expected`, and return whether it was. None stands for
+        an absent key. The key counts as read, whatever comes of it.
+        """
+        plain = check_key(key)
+        if self._space.get_cached(plain, _TAKES_A_READ) is _TAKES_A_READ:
+            return await self._bridge.run(
+                partial(self._space.compare_and_set, plain, expected, new)
+            )
+        return self._space.compare_and_set(plain, expected, new)
+
+    async def insert(self, key: object, value: object) -> bool:
+        """Set `key` to `value` if it is absent, and return whether it was."""
+        return await self.compare_and_set(key, None, check_value(value))
+
     async def delete_range(self, start: object, stop: object) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 
@@ -185,16 +200,14 @@ class Transaction(TransactionKeyspace):
     def __init__(
         self,
         bridge: Bridge,
-        database: engine.Database,
+        keyspace: engine.Keyspace,
         *,
-        isolation: str,
-        read_only: bool,
-        durability: str | None,
+        isolation: str = "serializable",
+        read_only: bool = False,
+        durability: str | None = None,
     ) -> None:
-        self._txn = database.transaction(
-            isolation=isolation, read_only=read_only, durability=durability
-        )
-        self._database = database
+        self._txn = keyspace.begin(isolation=isolation, read_only=read_only, durability=durability)
+        self._keyspace = keyspace
         super().__init__(bridge, self._txn)
 
     @property
@@ -224,7 +237,7 @@ class Transaction(TransactionKeyspace):
         check = prepared.check
         try:
             if check is not None and check.is_large:
-                await self._bridge.run(partial(self._database.look_ahead, check))
+                await self._bridge.run(partial(self._keyspace.look_ahead, check))
             commit = Commit(
                 self._bridge.mailbox(),
                 prepared.batch,
@@ -232,14 +245,14 @@ class Transaction(TransactionKeyspace):
                 prepared.keyspaces,
                 check,
             )
-            self._database.submit(commit)
+            self._keyspace.submit(commit)
             await commit.future
         except BaseException as error:
             self._txn.finish(error, check)
             raise
         self._txn.finish(None)
         if prepared.durability == "interval" and not self._bridge.state.interval_armed:
-            await self._bridge.run(self._database.arm_interval)
+            await self._bridge.run(self._keyspace.arm_interval)
 
     async def rollback(self) -> None:
         """Forget all writes and end the transaction; does nothing when it has ended."""

@@ -17,13 +17,11 @@ from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
 from holdfast.engine.stats import Stats
-from holdfast.engine.transactions import TransactionHost
-from holdfast.engine.write_path import check_durability
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
 from holdfast.recovery import DEFAULT_KEYSPACE, Report
-from holdfast.txn import Check, Transaction, run
+from holdfast.txn import Transaction, run
 
 Result = TypeVar("Result")
 
@@ -44,7 +42,6 @@ class Database(Keyspace):
         tree = next(tree for tree in engine.trees.values() if tree.version.name == DEFAULT_KEYSPACE)
         super().__init__(engine, tree)
         self._keyspaces: weakref.WeakValueDictionary[int, Keyspace] = weakref.WeakValueDictionary()
-        self._host = TransactionHost(engine, self)
         if engine.log is not None and isinstance(engine.env, PosixEnv):
             _unclosed.add(engine)
 
@@ -162,11 +159,10 @@ class Database(Keyspace):
         "snapshot", where only two that write the same exclude each other. A read-only transaction
         waits for nobody and always succeeds. `durability` is that of the commit.
         """
-        self.read_point()
-        check_durability(durability)
-        return Transaction(
-            self._host, self, isolation=isolation, read_only=read_only, durability=durability
-        )
+        return self.begin(isolation=isolation, read_only=read_only, durability=durability)
+
+    def sibling(self, name: str, *, create: bool) -> Keyspace:
+        return self.keyspace(name, create=create)
 
     def run(
         self,
@@ -195,10 +191,6 @@ class Database(Keyspace):
         """
         self.read_point()
         return self._engine.snapshots.infos()
-
-    def look_ahead(self, check: Check) -> None:
-        """Check what is visible already, if it is much, before the commit is handed in."""
-        self._host.look_ahead(check)
 
     def flush(self) -> None:
         """Write what only memory and the log hold into tables, of all keyspaces."""

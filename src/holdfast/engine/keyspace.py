@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base import DatabaseClosedError, check_key, check_value
+from holdfast.base import ConflictError, DatabaseClosedError, check_key, check_value, mark
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
 from holdfast.engine.compact import compact_range
 from holdfast.engine.ingest import ingest
+from holdfast.engine.transactions import TransactionHost
+from holdfast.engine.write_path import check_durability
+from holdfast.txn import Check, Transaction
 from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
             self, engine.state, tree.version.id, tree.view, settings.memtable_bytes
         )
         self._engine = engine
+        self._host = TransactionHost(engine, self)
         self._name = tree.version.name
         engine.on_view[tree.version.id] = self._show
 
@@ -142,6 +146,34 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
             batch.put(self.id, check_key(key), check_value(value))
         return batch
 
+    def compare_and_set(
+        self, key: object, expected: object, new: object, *, durability: str | None = None
+    ) -> bool:
+        """Set `key` to `new` if its value is `expected`, as one step, and return whether it was.
+
+        None stands for an absent key: as `expected` it inserts, as `new` it removes. It is a
+        transaction of its own, which is run again while others change the key in between: so one of
+        all that expect the same value succeeds, whatever else is written meanwhile. Nothing is
+        written, nor waited for, when the value is another one.
+        """
+        check_durability(durability)
+        wanted = None if expected is None else check_value(expected)
+        value = None if new is None else check_value(new)
+        plain = check_key(key)
+        self.check_writable()
+        while self.get(plain) == wanted:
+            try:
+                with self.begin(durability=durability) as txn:
+                    done = txn.compare_and_set(plain, wanted, value)
+                return done  # noqa: RET504  the commit is behind the block
+            except ConflictError:
+                mark("engine.compare_again")
+        return False
+
+    def insert(self, key: object, value: object, *, durability: str | None = None) -> bool:
+        """Set `key` to `value` if it is absent, as one step, and return whether it was."""
+        return self.compare_and_set(key, None, check_value(value), durability=durability)
+
     def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
         """Write `pairs`, whose keys ascend, each once, straight into tables, as one durable atomic
         transaction of any size; return their number.
@@ -195,6 +227,34 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         if durability == "interval":
             # After the commit: a timer that runs before finds nothing to sync and ends.
             self.arm_interval()
+
+    def begin(
+        self,
+        *,
+        isolation: str = "serializable",
+        read_only: bool = False,
+        durability: str | None = None,
+    ) -> Transaction:
+        """Begin a transaction whose own mapping is this keyspace."""
+        self.read_point()
+        check_durability(durability)
+        return Transaction(
+            self._host, self, isolation=isolation, read_only=read_only, durability=durability
+        )
+
+    def sibling(self, name: str, *, create: bool) -> Keyspace:
+        """Return a keyspace of the same database."""
+        raise NotImplementedError  # unreachable: only transactions over the database name others
+
+    def look_ahead(self, check: Check) -> None:
+        """Check what is visible already, if it is much, before the commit is handed in."""
+        self._host.look_ahead(check)
+
+    def check_writable(self) -> None:
+        """Raise the error that says why nothing can be written, if so."""
+        if self.dropped:
+            self._refuse()
+        self._engine.write_path.check_writable()
 
     def submit(self, submission: Submission) -> None:
         """Hand in a batch of this keyspace, or a wish to have all synced; returns at once.

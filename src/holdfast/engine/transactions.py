@@ -14,18 +14,17 @@ from holdfast.txn import Check, LockTable, Owner, Transaction
 from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
-    from holdfast.engine.database import Database
     from holdfast.engine.engine import Engine
     from holdfast.engine.keyspace import Keyspace
 
 
 class TransactionHost:
-    """Implements `txn.Host` for one database. Thread safety: safe."""
+    """Implements `txn.Host` for the transactions over one keyspace. Thread safety: safe."""
 
-    def __init__(self, engine: Engine, database: Database) -> None:
+    def __init__(self, engine: Engine, keyspace: Keyspace) -> None:
         self._engine = engine
-        # A transaction holds its database anyway.
-        self._database = weakref.ref(database)
+        # A transaction holds the keyspace it is over anyway.
+        self._keyspace = weakref.ref(keyspace)
 
     @property
     def locks(self) -> LockTable:
@@ -70,10 +69,10 @@ class TransactionHost:
 
     def source(self, name: str, *, create: bool) -> Keyspace:
         """Return a keyspace. Raises: KeyError when it is absent and not to be created."""
-        database = self._database()
-        if database is None:
+        keyspace = self._keyspace()
+        if keyspace is None:
             raise DatabaseClosedError("the database handle is gone")
-        return database.keyspace(name, create=create)
+        return keyspace.sibling(name, create=create)
 
     def look_ahead(self, check: Check) -> None:
         """Check what is visible already, if it is much. Raises: ConflictError."""

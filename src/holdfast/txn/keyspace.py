@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdfast.base import DatabaseClosedError, Error, check_key, mark, successor
+from holdfast.base import DatabaseClosedError, Error, check_key, check_value, mark, successor
 from holdfast.base.bounds import key_range
 from holdfast.cursor import Cursor, MergeCursor, Overlay, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
@@ -221,6 +221,27 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         """Write all `pairs`; of equal keys the last wins."""
         for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
             self.put(key, value)
+
+    def compare_and_set(self, key: object, expected: object, new: object) -> bool:
+        """Set `key` to `new` if its value is `expected`, and return whether it was. None stands for
+        an absent key. The key counts as read, whatever comes of it.
+        """
+        wanted = None if expected is None else check_value(expected)
+        value = None if new is None else check_value(new)
+        plain = check_key(key)
+        if self.state.flags:
+            self._refuse()
+        if self.get(plain) != wanted:
+            return False
+        if value is None:
+            self.delete(plain)
+        else:
+            self.put(plain, value)
+        return True
+
+    def insert(self, key: object, value: object) -> bool:
+        """Set `key` to `value` if it is absent, and return whether it was."""
+        return self.compare_and_set(key, None, check_value(value))
 
     def delete_range(self, start: object, stop: object) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
