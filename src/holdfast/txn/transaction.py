@@ -165,12 +165,19 @@ class Transaction(TransactionKeyspace):
         self._held: list[int] = []
         self._spare: list[int] = []
         """The same for a moment, when it changes to a newer snapshot."""
-        guard = host.acquire(self._held, self)
-        state = WorkState(self._held[0], WriteBatch(host.batch_bytes_max), READS_BYTES_MAX)
-        state.guard = guard
+        state = WorkState(0, WriteBatch(host.batch_bytes_max), READS_BYTES_MAX)
         super().__init__(state, default, self._tracks)
         if read_only or host.is_read_only:
             state.flags |= READ_ONLY
+        try:
+            # From here on others may ask about it, and end it.
+            state.guard = host.acquire(self._held, self)
+            self._read_at(self._held)
+        except BaseException:
+            # Whoever was interrupted here has nothing to end.
+            with suppress(IndexError):
+                host.drop(self._held.pop())
+            raise
 
     # -- what it is
 
@@ -289,8 +296,14 @@ class Transaction(TransactionKeyspace):
         self._spare = held
         guard = self._host.acquire(held, self)
         self._spare, self._held = self._held, held
-        self.state.snapshot, self.state.guard = held[0], guard
+        self.state.guard = guard
+        self._read_at(held)
         self._host.release(self._spare)
+
+    def _read_at(self, held: list[int]) -> None:
+        """Read at the snapshot in `held` from now on; when it was ended, nothing is read."""
+        for seq in held:
+            self.state.snapshot = seq
 
     # -- savepoints
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -48,6 +49,46 @@ def test_live_ones_are_listed_with_the_line_where_they_began(env: SimEnv, db: Da
     assert one.id < two.id
     first.rollback()
     view.close()
+    assert [] == db.transactions()
+
+
+@pytest.mark.parametrize("seconds", [0, 11])
+def test_one_that_is_just_beginning_can_be_listed_and_ended(
+    env: SimEnv, db: Database, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """Others know it as soon as it has its snapshot, when its constructor has not returned yet."""
+    registry = db._engine.snapshots
+    acquire, listed = registry.acquire, []
+
+    def acquire_and_look(held: list[int], holder: Any) -> object:
+        tenure = acquire(held, holder)
+        env.sleep(seconds)
+        listed.extend(db.transactions())
+        return tenure
+
+    monkeypatch.setattr(registry, "acquire", acquire_and_look)
+    with pytest.raises(TransactionTooOldError) if seconds else nullcontext():
+        with db.transaction(read_only=True) as txn:
+            assert txn[b"a"] == b"1"
+    assert [True] * (seconds == 0) == [info.read_only for info in listed]
+    assert [] == registry.live()
+
+
+def test_one_whose_begin_was_interrupted_holds_nothing(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has it, so nobody is warned that it was not ended."""
+    registry = db._engine.snapshots
+    acquire = registry.acquire
+
+    def acquire_and_stop(held: list[int], holder: Any) -> object:
+        acquire(held, holder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "acquire", acquire_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        db.transaction()
+    assert [] == registry.live()
     assert [] == db.transactions()
 
 
