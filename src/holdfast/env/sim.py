@@ -33,7 +33,7 @@ from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Resu
 from holdfast.env.sim_disk import Disk, FileNode, os_error
 from holdfast.env.sim_image import Image
 from holdfast.env.sim_profile import PROFILES, Profile
-from holdfast.env.sim_schedule import Scheduler, SimCondition, SimCrash, SimMutex
+from holdfast.env.sim_schedule import Policy, Scheduler, SimCondition, SimCrash, SimMutex
 
 _NANOSECONDS = 1_000_000_000
 _SYNC_SECONDS = 100e-6
@@ -283,6 +283,18 @@ class SimEnv:
         In the main task this also ends every other task; it raises nothing.
         """
         self._scheduler.cut_power()
+
+    def schedule(self, policy: Policy) -> None:
+        """Choose from now on by another rule which task runs; see sim_schedule."""
+        self._scheduler.policy = policy
+
+    def jump(self, seconds: float, wall_seconds: float) -> None:
+        """Set the clocks without letting anybody run: that of `monotonic` forward, the one on the
+        wall by so much, either way.
+        """
+        self._scheduler.tick()
+        self._scheduler.jump(max(0.0, seconds))
+        self.wall_start += wall_seconds - max(0.0, seconds)
 
     # --- files ---
 

@@ -27,6 +27,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
+from typing import Literal
 
 _NANOSECONDS = 1_000_000_000
 _STEP = 1_000
@@ -34,6 +35,16 @@ _STEP = 1_000
 
 _SWITCH_CHANCE = 0.25
 """How often a point where tasks could switch is one where they do."""
+
+_CHANGE_CHANCE = 1 / 32
+"""How often the running task gets another priority, where there are priorities."""
+
+Policy = Literal["chance", "always", "priorities"]
+"""Who runs behind a point where tasks could switch: now and then another one, always another one,
+or the one of the highest priority. Priorities are random and change at random points, so that one
+task may stand still while others do much. (Burckhardt and others, "A Randomized Scheduler with
+Probabilistic Guarantees of Finding Bugs", 2010.)
+"""
 
 
 class SimCrash(BaseException):
@@ -52,7 +63,7 @@ class SimTask:
 
     __slots__ = (
         "_function", "_name", "_scheduler", "blocked", "done", "error", "gate", "ident", "joiners",
-        "number", "thread", "turn", "waits_for", "woken",
+        "number", "priority", "thread", "turn", "waits_for", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +73,7 @@ class SimTask:
         self._name = name
         self._function = function
         self.number = number
+        self.priority = 0.0
         self.gate = threading.Lock()
         self.gate.acquire()
         self.ident = threading.get_ident()
@@ -123,6 +135,7 @@ class Scheduler:
     def __init__(self, seed: int) -> None:
         self.now = 0
         self.off = False
+        self.policy: Policy = "chance"
         self._random = random.Random(f"{seed}/schedule")
         self._main = SimTask(self, 0, "main", None)
         self.running = self._main
@@ -148,11 +161,26 @@ class Scheduler:
         self.now += _STEP
         if self._timed:
             self._wake_due()
-        if self._ready and self._random.random() < _SWITCH_CHANCE:
+        if self._ready and self._switches():
             task = self.running
             successor = self._draw()
             self._ready.append(task)
             self._hand_to(successor)
+
+    def _switches(self) -> bool:
+        """Return whether another task runs now. Requires: one is ready."""
+        if self.policy == "chance":
+            return self._random.random() < _SWITCH_CHANCE
+        if self.policy == "always":
+            return True
+        task = self.running
+        if self._random.random() < _CHANGE_CHANCE:
+            task.priority = self._random.random()
+        return any(other.priority > task.priority for other in self._ready)
+
+    def jump(self, seconds: float) -> None:
+        """Let the clock go forward at once, without anybody running meanwhile."""
+        self.now += round(seconds * _NANOSECONDS)
 
     def block(self, seconds: float | None, waits_for: str) -> bool:
         """Wait until `wake`, or until `seconds` passed; return whether it was `wake`."""
@@ -189,6 +217,8 @@ class Scheduler:
     def spawn(self, name: str, function: Callable[[], None]) -> SimTask:
         """Make a task; its thread starts when it gets the baton for the first time."""
         task = SimTask(self, len(self._tasks) + 1, name, function)
+        if self.policy == "priorities":
+            task.priority = self._random.random()
         self._tasks.append(task)
         self._ready.append(task)
         return task
@@ -251,6 +281,10 @@ class Scheduler:
         ready = self._ready
         if len(ready) == 1:
             return ready.pop()
+        if self.policy == "priorities":
+            first = max(ready, key=lambda task: task.priority)
+            ready.remove(first)
+            return first
         return ready.pop(self._random.randrange(len(ready)))
 
     def _wake_due(self) -> None:

@@ -58,6 +58,11 @@ def run(env: Env, main: Coroutine[Any, Any, Result]) -> Result:
         with contextlib.suppress(BaseException):
             for task in asyncio.all_tasks(loop):
                 task.cancel()
-            loop.run_until_complete(asyncio.sleep(0))
+            passing = asyncio.sleep(0)
+            try:
+                loop.run_until_complete(passing)
+            finally:
+                # Without power it never began.
+                passing.close()
         main.close()
         loop.close()

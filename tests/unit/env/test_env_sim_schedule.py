@@ -5,10 +5,12 @@ tasks.
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
 from holdfast.env import Condition, Mutex, SimCrash, SimDeadlock, SimEnv, crash_states
+from holdfast.env.sim_schedule import Policy
 
 
 @pytest.fixture(autouse=True)
@@ -454,3 +456,50 @@ def test_a_crash_in_a_task_that_others_join_reaches_the_main_task() -> None:
         task.join()
         env.sleep(1.0)
     assert 2 == env.op_count
+
+
+def order_of(policy: Policy, seed: int) -> list[int]:
+    """Which of three tasks runs at each of forty points."""
+    env = SimEnv(seed)
+    env.schedule(policy)
+    order: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(40):
+            order.append(number)
+            with env.mutex():
+                pass
+
+    tasks = [env.spawn(f"task-{number}", partial(work, number)) for number in range(3)]
+    for task in tasks:
+        task.join()
+    return order
+
+
+def switches(order: list[int]) -> int:
+    return sum(one != other for one, other in pairwise(order))
+
+
+def test_policies_switch_always_now_and_then_or_by_priority() -> None:
+    always, chance, priorities = (
+        sum(switches(order_of(policy, seed)) for seed in range(20))
+        for policy in ("always", "chance", "priorities")
+    )
+    assert 20 * 120 * 0.6 < always
+    assert always > 1.5 * chance > 3 * priorities > 0
+    assert order_of("priorities", 5) == order_of("priorities", 5)
+
+
+def test_the_clocks_jump_and_nobody_runs_meanwhile() -> None:
+    env = SimEnv(1)
+    ran: list[float] = []
+    env.spawn("sleeper", lambda: (env.sleep(5), ran.append(env.monotonic())))
+    env.sleep(1e-6)
+    before, wall = env.monotonic(), env.wall_time()
+    env.jump(100, -1000)
+    assert not ran
+    assert 100 <= env.monotonic() - before < 100.1
+    assert -1000 <= env.wall_time() - wall < -999.9
+    env.sleep(1e-6)
+    assert ran
+    assert ran[0] > 100
