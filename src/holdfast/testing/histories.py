@@ -6,6 +6,7 @@
     ./dev histories --keep DIR            keep each history that was misjudged in DIR
     ./dev histories --check FILE          judge a history that was kept, and print the report
     ./dev histories --show "long fork"    print the report of one history of a broken model
+    ./dev histories --engine              histories of the engine itself; see histories_engine
 
 Exit status: 0 good, 1 an anomaly was missed, there was a false alarm, or FILE has an anomaly; 2
 wrong usage.
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import get_args
 
+from holdfast.testing import histories_engine
 from holdfast.testing.anomaly import LEVELS, READ_COMMITTED, Report
 from holdfast.testing.bench_report import machine
 from holdfast.testing.broken_engines import (
@@ -37,11 +39,10 @@ from holdfast.testing.broken_engines import (
     broken_history,
     fault_kinds,
 )
-from holdfast.testing.check_append import check_append
-from holdfast.testing.check_rmw import check_rmw
 from holdfast.testing.check_small import levels_kept
 from holdfast.testing.history import History, Isolation, Kind, read_history, write_history
 from holdfast.testing.history_run import Load, run_steps
+from holdfast.testing.judge import judge
 from holdfast.testing.small_histories import small_histories, with_times
 
 PAGE = "docs/results/checkers.md"
@@ -57,12 +58,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 SMALL = ((2, 2, 1.0), (2, 3, 0.5), (3, 2, 0.3), (3, 3, 0.02))
 """Transactions, their operations at most, and the share of shapes and of results that is tried."""
-
-
-def judge(history: History) -> Report:
-    """Return the report of the checker for this kind of history."""
-    check = check_append if history.kind == "append" else check_rmw
-    return check(history.transactions)
 
 
 @dataclass(slots=True)
@@ -274,7 +269,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", metavar="FILE", help="judge the history in FILE")
     parser.add_argument("--show", metavar="FAULT", choices=list(FAULTS), help="print one report")
     parser.add_argument("--kind", choices=KINDS, default="append", help="of --show")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    parser.add_argument("--write", action="store_true", help="write the page of results")
+    parser.add_argument("--engine", action="store_true", help="judge the engine, not models")
+    parser.add_argument("--transactions", type=int, help="of --engine; 50,000 if nothing is said")
+    parser.add_argument("--minutes", type=float, help="of --engine")
+    parser.add_argument("--jobs", type=int, default=2, help="of --engine: processes")
     given = parser.parse_args(arguments)
     if given.check or given.show:
         if given.check:
@@ -285,6 +284,8 @@ def main(arguments: Sequence[str]) -> int:
         report = judge(history)
         print(report)
         return 1 if report.counts else 0
+    if given.engine:
+        return histories_engine.run(given, shlex.join(["./dev", "histories", *arguments]))
     lines, tallies = _checks(given)
     wrong = sum(len(tally.wrong) for tally in tallies)
     print(f"{wrong} histories were misjudged")

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from holdfast.testing.history import (
     Append,
@@ -78,6 +79,42 @@ class Client(Protocol):
         """End the transaction without effect."""
 
 
+class AsyncClient(Protocol):
+    """A `Client` whose calls are awaited."""
+
+    async def begin(self, isolation: Isolation, *, read_only: bool) -> None:
+        """Begin a transaction."""
+
+    async def get(self, key: str) -> Value:
+        """Return the value of a key."""
+        ...
+
+    async def scan(self, lower: str, upper: str) -> Sequence[tuple[str, Value]]:
+        """Return the keys from `lower` up to `upper` with their values, in order."""
+        ...
+
+    async def append(self, key: str, element: int) -> tuple[int, ...] | None:
+        """Append to a list; return the list before, if the store read it for this."""
+
+    async def put(self, key: str, value: int) -> None:
+        """Give a key a value."""
+
+    async def commit(self) -> bool:
+        """Return whether it is committed now; if not, ask again later."""
+        ...
+
+    async def abort(self) -> None:
+        """End the transaction without effect."""
+
+
+class AsyncStore(Protocol):
+    """A store whose clients are tasks."""
+
+    def client(self) -> AsyncClient:
+        """Return a new client."""
+        ...
+
+
 class Store(Protocol):
     """What is tried."""
 
@@ -87,6 +124,8 @@ class Store(Protocol):
     def crash(self) -> None:
         """Stop, lose what is not durable, and recover; open transactions raise StoppedError."""
 
+
+Calls = Generator[Callable[[], Any] | None, Any, None]  # what a call answers depends on it
 
 Verb = Literal["read", "scan", "append", "update"]
 
@@ -162,16 +201,18 @@ class Log:
     processes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
 
-class Session:
-    """A client at work: one call of the store for each `step`."""
+class _Script:
+    """What a client does, one call after the other, and what is written down of it; whoever drives
+    it makes the calls, and waits for them if they are to be awaited.
+    """
 
-    def __init__(self, store: Store, log: Log) -> None:
+    def __init__(self, store: Store | AsyncStore, log: Log) -> None:
         self._store = store
         self._log = log
-        self._client = store.client()
+        self._client: Client | AsyncClient | None = None
         self._process = next(log.processes)
         self._plan: Plan | None = None
-        self._at = 0
+        self._calls: Calls | None = None
         self._is_committing = False
         self._began = 0
         self._operations: list[Operation] = []
@@ -181,61 +222,67 @@ class Session:
         """Whether it has no transaction."""
         return self._plan is None
 
-    def begin(self, plan: Plan) -> None:
-        """Begin a transaction."""
-        self._plan, self._at, self._is_committing, self._operations = plan, 0, False, []
-        self._began = next(self._log.clock)
-        try:
-            self._client.begin(plan.isolation, read_only=plan.read_only)
-        except RefusedError:
-            self._end("fail")
-        except StoppedError:
-            self.stop()
-
-    def step(self) -> None:
-        """Do the next operation of the transaction, or end it."""
-        plan = self._plan
-        if plan is None:
-            return
-        try:
-            if self._at < len(plan.steps):
-                self._do(plan.steps[self._at])
-                self._at += 1
-            elif plan.is_aborted:
-                self._client.abort()
-                self._end("fail")
-            else:
-                self._is_committing = True
-                if self._client.commit():
-                    self._end("ok")
-        except RefusedError:
-            self._end("fail")
-        except StoppedError:
-            self.stop()
-
     def stop(self) -> None:
         """The store stopped: end the transaction, and be a new client from now on."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.close()
+        self._stopped()
+
+    def _stopped(self) -> None:
         if self._plan is not None:
             self._end("unknown" if self._is_committing else "fail")
-        self._client = self._store.client()
+        # The next one is asked for when the store may be there again.
+        self._client = None
         self._process = next(self._log.processes)
 
-    def _do(self, step: Step) -> None:
-        client, operations = self._client, self._operations
+    def _prepare(self, plan: Plan) -> None:
+        self._plan, self._is_committing, self._operations = plan, False, []
+        self._began = next(self._log.clock)
+        if self._client is None:
+            self._client = self._store.client()
+        self._calls = self._transact(self._client, plan)
+
+    def _transact(self, client: Client | AsyncClient, plan: Plan) -> Calls:
+        """Yield the calls of a transaction, and None behind those that belong together."""
+        try:
+            yield partial(client.begin, plan.isolation, read_only=plan.read_only)
+            yield None
+            for step in plan.steps:
+                yield from self._do(client, step)
+                yield None
+            if plan.is_aborted:
+                yield client.abort
+                outcome: Outcome = "fail"
+            else:
+                self._is_committing = True
+                while not (yield client.commit):
+                    yield None
+                outcome = "ok"
+        except RefusedError:
+            outcome = "fail"
+        except StoppedError:
+            self._stopped()
+            return
+        self._end(outcome)
+
+    def _do(self, client: Client | AsyncClient, step: Step) -> Calls:
+        operations = self._operations
         if step.verb == "read":
-            operations.append(Read(step.key, client.get(step.key)))
+            operations.append(Read(step.key, (yield partial(client.get, step.key))))
         elif step.verb == "scan":
-            operations.append(Scan(step.key, step.upper, tuple(client.scan(step.key, step.upper))))
+            rows = yield partial(client.scan, step.key, step.upper)
+            operations.append(Scan(step.key, step.upper, tuple(rows)))
         elif step.verb == "append":
             element = next(self._log.values)
-            before = client.append(step.key, element)
+            before = yield partial(client.append, step.key, element)
             if before is not None:
                 operations.append(Read(step.key, before))
             operations.append(Append(step.key, element))
         else:
-            operations.append(Read(step.key, client.get(step.key)))
+            operations.append(Read(step.key, (yield partial(client.get, step.key))))
             value = next(self._log.values)
-            client.put(step.key, value)
+            yield partial(client.put, step.key, value)
             operations.append(Put(step.key, value))
 
     def _end(self, outcome: Outcome) -> None:
@@ -252,6 +299,74 @@ class Session:
             tuple(self._operations),
         )
         self._log.transactions.append(transaction)
+
+
+class Session(_Script):
+    """A client at work: one operation of the store for each `step`."""
+
+    def __init__(self, store: Store, log: Log) -> None:
+        super().__init__(store, log)
+
+    def begin(self, plan: Plan) -> None:
+        """Begin a transaction."""
+        self._prepare(plan)
+        self.step()
+
+    def step(self) -> None:
+        """Do the next operation of the transaction, or end it."""
+        calls = self._calls
+        call = None if calls is None else next(calls, None)
+        while calls is not None and call is not None:
+            try:
+                answer = call()
+            except (RefusedError, StoppedError) as error:
+                call = _thrown(calls, error)
+            else:
+                call = _sent(calls, answer)
+
+    def run(self, plan: Plan) -> None:
+        """Run a whole transaction."""
+        self.begin(plan)
+        while not self.is_idle:
+            self.step()
+
+
+class AsyncSession(_Script):
+    """The same with calls that are awaited."""
+
+    def __init__(self, store: AsyncStore, log: Log) -> None:
+        super().__init__(store, log)
+
+    async def run(self, plan: Plan) -> None:
+        """Run a whole transaction."""
+        self._prepare(plan)
+        while not self.is_idle:
+            await self._step()
+
+    async def _step(self) -> None:
+        calls = self._calls
+        call = None if calls is None else next(calls, None)
+        while calls is not None and call is not None:
+            try:
+                answer = await call()
+            except (RefusedError, StoppedError) as error:
+                call = _thrown(calls, error)
+            else:
+                call = _sent(calls, answer)
+
+
+def _sent(calls: Calls, answer: object) -> Callable[[], Any] | None:
+    try:
+        return calls.send(answer)
+    except StopIteration:
+        return None
+
+
+def _thrown(calls: Calls, error: Exception) -> Callable[[], Any] | None:
+    try:
+        return calls.throw(error)
+    except StopIteration:
+        return None
 
 
 def run_steps(
@@ -300,9 +415,7 @@ def run_threads(store: Store, load: Load, seed: int, *, threads: int, count: int
     def work(session: Session, rng: Random) -> None:
         try:
             for at in range(count):
-                session.begin(draw_plan(load, rng, at * threads))
-                while not session.is_idle:
-                    session.step()
+                session.run(draw_plan(load, rng, at * threads))
         except BaseException as error:  # noqa: BLE001  it is raised where the run was started
             failures.append(error)
 
@@ -320,12 +433,15 @@ def run_threads(store: Store, load: Load, seed: int, *, threads: int, count: int
     return History(load.kind, log.transactions)
 
 
-def _read_all(store: Store, load: Load, log: Log, count: int) -> None:
-    session = Session(store, log)
+def final_plans(load: Load, count: int) -> tuple[Plan, Plan]:
+    """Return transactions that read every key of the first `count` plans of a load."""
     keys = count // load.drift + load.keys
     reads = tuple(Step("read", key_name(load, index)) for index in range(keys))
     whole = Step("scan", key_name(load, 0), key_name(load, keys))
-    for plan in (Plan(reads, load.isolation, read_only=True), Plan((whole,), load.isolation)):
-        session.begin(plan)
-        while not session.is_idle:
-            session.step()
+    return Plan(reads, load.isolation, read_only=True), Plan((whole,), load.isolation)
+
+
+def _read_all(store: Store, load: Load, log: Log, count: int) -> None:
+    session = Session(store, log)
+    for plan in final_plans(load, count):
+        session.run(plan)

@@ -1,0 +1,224 @@
+"""`./dev histories --engine`: histories of Holdfast itself, each judged by what its level allows.
+
+    ./dev histories --engine                            50,000 transactions
+    ./dev histories --engine --transactions 10000000    as many as that
+    ./dev histories --engine --minutes 5 --seed 7       as many as there is time for, others
+    ./dev histories --engine --keep DIR                 keep each history with an anomaly in DIR
+    ./dev histories --engine --write                    also docs/results/histories.md
+
+The work is cut into pieces, each of which follows from the seed and its number: some trials on
+simulated machines (`history_machine`), then a run of threads or tasks of this process in a
+temporary folder (`history_real`). The first kind is the same in every run.
+
+Thread safety: none; one thread, and processes of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing import get_context
+
+from holdfast.testing.bench_report import machine
+from holdfast.testing.broken_engines import PROMISED
+from holdfast.testing.history import History, Isolation, write_history
+from holdfast.testing.history_machine import Trial, draw_trial, run_trial
+from holdfast.testing.history_real import RealRun, draw_real_run, run_real
+from holdfast.testing.judge import judge
+
+PAGE = "docs/results/histories.md"
+
+TRIALS = 8
+"""How many simulated machines there are in a piece,"""
+TRIAL_TRANSACTIONS = 400
+"""with so many transactions each;"""
+SLICES = 5
+"""and how many slices of a run on this machine,"""
+SLICE_TRANSACTIONS = 4_000
+"""with so many each."""
+
+PER_SEED = 1_000_003
+
+EXPLANATION = """\
+A history counts as an anomaly if the checker says that the level which the clients asked for is \
+broken: strict serializable for `serializable`, strong snapshot for `snapshot` and for histories \
+in which both levels were asked for.
+What is unknown after a crash or a failed sync is judged as unknown.
+What the clients do and what happens to the store is in \
+[histories.md](../internals/histories.md)."""
+
+
+@dataclass(slots=True)
+class Row:
+    """Histories of one sort."""
+
+    histories: int = 0
+    transactions: int = 0
+    anomalies: int = 0
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a piece of the work came to."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    happened: dict[str, Counter[str]] = field(default_factory=dict)
+    """By where it happened."""
+    wrong: list[tuple[str, History, str]] = field(default_factory=list)
+
+    def judge(self, where: str, label: str, history: History, isolation: Isolation) -> None:
+        """Judge a history of clients that asked for `isolation`, the weakest of theirs."""
+        row = self.rows.setdefault(f"{where} | {history.kind} | {isolation}", Row())
+        row.histories += 1
+        row.transactions += len(history.transactions)
+        report = judge(history)
+        if PROMISED[isolation] in report.violated():
+            row.anomalies += 1
+            self.wrong.append((label, history, str(report)))
+
+    def add(self, other: Piece) -> None:
+        """Add what another piece came to."""
+        for name, row in other.rows.items():
+            mine = self.rows.setdefault(name, Row())
+            mine.histories += row.histories
+            mine.transactions += row.transactions
+            mine.anomalies += row.anomalies
+        for where, happened in other.happened.items():
+            self.happened.setdefault(where, Counter()).update(happened)
+        self.wrong += other.wrong
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were judged."""
+        return sum(row.transactions for row in self.rows.values())
+
+
+def judge_trial(piece: Piece, trial: Trial) -> None:
+    """Run a trial on a simulated machine, and judge it."""
+    outcome = run_trial(trial)
+    where = f"simulated, {trial.way}"
+    piece.happened.setdefault("simulated", Counter()).update(outcome.happened)
+    isolation: Isolation = "snapshot" if trial.mixes else trial.isolation
+    piece.judge(where, f"machine-{trial.seed}", outcome.history, isolation)
+
+
+def judge_real_run(piece: Piece, run: RealRun) -> None:
+    """Run clients of this process in a temporary folder, and judge each slice."""
+    where = "real, tasks" if run.awaits else "real, threads"
+    with tempfile.TemporaryDirectory(prefix="holdfast-histories-") as folder:
+        for number, part in enumerate(run_real(run, os.path.join(folder, "db"))):
+            piece.happened.setdefault("real", Counter()).update(part.happened)
+            piece.judge(where, f"real-{run.seed}-{number}", part.history, run.isolation)
+
+
+def do_piece(seed: int) -> Piece:
+    """Do a piece of the work. Raises: what no fault explains."""
+    piece = Piece()
+    try:
+        for number in range(TRIALS):
+            judge_trial(piece, draw_trial(seed * TRIALS + number, TRIAL_TRANSACTIONS))
+        judge_real_run(piece, draw_real_run(seed, SLICES, SLICE_TRANSACTIONS))
+    except BaseException as error:
+        error.add_note(f"in piece {seed}")
+        raise
+    return piece
+
+
+def collect(seed: int, jobs: int, transactions: int | None, minutes: float | None) -> Piece:
+    """Do pieces of the work until there are so many transactions, or the time is up; None is no
+    limit.
+    """
+    total = Piece()
+    began = time.monotonic()
+    numbers = count(seed * PER_SEED)
+    waiting: list[Future[Piece]] = []
+
+    def goes_on() -> bool:
+        if transactions is not None and total.transactions >= transactions:
+            return False
+        return minutes is None or time.monotonic() - began < 60 * minutes
+
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        while goes_on():
+            while len(waiting) < 2 * jobs:
+                waiting.append(pool.submit(do_piece, next(numbers)))
+            total.add(waiting.pop(0).result())
+            spent = time.monotonic() - began
+            print(
+                f"{total.transactions:,} transactions in {spent:.0f} s, "
+                f"{len(total.wrong)} with anomalies",
+                flush=True,
+            )
+        for future in waiting:
+            if not future.cancel():
+                total.add(future.result())
+    return total
+
+
+def tables(piece: Piece) -> list[str]:
+    """Return what was done and found as tables."""
+    lines = ["## Judged", ""]
+    lines.append("| where, clients | kind | asked for | histories | transactions | anomalies |")
+    lines.append("|---|---|---|--:|--:|--:|")
+    for name, row in sorted(piece.rows.items()):
+        lines.append(f"| {name} | {row.histories:,} | {row.transactions:,} | {row.anomalies:,} |")
+    histories = sum(row.histories for row in piece.rows.values())
+    anomalies = sum(row.anomalies for row in piece.rows.values())
+    lines.append(f"| all | | | {histories:,} | {piece.transactions:,} | {anomalies:,} |")
+    lines += ["", "## What happened meanwhile", "", "| | simulated | real |", "|---|--:|--:|"]
+    simulated = piece.happened.get("simulated", Counter())
+    real = piece.happened.get("real", Counter())
+    for name in sorted({*simulated, *real}):
+        lines.append(f"| {name} | {simulated[name]:,} | {real[name]:,} |")
+    return lines
+
+
+def page(command: str, piece: Piece, seconds: float) -> str:
+    """Return the page of results."""
+    head = [
+        "# Measured: histories of the engine",
+        "",
+        "This page was written by the command below; nothing in it was typed by hand.",
+        "",
+        f"    {command}",
+        "",
+        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
+        f"- took: {seconds:,.0f} seconds",
+        "",
+        EXPLANATION,
+        "",
+    ]
+    return "\n".join([*head, *tables(piece)]) + "\n"
+
+
+def keep(folder: str, piece: Piece) -> None:
+    """Write each history with an anomaly into a folder."""
+    os.makedirs(folder, exist_ok=True)
+    for label, history, _ in piece.wrong:
+        with open(f"{folder}/{label}.jsonl", "w", encoding="ascii") as file:
+            write_history(file, history)
+        print(f"kept {folder}/{label}.jsonl")
+
+
+def run(given: argparse.Namespace, command: str) -> int:
+    """Run the verb; return its exit status."""
+    began = time.monotonic()
+    transactions: int | None = given.transactions
+    if transactions is None and given.minutes is None:
+        transactions = 50_000
+    total = collect(given.seed, given.jobs, transactions, given.minutes)
+    print("\n".join(tables(total)))
+    for label, _, report in total.wrong[:3]:
+        print(f"\n{label}\n{report}")
+    if given.keep and total.wrong:
+        keep(given.keep, total)
+    if given.write:
+        with open(PAGE, "w", encoding="ascii") as file:
+            file.write(page(command, total, time.monotonic() - began))
+    return 1 if total.wrong else 0
