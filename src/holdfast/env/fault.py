@@ -158,15 +158,15 @@ class FaultFile:
             inner.write_at(offset, plain[: rule.partial], site=site)
         _fail(rule, inner.name, lambda: inner.write_at(offset, plain, site=site), inner)
 
-    def allocate(self, size: int, *, site: str) -> None:
+    def allocate(self, size: int, *, written: bool, site: str) -> None:
         inner, env = self._inner, self._env
 
         def allocate() -> None:
             room = env._room(inner, size)
             if room is None:
-                inner.allocate(size, site=site)
+                inner.allocate(size, written=written, site=site)
                 return
-            inner.allocate(room, site=site)
+            inner.allocate(room, written=written, site=site)
             raise env._full("allocate", site, inner.name)
 
         env._do("allocate", site, inner.name, allocate, inner)

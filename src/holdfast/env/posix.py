@@ -127,14 +127,28 @@ class PosixFile:
                     raise OSError(errno.EIO, "a write made no progress", self._name)
                 done += written
 
-    def allocate(self, size: int, *, site: str) -> None:
-        # Real zeros and not fallocate: extents that are allocated but unwritten turn into written
-        # ones at the first write, which is a change of metadata that the next sync must wait for.
+    def allocate(self, size: int, *, written: bool, site: str) -> None:
+        # Extents that are allocated but unwritten turn into written ones at the first write, which
+        # is a change of metadata that the next sync must wait for. Real zeros spare that.
         position = self.size()
+        if not written and position < size and self._reserve(position, size - position):
+            return
         while position < size:
             count = min(len(_ZEROS), size - position)
             self.write_at(position, memoryview(_ZEROS)[:count], site=site)
             position += count
+
+    def _reserve(self, offset: int, count: int) -> bool:
+        """Allocate without writing; return whether the system can do that here."""
+        if not hasattr(os, "posix_fallocate"):
+            return False
+        try:
+            os.posix_fallocate(self._descriptor, offset, count)
+        except OSError as exc:
+            if exc.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                return False
+            raise
+        return True
 
     def truncate(self, size: int, *, site: str) -> None:
         os.ftruncate(self._descriptor, size)

@@ -94,12 +94,13 @@ class File(Protocol):
         """
         ...
 
-    def allocate(self, size: int, *, site: str) -> None:
-        """Grow the file to `size` bytes with zeros that have room on disk; never shrinks it.
+    def allocate(self, size: int, *, written: bool, site: str) -> None:
+        """Grow the file to `size` bytes that have room on disk and read as zeros; never shrinks it.
 
-        Durability: volatile until `sync`. After that sync, a write within `size` changes no
-        metadata, so its own sync is as cheap as the disk allows and cannot fail for lack of room.
-        After an OSError the file may have grown in part.
+        Durability: volatile until `sync`. With `written` the zeros are written: after that sync, a
+        write within `size` changes no metadata, so its own sync is as cheap as the disk allows.
+        Without, nothing goes to the disk but the metadata, and the first write of each block
+        changes some again. After an OSError the file may have grown in part.
         """
         ...
 

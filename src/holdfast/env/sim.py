@@ -97,7 +97,8 @@ class SimFile:
         env.disk.write(node, offset, plain, index, site)
         env._done("write", site, self._name, (offset, len(plain)))
 
-    def allocate(self, size: int, *, site: str) -> None:
+    def allocate(self, size: int, *, written: bool, site: str) -> None:
+        # Either way a crash leaves zeros or what was written since.
         env = self._env
         index = env._begin()
         env.disk.allocate(self._writable_node(), size, index, site)

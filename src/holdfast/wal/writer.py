@@ -59,6 +59,16 @@ for it.
 PREPARE_AT: Final = 8
 """The next segment is asked for when one part in this many of the current one is used."""
 
+ZEROED_SYNC_BYTES: Final = 256 << 10
+"""While the log is synced at least once in so many bytes of records, segments are filled with zeros
+ahead, which makes each sync cheaper. Where syncs are rare, that would write each byte twice for
+little (docs/adr/0021).
+"""
+
+_LOOK_BYTES: Final = 1 << 20
+_LOOK_SYNCS: Final = 32
+"""After so many bytes or syncs, whatever comes first, it is looked at anew how often syncs are."""
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
@@ -75,11 +85,14 @@ class SegmentInfo:
 class _Segment:
     """A segment that is or will be written to."""
 
-    __slots__ = ("file", "header", "lsn_first", "number", "position", "seq_first", "seq_last")
+    __slots__ = (
+        "file", "header", "is_zeroed", "lsn_first", "number", "position", "seq_first", "seq_last",
+    )  # fmt: skip
 
-    def __init__(self, file: File, header: SegmentHeader) -> None:
+    def __init__(self, file: File, header: SegmentHeader, *, is_zeroed: bool) -> None:
         self.file = file
         self.header = header
+        self.is_zeroed = is_zeroed
         self.number = header.number
         self.position = header.records_offset
         # Known when the segment before it is full.
@@ -129,6 +142,7 @@ class LogWriter:
         self._written_seq = 0
         self._durable_seq = 0
         self._bytes_logged = 0
+        self._syncs = 0
         # Each is of one thread at a time: segments are made one by one, links by whoever appends.
         self._bytes_allocated = 0
         self._bytes_around = 0
@@ -151,6 +165,12 @@ class LogWriter:
         self._next: _Segment | None = None
         self._preparing = False
         self._rotating = False
+        # How often syncs are: of all that was logged, what the last look saw; guarded likewise.
+        self._seen_bytes = 0
+        self._seen_syncs = 0
+        self._wants_zeroed = True
+        # Syncs became frequent in a segment that has no zeros, and the next one is ready.
+        self._leaves_early = False
         # The END record that names it is written; `_current` is still the segment before it.
         self._following: _Segment | None = None
         try:
@@ -223,7 +243,10 @@ class LogWriter:
             current = self._current
             used = current.position - self._front_bytes
             room = current.header.size - self._front_bytes
-            return self._may_prepare() and used * PREPARE_AT >= room
+            is_due = used * PREPARE_AT >= room
+            self._look(is_due=is_due)
+            is_dear = self._wants_zeroed and not current.is_zeroed
+            return self._may_prepare() and (is_due or is_dear)
 
     def append(self, buffer: RecordBuffer, seq_first: int, *, durable: bool = False) -> int:
         """Write the record in `buffer`, whose first operation has `seq_first`; return its ordinal.
@@ -247,6 +270,7 @@ class LogWriter:
         while (
             self._following is not None
             or need > self._current.header.size - self._end_bytes - self._current.position
+            or self._leaves_early
         ):
             self._rotate(need)
         if self._link_due:
@@ -284,7 +308,8 @@ class LogWriter:
 
     def prepare_next(self) -> None:
         """Make the next segment ready, so that no append has to. Does nothing when that is done or
-        under way.
+        under way. When syncs are frequent by now and the one that is ready has no zeros, it makes
+        another in its place.
 
         Raises: DiskFullError when there is no room, with nothing changed; DatabasePoisonedError.
         """
@@ -300,10 +325,12 @@ class LogWriter:
             # An append that needs a segment waits for this one, whatever became of it.
             with self._mutex:
                 self._preparing = False
-                if not self._closed:
-                    self._next, made = made, None
+                if made is not None and not self._closed:
+                    self._next, made = made, self._next
+                    self._leaves_early = self._next.is_zeroed and not self._current.is_zeroed
                 self._prepared.notify_all()
         if made is not None:
+            mark("wal.segment_replaced")
             self._discard(made)
 
     def segments(self) -> list[SegmentInfo]:
@@ -365,8 +392,17 @@ class LogWriter:
 
     def _may_prepare(self) -> bool:
         """Return whether a next segment is wanted. Requires: the mutex is held."""
-        busy = self._closed or self._preparing or self._rotating or self.poisoned
-        return not busy and self._next is None
+        if self._closed or self._preparing or self._rotating or self.poisoned:
+            return False
+        return self._next is None or (self._wants_zeroed and not self._next.is_zeroed)
+
+    def _look(self, *, is_due: bool) -> None:
+        """See how often the log is synced these days. Requires: the mutex is held."""
+        logged, syncs = self._bytes_logged - self._seen_bytes, self._syncs - self._seen_syncs
+        is_first = is_due and self._seen_bytes == 0
+        if logged >= _LOOK_BYTES or syncs >= _LOOK_SYNCS or is_first:
+            self._wants_zeroed = logged <= ZEROED_SYNC_BYTES * syncs
+            self._seen_bytes, self._seen_syncs = self._bytes_logged, self._syncs
 
     def _wipe(self) -> None:
         """Make sure that a record which was not accepted cannot come back after a crash."""
@@ -414,6 +450,7 @@ class LogWriter:
         """
         segment, size = self._current, len(record)
         position, logged = segment.position + size, self._bytes_logged + size
+        syncs = self._syncs + durable
         try:
             self._write(segment.position, record, site, durable=durable)
             record.release()
@@ -429,7 +466,7 @@ class LogWriter:
             self._chain = chain
             self._following = following
             if durable:
-                self._durable_lsn, self._durable_seq = lsn, seq_last
+                self._durable_lsn, self._durable_seq, self._syncs = lsn, seq_last, syncs
         except BaseException as exc:
             self._stale = True
             try:
@@ -471,11 +508,11 @@ class LogWriter:
             raise
 
     def _sync_current(self, site: str) -> None:
-        lsn, seq = self._written_lsn, self._written_seq
+        lsn, seq, syncs = self._written_lsn, self._written_seq, self._syncs + 1
         self._in_doubt = True
         try:
             self._current.file.sync(site=site)
-            self._durable_lsn, self._durable_seq = lsn, seq
+            self._durable_lsn, self._durable_seq, self._syncs = lsn, seq, syncs
             self._in_doubt = False
         except OSError as exc:
             raise self._poisoned_by(exc) from exc
@@ -520,7 +557,7 @@ class LogWriter:
             grown = [*self._full, full.info()]
             self._full = grown
             self._current, self._following = following, None
-            self._rotating = False
+            self._rotating = self._leaves_early = False
             self._link_due = True
         with contextlib.suppress(OSError):
             # It was synced: closing cannot lose anything.
@@ -571,6 +608,7 @@ class LogWriter:
         has its link.
         """
         number = self._allocate_number()
+        is_zeroed = self._wants_zeroed
         path = f"{self._folder}/{segment_name(number)}"
         least = self._front_bytes + self._end_bytes
         header = SegmentHeader(
@@ -591,13 +629,13 @@ class LogWriter:
             encoded = encode_link(link, header.salt)
             at = header.link_offset
             block = block[:at] + encoded + block[at + len(encoded) :]
-        allocated = self._bytes_allocated + header.size
+        allocated = self._bytes_allocated + (header.size if is_zeroed else 0)
         around = self._bytes_around + len(block)
         file = self._env.create(path, site="wal.segment.create")
-        segment = _Segment(file, header)
+        segment = _Segment(file, header, is_zeroed=is_zeroed)
         segment.lsn_first = lsn_first or 0
         try:
-            file.allocate(header.size, site="wal.segment.allocate")
+            file.allocate(header.size, written=is_zeroed, site="wal.segment.allocate")
             file.write_at(0, block, site="wal.segment.header")
             file.sync(site="wal.segment.sync")
             self._env.sync_dir(self._folder, site="wal.segment.folder_sync")

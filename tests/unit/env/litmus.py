@@ -62,7 +62,7 @@ def durable(env: SimEnv, name: str, letters: str) -> File:
 def room(env: SimEnv, name: str, count: int) -> File:
     """Return a file of durable zeros."""
     file = create(env, name)
-    file.allocate(count * LETTER, site="allocate")
+    file.allocate(count * LETTER, written=True, site="allocate")
     sync(file)
     env.sync_dir("/", site="sync_dir")
     return file

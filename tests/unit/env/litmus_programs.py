@@ -186,7 +186,7 @@ def _(env: SimEnv) -> None:
     exactly("f=A", "f=A00"),
 )
 def _(env: SimEnv) -> None:
-    durable(env, "f", "A").allocate(3 * LETTER, site="allocate")
+    durable(env, "f", "A").allocate(3 * LETTER, written=True, site="allocate")
 
 
 @litmus(
@@ -197,7 +197,7 @@ def _(env: SimEnv) -> None:
 )
 def _(env: SimEnv) -> None:
     file = create(env, "f")
-    file.allocate(4 * LETTER, site="allocate")
+    file.allocate(4 * LETTER, written=True, site="allocate")
     sync(file)
     env.sync_dir("/", site="sync_dir")
     write(file, 0, "B")
@@ -213,7 +213,7 @@ def _(env: SimEnv) -> None:
 )
 def _(env: SimEnv) -> None:
     file = create(env, "f")
-    file.allocate(3 * LETTER, site="allocate")
+    file.allocate(3 * LETTER, written=True, site="allocate")
     sync(file)
     env.sync_dir("/", site="sync_dir")
     write(file, 0, "A")
@@ -548,7 +548,7 @@ def _(env: SimEnv) -> None:
     file = create(env, "a")
     sync(file)
     env.sync_dir("/", site="sync_dir")
-    file.allocate(LETTER, site="allocate")
+    file.allocate(LETTER, written=True, site="allocate")
     write(file, 0, "A")
     env.rename("a", "b", site="rename")
 

@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[FaultEnv], object]] = {
     "lock_file": lambda env: env.lock_file("f"),
     "read": lambda env: env.file.read_at(0, 1),  # type: ignore[attr-defined]
     "write": lambda env: env.file.write_at(0, b"y", site="s"),  # type: ignore[attr-defined]
-    "allocate": lambda env: env.file.allocate(9, site="s"),  # type: ignore[attr-defined]
+    "allocate": lambda env: env.file.allocate(9, written=True, site="s"),  # type: ignore[attr-defined]
     "truncate": lambda env: env.file.truncate(0, site="s"),  # type: ignore[attr-defined]
     "sync": lambda env: env.file.sync(site="s"),  # type: ignore[attr-defined]
     "size": lambda env: env.file.size(),  # type: ignore[attr-defined]
@@ -202,7 +202,7 @@ def test_a_full_disk_takes_what_fits_and_then_refuses() -> None:
     assert b"y" * 400 == other.read_at(0, 1000)
     assert 1 == env.injected
     with pytest.raises(OSError):
-        other.allocate(401, site="allocate")
+        other.allocate(401, written=True, site="allocate")
     file.write_at(0, b"z" * 600, site="write")
     assert 2 == env.injected
 
@@ -211,17 +211,17 @@ def test_room_comes_back() -> None:
     env = FaultEnv(SimEnv(), capacity_bytes=1000)
     file = env.create("f", site="create")
     other = env.create("g", site="create")
-    file.allocate(1000, site="allocate")
+    file.allocate(1000, written=True, site="allocate")
     assert errno.ENOSPC == outcome(lambda: other.write_at(0, b"y", site="write"))
     file.truncate(500, site="truncate")
     assert 0 == outcome(lambda: other.write_at(0, b"y" * 500, site="write"))
     env.unlink("f", site="unlink")
-    assert 0 == outcome(lambda: other.allocate(1000, site="allocate"))
-    assert errno.ENOSPC == outcome(lambda: other.allocate(1001, site="allocate"))
+    assert 0 == outcome(lambda: other.allocate(1000, written=True, site="allocate"))
+    assert errno.ENOSPC == outcome(lambda: other.allocate(1001, written=True, site="allocate"))
     env.capacity_bytes = 2000
-    assert 0 == outcome(lambda: other.allocate(1001, site="allocate"))
+    assert 0 == outcome(lambda: other.allocate(1001, written=True, site="allocate"))
     env.capacity_bytes = None
-    assert 0 == outcome(lambda: other.allocate(9000, site="allocate"))
+    assert 0 == outcome(lambda: other.allocate(9000, written=True, site="allocate"))
     env.capacity_bytes = 100
     assert 0 == outcome(lambda: other.write_at(8999, b"y", site="write"))
     assert errno.ENOSPC == outcome(lambda: other.write_at(8999, b"yy", site="write"))

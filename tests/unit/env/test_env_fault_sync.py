@@ -154,7 +154,7 @@ def test_allocations_and_truncations_are_metadata_and_survive(name: str) -> None
     file = synced(env, b"A" * 2 * BLOCK)
     env.add(FAILED_SYNCS[name]())
     file.truncate(BLOCK, site="truncate")
-    file.allocate(3 * BLOCK, site="allocate")
+    file.allocate(3 * BLOCK, written=True, site="allocate")
     file.write_at(BLOCK, b"B" * BLOCK, site="write")
     syncs(file, 2)
     assert ["A00"] == [blocks(data) for data in on_disk(inner)]
@@ -166,7 +166,7 @@ def test_btrfs_takes_allocations_and_truncations_back() -> None:
     file = synced(env, b"A" * 2 * BLOCK)
     env.add(FAILED_SYNCS["btrfs"]())
     file.truncate(BLOCK, site="truncate")
-    file.allocate(3 * BLOCK, site="allocate")
+    file.allocate(3 * BLOCK, written=True, site="allocate")
     assert [errno.EIO] == syncs(file, 1)
     assert "AA" == blocks(file.read_at(0, 1 << 20))
     assert 2 * BLOCK == file.size()

@@ -144,13 +144,14 @@ def test_a_gap_reads_as_zeros(machine: Machine) -> None:
     assert bytes(9000) + b"x" == file.read_at(0, 10000)
 
 
-def test_an_allocation_grows_with_zeros_and_never_shrinks(machine: Machine) -> None:
+@pytest.mark.parametrize("written", [True, False])
+def test_an_allocation_grows_with_zeros_and_never_shrinks(machine: Machine, written: bool) -> None:
     file = machine.env.create(machine.path("f"), site="create")
     file.write_at(0, b"abc", site="write")
-    file.allocate(2_000_000, site="allocate")
+    file.allocate(2_000_000, written=written, site="allocate")
     assert 2_000_000 == file.size() == machine.env.file_size(machine.path("f"))
     assert b"abc" + bytes(1_999_997) == file.read_at(0, 2_000_000)
-    file.allocate(10, site="allocate")
+    file.allocate(10, written=written, site="allocate")
     assert 2_000_000 == file.size()
 
 
@@ -191,7 +192,7 @@ def test_a_file_opened_for_reading_refuses_writes(machine: Machine) -> None:
     with pytest.raises(OSError):
         file.truncate(0, site="truncate")
     with pytest.raises(OSError):
-        file.allocate(1, site="allocate")
+        file.allocate(1, written=True, site="allocate")
 
 
 def test_a_closed_file_refuses_everything_but_a_second_close(machine: Machine) -> None:
@@ -202,7 +203,7 @@ def test_a_closed_file_refuses_everything_but_a_second_close(machine: Machine) -
     raises(errno.EBADF, lambda: file.write_at(0, b"x", site="write"))
     raises(errno.EBADF, lambda: file.sync(site="sync"))
     raises(errno.EBADF, lambda: file.truncate(0, site="truncate"))
-    raises(errno.EBADF, lambda: file.allocate(1, site="allocate"))
+    raises(errno.EBADF, lambda: file.allocate(1, written=True, site="allocate"))
     raises(errno.EBADF, file.size)
     assert -1 == file.fileno()
 

@@ -50,7 +50,7 @@ def workload(env: SimEnv) -> int:
         seen += 1
         file.write_at(0, b"a" * 700, site="write")
         seen += 1
-        file.allocate(5000, site="allocate")
+        file.allocate(5000, written=True, site="allocate")
         seen += 1
         file.sync(site="sync")
         seen += 1
@@ -207,7 +207,7 @@ class Labelled:
 
     def allocate(self, size: int) -> None:
         old = len(self.volatile)
-        self.file.allocate(size, site="allocate")
+        self.file.allocate(size, written=True, site="allocate")
         if size > old:
             self.put(old, size - old, 0)
 

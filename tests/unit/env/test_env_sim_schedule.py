@@ -171,7 +171,7 @@ def test_a_sync_does_not_cover_what_is_written_while_it_runs() -> None:
         env = SimEnv(seed)
         file = env.create("f", site="create")
         env.sync_dir("/", site="sync_dir")
-        file.allocate(1024, site="allocate")
+        file.allocate(1024, written=True, site="allocate")
         file.sync(site="sync")
         file.write_at(0, b"A", site="first")
         task = env.spawn("w", partial(file.write_at, 512, b"B", site="second"))
@@ -386,7 +386,7 @@ def test_without_power_every_call_raises_but_those_that_give_back() -> None:
     calls: list[Callable[[], object]] = [
         lambda: file.read_at(0, 1),
         lambda: file.write_at(0, b"x", site="s"),
-        lambda: file.allocate(1, site="s"),
+        lambda: file.allocate(1, written=True, site="s"),
         lambda: file.truncate(0, site="s"),
         lambda: file.sync(site="s"),
         file.size,
