@@ -167,7 +167,7 @@ def machine(folder: str) -> dict[str, str]:
         "file system": file_system(folder),
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
         "Holdfast": f"{holdfast.__version__}{commit()}",
-        "backports.zstd": version_of("backports.zstd"),
+        "zstandard": version_of("zstandard"),
     }
 
 

@@ -1,21 +1,44 @@
-"""Codecs by number and by name, and Zstandard through its library."""
+"""Codecs by number and by name, and Zstandard through each of its libraries."""
 
 from __future__ import annotations
 
 import random
+import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import pytest
+import zstandard
 from backports import zstd
 
 from holdfast.base.settings import COMPRESSIONS
 from holdfast.codec import Compression, compress, decompress, open_page, seal_page
-from holdfast.codec.zstandard import zstd_compress, zstd_decompress
+from holdfast.codec.zstandard import (
+    PooledLibrary,
+    StandardLibrary,
+    _library,
+    zstd_compress,
+    zstd_decompress,
+)
 
 TEXT = b"".join(b"room %d: %d degrees\n" % (n % 7, 20 + n % 5) for n in range(2000))
 BODIES = [b"", b"x", TEXT, random.Random(1).randbytes(5000), bytes(200_000), TEXT * 50]
 
 
+LIBRARIES = [PooledLibrary(zstandard), StandardLibrary(zstd)]
+"""That of Python 3.14 and newer is the same under another name before."""
+
+
+@pytest.fixture(params=LIBRARIES, ids=["zstandard", "compression.zstd"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Zstandard be that of one library, with contexts of its own."""
+    monkeypatch.setattr("holdfast.codec.zstandard._library", lambda: request.param)
+    monkeypatch.setattr("holdfast.codec.zstandard._compressors", [])
+    monkeypatch.setattr("holdfast.codec.zstandard._decompressors", defaultdict(list))
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("compression", Compression)
 def test_every_codec_gives_back_what_it_was_given(compression: Compression) -> None:
     for body in BODIES:
@@ -41,6 +64,7 @@ def test_numbers_are_part_of_the_format() -> None:
     assert {member.name: member.value for member in Compression} == {"NONE": 0, "LZ4": 1, "ZSTD": 2}
 
 
+@pytest.mark.usefixtures("library")
 def test_a_reused_context_does_not_change_the_bytes() -> None:
     bodies = [random.Random(n).randbytes(n % 900) + TEXT[n : n * 30] for n in range(300)]
     fresh = [zstd.compress(body, level=1) for body in bodies]
@@ -49,12 +73,14 @@ def test_a_reused_context_does_not_change_the_bytes() -> None:
         assert list(pool.map(zstd_compress, bodies)) == fresh
 
 
+@pytest.mark.usefixtures("library")
 def test_a_frame_carries_its_size_and_no_checksum() -> None:
     frame = zstd_compress(TEXT)
     assert zstd.get_frame_info(frame).decompressed_size == len(TEXT)
     assert frame[4] & 0b100 == 0
 
 
+@pytest.mark.usefixtures("library")
 def test_a_frame_that_wants_a_larger_window_than_its_size_is_refused() -> None:
     # A frame written in pieces does not know its size and asks for the whole window of its level.
     parameter = zstd.CompressionParameter
@@ -65,6 +91,7 @@ def test_a_frame_that_wants_a_larger_window_than_its_size_is_refused() -> None:
         zstd_decompress(frame, len(TEXT))
 
 
+@pytest.mark.usefixtures("library")
 def test_the_window_of_a_size_is_the_least_power_of_two_that_holds_it() -> None:
     for size, window_log in ((4096, 12), (4097, 13), (1, 10)):
         body = (TEXT * (size // len(TEXT) + 1))[:size]
@@ -78,12 +105,14 @@ def test_the_window_of_a_size_is_the_least_power_of_two_that_holds_it() -> None:
                     zstd_decompress(frame, size)
 
 
+@pytest.mark.usefixtures("library")
 def test_a_frame_that_expands_without_end_is_cut_at_the_size() -> None:
     bomb = zstd.compress(bytes(64 << 20))
     with pytest.raises(ValueError, match="malformed Zstandard frame"):
         zstd_decompress(bomb, 1000)
 
 
+@pytest.mark.usefixtures("library")
 def test_every_size_around_a_power_of_two_fits_its_window() -> None:
     for power in (9, 10, 11, 14, 17, 19, 20):
         for size in ((1 << power) - 1, 1 << power, (1 << power) + 1):
@@ -91,12 +120,14 @@ def test_every_size_around_a_power_of_two_fits_its_window() -> None:
             assert zstd_decompress(zstd_compress(body), size) == body
 
 
+@pytest.mark.usefixtures("library")
 def test_what_is_not_bytes_like_is_a_type_error() -> None:
     for compression in Compression:
         with pytest.raises(TypeError):
             compress(compression, "text")  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("library")
 def test_a_failed_compression_does_not_spoil_the_next() -> None:
     expected = zstd_compress(TEXT)
     with pytest.raises(TypeError):
@@ -104,39 +135,79 @@ def test_a_failed_compression_does_not_spoil_the_next() -> None:
     assert zstd_compress(TEXT) == expected
 
 
+@pytest.mark.usefixtures("library")
+def test_frames_that_end_elsewhere_than_the_data_are_refused() -> None:
+    for body in (b"", b"x", TEXT):
+        frame = zstd_compress(body)
+        assert zstd_decompress(bytearray(frame), len(body)) == body
+        for damaged in (frame + b"x", frame[:-1], frame + frame, b"", b"x" + frame):
+            with pytest.raises(ValueError, match="malformed Zstandard frame"):
+                zstd_decompress(damaged, len(body))
+            # A context that was used again is not spoiled.
+            assert zstd_decompress(frame, len(body)) == body
+
+
+@pytest.mark.usefixtures("library")
+def test_decompressions_in_many_threads_share_no_context() -> None:
+    bodies = [random.Random(n).randbytes(n % 900) + TEXT[n : n * 30] for n in range(300)]
+    frames = [(zstd_compress(body), len(body)) for body in bodies]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda frame: zstd_decompress(*frame), frames)) == bodies
+
+
+def test_frames_of_one_library_are_read_by_the_other() -> None:
+    for body in BODIES:
+        for writer in LIBRARIES:
+            frame = writer.make_compressor()(body)
+            for reader in LIBRARIES:
+                assert reader.make_decompressor(22)(frame, len(body)) == body
+
+
+def test_the_library_of_python_is_taken_where_the_other_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert isinstance(_library(), PooledLibrary)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression", ModuleType("compression"))
+    monkeypatch.setitem(sys.modules, "compression.zstd", zstd)
+    assert isinstance(_library.__wrapped__(), StandardLibrary)
+
+
 class NoMemory:
-    """A compressor or decompressor for whose work there is no memory, as the library says it."""
+    """A compressor or decompressor for whose work there is no memory, as the libraries say it."""
 
     FLUSH_FRAME = 2
 
-    def __init__(self, options: object) -> None:
-        pass
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
 
-    def compress(self, data: bytes, mode: int) -> bytes:
-        text = "Unable to compress Zstandard data: Allocation error : not enough memory"
-        raise zstd.ZstdError(text)
+    def compress(self, data: bytes, mode: int = 0) -> bytes:
+        raise self._error("cannot compress: Allocation error : not enough memory")
 
-    def decompress(self, data: bytes, size: int) -> bytes:
-        text = "Unable to decompress Zstandard data: Allocation error : not enough memory"
-        raise zstd.ZstdError(text)
+    def decompress(self, *given: object, **named: object) -> bytes:
+        raise self._error("decompression error: Allocation error : not enough memory")
 
 
-class NoContext(NoMemory):
-    """One that could not even be made."""
-
-    def __init__(self, options: object) -> None:
-        raise zstd.ZstdError("Unable to create ZSTD_DCtx instance.")
-
-
-@pytest.mark.parametrize("fake", [NoMemory, NoContext])
+@pytest.mark.parametrize("has_context", [True, False])
+@pytest.mark.parametrize("module", ["zstandard", "backports.zstd"])
 def test_want_of_memory_in_the_library_is_no_damage(
-    monkeypatch: pytest.MonkeyPatch, fake: type
+    monkeypatch: pytest.MonkeyPatch, module: str, has_context: bool
 ) -> None:
     frame = zstd_compress(TEXT)
     page = seal_page(TEXT, 1, Compression.ZSTD, 5)
-    monkeypatch.setattr("backports.zstd.ZstdCompressor", fake)
-    monkeypatch.setattr("backports.zstd.ZstdDecompressor", fake)
+    error = sys.modules[module].ZstdError
+
+    def fake(**_: object) -> NoMemory:
+        if not has_context:
+            raise error("Unable to create a context.")
+        return NoMemory(error)
+
+    monkeypatch.setattr(f"{module}.ZstdCompressor", fake)
+    monkeypatch.setattr(f"{module}.ZstdDecompressor", fake)
+    of_module = next(library for library in LIBRARIES if library.error is error)
+    monkeypatch.setattr("holdfast.codec.zstandard._library", lambda: of_module)
     monkeypatch.setattr("holdfast.codec.zstandard._compressors", [])
+    monkeypatch.setattr("holdfast.codec.zstandard._decompressors", defaultdict(list))
     with pytest.raises(MemoryError):
         zstd_compress(TEXT)
     with pytest.raises(MemoryError):
