@@ -1,0 +1,136 @@
+"""`./dev interleavings`: every interleaving of a scope, in processes beside each other.
+
+    ./dev interleavings                              the scopes small and deletes
+    ./dev interleavings --scope whole --jobs 2       that of three operations: hours
+    ./dev interleavings --scope whole --minutes 5    so much of it, the sets drawn at random
+    ./dev interleavings --write                      also docs/results/interleavings.md
+
+Exit status: 0 good, 1 a run was not as the definition has it; 2 wrong usage.
+
+Thread safety: none; one thread, and processes of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from random import Random
+
+from holdfast.testing.bench_report import machine
+from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
+
+PAGE = "docs/results/interleavings.md"
+
+CHUNK = 100
+"""So many sets of programs are one piece of work."""
+
+FAULTS_SHOWN = 10
+
+EXPLANATION = """\
+What a scope has, what is left out because it could not differ, and how a run is judged is in \
+`src/holdfast/testing/interleavings.py`.
+A run has keys of its own in a database that others used before; a fault is a run that no serial \
+order explains, or in which another transaction lost than the definition says."""
+
+
+@cache
+def _sets(scope: str, seed: int) -> list[tuple[str, ...]]:
+    """Return the sets of a scope, in an order that the seed decides."""
+    found = list(sets_of_programs(SCOPES[scope]))
+    Random(seed).shuffle(found)
+    return found
+
+
+def _piece(scope: str, seed: int, first: int) -> Tally:
+    tally = Tally()
+    with Arena() as arena:
+        for chosen in _sets(scope, seed)[first : first + CHUNK]:
+            judge_set(arena, chosen, tally)
+    return tally
+
+
+def explore(scope: str, seed: int, jobs: int, minutes: float | None) -> tuple[Tally, int]:
+    """Run a scope, or as much of it as there is time for; return what came of it, and how many sets
+    there are.
+    """
+    count = len(_sets(scope, seed))
+    total = Tally()
+    began = time.monotonic()
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting: list[Future[Tally]] = []
+        firsts = iter(range(0, count, CHUNK))
+        told = 0.0
+        while True:
+            spent = time.monotonic() - began
+            is_over = minutes is not None and spent > 60 * minutes
+            while (
+                not is_over and len(waiting) < 2 * jobs and (at := next(firsts, None)) is not None
+            ):
+                waiting.append(pool.submit(_piece, scope, seed, at))
+            if not waiting:
+                return total, count
+            total.add(waiting.pop(0).result())
+            if spent > told + 10:
+                told = spent
+                print(f"{scope}: {total.sets:,} of {count:,} sets, {total.runs:,} runs", flush=True)
+
+
+def page(command: str, rows: Sequence[str], seconds: float) -> str:
+    """Return the page of results."""
+    head = [
+        "# Measured: every interleaving of small transactions",
+        "",
+        "This page was written by the command below; nothing in it was typed by hand.",
+        "",
+        f"    {command}",
+        "",
+        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
+        f"- took: {seconds:,.0f} seconds",
+        "",
+        EXPLANATION,
+        "",
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    parser = argparse.ArgumentParser(prog="./dev interleavings", description=__doc__.split("\n")[0])
+    parser.add_argument("--scope", action="append", choices=list(SCOPES), help="may be repeated")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of the sets")
+    parser.add_argument("--minutes", type=float, help="for each scope")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    given = parser.parse_args(arguments)
+    began = time.monotonic()
+    rows = [
+        "| scope | operations | in one | transactions | sets | run | runs | in groups | lost | bad |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    faults: list[str] = []
+    for name in given.scope or ["small", "deletes"]:
+        tally, count = explore(name, given.seed, given.jobs, given.minutes)
+        scope = SCOPES[name]
+        rows.append(
+            f"| {name} | {' '.join(scope.alphabet)} | {scope.operations} | {scope.transactions} "
+            f"| {count:,} | {tally.sets:,} | {tally.runs:,} | {tally.grouped:,} | {tally.lost:,} "
+            f"| {len(tally.faults)} |"
+        )
+        faults += tally.faults
+    print("\n".join([*rows, *faults[:FAULTS_SHOWN]]))
+    if given.write:
+        command = shlex.join(["./dev", "interleavings", *arguments])
+        with open(PAGE, "w", encoding="ascii") as file:
+            file.write(page(command, rows, time.monotonic() - began))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
