@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     began = time.monotonic()
     rows = [
-        "| scope | operations | in one | transactions | sets | run | runs | in groups | lost | bad |",
+        "| scope | operations | in one | transactions | sets | run | runs | grouped | lost | bad |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     faults: list[str] = []
