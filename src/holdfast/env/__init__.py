@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.env.posix import PosixEnv
 from holdfast.env.protocol import (
+    Buffer,
     Condition,
     Env,
     File,
@@ -61,6 +62,7 @@ __all__ = [
     "CRASH_CLASSES",
     "FAILED_SYNCS",
     "PROFILES",
+    "Buffer",
     "Condition",
     "CrashPoint",
     "CrashState",

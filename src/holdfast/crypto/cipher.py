@@ -1,0 +1,105 @@
+"""`FileCipher`: seals and opens the pieces of one file.
+
+Every file has a key of its own, derived from a data key and the file's random *seal id*. A piece is
+sealed under the nonce
+
+    u32  its offset in the file, divided by 8, modulo 2^32
+    8    random bytes, stored with the piece
+
+and with the associated data
+
+    the file's context (version, suite, kind, epoch, key ring, seal id), u64 offset, what the caller
+    adds: type and length.
+
+Guarantees:
+1. No nonce is used twice under one key. Within a file two pieces share their offset only when one
+   replaced the other, or when the file was continued twice from a copied memory (a virtual machine
+   that was resumed twice): then the 64 random bits, drawn after the piece is complete, differ. Two
+   files never share a key: their seal ids are random.
+2. What `open` returns was sealed for this place of this file, and for this type and length.
+
+Thread safety: immutable; any number of threads may seal and open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, NoReturn
+
+from holdfast.crypto.suite import NONCE_BYTES, TAG_BYTES, Aead, invalid_tag
+from holdfast.env import Buffer
+
+SALT_BYTES: Final = 8
+"""The random part of a nonce, in front of each sealed piece. Part of the file format."""
+
+SEAL_BYTES: Final = SALT_BYTES + TAG_BYTES
+"""So much longer than its content is a sealed piece. Part of the file format."""
+
+_PLACE: Final = Struct("<Q")
+_UNIT_BYTES: Final = 8
+
+
+class SealError(ValueError):
+    """A piece does not open: it was changed, or sealed for another place, file or database."""
+
+
+class FileCipher:
+    """The cipher of one file. `context` is what all its pieces are bound to."""
+
+    __slots__ = ("_aead", "_context", "_invalid_tag", "_random_bytes")
+
+    def __init__(self, aead: Aead, context: bytes, random_bytes: Callable[[int], bytes]) -> None:
+        self._aead = aead
+        self._context = context
+        self._random_bytes = random_bytes
+        self._invalid_tag = invalid_tag()
+
+    def seal(self, offset: int, data: Buffer, associated: Buffer) -> bytes:
+        """Return the sealed piece of `data` that will lie at `offset`, SEAL_BYTES longer."""
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        sealed = bytearray(size + SEAL_BYTES)
+        self.seal_into(offset, data, associated, memoryview(sealed))
+        return bytes(sealed)
+
+    def seal_into(self, offset: int, data: Buffer, associated: Buffer, target: memoryview) -> None:
+        """Write the sealed piece to `target`, which is SEAL_BYTES longer than `data`.
+
+        Requires: nobody changes `data` meanwhile.
+        """
+        salt = self._random_bytes(SALT_BYTES)
+        target[:SALT_BYTES] = salt
+        self._aead.encrypt_into(
+            _nonce(offset, salt),
+            data,
+            b"".join((self._context, _PLACE.pack(offset), associated)),
+            target[SALT_BYTES:],
+        )
+
+    def open(self, offset: int, sealed: Buffer, associated: Buffer) -> bytes:
+        """Return the content of the piece at `offset`. Raises: SealError."""
+        view = memoryview(sealed)
+        if len(view) < SEAL_BYTES:
+            raise SealError("the sealed piece is shorter than its seal")
+        try:
+            return self._aead.decrypt(
+                _nonce(offset, view[:SALT_BYTES]),
+                view[SALT_BYTES:],
+                b"".join((self._context, _PLACE.pack(offset), associated)),
+            )
+        except self._invalid_tag:
+            raise SealError("the seal does not match") from None
+
+    def __repr__(self) -> str:
+        return "<cipher of a file>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a cipher holds a key and is never pickled or copied")
+
+
+def _nonce(offset: int, salt: Buffer) -> bytes:
+    place = offset // _UNIT_BYTES & 0xFFFFFFFF
+    nonce = b"".join((place.to_bytes(4, "little"), salt))
+    if len(nonce) != NONCE_BYTES:  # unreachable: the sizes add up
+        raise AssertionError("a nonce has 12 bytes")
+    return nonce

@@ -1,0 +1,247 @@
+"""`KeyRing`: the data keys of an open database, and the files in which they are kept.
+
+The caller's key opens a key file, which holds one random data key for each *epoch*; every sealed
+file has a key of its own, derived from the data key of its epoch and its random seal id. So the
+caller's key can be changed without touching any data, and a new epoch begins without it, too.
+
+A change is a new key file with the next iteration: written, synced, its name made durable; only
+then are older ones unlinked. The highest iteration that is whole is in force. One that is not whole
+beside an older one was being written when the power went.
+
+Thread safety: immutable but for `replace`, which the caller serialises; whoever asks for a key
+meanwhile gets one of before or of after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from struct import Struct
+from typing import Final, NoReturn
+
+from holdfast.base import CorruptionError, LimitError, WrongKeyError, mark
+from holdfast.crypto.cipher import FileCipher
+from holdfast.crypto.keyfile import (
+    EPOCHS_MAX,
+    KEYS_BYTES_MAX,
+    RING_ID_BYTES,
+    SALT_BYTES,
+    ClosedKeyFile,
+    KeyFile,
+    decode_key_file,
+    encode_key_file,
+    key_file_name,
+    parse_key_file_name,
+)
+from holdfast.crypto.preamble import SEAL_ID_BYTES, SEAL_VERSION, FileKind, Preamble
+from holdfast.crypto.secret import Secret
+from holdfast.crypto.source import SCRYPT_DEFAULT, KeySource, ScryptCost
+from holdfast.crypto.suite import KEY_BYTES, NONCE_BYTES, Suite, choose_suite, derive, make_aead
+from holdfast.env import Env
+
+_CONTEXT: Final = Struct("<6sBBBBI16s16s")
+_FILE_KEY: Final = b"holdfast file key 1"
+
+
+class KeyRing:
+    """The keys of one database. Its repr shows none of them."""
+
+    __slots__ = ("_env", "_folder", "_keys")
+
+    def __init__(self, env: Env, folder: str, keys: KeyFile) -> None:
+        """For `create` and `load` only."""
+        self._env = env
+        self._folder = folder
+        self._keys = keys
+
+    @classmethod
+    def create(
+        cls,
+        env: Env,
+        folder: str,
+        source: KeySource,
+        *,
+        suite: Suite | None = None,
+        cost: ScryptCost = SCRYPT_DEFAULT,
+    ) -> KeyRing:
+        """Make the keys of a new database and write its first key file.
+
+        Durability: it is durable when the call returns. Raises: OSError; what a key callable
+        raises.
+        """
+        keys = KeyFile(
+            ring_id=env.random_bytes(RING_ID_BYTES),
+            iteration=max(key_files(env, folder), default=0) + 1,
+            suite=choose_suite(env) if suite is None else suite,
+            epoch=1,
+            keys={1: Secret(env.random_bytes(KEY_BYTES))},
+        )
+        ring = cls(env, folder, keys)
+        ring._write(keys, source, cost)
+        return ring
+
+    @classmethod
+    def load(cls, env: Env, folder: str, source: KeySource) -> KeyRing:
+        """Return the keys of the database in `folder`, which has a key file.
+
+        Raises: WrongKeyError when `source` does not open it; CorruptionError when it is damaged;
+        FormatError when it is newer; OSError.
+        """
+        return cls(env, folder, read_key_file(env, folder).unlock(source))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose data key new files get."""
+        return self._keys.epoch
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs whose data keys are there, ascending."""
+        return tuple(sorted(self._keys.keys))
+
+    @property
+    def ring_id(self) -> bytes:
+        """The random identity of the ring: pieces of one database do not open in another."""
+        return self._keys.ring_id
+
+    @property
+    def suite(self) -> Suite:
+        """The cipher of all files."""
+        return self._keys.suite
+
+    def new_file(self, kind: FileKind) -> tuple[Preamble, FileCipher]:
+        """Return the preamble of a new file and its cipher."""
+        keys = self._keys
+        seal_id = self._env.random_bytes(SEAL_ID_BYTES)
+        preamble = Preamble(keys.suite, kind, keys.epoch, seal_id)
+        return preamble, self._cipher(keys, preamble)
+
+    def opened_file(self, preamble: Preamble, file: str, at: int) -> FileCipher:
+        """Return the cipher of a file whose preamble stands at byte `at`. Raises: CorruptionError
+        when there is no key for it.
+        """
+        keys = self._keys
+        if preamble.suite is not keys.suite:
+            raise CorruptionError(file, at, "it is sealed with another cipher than the database")
+        if preamble.epoch not in keys.keys:
+            raise CorruptionError(
+                file,
+                at,
+                f"it is sealed in epoch {preamble.epoch}, whose key is not in the key file",
+            )
+        return self._cipher(keys, preamble)
+
+    def replace(
+        self,
+        source: KeySource,
+        *,
+        new_epoch: bool,
+        forget_below: int = 0,
+        cost: ScryptCost = SCRYPT_DEFAULT,
+    ) -> None:
+        """Write the keys under another caller's key, with a data key for a new epoch if `new_epoch`
+        says so, and without the keys of epochs below `forget_below`.
+
+        Durability: durable when the call returns; after an exception the keys of before or those of
+        after are in force, and this ring goes on with those of before. Requires: no file of an
+        epoch below `forget_below` is needed any more, and the calls are serialised. Raises:
+        OSError, LimitError; what a key callable raises.
+        """
+        old = self._keys
+        kept = {epoch: key for epoch, key in old.keys.items() if epoch >= forget_below}
+        epoch = old.epoch
+        if new_epoch:
+            epoch += 1
+            kept[epoch] = Secret(self._env.random_bytes(KEY_BYTES))
+        if len(kept) > EPOCHS_MAX:
+            raise LimitError(f"a key file holds {EPOCHS_MAX} epochs; rewrite the database first")
+        keys = KeyFile(
+            ring_id=old.ring_id,
+            iteration=old.iteration + 1,
+            suite=old.suite,
+            epoch=epoch,
+            keys=kept,
+        )
+        self._write(keys, source, cost)
+        self._keys = keys
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Unlink the key files before the one in force, durably; what cannot be unlinked is left to
+        the next open. Requires: the one in force is durable.
+        """
+        older = [number for number in key_files(self._env, self._folder) if self._is_old(number)]
+        try:
+            for number in older:
+                self._env.unlink(
+                    f"{self._folder}/{key_file_name(number)}", site="keys.obsolete.unlink"
+                )
+            if older:
+                self._env.sync_dir(self._folder, site="keys.obsolete.folder_sync")
+        except OSError:
+            mark("keys.obsolete_kept")
+
+    def _is_old(self, iteration: int) -> bool:
+        return iteration < self._keys.iteration
+
+    def _write(self, keys: KeyFile, source: KeySource, cost: ScryptCost) -> None:
+        env = self._env
+        protection, wrapping = source.protect(env.random_bytes(SALT_BYTES), cost)
+        data = encode_key_file(keys, protection, wrapping, env.random_bytes(NONCE_BYTES))
+        path = f"{self._folder}/{key_file_name(keys.iteration)}"
+        with contextlib.suppress(FileNotFoundError):
+            # Of a change that a crash or an error cut off; nothing was sealed under its keys.
+            if parse_key_file_name(key_file_name(keys.iteration)) in key_files(env, self._folder):
+                env.unlink(path, site="keys.attempt.unlink")
+        file = env.create(path, site="keys.create")
+        try:
+            file.write_at(0, data, site="keys.write")
+            file.sync(site="keys.sync")
+        finally:
+            file.close()
+        env.sync_dir(self._folder, site="keys.folder_sync")
+
+    def _cipher(self, keys: KeyFile, preamble: Preamble) -> FileCipher:
+        context = _CONTEXT.pack(
+            b"HFseal", SEAL_VERSION, preamble.suite, preamble.kind, 0, preamble.epoch,
+            keys.ring_id, preamble.seal_id,
+        )  # fmt: skip
+        key = derive(keys.keys[preamble.epoch], salt=preamble.seal_id, info=_FILE_KEY + context)
+        return FileCipher(make_aead(preamble.suite, key), context, self._env.random_bytes)
+
+    def __repr__(self) -> str:
+        return f"<keys of {self._folder}, epoch {self.epoch}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys are never pickled or copied")
+
+
+def key_files(env: Env, folder: str) -> list[int]:
+    """Return the iterations of the key files in a folder, ascending."""
+    found = (parse_key_file_name(name) for name in env.list_dir(folder))
+    return sorted(number for number in found if number is not None)
+
+
+def read_key_file(env: Env, folder: str) -> ClosedKeyFile:
+    """Return the key file that is in force, which takes no key to find out.
+
+    Raises: WrongKeyError when there is none; CorruptionError; FormatError; OSError.
+    """
+    damage: CorruptionError | None = None
+    for iteration in reversed(key_files(env, folder)):
+        path = f"{folder}/{key_file_name(iteration)}"
+        file = env.open(path)
+        try:
+            data = file.read_at(0, KEYS_BYTES_MAX + 1)
+        finally:
+            file.close()
+        try:
+            found = decode_key_file(data, path, iteration)
+        except CorruptionError as error:
+            damage = damage or error
+            continue
+        if damage is not None:
+            mark("keys.older_used")
+        return found
+    if damage is not None:
+        raise damage
+    raise WrongKeyError(f"{folder}: the database is not encrypted; open it without a key")

@@ -1,0 +1,71 @@
+"""Sealing of small files that are written anew in place, as one piece, such as published figures.
+
+sealed file := preamble sealed-size:u32 zero:u32 seal rest
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from holdfast.base import CorruptionError
+from holdfast.crypto.cipher import SEAL_BYTES, FileCipher, SealError
+from holdfast.crypto.keyring import KeyRing
+from holdfast.crypto.preamble import PREAMBLE_BYTES, FileKind, Preamble
+from holdfast.crypto.sealed import SealedFile
+from holdfast.env import Buffer, File
+
+_FIELDS: Final = Struct("<II")
+_FRONT_BYTES: Final = PREAMBLE_BYTES + _FIELDS.size
+
+
+class WholeFile(SealedFile):
+    """The plain face of a file that is written by one call. It is empty where it does not open."""
+
+    def __init__(self, file: File, ring: KeyRing) -> None:
+        super().__init__(file)
+        self._ring = ring
+        self._preamble = b""
+        self._cipher: FileCipher | None = None
+
+    def begin(self) -> WholeFile:
+        """Give a new file its key."""
+        preamble, self._cipher = self._ring.new_file(FileKind.FIGURES)
+        self._preamble = preamble.encode()
+        return self
+
+    def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
+        cipher = self._cipher
+        if cipher is None or offset != 0:  # unreachable: its writers write all of it
+            raise AssertionError("such a file is written as a whole")
+        fields = _FIELDS.pack(len(data) + SEAL_BYTES, 0)
+        sealed = cipher.seal(_FRONT_BYTES, data, fields)
+        super().write_at(0, self._preamble + fields + sealed, site=site)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        front = super().read_at(0, _FRONT_BYTES)
+        if len(front) < _FRONT_BYTES:
+            return b""
+        fields = front[PREAMBLE_BYTES:]
+        size, _ = _FIELDS.unpack(fields)
+        sealed = super().read_at(_FRONT_BYTES, min(size, count + offset + SEAL_BYTES))
+        try:
+            preamble = Preamble.decode(front[:PREAMBLE_BYTES], FileKind.FIGURES, self.name, 0)
+            cipher = self._ring.opened_file(preamble, self.name, 0)
+            return cipher.open(_FRONT_BYTES, sealed, fields)[offset : offset + count]
+        except (CorruptionError, SealError):
+            # Caught half written, or of an earlier life.
+            return b""
+
+
+class WholeFileSealing:
+    """How such files are sealed. Implements `Sealing`."""
+
+    def created(self, file: File, ring: KeyRing) -> File:
+        return WholeFile(file, ring).begin()
+
+    def opened(self, file: File, ring: KeyRing) -> File:
+        return WholeFile(file, ring)
+
+    def plain_size(self, size: int) -> int:
+        return max(size - _FRONT_BYTES - SEAL_BYTES, 0)
