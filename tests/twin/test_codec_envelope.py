@@ -258,3 +258,82 @@ def test_wrong_arguments_are_refused(twin: Any) -> None:
 def test_a_body_beyond_the_limit_is_refused(twin: Any) -> None:
     with mmap.mmap(-1, 2**31) as large, pytest.raises(LimitError):
         twin.seal_page(large, 1, Compression.NONE, SEED)
+
+
+class Veil:
+    """A cipher in miniature: it adds five bytes, and knows the place and the fields again."""
+
+    def seal(self, offset: int, data: bytes | memoryview, associated: bytes) -> bytes:
+        assert len(associated) == 8
+        plain = bytes(data)
+        tag = xxhash.xxh32_digest(plain + associated + offset.to_bytes(8, "little"))
+        return bytes(byte ^ 0x5A for byte in plain) + b"|" + tag
+
+    def open(self, offset: int, sealed: bytes | memoryview, associated: bytes) -> bytes:
+        plain = bytes(byte ^ 0x5A for byte in bytes(sealed)[:-5])
+        if self.seal(offset, plain, associated) != bytes(sealed):
+            raise ValueError("not sealed so")
+        return plain
+
+
+CIPHER = Veil()
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_a_page_with_a_cipher_opens_to_its_body_at_its_place_only(
+    twin: Any, compression: Compression, body: bytes
+) -> None:
+    stored = twin.seal_page(body, 3, compression, SEED, CIPHER, 4096)
+    assert stored == _envelope_py.seal_page(body, 3, compression, SEED, CIPHER, 4096)
+    assert len(stored) <= len(body) + 16 + 5
+    assert stored[-16] & 0xF0 == 0x10
+    assert twin.open_page(stored, SEED, "f", 4096, CIPHER) == (3, body)
+    with pytest.raises(CorruptionError, match="seal does not match"):
+        twin.open_page(stored, SEED, "f", 4097, CIPHER)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_sealed_page_of_a_plain_file_and_a_plain_page_of_a_sealed_one_are_damage(
+    twin: Any,
+) -> None:
+    sealed = twin.seal_page(b"body", 3, 0, SEED, CIPHER, 0)
+    with pytest.raises(CorruptionError, match="compression is unknown"):
+        twin.open_page(sealed, SEED, "f", 0)
+    plain = twin.seal_page(b"body", 3, 0, SEED)
+    with pytest.raises(CorruptionError, match="not sealed"):
+        twin.open_page(plain, SEED, "f", 0, CIPHER)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_each_byte_of_a_sealed_page_counts_though_its_checksum_is_mended(twin: Any) -> None:
+    stored = twin.seal_page(TEXT[:300], 3, Compression.LZ4, SEED, CIPHER, 0)
+    for at in range(len(stored)):
+        broken = bytearray(stored)
+        broken[at] ^= 0x10
+        with pytest.raises(CorruptionError):
+            twin.open_page(bytes(broken), SEED, "f", 0, CIPHER)
+        broken[-8:] = xxhash.xxh64_intdigest(bytes(broken[:-8]), SEED).to_bytes(8, "little")
+        if at < len(stored) - 8:
+            with pytest.raises(CorruptionError):
+                twin.open_page(bytes(broken), SEED, "f", 0, CIPHER)
+    for size in range(len(stored)):
+        with pytest.raises(CorruptionError):
+            twin.open_page(stored[:size], SEED, "f", 0, CIPHER)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize(
+    ("compression", "zero", "size"),
+    [(0x13, 0, 4), (0x10, 1, 4), (0x10, 0, 5), (0x11, 0, 2000), (0x12, 0, 4), (0x10, 0, 2**31)],
+)
+def test_what_stands_in_a_seal_is_checked_as_if_there_were_none(
+    twin: Any, compression: int, zero: int, size: int
+) -> None:
+    """Whoever has the key may be mistaken, too."""
+    fields = struct.pack("<BBHI", compression, 7, zero, size)
+    stored = CIPHER.seal(0, b"body", fields) + fields
+    stored += struct.pack("<Q", xxhash.xxh64_intdigest(stored, SEED))
+    with pytest.raises(CorruptionError):
+        twin.open_page(stored, SEED, "f", 0, CIPHER)

@@ -10,11 +10,13 @@ from holdfast.codec._checksum import checksum
 from holdfast.codec._envelope import open_page, page_seed, seal_page
 from holdfast.codec._lz4 import lz4_compress, lz4_decompress
 from holdfast.codec._varint import decode_varint, encode_varint
+from holdfast.codec.cipher import PageCipher
 from holdfast.codec.compression import Compression, compress, decompress
 from holdfast.codec.ordered import pack_tuple, unpack_tuple
 
 __all__ = [
     "Compression",
+    "PageCipher",
     "checksum",
     "compress",
     "decode_varint",

@@ -6,6 +6,8 @@ cdef enum:
     PAGE_COMPRESSION_NONE = 0
     PAGE_COMPRESSION_LZ4 = 1
     PAGE_COMPRESSION_ZSTD = 2
+    PAGE_SEALED = 0x10
+    PAGE_FIELDS_BYTES = 8
 
 # Statuses below zero. All but PAGE_NO_MEMORY mean damage.
 cdef enum:
@@ -18,6 +20,8 @@ cdef enum:
     PAGE_RATIO_IMPOSSIBLE = -7
     PAGE_MALFORMED = -8
     PAGE_NO_MEMORY = -9
+    PAGE_NOT_SEALED = -10
+    PAGE_BAD_SEAL = -11
 
 # The seed of the page at `offset` of the file with this 16-byte id.
 cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexcept nogil
@@ -41,6 +45,10 @@ cdef Py_ssize_t page_seal_into(const unsigned char* body, Py_ssize_t size, int p
 cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size,
                                   Py_ssize_t body_size, int page_type, int compression,
                                   uint64_t seed) noexcept nogil
+# Write the fields of a trailer, which are associated with the seal of a payload. Requires:
+# PAGE_FIELDS_BYTES of room.
+cdef void page_put_fields(unsigned char* target, Py_ssize_t body_size, int page_type,
+                          int compression) noexcept nogil
 # The longest payload worth storing compressed: the body without at least a sixteenth.
 cdef Py_ssize_t page_payload_max(Py_ssize_t body_size) noexcept nogil
 # A sentence for a negative status.

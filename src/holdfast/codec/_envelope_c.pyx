@@ -47,8 +47,8 @@ def page_seed(file_id, offset):
     return page_seed_of(<bytes>file_id, position)
 
 
-def seal_page(body, page_type, compression, page_seed):
-    """Return the stored page: payload and trailer.
+def seal_page(body, page_type, compression, page_seed, cipher=None, offset=0):
+    """Return the stored page: payload and trailer; sealed for `offset` if there is a `cipher`.
 
     Raises: LimitError when the body is longer than PAGE_BYTES_MAX; ValueError when the compression
     is unknown or the page type does not fit a byte.
@@ -74,7 +74,8 @@ def seal_page(body, page_type, compression, page_seed):
         if method == PAGE_COMPRESSION_ZSTD:
             payload = zstd_compress(body)
             if len(<bytes>payload) <= page_payload_max(view.len):
-                return seal_payload(payload, view.len, kind, seed)
+                return seal_payload(payload, view.len, kind, PAGE_COMPRESSION_ZSTD, seed, cipher,
+                                    offset)
             method = PAGE_COMPRESSION_NONE
         data = <const unsigned char*>view.buf
         target = <unsigned char*>malloc(view.len + PAGE_TRAILER_BYTES)
@@ -86,6 +87,12 @@ def seal_page(body, page_type, compression, page_seed):
             else:
                 with nogil:
                     stored_size = page_seal_into(data, view.len, kind, method, seed, target)
+            if cipher is not None:
+                # Safety: a stored page has its payload and a trailer, whose first byte says how it
+                # was compressed.
+                stored_size -= PAGE_TRAILER_BYTES
+                return seal_payload(PyBytes_FromStringAndSize(<char*>target, stored_size),
+                                    view.len, kind, target[stored_size], seed, cipher, offset)
             return PyBytes_FromStringAndSize(<char*>target, stored_size)
         finally:
             free(target)
@@ -93,18 +100,26 @@ def seal_page(body, page_type, compression, page_seed):
         PyBuffer_Release(&view)
 
 
-cdef bytes seal_payload(bytes payload, Py_ssize_t body_size, int page_type, uint64_t seed):
-    """Return the stored page of a ZSTD payload."""
-    cdef bytes stored = PyBytes_FromStringAndSize(NULL, len(payload) + PAGE_TRAILER_BYTES)
-    cdef unsigned char* target = <unsigned char*>PyBytes_AS_STRING(stored)
+cdef bytes seal_payload(bytes payload, Py_ssize_t body_size, int page_type, int compression,
+                        uint64_t seed, object cipher, object offset):
+    """Return the stored page of a compressed payload, sealed if there is a cipher."""
+    cdef unsigned char[PAGE_FIELDS_BYTES] fields
+    cdef bytes stored
+    cdef unsigned char* target
+    if cipher is not None:
+        compression |= PAGE_SEALED
+        page_put_fields(fields, body_size, page_type, compression)
+        payload = cipher.seal(offset, payload, fields[:PAGE_FIELDS_BYTES])
+    stored = PyBytes_FromStringAndSize(NULL, len(payload) + PAGE_TRAILER_BYTES)
+    target = <unsigned char*>PyBytes_AS_STRING(stored)
     # Safety: the target was made for the payload and the trailer.
     memcpy(target, PyBytes_AS_STRING(payload), len(payload))
-    page_seal_trailer(target, len(payload), body_size, page_type, PAGE_COMPRESSION_ZSTD, seed)
+    page_seal_trailer(target, len(payload), body_size, page_type, compression, seed)
     return stored
 
 
-def open_page(stored, page_seed, file, offset):
-    """Return (page type, body) of a stored page.
+def open_page(stored, page_seed, file, offset, cipher=None):
+    """Return (page type, body) of a stored page, which must be sealed if there is a `cipher`.
 
     `file` and `offset` say where it was read from, for the error. Requires: nobody changes `stored`
     meanwhile. Raises: CorruptionError.
@@ -112,45 +127,64 @@ def open_page(stored, page_seed, file, offset):
     cdef uint64_t seed = PyNumber_Index(page_seed)
     cdef Py_buffer view
     cdef const unsigned char* data
-    cdef const unsigned char* trailer
-    cdef unsigned char* target
-    cdef Py_ssize_t payload_size, body_size
-    cdef int status, compression
-    cdef bytes body
+    cdef const unsigned char* fields
+    cdef int status
+    cdef bytes plain
     PyObject_GetBuffer(stored, &view, PyBUF_SIMPLE)
     try:
         data = <const unsigned char*>view.buf
-        if view.len < RELEASE_BYTES:
+        if cipher is not None:
+            status = sealed_verify(data, view.len, seed)
+        elif view.len < RELEASE_BYTES:
             status = page_verify(data, view.len, seed)
         else:
             with nogil:
                 status = page_verify(data, view.len, seed)
         if status < 0:
             page_raise(status, file, offset)
-        # Safety: a verified page has a trailer, and its body length is one that its payload can
-        # expand to.
-        payload_size = view.len - PAGE_TRAILER_BYTES
-        trailer = data + payload_size
-        compression = trailer[0]
-        body_size = load32(trailer + 4)
-        if compression == PAGE_COMPRESSION_ZSTD:
-            try:
-                body = zstd_decompress(data[:payload_size], body_size)
-            except ValueError:
-                page_raise(PAGE_MALFORMED, file, offset)
-        else:
-            body = PyBytes_FromStringAndSize(NULL, body_size)
-            target = <unsigned char*>PyBytes_AS_STRING(body)
-            if body_size < RELEASE_BYTES:
-                status = unpack_payload(data, payload_size, compression, target, body_size)
-            else:
-                with nogil:
-                    status = unpack_payload(data, payload_size, compression, target, body_size)
-            if status < 0:
-                page_raise(status, file, offset)
-        return trailer[1], body
+        # Safety: a verified page has a trailer.
+        fields = data + view.len - PAGE_TRAILER_BYTES
+        if cipher is None:
+            return fields[1], body_of(data, view.len - PAGE_TRAILER_BYTES, fields[0],
+                                      load32(fields + 4), file, offset)
+        payload = memoryview(stored).cast("B")[:view.len - PAGE_TRAILER_BYTES]
+        try:
+            plain = cipher.open(offset, payload, fields[:PAGE_FIELDS_BYTES])
+        except ValueError:
+            page_raise(PAGE_BAD_SEAL, file, offset)
+        data = <const unsigned char*>PyBytes_AS_STRING(plain)
+        status = fields_check(fields, fields[0] ^ PAGE_SEALED, len(plain))
+        if status < 0:
+            page_raise(status, file, offset)
+        return fields[1], body_of(data, len(plain), fields[0] ^ PAGE_SEALED, load32(fields + 4),
+                                  file, offset)
     finally:
         PyBuffer_Release(&view)
+
+
+cdef bytes body_of(const unsigned char* payload, Py_ssize_t payload_size, int compression,
+                   Py_ssize_t body_size, object file, object offset):
+    """Return the body of a verified payload. Requires: its body length is one that it can expand
+    to. Raises: CorruptionError.
+    """
+    cdef unsigned char* target
+    cdef int status
+    cdef bytes body
+    if compression == PAGE_COMPRESSION_ZSTD:
+        try:
+            return zstd_decompress(payload[:payload_size], body_size)
+        except ValueError:
+            page_raise(PAGE_MALFORMED, file, offset)
+    body = PyBytes_FromStringAndSize(NULL, body_size)
+    target = <unsigned char*>PyBytes_AS_STRING(body)
+    if body_size < RELEASE_BYTES:
+        status = unpack_payload(payload, payload_size, compression, target, body_size)
+    else:
+        with nogil:
+            status = unpack_payload(payload, payload_size, compression, target, body_size)
+    if status < 0:
+        page_raise(status, file, offset)
+    return body
 
 
 cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexcept nogil:
@@ -169,24 +203,44 @@ cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed
     """
     cdef Py_ssize_t payload_size = size - PAGE_TRAILER_BYTES
     cdef const unsigned char* trailer
-    cdef uint32_t body_size
-    cdef uint64_t ratio
     if payload_size < 0:
         return PAGE_TOO_SHORT
     # Safety: from here on the page has 16 bytes behind its payload.
     trailer = stored + payload_size
     if load64(trailer + 8) != xxh64(stored, size - 8, seed):
         return PAGE_BAD_CHECKSUM
-    if trailer[0] > PAGE_COMPRESSION_ZSTD:
+    return fields_check(trailer, trailer[0], payload_size)
+
+
+cdef int sealed_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed) noexcept nogil:
+    """Return 0 when the checksum holds and the page says that it is sealed, else a negative status.
+    Nothing else of it is looked at before the seal was opened.
+    """
+    if size < PAGE_TRAILER_BYTES:
+        return PAGE_TOO_SHORT
+    # Safety: the page has a trailer.
+    if load64(stored + size - 8) != xxh64(stored, size - 8, seed):
+        return PAGE_BAD_CHECKSUM
+    return 0 if stored[size - PAGE_TRAILER_BYTES] & PAGE_SEALED else PAGE_NOT_SEALED
+
+
+cdef int fields_check(const unsigned char* fields, int compression,
+                      Py_ssize_t payload_size) noexcept nogil:
+    """Return 0 when the fields of a trailer make sense for a payload of this size and compression,
+    else a negative status. Requires: PAGE_FIELDS_BYTES readable bytes.
+    """
+    cdef uint32_t body_size
+    cdef uint64_t ratio
+    if compression > PAGE_COMPRESSION_ZSTD:
         return PAGE_UNKNOWN_COMPRESSION
-    if load16(trailer + 2) != 0:
+    if load16(fields + 2) != 0:
         return PAGE_RESERVED_BITS
-    body_size = load32(trailer + 4)
+    body_size = load32(fields + 4)
     if body_size > BODY_BYTES_MAX:
         return PAGE_BODY_TOO_LONG
-    if trailer[0] == PAGE_COMPRESSION_NONE:
+    if compression == PAGE_COMPRESSION_NONE:
         return 0 if <Py_ssize_t>body_size == payload_size else PAGE_LENGTHS_DIFFER
-    ratio = LZ4_RATIO_MAX if trailer[0] == PAGE_COMPRESSION_LZ4 else ZSTD_RATIO_MAX
+    ratio = LZ4_RATIO_MAX if compression == PAGE_COMPRESSION_LZ4 else ZSTD_RATIO_MAX
     if body_size > <uint64_t>payload_size * ratio:
         return PAGE_RATIO_IMPOSSIBLE
     return 0
@@ -255,12 +309,18 @@ cdef Py_ssize_t page_seal_trailer(unsigned char* target, Py_ssize_t payload_size
                                   uint64_t seed) noexcept nogil:
     """Write the trailer behind a payload and return the stored size; see the declaration."""
     cdef unsigned char* trailer = target + payload_size
-    trailer[0] = <unsigned char>compression
-    trailer[1] = <unsigned char>page_type
-    store16(trailer + 2, 0)
-    store32(trailer + 4, <uint32_t>body_size)
+    page_put_fields(trailer, body_size, page_type, compression)
     store64(trailer + 8, xxh64(target, payload_size + 8, seed))
     return payload_size + PAGE_TRAILER_BYTES
+
+
+cdef void page_put_fields(unsigned char* target, Py_ssize_t body_size, int page_type,
+                          int compression) noexcept nogil:
+    """Write the fields of a trailer; see the declaration."""
+    target[0] = <unsigned char>compression
+    target[1] = <unsigned char>page_type
+    store16(target + 2, 0)
+    store32(target + 4, <uint32_t>body_size)
 
 
 cdef dict REASONS = {
@@ -272,6 +332,8 @@ cdef dict REASONS = {
     PAGE_LENGTHS_DIFFER: "the page's body length differs from its stored length",
     PAGE_RATIO_IMPOSSIBLE: "the page's body length is more than its payload can expand to",
     PAGE_MALFORMED: "the page's compressed payload is malformed",
+    PAGE_NOT_SEALED: "the page is not sealed, and its file is",
+    PAGE_BAD_SEAL: "the page's seal does not match",
     PAGE_NO_MEMORY: "no memory for the page's body",
 }
 

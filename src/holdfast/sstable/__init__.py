@@ -21,6 +21,7 @@ from holdfast.sstable.format import (
     table_name,
 )
 from holdfast.sstable.format import MAGIC as TABLE_MAGIC
+from holdfast.sstable.sealed import SealedTable, TableSealing
 from holdfast.sstable.writer import TableWriter
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "Handle",
     "PageCursor",
     "PageType",
+    "SealedTable",
     "TableBuilder",
     "TableInfo",
     "TableReader",
+    "TableSealing",
     "TableWriter",
     "decode_entries",
     "decode_index_value",

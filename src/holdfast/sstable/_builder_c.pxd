@@ -48,6 +48,7 @@ cdef class TableBuilder:
     cdef Py_ssize_t _page_bytes
     cdef int _compression
     cdef bint _is_ingested
+    cdef object _cipher                       # what seals the pages, or None
     cdef FilterBuilder _filter                # None: no filter
     cdef EntryPage _data
     cdef EntryPage _index
@@ -56,6 +57,7 @@ cdef class TableBuilder:
     cdef Py_ssize_t _prefix_bytes             # 0: filters hold none
     cdef Buffer _closed                       # ClosedPage each
     cdef Buffer _keys                         # separators of the closed pages
+    cdef Buffer _plain                        # compressed pages that wait for their seal
     cdef Buffer _output
     cdef uint64_t _sealed_bytes
     cdef uint64_t _partition_bytes
@@ -77,6 +79,7 @@ cdef class TableBuilder:
                          Py_ssize_t shared) except -1
     cdef int _seal_closed(self) except -1
     cdef int _seal_by_library(self) except -1
+    cdef int _seal_by_cipher(self) except -1
     cdef int _index_closed(self) except -1
     cdef int _close_partition(self) except -1
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1

@@ -9,13 +9,18 @@ While a batch is sealed, and after a failure in the middle of one, the builder r
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_seal_into, page_seed_of
+from holdfast.codec._envelope_c cimport (
+    PAGE_FIELDS_BYTES, PAGE_SEALED, PAGE_TRAILER_BYTES, page_seal_into, page_seal_trailer,
+    page_seed_of,
+)
 from holdfast.codec._fixed cimport load64, store32, store64
 from holdfast.codec._varint cimport varint_put, varint_size
 
@@ -220,7 +225,7 @@ cdef class TableBuilder:
     """Makes a table out of entries in internal order.
 
     One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
-    is. Raises: LimitError when a setting is out of range.
+    is. With a `cipher` the pages are sealed. Raises: LimitError when a setting is out of range.
     """
 
     def __cinit__(self):
@@ -229,7 +234,7 @@ cdef class TableBuilder:
         self._seq_min = SEQ_LAST
 
     def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key,
-                 compression, prefix_bytes=0, bint is_ingested=False):
+                 compression, prefix_bytes=0, bint is_ingested=False, cipher=None):
         if not 0 <= prefix_bytes <= KEY_MAX:
             raise LimitError(
                 f"prefix_bytes is {prefix_bytes}; it must lie between 0 and {KEY_MAX}")
@@ -246,6 +251,7 @@ cdef class TableBuilder:
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
+        self._cipher = cipher
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data.interval = restart_interval
@@ -262,6 +268,7 @@ cdef class TableBuilder:
         free(self._closed.data)
         free(self._keys.data)
         free(self._output.data)
+        free(self._plain.data)
 
     def add(self, bytes key not None, seq, kind, bytes value not None):
         """Append one entry, a PUT or a DELETE.
@@ -493,6 +500,8 @@ cdef class TableBuilder:
         self._state = STATE_SEALING
         if self._compression == COMPRESSION_ZSTD:
             self._seal_by_library()
+        elif self._cipher is not None:
+            self._seal_by_cipher()
         else:
             if _reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
                 raise MemoryError
@@ -531,6 +540,55 @@ cdef class TableBuilder:
             pages[index].offset = handle.offset
             pages[index].stored_size = handle.size
             pages[index].checksum = handle.checksum
+        return 0
+
+    cdef int _seal_by_cipher(self) except -1:
+        """Compress all closed pages without the GIL, then seal one after the other: the library
+        lets the GIL go itself for each that is worth it.
+        """
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        cdef Py_ssize_t index, size, start = 0
+        cdef unsigned char* target
+        cdef unsigned char* trailer
+        cdef uint64_t offset
+        cdef bytes payload
+        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self._file_id)
+        self._plain.size = 0
+        if _reserve(&self._plain, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
+            raise MemoryError
+        with nogil:
+            # Safety: as for pages that are not sealed. Where they will lie is not known yet, so
+            # their checksums are of no use.
+            for index in range(count):
+                pages[index].stored_size = page_seal_into(
+                    self._data.body.data + pages[index].body_start, pages[index].body_size,
+                    PAGE_DATA, self._compression, 0, self._plain.data + start)
+                start += pages[index].stored_size
+        target = self._plain.data
+        for index in range(count):
+            offset = self._sealed_bytes
+            # Safety: a stored page is a payload and a trailer, whose fields come first.
+            size = pages[index].stored_size - PAGE_TRAILER_BYTES
+            trailer = target + size
+            trailer[0] |= PAGE_SEALED
+            view = PyMemoryView_FromMemory(<char*>target, size, PyBUF_READ)
+            payload = self._cipher.seal(offset, view, trailer[:PAGE_FIELDS_BYTES])
+            target += pages[index].stored_size
+            size = len(payload)
+            if _reserve(&self._output, size + PAGE_TRAILER_BYTES) != 0:
+                raise MemoryError
+            memcpy(self._output.data + self._output.size, PyBytes_AS_STRING(payload), <size_t>size)
+            pages[index].offset = offset
+            pages[index].stored_size = page_seal_trailer(
+                self._output.data + self._output.size, size, pages[index].body_size, PAGE_DATA,
+                trailer[0], page_seed_of(file_id, offset))
+            self._output.size += pages[index].stored_size
+            # Safety: a stored page ends with its checksum.
+            pages[index].checksum = load64(self._output.data + self._output.size - 8)
+            self._sealed_bytes += <uint64_t>pages[index].stored_size
+        self.output_size = self._output.size
+        _clear(&self._plain)
         return 0
 
     cdef int _index_closed(self) except -1:
@@ -615,7 +673,8 @@ cdef class TableBuilder:
         """
         cdef int compression = self._compression if page_type == PAGE_DATA else 0
         cdef uint64_t offset = self._sealed_bytes
-        stored = seal_page(body, page_type, compression, page_seed(self._file_id, offset))
+        seed = page_seed(self._file_id, offset)
+        stored = seal_page(body, page_type, compression, seed, self._cipher, offset)
         self._emit(stored)
         return Handle(offset, len(stored), int.from_bytes(stored[-8:], "little"))
 

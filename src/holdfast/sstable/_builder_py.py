@@ -31,7 +31,7 @@ from holdfast.base import (
     LimitError,
     pack_trailer,
 )
-from holdfast.codec import Compression, checksum, encode_varint, page_seed, seal_page
+from holdfast.codec import Compression, PageCipher, checksum, encode_varint, page_seed, seal_page
 from holdfast.sstable._filter import FilterBuilder
 from holdfast.sstable.format import (
     FILE_ID_BYTES,
@@ -140,7 +140,7 @@ class TableBuilder:
     """Makes a table out of entries in internal order.
 
     One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
-    is. Raises: LimitError when a setting is out of range.
+    is. With a `cipher` the pages are sealed. Raises: LimitError when a setting is out of range.
     """
 
     def __init__(
@@ -153,6 +153,7 @@ class TableBuilder:
         compression: Compression,
         prefix_bytes: int = 0,
         is_ingested: bool = False,
+        cipher: PageCipher | None = None,
     ) -> None:
         if not 0 <= prefix_bytes <= KEY_BYTES_MAX:
             raise LimitError(
@@ -173,6 +174,7 @@ class TableBuilder:
         self._page_bytes = page_bytes
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
+        self._cipher = cipher
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data = _EntryPage(restart_interval)
@@ -404,7 +406,8 @@ class TableBuilder:
         self, body: bytes, page_type: PageType, compression: Compression = Compression.NONE
     ) -> Handle:
         offset = self._sealed_bytes
-        stored = seal_page(body, page_type, compression, page_seed(self._file_id, offset))
+        seed = page_seed(self._file_id, offset)
+        stored = seal_page(body, page_type, compression, seed, self._cipher, offset)
         self._emit(stored)
         return Handle(offset, len(stored), int.from_bytes(stored[-8:], "little"))
 

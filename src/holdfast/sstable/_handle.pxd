@@ -72,3 +72,9 @@ cdef inline bint leads_here(Page parent, Cursor entry, uint64_t at, bint exactly
     if status == 0 or <uint64_t>(found.value - parent.data) != at:
         return False
     return not exactly or (status == 2 and found.trailer == entry.trailer)
+
+
+cdef inline int check_key(object key) except -1:
+    if type(key) is not bytes:
+        raise TypeError(f"a key is bytes, not {type(key).__name__}")
+    return 0

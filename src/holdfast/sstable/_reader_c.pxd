@@ -27,6 +27,8 @@ cdef class TableReader:
     cdef readonly Py_ssize_t prefix_bytes    # of the prefixes that the filters hold, or 0
     cdef object __weakref__
     cdef object file
+    # what its pages are sealed with, or None
+    cdef object cipher
     # of the file, or -1: then it is read through `file.read_at`
     cdef int descriptor
     cdef BufferPool pool

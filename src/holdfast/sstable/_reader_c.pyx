@@ -33,7 +33,7 @@ from holdfast.sstable._directory_c cimport (
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
 from holdfast.sstable._handle cimport (
     BODY_BYTES_MAX, CHECKSUM_BYTES, DATA, DIRECTORY_HITS, FILTER, FILTER_HEADER_BYTES, HITS_MAX,
-    INDEX, INDEX_ROOT, PINNED, PageHandle, is_page, leads_here, place_of, take_handle,
+    INDEX, INDEX_ROOT, PINNED, PageHandle, check_key, is_page, leads_here, place_of, take_handle,
 )
 from holdfast.sstable._page_c cimport (
     Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, page_stamp,
@@ -55,6 +55,7 @@ from holdfast.sstable.format import (
 from holdfast.sstable.opening import (
     ingested_trailer, read_footer, read_info, read_prefix_bytes, read_tombstones,
 )
+from holdfast.sstable.sealed import page_cipher
 from holdfast.sstable.verify import verify_table
 
 if (DATA, INDEX, INDEX_ROOT, FILTER) != (
@@ -91,6 +92,7 @@ cdef class TableReader:
         self.limit = footer.file_size - FOOTER_BYTES
         self.stamp = ingested_trailer(footer, info)
         self.descriptor = file.fileno()
+        self.cipher = page_cipher(file)
         self.closed = False
         try:
             self.open_pages(info)
@@ -545,7 +547,7 @@ cdef class TableReader:
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef Py_ssize_t body_size = 0
         cdef int found_type = 0, opened = 0, checked = 0, failed = 0
-        cdef bint same = True
+        cdef bint same = True, is_sealed = self.cipher is not None
         cdef int descriptor = self.descriptor
         cdef PageHandle place = handle[0]
         cdef bytes data
@@ -565,7 +567,9 @@ cdef class TableReader:
             with nogil:
                 if descriptor >= 0:
                     failed = read_whole(descriptor, stored, place.size, place.offset)
-                if failed == 0:
+                if failed == 0 and is_sealed:
+                    opened = 1
+                elif failed == 0:
                     opened = page_open(stored, place.size, page_seed_of(file_id, place.offset),
                                        &body, &body_size, &found_type)
                 if failed == 0 and opened >= 0:
@@ -623,11 +627,11 @@ cdef class TableReader:
 
     cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
                               int page_type):
-        """Open a stored page whose compression needs a library."""
+        """Open a stored page whose compression or seal needs a library."""
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef uint64_t seed = page_seed_of(file_id, handle.offset)
         found_type, body = open_page(stored[:<Py_ssize_t>handle.size], seed, self.name,
-                                     handle.offset)
+                                     handle.offset, self.cipher)
         return Page(body, found_type)
 
     cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,
@@ -791,9 +795,3 @@ cdef class TableCursor(Cursor):
 
 cdef object wrong_type(str name, uint64_t offset, int found, int wanted):
     return CorruptionError(name, offset, f"the page has the type {found}; its place wants {wanted}")
-
-
-cdef int check_key(object key) except -1:
-    if type(key) is not bytes:
-        raise TypeError(f"a key is bytes, not {type(key).__name__}")
-    return 0

@@ -57,6 +57,7 @@ from holdfast.sstable.opening import (
     read_prefix_bytes,
     read_tombstones,
 )
+from holdfast.sstable.sealed import page_cipher
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
@@ -84,6 +85,7 @@ class TableReader:
         info: TableInfo | None = None,
     ) -> None:
         self._file = file
+        self._cipher = page_cipher(file)
         self._pool = pool
         self._closed = False
         # One item for each page that is being read: adding and taking one cannot be interrupted.
@@ -216,7 +218,8 @@ class TableReader:
             self._close_if_idle()
         if len(stored) != handle.size:
             raise CorruptionError(self.name, offset, "the file ends within the page")
-        found_type, body = open_page(stored, page_seed(self.file_id, offset), self.name, offset)
+        seed = page_seed(self.file_id, offset)
+        found_type, body = open_page(stored, seed, self.name, offset, self._cipher)
         if int.from_bytes(stored[-8:], "little") != handle.checksum:
             raise CorruptionError(
                 self.name, offset, "the page is not the one that its handle names"

@@ -22,6 +22,7 @@ from holdfast.codec import Compression
 from holdfast.env import Env
 from holdfast.sstable._builder import TableBuilder
 from holdfast.sstable.format import TableInfo
+from holdfast.sstable.sealed import page_cipher
 
 DRAIN_BYTES = 1024 * 1024
 """Sealed output of this size is written to the file."""
@@ -46,16 +47,6 @@ class TableWriter:
         is_ingested: bool = False,
         site: str = "table.write",
     ) -> None:
-        self.builder = TableBuilder(
-            file_id,
-            page_bytes=settings.page_bytes,
-            restart_interval=settings.restart_interval,
-            filter_bits_per_key=settings.filter_bits_per_key,
-            compression=compression,
-            prefix_bytes=settings.prefix_bytes,
-            is_ingested=is_ingested,
-        )
-        """What entries are added to. Constant after construction."""
         self._env = env
         self._path = path
         self._number = number
@@ -63,6 +54,21 @@ class TableWriter:
         self._written = 0
         self._state = "open"
         self._file = env.create(path, site=f"{site}.create")
+        try:
+            self.builder = TableBuilder(
+                file_id,
+                page_bytes=settings.page_bytes,
+                restart_interval=settings.restart_interval,
+                filter_bits_per_key=settings.filter_bits_per_key,
+                compression=compression,
+                prefix_bytes=settings.prefix_bytes,
+                is_ingested=is_ingested,
+                cipher=page_cipher(self._file),
+            )
+            """What entries are added to. Constant after construction."""
+        except BaseException:
+            self.abandon()
+            raise
 
     @property
     def path(self) -> str:
