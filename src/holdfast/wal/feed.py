@@ -217,12 +217,16 @@ class LogFeed:
         return chosen
 
     def _seq_first(self, header: SegmentHeader) -> int:
-        """Return the sequence number that a segment begins with, 0 when it has no record yet."""
+        """Return the sequence number that a segment begins with; 0 when it has no record yet, or
+        begins with its END, which does not know the numbers of earlier lives.
+        """
         stored = self._bytes(header.number, header.records_offset, RECORD_HEADER_BYTES)
         if len(stored) < RECORD_HEADER_BYTES:
             return 0
         decoded = decode_record_header(memoryview(stored), header.salt)
-        return 0 if decoded is None else decoded[0].seq_first
+        if decoded is None or decoded[0].type != RecordType.BATCHES:
+            return 0
+        return decoded[0].seq_first
 
     def _numbers(self) -> list[int]:
         names = self._env.list_dir(self._folder)

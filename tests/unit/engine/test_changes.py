@@ -79,6 +79,19 @@ def test_changes_outlive_flushes_segments_and_restarts():
         assert list(db.changes(found[-3].seq)) == found[-2:]
 
 
+def test_a_life_that_begins_with_an_end_record_hides_no_earlier_one():
+    """A first record that is longer than a new life's first segment: that one holds its END only,
+    which counts operations from 1 again.
+    """
+    machine = SimEnv()
+    settings = DatabaseSettings(wal_keep_bytes=1 << 20, wal_segment_bytes=64 << 10)
+    for life in range(3):
+        with opened(machine, settings) as db:
+            db[b"%d" % life] = bytes(100 << 10)
+            found = [change.seq for change in db.changes(0)]
+            assert found == list(range(1, life + 2))
+
+
 def test_an_iterator_that_follows_gets_what_comes():
     machine = SimEnv(3)
     db = opened(machine, SETTINGS)
