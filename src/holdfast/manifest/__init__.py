@@ -21,6 +21,7 @@ from holdfast.manifest.format import (
 from holdfast.manifest.format import MAGIC as MANIFEST_MAGIC
 from holdfast.manifest.log import Recovered, VersionSet
 from holdfast.manifest.reader import Manifest, ManifestRecord, decode_manifest
+from holdfast.manifest.sealed import ManifestSealing
 from holdfast.manifest.version import KeyspaceVersion, Version
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "KeyspaceVersion",
     "Manifest",
     "ManifestRecord",
+    "ManifestSealing",
     "Recovered",
     "Version",
     "VersionEdit",

@@ -30,6 +30,7 @@ from holdfast.wal.format import (
     segment_name,
 )
 from holdfast.wal.reader import LogContents, LogRecord, LogSegment, read_log
+from holdfast.wal.sealed import LogSealing
 from holdfast.wal.writer import LogWriter, SegmentInfo
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "LogEnd",
     "LogFeed",
     "LogRecord",
+    "LogSealing",
     "LogSegment",
     "LogWriter",
     "LoggedBatch",

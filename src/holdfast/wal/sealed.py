@@ -1,0 +1,296 @@
+"""Sealed log segments: each write of the plain format is one sealed piece at the same place.
+
+A segment has the same size, and header, link and records stand at the same bytes, sealed or not.
+The header block has room for what a seal adds. A record's seal fits its header, because of what the
+plain header repeats or the seal replaces: the segment's number and the two checksums are not
+stored, they are put back when the record was opened.
+
+`SealedSegment` is the plain face. It shows bytes that opened, zeros where the file has zeros, and
+0xFF elsewhere: nothing that was not sealed can pass for a header, a link or a record, and what
+cannot be opened looks damaged. The chain of records is inside the seals, so it holds as in the
+plain format, and so do the rules for where a log ends. docs/format/sealed.md has the layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from holdfast.base import CorruptionError, require
+from holdfast.codec import checksum
+from holdfast.crypto import (
+    PREAMBLE_BYTES,
+    SEAL_BYTES,
+    FileCipher,
+    FileKind,
+    KeyRing,
+    Preamble,
+    SealedFile,
+    SealError,
+)
+from holdfast.env import Buffer, File
+from holdfast.wal.format import (
+    FRONT_BYTES_MAX,
+    LINK_BYTES,
+    RECORD_HEADER_BYTES,
+    RECORD_MAGIC,
+    SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+    decode_segment_header,
+    record_bytes,
+)
+
+SEALED_MAGIC: Final = 0x4C535748
+"""Part of the file format: the bytes "HWSL", in front of a sealed record."""
+
+_FIELDS: Final = Struct("<II")
+_FIXED: Final = Struct("<IIQ")
+_U64: Final = Struct("<Q")
+_KEPT: Final = slice(16, 64)
+"""What of a record's header is sealed."""
+_KEPT_BYTES: Final = 48
+_HEADER_END: Final = PREAMBLE_BYTES + SEGMENT_HEADER_BYTES + SEAL_BYTES
+_SEALED_LINK_BYTES: Final = LINK_BYTES + SEAL_BYTES
+_BUDGET: Final = 8
+"""How often the bytes of a segment are opened at most."""
+_HEADER: Final = b"header"
+_LINK: Final = b"link"
+
+require(
+    _FIELDS.size + SEAL_BYTES + _KEPT_BYTES == RECORD_HEADER_BYTES,
+    "a sealed record is as long as a plain one",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """A header block that opened."""
+
+    cipher: FileCipher
+    header: SegmentHeader
+    block: bytes
+    """Its plain bytes, or as many as the file has."""
+
+
+class SealedSegment(SealedFile):
+    """The plain face of a sealed segment."""
+
+    def __init__(self, file: File, ring: KeyRing) -> None:
+        super().__init__(file)
+        self._ring = ring
+        self._preamble = b""
+        self._cipher: FileCipher | None = None
+        self._header: SegmentHeader | None = None
+
+    def begin(self) -> SealedSegment:
+        """Give a new segment its key."""
+        preamble, self._cipher = self._ring.new_file(FileKind.LOG)
+        self._preamble = preamble.encode()
+        return self
+
+    def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
+        super().write_at(offset, self._sealed(offset, memoryview(data)), site=site)
+
+    def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
+        sealed = self._sealed(offset, memoryview(data))
+        super().write_and_sync_at(offset, sealed, site=site, sync_site=sync_site)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return plain bytes. Requires: `offset` lies in the header block or is that of a record.
+
+        Raises: FormatError; CorruptionError for a segment that was made to take for ever.
+        """
+        front = self._front()
+        if front is None:
+            data = super().read_at(offset, count)
+            # Nothing of it can pass for anything.
+            return _veiled(data, 0, len(data))
+        start = front.header.records_offset
+        plain = front.block[offset : offset + count] if offset < start else b""
+        if count <= len(plain) or len(front.block) < start:
+            return plain
+        return plain + self._records(front, max(offset, start), count - len(plain))
+
+    def _sealed(self, offset: int, data: memoryview) -> Buffer:
+        """Return what is stored for a write of the plain format."""
+        if offset == 0:
+            return self._sealed_block(data)
+        cipher, header = self._cipher, self._header
+        if cipher is None or header is None:  # unreachable: the header is written first
+            raise AssertionError("a segment is written from its header on")
+        if offset == header.link_offset:
+            return cipher.seal(offset, data, _LINK)
+        magic, size = _FIELDS.unpack_from(data)
+        if magic == 0:
+            # A record that was refused is wiped.
+            require(not any(data), "what is written is a record or zeros")
+            return data
+        require(
+            magic == RECORD_MAGIC and len(data) == record_bytes(size, header.alignment),
+            "a record is written whole",
+        )
+        stored = bytearray(len(data))
+        _FIELDS.pack_into(stored, 0, SEALED_MAGIC, size)
+        content = b"".join((data[_KEPT], data[RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + size]))
+        target = memoryview(stored)
+        end = RECORD_HEADER_BYTES + size
+        cipher.seal_into(offset, content, stored[: _FIELDS.size], target[_FIELDS.size : end])
+        return target
+
+    def _sealed_block(self, block: memoryview) -> bytes:
+        cipher = self._cipher
+        if cipher is None:  # unreachable: only a new segment is written to
+            raise AssertionError("a segment that was opened is not written to")
+        header = self._header = decode_segment_header(bytes(block), self.name)
+        stored = bytearray(block)
+        sealed = cipher.seal(0, block[:SEGMENT_HEADER_BYTES], _HEADER)
+        stored[:_HEADER_END] = self._preamble + sealed
+        at = header.link_offset
+        link = block[at : at + LINK_BYTES]
+        if any(link):
+            stored[at : at + _SEALED_LINK_BYTES] = cipher.seal(at, link, _LINK)
+        return bytes(stored)
+
+    def _front(self) -> _Front | None:
+        """Return the header block; None when it does not open, as that of a segment which is being
+        prepared does not. Raises: FormatError.
+        """
+        data = super().read_at(0, FRONT_BYTES_MAX)
+        try:
+            preamble = Preamble.decode(data[:PREAMBLE_BYTES], FileKind.LOG, self.name, 0)
+            cipher = self._ring.opened_file(preamble, self.name, 0)
+            plain = cipher.open(0, data[PREAMBLE_BYTES:_HEADER_END], _HEADER)
+            header = decode_segment_header(plain.ljust(FRONT_BYTES_MAX, b"\x00"), self.name)
+        except (CorruptionError, SealError):
+            return None
+        at = header.link_offset
+        link = data[at : at + _SEALED_LINK_BYTES]
+        try:
+            link = cipher.open(at, link, _LINK)
+        except SealError:
+            # There is none yet, or a crash tore it: both look like none.
+            link = b""
+        behind = at + _SEALED_LINK_BYTES
+        block = (
+            plain.ljust(_HEADER_END, b"\x00")
+            + _veiled(data, _HEADER_END, at)
+            + link.ljust(_SEALED_LINK_BYTES, b"\x00")
+            + _veiled(data, behind, header.records_offset)
+        )
+        return _Front(cipher, header, block[: min(len(data), header.records_offset)])
+
+    def _records(self, front: _Front, offset: int, count: int) -> bytes:
+        """Return the plain bytes of records from `offset` on. The last one is read to its end to be
+        opened, however few bytes of it are asked for.
+        """
+        opener = _Opener(front, self.name, offset, super().read_at(offset, count))
+        missing = opener.missing()
+        if missing:
+            opener.extend(super().read_at(offset + count, missing))
+        return bytes(memoryview(opener.run())[:count])
+
+
+class _Opener:
+    """Opens the records in a stretch of a segment that begins with one."""
+
+    def __init__(self, front: _Front, file: str, offset: int, stored: bytes) -> None:
+        self._cipher = front.cipher
+        self._header = front.header
+        self._file = file
+        self._offset = offset
+        self._stored = stored
+        self._plain = bytearray()
+        # Opening takes time in proportion to the size that a record gives itself.
+        self._budget = _BUDGET * (len(stored) + front.header.alignment)
+
+    def missing(self) -> int:
+        """Return how many bytes are missing of a single record that was not read whole."""
+        if not _FIELDS.size <= len(self._stored) <= RECORD_HEADER_BYTES:
+            return 0
+        fields: tuple[int, int] = _FIELDS.unpack_from(self._stored)
+        magic, size = fields
+        whole = RECORD_HEADER_BYTES + size
+        if magic != SEALED_MAGIC or whole > self._header.size - self._offset:
+            return 0
+        return max(whole - len(self._stored), 0)
+
+    def extend(self, more: bytes) -> None:
+        """Add what was missing."""
+        self._stored += more
+        self._budget += _BUDGET * len(more)
+
+    def run(self) -> bytearray:
+        """Return the plain bytes of the stretch."""
+        stored, alignment = self._stored, self._header.alignment
+        self._plain = bytearray(len(stored))
+        at = 0
+        while (size := self._open_at(at)) is not None:
+            end = at + RECORD_HEADER_BYTES + size
+            at += record_bytes(size, alignment)
+            # Padding that is not zero is damage in the plain format, too.
+            self._veil(end, min(at, len(stored)))
+        self._veil(at, len(stored))
+        # Behind damage a record still proves what is missing.
+        magic = _FIELDS.pack(SEALED_MAGIC, 0)[:4]
+        at = stored.find(magic, at + alignment)
+        while at >= 0:
+            if at % alignment == 0:
+                self._open_at(at)
+            at = stored.find(magic, at + 1)
+        return self._plain
+
+    def _open_at(self, at: int) -> int | None:
+        """Open the record at byte `at`; return the size of its payload, or None."""
+        stored = memoryview(self._stored)
+        if at > len(stored) - RECORD_HEADER_BYTES:
+            return None
+        fields: tuple[int, int] = _FIELDS.unpack_from(stored, at)
+        magic, size = fields
+        if magic != SEALED_MAGIC or size > len(stored) - RECORD_HEADER_BYTES - at:
+            return None
+        self._budget -= size
+        if self._budget < 0:
+            raise CorruptionError(
+                self._file,
+                self._offset + at,
+                "what looks like records is not sealed, again and again",
+            )
+        begin, end = at + _FIELDS.size, at + RECORD_HEADER_BYTES + size
+        try:
+            content = self._cipher.open(self._offset + at, stored[begin:end], stored[at:begin])
+        except SealError:
+            return None
+        salt = self._header.salt
+        front = b"".join(
+            (
+                _FIXED.pack(RECORD_MAGIC, size, self._header.number),
+                content[:_KEPT_BYTES],
+                _U64.pack(checksum(memoryview(content)[_KEPT_BYTES:], salt)),
+            )
+        )
+        plain = (front, _U64.pack(checksum(front, salt)), memoryview(content)[_KEPT_BYTES:])
+        self._plain[at:end] = b"".join(plain)
+        return size
+
+    def _veil(self, start: int, end: int) -> None:
+        self._plain[start:end] = _veiled(self._stored, start, end)
+
+
+def _veiled(data: bytes, start: int, end: int) -> bytes:
+    """Return zeros where a stretch of the data ends in zeros, and 0xFF before them."""
+    part = data[start:end]
+    return (b"\xff" * len(part.rstrip(b"\x00"))).ljust(len(part), b"\x00")
+
+
+class LogSealing:
+    """How log segments are sealed. Implements `Sealing`."""
+
+    def created(self, file: File, ring: KeyRing) -> File:
+        return SealedSegment(file, ring).begin()
+
+    def opened(self, file: File, ring: KeyRing) -> File:
+        return SealedSegment(file, ring)
+
+    def plain_size(self, size: int) -> int:
+        return size
