@@ -11,7 +11,9 @@ from holdfast import engine
 from holdfast.aio.bridge import work
 from holdfast.aio.database import Database
 from holdfast.base import DatabaseSettings, mark
+from holdfast.crypto import Key
 from holdfast.env import Env, PosixEnv
+from holdfast.recovery import key_source
 
 
 class _Opening:
@@ -35,7 +37,7 @@ async def open_database(
     *,
     create: bool = True,
     read_only: bool = False,
-    key: object = None,
+    key: Key | None = None,
     settings: DatabaseSettings | None = None,
     env: Env | None = None,
 ) -> Database:
@@ -43,12 +45,15 @@ async def open_database(
     has. When the task is cancelled meanwhile the database is closed again.
     """
     machine = PosixEnv() if env is None else env
+    source = key_source(key)
+    # What a traceback shows of this frame must not be the key.
+    del key
     opening = _Opening()
 
     def open_it() -> None:
         opening.opened.append(
             engine.open_database(
-                path, create=create, read_only=read_only, key=key, settings=settings, env=machine
+                path, create=create, read_only=read_only, key=source, settings=settings, env=machine
             )
         )
         if opening.is_unwanted:

@@ -48,7 +48,9 @@ class FormatError(Error):
 
 
 class WrongKeyError(Error):
-    """The key given does not open this database."""
+    """The key given does not open this database: it is another one, or the database is encrypted
+    and there is no key, or it is not and there is one. Nothing is damaged and nothing was changed.
+    """
 
 
 class LimitError(Error, ValueError):

@@ -10,14 +10,21 @@ from contextlib import suppress
 from holdfast.base import (
     DatabaseSettings,
     DiskFullError,
-    WrongKeyError,
 )
 from holdfast.bufferpool import BufferPool
+from holdfast.crypto import Key, KeySource
 from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
 from holdfast.env import Env, FileLock, PosixEnv, is_shortage
 from holdfast.lsm import TableStore
-from holdfast.recovery import LOCK_NAME, Recovery, recover_for_reading, recover_for_writing
+from holdfast.recovery import (
+    LOCK_NAME,
+    Recovery,
+    key_source,
+    recover_for_reading,
+    recover_for_writing,
+    unlock,
+)
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -27,25 +34,28 @@ def open_database(
     *,
     create: bool = True,
     read_only: bool = False,
-    key: object = None,
+    key: Key | KeySource | None = None,
     settings: DatabaseSettings | None = None,
     env: Env | None = None,
 ) -> Database:
     """Open the database in folder `path`; it is created when absent unless `create` is False.
 
     `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory
-    and writes nothing. `env` is for tests.
+    and writes nothing. With a `key` a new database is encrypted, and one that is encrypted is
+    opened: 32 bytes, a passphrase, or a callable that unwraps a key kept elsewhere
+    (docs/guide/encryption.md). `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
     another handle has it open; CorruptionError, FormatError when its files are damaged, foreign or
-    newer; WrongKeyError for a key, since this version does not encrypt; DiskFullError; OSError.
+    newer; WrongKeyError when it is encrypted and `key` does not open it, or it is not and there is
+    a `key`; TypeError, ValueError for what is no key; ModuleNotFoundError when encryption takes a
+    package that is not there; DiskFullError; OSError; what a key callable raises.
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
-    if key is not None:
-        raise WrongKeyError(
-            "this version of Holdfast does not encrypt; open the database without a key"
-        )
+    source = key_source(key)
+    # What a traceback shows of this frame must not be the key.
+    del key
     env = PosixEnv() if env is None else env
     folder = os.fspath(path)
     if not isinstance(folder, str):
@@ -56,6 +66,7 @@ def open_database(
         _prepare_folder(env, folder, create=create and not read_only)
         lock = env.lock_file(f"{folder}/{LOCK_NAME}")
         try:
+            env = unlock(env, folder, source, create=create and not read_only)
             if read_only:
                 recovery = recover_for_reading(env, folder, settings)
             else:

@@ -19,6 +19,7 @@ from holdfast.recovery.restart import (
     recover_for_writing,
     stored_settings,
 )
+from holdfast.recovery.sealing import key_source, sealed_env, unlock
 
 __all__ = [
     "DEFAULT_KEYSPACE",
@@ -36,8 +37,11 @@ __all__ = [
     "check_log",
     "check_manifest",
     "check_tables",
+    "key_source",
     "recover_for_reading",
     "recover_for_writing",
     "replay",
+    "sealed_env",
     "stored_settings",
+    "unlock",
 ]

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
+from holdfast.crypto import KeySource
 from holdfast.env import Env
 from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
 from holdfast.recovery.replay import replay
 from holdfast.recovery.restart import LOCK_NAME, stored_settings
+from holdfast.recovery.sealing import unlock
 from holdfast.sstable import TableInfo, TableReader, table_name
 from holdfast.wal import LogEnd, LogFeed, read_log
 
@@ -116,12 +118,18 @@ def _check_kept(env: Env, folder: str, manifest: Recovered, report: Report) -> N
 
 
 def check_folder(
-    env: Env, folder: str, progress: Callable[[int, int], None] | None = None
+    env: Env,
+    folder: str,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    source: KeySource | None = None,
 ) -> Report:
     """Check the database in `folder`, which nobody has open, also where it is too damaged to open.
+    One that is encrypted is opened with `source`.
 
     `progress` is called with the bytes of tables done since its last call and the bytes of all of
-    them. Raises: FileNotFoundError when there is no database; DatabaseLockedError; OSError.
+    them. Raises: FileNotFoundError when there is no database; DatabaseLockedError; WrongKeyError;
+    OSError.
     """
     if not any(
         name.startswith("CURRENT.") or parse_numbered(name) for name in env.list_dir(folder)
@@ -130,6 +138,12 @@ def check_folder(
     report = Report()
     lock = env.lock_file(f"{folder}/{LOCK_NAME}")
     try:
+        try:
+            env = unlock(env, folder, source)
+        except (CorruptionError, FormatError) as error:
+            # Of the key file: without it nothing else can be read.
+            report.errors.append(_as_corruption(error, folder))
+            return report
         manifest = check_manifest(env, folder, None, report)
         if manifest is not None and manifest.is_new:
             raise FileNotFoundError(f"there is no database at {folder}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.base import DatabaseSettings, DiskFullError, FormatError, LimitError, mark
 from holdfast.compaction import run_flush
+from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env, is_shortage
 from holdfast.manifest import (
     Recovered,
@@ -186,7 +187,9 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
 
 def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
     foreign = [
-        name for name in manifest.unrelated if name not in (LOCK_NAME, LIVE_NAME, WATCH_NAME)
+        name
+        for name in manifest.unrelated
+        if name not in (LOCK_NAME, LIVE_NAME, WATCH_NAME) and parse_key_file_name(name) is None
     ]
     if foreign:
         raise FormatError(

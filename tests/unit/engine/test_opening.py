@@ -14,7 +14,6 @@ from holdfast.base import (
     FormatError,
     LimitError,
     ReadOnlyError,
-    WrongKeyError,
 )
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
@@ -156,10 +155,11 @@ def test_arguments_of_a_wrong_type_are_refused(arguments: dict[str, object]) -> 
         open_database(env=SimEnv(), **arguments)  # type: ignore[arg-type]
 
 
-def test_a_key_is_refused_as_long_as_nothing_encrypts() -> None:
+@pytest.mark.parametrize("key", [b"short", bytes(33), "", 5])
+def test_what_is_no_key_is_refused_before_anything_is_done(key: object) -> None:
     env = SimEnv()
-    with pytest.raises(WrongKeyError):
-        open_database("/db", env=env, key=b"secret")
+    with pytest.raises((TypeError, ValueError)):
+        open_database("/db", env=env, key=key)  # type: ignore[arg-type]
     assert [] == env.op_log
 
 

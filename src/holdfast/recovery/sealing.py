@@ -1,0 +1,106 @@
+"""Which env a database is opened with: the machine as it is, or one that seals.
+
+A database is encrypted whole or not at all, and what it is was decided when it was created: it has
+a key file then, or none. A key for a plain database is refused as no key for an encrypted one is:
+whoever gives a key relies on what is written being sealed, and whoever planted plain files instead
+must not get it written in clear.
+"""
+
+from __future__ import annotations
+
+from holdfast.base import CorruptionError, WrongKeyError
+from holdfast.crypto import (
+    PREAMBLE_BYTES,
+    SEAL_MAGIC,
+    Key,
+    KeyRing,
+    KeySource,
+    SealedEnv,
+    WholeFileSealing,
+    key_files,
+)
+from holdfast.env import Env
+from holdfast.manifest import ManifestSealing, manifest_name, parse_marker, parse_numbered
+from holdfast.recovery.restart import LIVE_NAME
+from holdfast.sstable import TableSealing
+from holdfast.wal import LogSealing
+
+
+def key_source(key: object) -> KeySource | None:
+    """Return the caller's key in a form that shows itself to nobody.
+
+    Raises: TypeError, ValueError for what is no key.
+    """
+    if key is None or isinstance(key, KeySource):
+        return key
+    if not (isinstance(key, bytes | bytearray | memoryview | str) or callable(key)):
+        raise TypeError(
+            f"a key is 32 bytes, a passphrase (str) or a callable, not {type(key).__name__}"
+        )
+    made: Key = key
+    return KeySource(made)
+
+
+def sealed_env(env: Env, folder: str, ring: KeyRing) -> SealedEnv:
+    """Return the env in which the files of a database are sealed with the keys of `ring`."""
+    return SealedEnv(
+        env,
+        ring,
+        {
+            ".table": TableSealing(),
+            ".wal": LogSealing(),
+            ".manifest": ManifestSealing(),
+            LIVE_NAME: WholeFileSealing(),
+        },
+    )
+
+
+def unlock(env: Env, folder: str, source: KeySource | None, *, create: bool = False) -> Env:
+    """Return the env through which the database in `folder` is read and written: `env` itself when
+    it is not encrypted. With `create` a database that is not there yet gets a key file.
+
+    Raises: WrongKeyError when the database is encrypted and `source` does not open it, or it is not
+    and there is a `source`; CorruptionError when its key file is damaged or missing; FormatError;
+    OSError; what a key callable raises.
+    """
+    names = env.list_dir(folder)
+    has_files = any(parse_marker(name) or parse_numbered(name) for name in names)
+    has_keys = bool(key_files(env, folder))
+    if has_keys and not has_files and create and source is not None:
+        return sealed_env(env, folder, _of_new(env, folder, source))
+    if has_keys:
+        if source is None:
+            raise WrongKeyError(f"{folder}: the database is encrypted; open it with its key")
+        return sealed_env(env, folder, KeyRing.load(env, folder, source))
+    if has_files and _is_sealed(env, folder, names):
+        raise CorruptionError(folder, 0, "the database is encrypted, and its key file is missing")
+    if source is None:
+        return env
+    if has_files:
+        raise WrongKeyError(f"{folder}: the database is not encrypted; open it without a key")
+    if not create:
+        return env
+    return sealed_env(env, folder, KeyRing.create(env, folder, source))
+
+
+def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
+    """Return the keys that a creation made which was cut off; new ones if they never were whole."""
+    try:
+        return KeyRing.load(env, folder, source)
+    except CorruptionError:
+        return KeyRing.create(env, folder, source)
+
+
+def _is_sealed(env: Env, folder: str, names: list[str]) -> bool:
+    """Return whether the current manifest is sealed."""
+    markers = sorted(parsed for name in names if (parsed := parse_marker(name)) is not None)
+    if not markers:
+        return False
+    try:
+        file = env.open(f"{folder}/{manifest_name(markers[-1][1])}")
+    except FileNotFoundError:
+        return False
+    try:
+        return file.read_at(0, PREAMBLE_BYTES).startswith(SEAL_MAGIC)
+    finally:
+        file.close()
