@@ -55,6 +55,8 @@ FIRST_SEGMENT_BYTES_MAX: Final = 1 << 20
 """The first segment of a process life is at most this large, so that a short process pays little
 for it.
 """
+SEGMENT_GROWTH: Final = 4
+"""Each segment is at most so many times as large as the one before, for the same reason."""
 
 PREPARE_AT: Final = 8
 """The next segment is asked for when one part in this many of the current one is used."""
@@ -317,10 +319,10 @@ class LogWriter:
             if not self._may_prepare():
                 return
             self._preparing = True
-            previous = self._current.number
+            previous = self._current
         made: _Segment | None = None
         try:
-            made = self._make_segment(previous, self._segment_bytes)
+            made = self._make_segment(previous)
         finally:
             # An append that needs a segment waits for this one, whatever became of it.
             with self._mutex:
@@ -580,9 +582,7 @@ class LogWriter:
             if following is None:
                 is_late = True
                 mark("wal.segment_made_in_append")
-                following = self._make_segment(
-                    self._current.number, max(self._segment_bytes, least)
-                )
+                following = self._make_segment(self._current, least)
             if is_late:
                 self._waits += 1
                 self._wait_seconds += self._env.monotonic() - began
@@ -592,12 +592,13 @@ class LogWriter:
             raise
         return following
 
-    def _make_segment(self, previous: int, size: int) -> _Segment:
-        """Make a segment ready for records. Raises: DiskFullError with nothing left behind;
-        DatabasePoisonedError.
+    def _make_segment(self, previous: _Segment, least: int = 0) -> _Segment:
+        """Make a segment ready for records, of `least` bytes at the least. Raises: DiskFullError
+        with nothing left behind; DatabasePoisonedError.
         """
+        size = max(min(self._segment_bytes, SEGMENT_GROWTH * previous.header.size), least)
         try:
-            return self._create_segment(previous, size, None)
+            return self._create_segment(previous.number, size, None)
         except OSError as exc:
             if is_shortage(exc):
                 raise DiskFullError(f"no room for the log: {exc}") from exc

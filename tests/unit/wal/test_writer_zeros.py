@@ -1,4 +1,6 @@
-"""Which segments `LogWriter` fills with zeros ahead: those of a log that is synced often."""
+"""How `LogWriter` makes its segments: filled with zeros ahead while the log is synced often, and
+each at most four times as large as the one before.
+"""
 
 from __future__ import annotations
 
@@ -106,3 +108,10 @@ def test_a_log_whose_syncs_become_rare_uses_up_its_zeros(log: Log) -> None:
     assert list(log.env.zeroed.values()) == [True, True, True, False]
     log.writer.sync()
     assert records(log.read()) == log.written
+
+
+def test_segments_grow_to_their_size() -> None:
+    log = Log(NotingEnv(), segment_bytes=10 << 20)
+    write(log, 600, durable=False)
+    sizes = [log.env.file_size(f"{FOLDER}/{name}") >> 20 for name in names(1, 2, 3, 4)]
+    assert sizes == [1, 4, 10, 10]
