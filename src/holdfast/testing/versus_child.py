@@ -131,8 +131,11 @@ class Passes:
         store = self._kind(setup) if workload.opens else None
         source = random.Random(order.seed)
         case = Case(scale=self._scale, source=source, setup=setup, kind=self._kind, opened=store)
-        if workload.data and store and not list(store.rows(limit=1)):
-            raise ValueError(f"the loaded database in {setup.folder} is empty")
+        if workload.data and store:
+            if not list(store.rows(limit=1)):
+                raise ValueError(f"the loaded database in {setup.folder} is empty")
+            # What the look began is over before the work begins.
+            store.finish()
         return store, workload.make(case)
 
     def _rate(self, store: Store | None, work: Work, opened_bytes: int) -> Cell:
