@@ -1,5 +1,7 @@
 """Files in memory and keys that are written down, for the examples of sealed files."""
 
+import threading
+
 from holdfast.crypto import KeyRing, Secret, Suite
 from holdfast.crypto.keyfile import KeyFile
 
@@ -24,7 +26,7 @@ class MemoryFile:
         self.data.extend(bytes(max(end - len(self.data), 0)))
         self.data[offset:end] = bytes(data)
 
-    def allocate(self, size, *, site):
+    def allocate(self, size, *, written, site):
         self.data.extend(bytes(max(size - len(self.data), 0)))
 
     def truncate(self, size, *, site):
@@ -51,6 +53,9 @@ class Written:
 
     def __init__(self):
         self.drawn = 0
+
+    def mutex(self):
+        return threading.Lock()
 
     def random_bytes(self, count):
         self.drawn += 1

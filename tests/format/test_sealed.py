@@ -75,7 +75,7 @@ def make_tail():
 def make_log(plain):
     file = files.MemoryFile()
     segment = LogSealing().created(file, files.ring())
-    segment.allocate(len(plain), site="example")
+    segment.allocate(len(plain), written=True, site="example")
     segment.write_at(0, plain[:4096], site="example")
     segment.write_at(0x1000, plain[0x1000:0x1070], site="example")
     segment.write_and_sync_at(0x1070, plain[0x1070:0x10C8], site="example", sync_site="example")

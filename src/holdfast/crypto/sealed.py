@@ -50,8 +50,8 @@ class SealedFile:
     def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
         self._file.write_at(offset, data, site=site)
 
-    def allocate(self, size: int, *, site: str) -> None:
-        self._file.allocate(size, site=site)
+    def allocate(self, size: int, *, written: bool, site: str) -> None:
+        self._file.allocate(size, written=written, site=site)
 
     def truncate(self, size: int, *, site: str) -> None:
         self._file.truncate(size, site=site)
