@@ -92,7 +92,7 @@ def budgets(run: Run, engines: Sequence[str]) -> list[Budget]:
         rate("hot get, to RocksDB", 2.0, "get-hot", ROCKSDB, "get-hot"),
         rate("cold get, to RocksDB", 1.0, "get-cold", ROCKSDB, "get-cold"),
         rate("scan row by row, to LMDB", 1.0, "scan", LMDB, "scan"),
-        rate("scan in lists, to LMDB's row by row", 3.0, "scan-lists", LMDB, "scan"),
+        rate("scan in batches, to LMDB's row by row", 3.0, "scan-columns", LMDB, "scan"),
         compared("write amplification of overwrites, to RocksDB", "overwrite", amplification),
         Budget(
             what="write amplification of keys in order",

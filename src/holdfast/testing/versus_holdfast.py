@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar, cast
@@ -80,6 +80,11 @@ class HoldfastStore(Store):
         cursor = self._database.items()
         while chunk := cursor.next_chunk(count):
             yield chunk
+
+    def columns(self, count: int) -> Iterator[Sized]:
+        cursor = self._database.items()
+        while columns := cursor.next_columns(count):
+            yield columns
 
     def fill(self, rows: Iterable[Row]) -> None:
         put = self._database.put

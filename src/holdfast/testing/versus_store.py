@@ -18,7 +18,7 @@ import contextlib
 import importlib.util
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -113,6 +113,10 @@ class Store(ABC):
     def chunks(self, count: int) -> Iterator[Sequence[Row]]:
         """Return all rows in lists of `count`, the quickest way that the engine has."""
         raise NotImplementedError
+
+    def columns(self, count: int) -> Iterator[Sized]:
+        """Return all rows by `count` in the form that programs of columns take, or in lists."""
+        return self.chunks(count)
 
     def fill(self, rows: Iterable[Row]) -> None:
         """Put rows one by one, without a sync."""

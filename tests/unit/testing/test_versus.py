@@ -342,7 +342,7 @@ def test_a_budget_says_whether_it_is_met(sign, measured, verdict):
 def test_budgets_compare_the_cells_that_they_name():
     run = Run(
         cells=[
-            cell_of("scan-lists", rate=90.0),
+            cell_of("scan-columns", rate=90.0),
             cell_of("scan", "lmdb", rate=20.0),
             cell_of("fill-sequential"),
             cell_of("overwrite", space_bytes=90, max=3.0),
@@ -350,7 +350,7 @@ def test_budgets_compare_the_cells_that_they_name():
         ]
     )
     found = {budget.what: budget for budget in budgets(run, list(ENGINES))}
-    assert found["scan in lists, to LMDB's row by row"].measured == 4.5
+    assert found["scan in batches, to LMDB's row by row"].measured == 4.5
     assert found["write amplification of keys in order"].measured == 3.0
     assert found["write amplification of keys in order"].verdict == "missed"
     assert found["write amplification of overwrites, to RocksDB"].measured == 1.5
