@@ -579,6 +579,18 @@ def _close_and_open(seed: int) -> list[Step]:
     return [*steps, Reopen(), Put(_key(1))]
 
 
+def _kept_log(seed: int) -> list[Step]:
+    """Segments that no table needs any more and a feed of changes still reads: with batches over
+    two keyspaces in them, before and after a close.
+    """
+    steps: list[Step] = [CreateKeyspace("other")]
+    for turn in range(3):
+        steps += [Put(_key(turn), size=900, durability="none" if turn == 1 else None)]
+        steps += [Batch(((DEFAULT, _key(turn + 4)), ("other", _key(turn))), size=400), Flush()]
+    steps += [DeleteRange(_key(1), _key(5)), Reopen(), Delete(_key(6))]
+    return [*steps, *(Put(_key(index), size=1_500) for index in range(4)), Flush(), Put(_key(9))]
+
+
 def _mixed(seed: int) -> list[Step]:
     """Return steps drawn by the seed."""
     chance = random.Random(f"{seed}/steps")
@@ -695,7 +707,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "memtable_rotation": _memtable_rotation,
     "manifest_rotation": _manifest_rotation,
     "keyspaces": _keyspaces,
-    "kept_log": _mixed,
+    "kept_log": _kept_log,
     "close_and_open": _close_and_open,
     "mixed": _mixed,
 }
