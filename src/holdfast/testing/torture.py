@@ -107,7 +107,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--first-workload", type=int, default=0, metavar="ITEM", help="where that part begins")
     add("--json", action="store_true", help="print one JSON object")
-    add("--write", action="store_true", help=f"write {PAGE}")
+    add("--write", action="store_true", help="write the page")
+    add("--page", default=PAGE, metavar="FILE", help=f"the page that is written (default: {PAGE})")
     add("--replay", metavar="PART:ITEM", help="run one item again")
     add("--first-flip", type=int, default=0, metavar="ITEM", help="where the part flips begins")
     add("--without", metavar="KIND:SITE", help="take a sync out, such as sync:wal.record.sync")
@@ -197,6 +198,10 @@ def command_of(given: argparse.Namespace) -> str:
         words += ["--first-workload", str(given.first_workload)]
     if given.without:
         words += ["--without", given.without]
+    if given.write:
+        words += ["--write"]
+    if given.page != PAGE:
+        words += ["--page", given.page]
     return shlex.join(words)
 
 
@@ -268,7 +273,7 @@ def markdown(report: Report) -> str:
         "This page was written by the command below; nothing in it was typed by hand.",
         "What each figure means and what is not covered: [torture.md](../internals/torture.md).",
         "",
-        f"    {report.command} --write",
+        f"    {report.command}",
         "",
         *(f"- {name}: {value}" for name, value in report.machine.items()),
     ]
@@ -324,7 +329,7 @@ def run(given: argparse.Namespace) -> int:
     report.figures["all"] = summary(report, given.seed, time.monotonic() - began)
     print(json.dumps(report.to_plain()) if given.json else plain(report))
     if given.write:
-        with open(PAGE, "w", encoding="ascii") as file:
+        with open(given.page, "w", encoding="ascii") as file:
             file.write(markdown(report))
     return 1 if report.failures else 0
 
