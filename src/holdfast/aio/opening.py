@@ -38,6 +38,7 @@ async def open_database(
     create: bool = True,
     read_only: bool = False,
     key: Key | None = None,
+    root: bytes | None = None,
     settings: DatabaseSettings | None = None,
     env: Env | None = None,
 ) -> Database:
@@ -53,7 +54,13 @@ async def open_database(
     def open_it() -> None:
         opening.opened.append(
             engine.open_database(
-                path, create=create, read_only=read_only, key=source, settings=settings, env=machine
+                path,
+                create=create,
+                read_only=read_only,
+                key=source,
+                root=root,
+                settings=settings,
+                env=machine,
             )
         )
         if opening.is_unwanted:

@@ -22,6 +22,7 @@ _NUMBERS = (
     "last_seq",
     "wal_first",
     "wal_first_lsn",
+    "wal_first_salt",
     "durable_lsn",
 )
 

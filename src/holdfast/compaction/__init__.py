@@ -24,6 +24,7 @@ from holdfast.compaction.manual import RangeCompaction, plan_range
 from holdfast.compaction.pacing import Pace, background_urgency, write_pace
 from holdfast.compaction.placement import compression_at
 from holdfast.compaction.plan import Plan
+from holdfast.compaction.renewal import TableRenewal
 from holdfast.compaction.retain import MergeStop, retained, retained_tombstones, stripe_of
 from holdfast.compaction.strategy import Strategy
 from holdfast.compaction.throttle import Throttle
@@ -38,6 +39,7 @@ __all__ = [
     "RangeCompaction",
     "Retention",
     "Strategy",
+    "TableRenewal",
     "Throttle",
     "UnreadableInputError",
     "background_urgency",

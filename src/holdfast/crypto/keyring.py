@@ -8,8 +8,7 @@ A change is a new key file with the next iteration: written, synced, its name ma
 then are older ones unlinked. The highest iteration that is whole is in force. One that is not whole
 beside an older one was being written when the power went.
 
-Thread safety: immutable but for `replace`, which the caller serialises; whoever asks for a key
-meanwhile gets one of before or of after.
+Thread safety: safe; whoever asks for a key during a change gets one of before or of after.
 """
 
 from __future__ import annotations
@@ -45,13 +44,14 @@ _FILE_KEY: Final = b"holdfast file key 1"
 class KeyRing:
     """The keys of one database. Its repr shows none of them."""
 
-    __slots__ = ("_env", "_folder", "_keys")
+    __slots__ = ("_env", "_folder", "_keys", "_mutex")
 
     def __init__(self, env: Env, folder: str, keys: KeyFile) -> None:
         """For `create` and `load` only."""
         self._env = env
         self._folder = folder
         self._keys = keys
+        self._mutex = env.mutex()
 
     @classmethod
     def create(
@@ -143,9 +143,15 @@ class KeyRing:
 
         Durability: durable when the call returns; after an exception the keys of before or those of
         after are in force, and this ring goes on with those of before. Requires: no file of an
-        epoch below `forget_below` is needed any more, and the calls are serialised. Raises:
-        OSError, LimitError; what a key callable raises.
+        epoch below `forget_below` is needed any more. Raises: OSError, LimitError; what a key
+        callable raises.
         """
+        with self._mutex:
+            self._replace(source, new_epoch, forget_below, cost)
+
+    def _replace(
+        self, source: KeySource, new_epoch: bool, forget_below: int, cost: ScryptCost
+    ) -> None:
         old = self._keys
         kept = {epoch: key for epoch, key in old.keys.items() if epoch >= forget_below}
         epoch = old.epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdfast.base import CorruptionError, DatabaseClosedError, DiskFullError, mark
 from holdfast.compaction import (
@@ -19,6 +19,7 @@ from holdfast.compaction import (
 )
 from holdfast.cursor import RangeTombstones
 from holdfast.env import is_shortage
+from holdfast.manifest import KeyspaceVersion
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
+
+
+class Plans(Protocol):
+    """A compaction by hand, as a sequence of plans."""
+
+    is_done: bool
+    """Whether there are no more plans."""
+
+    def next_plan(self, version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
+        """Return the next plan, or None when there is none, now or ever."""
+        ...
+
 
 PARTS_MAX = 2
 """Threads of one background compaction. By hand there is one, which a signal may interrupt."""
@@ -296,6 +309,21 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
         work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
     # What retention lets go is dropped in the background.
     engine.schedule_compaction()
+    carry_out_plans(engine, tree, work)
+
+
+def carry_out_plans(
+    engine: Engine,
+    tree: Tree,
+    work: Plans,
+    *,
+    done: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Carry out the plans of a work by hand, one after the other; `done` hears of the bytes of the
+    tables that each took.
+
+    Raises: as `compact_range`.
+    """
     interruption: BaseException | None = None
     while interruption is None:
         held: list[Plan] = []
@@ -304,6 +332,7 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
             if not held:
                 return
             _run_plan(engine, held[0])
+            done(held[0].input_bytes)
         except InputError as error:
             raise error.cause from None
         except OSError as error:
@@ -321,7 +350,7 @@ def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: by
     raise interruption
 
 
-def _hold_next(engine: Engine, tree: Tree, work: RangeCompaction, held: list[Plan]) -> None:
+def _hold_next(engine: Engine, tree: Tree, work: Plans, held: list[Plan]) -> None:
     """Hold the next plan of a compaction by hand, if there is one; wait for its tables."""
 
     def hold() -> None:

@@ -9,10 +9,13 @@ from types import TracebackType
 from typing import TypeVar
 
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
+from holdfast.crypto import Key, plain_env
 from holdfast.engine._core import CLOSED
 from holdfast.engine.changes import Change, read_changes
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
+from holdfast.engine.rekey import rekey
+from holdfast.engine.root import root_digest
 from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
@@ -20,7 +23,7 @@ from holdfast.engine.stats import Stats
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
-from holdfast.recovery import DEFAULT_KEYSPACE, Report
+from holdfast.recovery import DEFAULT_KEYSPACE, Report, key_source
 from holdfast.txn import Transaction, run
 
 Result = TypeVar("Result")
@@ -42,7 +45,7 @@ class Database(Keyspace):
         tree = next(tree for tree in engine.trees.values() if tree.version.name == DEFAULT_KEYSPACE)
         super().__init__(engine, tree)
         self._keyspaces: weakref.WeakValueDictionary[int, Keyspace] = weakref.WeakValueDictionary()
-        if engine.log is not None and isinstance(engine.env, PosixEnv):
+        if engine.log is not None and isinstance(plain_env(engine.env), PosixEnv):
             _unclosed.add(engine)
 
     @property
@@ -226,6 +229,43 @@ class Database(Keyspace):
         now = collect_totals(self._engine, self._engine.env.monotonic())
         history = self._engine.history
         return explain(history.since(now), now.since(history.first))
+
+    def rekey(
+        self,
+        key: Key | None = None,
+        *,
+        rewrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Change the key of an encrypted database, and with it the data key of all new files.
+
+        From the moment at which the call returns only the new `key` opens the database, durably;
+        no data is rewritten for it. With `rewrite` all tables that older data keys opened are then
+        rewritten under the newest one, and the next open for writing drops the keys that nothing
+        needs any more. A rewrite that was cut off goes on when it is asked for again; without a
+        `key` nothing but that is done. `progress` is called with the bytes of tables rewritten
+        since its last call and the bytes there are to rewrite.
+
+        Raises: WrongKeyError when the database is not encrypted; TypeError, ValueError for what is
+        no key; ReadOnlyError; what a compaction raises.
+        """
+        source = key_source(key)
+        # What a traceback shows of this frame must not be the key.
+        del key
+        self.read_point()
+        rekey(self._engine, source, rewrite=rewrite, progress=progress)
+
+    def root_digest(self) -> bytes:
+        """Return 48 bytes that stand for everything that was committed until now, and make it
+        durable.
+
+        Keep them where whoever may change the folder cannot, and give them to a later
+        `holdfast.open(root=...)`: it refuses a folder that was set back to an earlier state. The
+        digest of a database that was closed is that of an open with `read_only=True`.
+        Raises: CorruptionError; OSError; DatabasePoisonedError.
+        """
+        self.read_point()
+        return root_digest(self._engine)
 
     def close(self) -> None:
         """Flush and close; a second close is harmless. Raises: DatabasePoisonedError when a sync

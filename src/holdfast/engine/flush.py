@@ -91,6 +91,7 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
                     flushed_seq={keyspace: memtable.seq_max},
                     wal_first=needed.number,
                     wal_first_lsn=needed.lsn_first,
+                    wal_first_salt=needed.salt,
                 )
             )
         except (CorruptionError, OSError, DiskFullError, MemoryError):

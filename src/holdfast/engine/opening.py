@@ -20,6 +20,8 @@ from holdfast.lsm import TableStore
 from holdfast.recovery import (
     LOCK_NAME,
     Recovery,
+    check_root,
+    drop_old_keys,
     key_source,
     recover_for_reading,
     recover_for_writing,
@@ -35,6 +37,7 @@ def open_database(
     create: bool = True,
     read_only: bool = False,
     key: Key | KeySource | None = None,
+    root: bytes | None = None,
     settings: DatabaseSettings | None = None,
     env: Env | None = None,
 ) -> Database:
@@ -43,13 +46,15 @@ def open_database(
     `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory
     and writes nothing. With a `key` a new database is encrypted, and one that is encrypted is
     opened: 32 bytes, a passphrase, or a callable that unwraps a key kept elsewhere
-    (docs/guide/encryption.md). `env` is for tests.
+    (docs/guide/encryption.md). A `root` is what `Database.root_digest` returned; a folder that is
+    older is refused. `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
-    another handle has it open; CorruptionError, FormatError when its files are damaged, foreign or
-    newer; WrongKeyError when it is encrypted and `key` does not open it, or it is not and there is
-    a `key`; TypeError, ValueError for what is no key; ModuleNotFoundError when encryption takes a
-    package that is not there; DiskFullError; OSError; what a key callable raises.
+    another handle has it open; CorruptionError, FormatError when its files are damaged, foreign,
+    newer, or older than `root`; WrongKeyError when it is encrypted and `key` does not open it, or
+    it is not and there is a `key`; TypeError, ValueError for what is no key or no root;
+    ModuleNotFoundError when encryption takes a package that is not there; DiskFullError; OSError;
+    what a key callable raises.
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
@@ -67,10 +72,13 @@ def open_database(
         lock = env.lock_file(f"{folder}/{LOCK_NAME}")
         try:
             env = unlock(env, folder, source, create=create and not read_only)
+            if root is not None:
+                check_root(env, folder, root)
             if read_only:
                 recovery = recover_for_reading(env, folder, settings)
             else:
                 recovery = recover_for_writing(env, folder, settings, create=create)
+                _drop_old_keys(env, folder, source, recovery)
             database = Database(_start(env, folder, recovery, lock))
         except BaseException:
             lock.release()
@@ -101,6 +109,14 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
         raise FileNotFoundError(f"there is no database at {folder}")
     # A folder that is there may be one that an attempt made which ended before this sync.
     env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
+
+
+def _drop_old_keys(env: Env, folder: str, source: KeySource | None, recovery: Recovery) -> None:
+    try:
+        drop_old_keys(env, folder, source)
+    except BaseException:
+        recovery.close()
+        raise
 
 
 def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:

@@ -44,6 +44,7 @@ class Tag(IntEnum):
     WAL_FIRST = 18
     WAL_FIRST_LSN = 19
     DURABLE_LSN = 20
+    WAL_FIRST_SALT = 21
     CLEAN = 22
     SETTINGS = 24
 
@@ -76,6 +77,10 @@ class VersionEdit:
     segment that is found without records has lost them when this one is durable.
     """
     durable_lsn: int | None = None
+    wal_first_salt: int | None = None
+    """In an encrypted database the salt of that segment, so that none of another copy of the
+    database can take its place.
+    """
     clean: bool = False
     """The database was closed after this edit and everything that it holds is in tables."""
     settings_text: str | None = None
@@ -89,6 +94,7 @@ _NUMBERS = (
     (Tag.WAL_FIRST, "wal_first"),
     (Tag.WAL_FIRST_LSN, "wal_first_lsn"),
     (Tag.DURABLE_LSN, "durable_lsn"),
+    (Tag.WAL_FIRST_SALT, "wal_first_salt"),
 )
 """Fields that are one varint."""
 
@@ -360,6 +366,7 @@ _DECODERS: Mapping[int, Callable[[_Reader], Any]] = {
     Tag.WAL_FIRST: _number,
     Tag.WAL_FIRST_LSN: _number,
     Tag.DURABLE_LSN: _number,
+    Tag.WAL_FIRST_SALT: _number,
     Tag.CLEAN: _nothing,
     Tag.SETTINGS: _settings_text,
 }

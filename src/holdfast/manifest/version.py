@@ -80,6 +80,8 @@ class Version:
     """
     wal_first: int = 0
     wal_first_lsn: int = 0
+    wal_first_salt: int = 0
+    """0 where it is not known, as in every database that is not encrypted."""
     """0 when it is not known."""
     durable_lsn: int = 0
     edit_seq: int = 0
@@ -131,6 +133,7 @@ class Version:
             last_seq=last_seq,
             wal_first=_raised("wal_first", self.wal_first, edit.wal_first),
             wal_first_lsn=wal_first_lsn,
+            wal_first_salt=self._wal_first_salt(edit),
             durable_lsn=durable_lsn,
             edit_seq=self.edit_seq + 1,
             clean=edit.clean,
@@ -160,6 +163,7 @@ class Version:
             wal_first=self.wal_first,
             wal_first_lsn=self.wal_first_lsn or None,
             durable_lsn=self.durable_lsn,
+            wal_first_salt=self.wal_first_salt or None,
             clean=self.clean,
             settings_text=self.settings_text or None,
         )
@@ -172,6 +176,12 @@ class Version:
             return _raised("wal_first_lsn", self.wal_first_lsn, edit.wal_first_lsn)
         is_kept = edit.wal_first is None or edit.wal_first == self.wal_first
         return self.wal_first_lsn if is_kept else 0
+
+    def _wal_first_salt(self, edit: VersionEdit) -> int:
+        if edit.wal_first_salt is not None:
+            return edit.wal_first_salt
+        is_kept = edit.wal_first is None or edit.wal_first == self.wal_first
+        return self.wal_first_salt if is_kept else 0
 
     def _create_keyspaces(self, keyspaces: dict[int, KeyspaceVersion], edit: VersionEdit) -> int:
         """Add the edit's new keyspaces and return the next keyspace id."""

@@ -19,7 +19,8 @@ from holdfast.recovery.restart import (
     recover_for_writing,
     stored_settings,
 )
-from holdfast.recovery.sealing import key_source, sealed_env, unlock
+from holdfast.recovery.root import check_root, read_root, root_of
+from holdfast.recovery.sealing import drop_old_keys, key_source, sealed_env, unlock
 
 __all__ = [
     "DEFAULT_KEYSPACE",
@@ -36,11 +37,15 @@ __all__ = [
     "check_folder",
     "check_log",
     "check_manifest",
+    "check_root",
     "check_tables",
+    "drop_old_keys",
     "key_source",
+    "read_root",
     "recover_for_reading",
     "recover_for_writing",
     "replay",
+    "root_of",
     "sealed_env",
     "stored_settings",
     "unlock",

@@ -93,6 +93,7 @@ def check_log(env: Env, folder: str, manifest: Recovered, report: Report) -> Non
             database_id=manifest.database_id,
             alignment=stored_settings(manifest).wal_alignment_bytes,
             first_lsn=version.wal_first_lsn,
+            first_salt=version.wal_first_salt,
             durable_lsn=version.durable_lsn,
             manifest_edit_seen=version.edit_seq,
             clean=version.clean,

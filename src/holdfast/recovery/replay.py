@@ -62,6 +62,7 @@ def replay(
             database_id=manifest.database_id,
             alignment=settings.wal_alignment_bytes,
             first_lsn=version.wal_first_lsn,
+            first_salt=version.wal_first_salt,
             durable_lsn=version.durable_lsn,
             manifest_edit_seen=version.edit_seq,
             clean=version.clean,

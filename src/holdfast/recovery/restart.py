@@ -224,6 +224,7 @@ def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettin
             VersionEdit(
                 wal_first=log.segments()[0].number,
                 wal_first_lsn=log.segments()[0].lsn_first,
+                wal_first_salt=log.segments()[0].salt,
                 next_number=numbers.next_number,
             )
         )
@@ -279,6 +280,7 @@ def _restart(
                 last_seq=replayed.last_seq,
                 wal_first=log.segments()[0].number,
                 wal_first_lsn=log.segments()[0].lsn_first,
+                wal_first_salt=log.segments()[0].salt,
                 durable_lsn=replayed.last_lsn,
                 settings_text=settings.to_text(),
             )

@@ -8,13 +8,18 @@ must not get it written in clear.
 
 from __future__ import annotations
 
-from holdfast.base import CorruptionError, WrongKeyError
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast.base import CorruptionError, FormatError, WrongKeyError, mark
 from holdfast.crypto import (
     PREAMBLE_BYTES,
     SEAL_MAGIC,
+    FileKind,
     Key,
     KeyRing,
     KeySource,
+    Preamble,
     SealedEnv,
     WholeFileSealing,
     key_files,
@@ -22,8 +27,11 @@ from holdfast.crypto import (
 from holdfast.env import Env
 from holdfast.manifest import ManifestSealing, manifest_name, parse_marker, parse_numbered
 from holdfast.recovery.restart import LIVE_NAME
+from holdfast.sstable import TABLE_TAIL_BYTES as TAIL_BYTES
 from holdfast.sstable import TableSealing
 from holdfast.wal import LogSealing
+
+_KINDS: Final = {"table": FileKind.TABLE, "wal": FileKind.LOG, "manifest": FileKind.MANIFEST}
 
 
 def key_source(key: object) -> KeySource | None:
@@ -81,6 +89,42 @@ def unlock(env: Env, folder: str, source: KeySource | None, *, create: bool = Fa
     if not create:
         return env
     return sealed_env(env, folder, KeyRing.create(env, folder, source))
+
+
+def drop_old_keys(env: Env, folder: str, source: KeySource | None) -> None:
+    """Forget the data keys that no file of a database needs any more, and older key files.
+    Requires: the caller has it open for writing, and nothing is under way yet.
+
+    What fails is left to the next open: a key too many is no harm to the data.
+    """
+    if not isinstance(env, SealedEnv) or source is None:
+        return
+    ring = env.ring
+    ring.tidy()
+    if len(ring.epochs) == 1:
+        return
+    try:
+        least = min(_epochs(env.plain, folder), default=ring.epoch)
+        if least > ring.epochs[0]:
+            ring.replace(source, new_epoch=False, forget_below=least)
+    except (CorruptionError, FormatError, OSError):
+        mark("keys.old_kept")
+
+
+def _epochs(env: Env, folder: str) -> Iterator[int]:
+    """Yield the epochs of the files in a folder. Raises: CorruptionError, FormatError; OSError."""
+    for name in env.list_dir(folder):
+        numbered = parse_numbered(name)
+        if numbered is None:
+            continue
+        file = env.open(f"{folder}/{name}")
+        try:
+            kind = _KINDS[numbered[1]]
+            at = file.size() - TAIL_BYTES if kind is FileKind.TABLE else 0
+            stored = file.read_at(max(at, 0), PREAMBLE_BYTES)
+            yield Preamble.decode(stored, kind, file.name, at).epoch
+        finally:
+            file.close()
 
 
 def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:

@@ -21,6 +21,7 @@ from holdfast.sstable.format import (
     table_name,
 )
 from holdfast.sstable.format import MAGIC as TABLE_MAGIC
+from holdfast.sstable.sealed import TAIL_BYTES as TABLE_TAIL_BYTES
 from holdfast.sstable.sealed import SealedTable, TableSealing
 from holdfast.sstable.writer import TableWriter
 
@@ -28,6 +29,7 @@ __all__ = [
     "FOOTER_BYTES",
     "FORMAT_VERSION",
     "TABLE_MAGIC",
+    "TABLE_TAIL_BYTES",
     "FilterBuilder",
     "Footer",
     "Handle",

@@ -33,11 +33,14 @@ TAIL_BYTES: Final = PREAMBLE_BYTES + SEAL_BYTES
 class SealedTable(SealedFile):
     """The plain face of a sealed table. `cipher` is what its pages are sealed with."""
 
-    def __init__(self, file: File, cipher: FileCipher, preamble: Preamble | None) -> None:
-        """With a `preamble` the table is written, without it was opened and its tail is right."""
+    def __init__(self, file: File, cipher: FileCipher, preamble: Preamble, *, is_new: bool) -> None:
+        """One that is not new was opened, and its tail is right."""
         super().__init__(file)
         self.cipher = cipher
+        self.epoch = preamble.epoch
+        """That of the key which opens it. Constant after construction."""
         self._preamble = preamble
+        self._lacks_tail = is_new
         self._end = b""
         self._written = 0
 
@@ -49,10 +52,10 @@ class SealedTable(SealedFile):
 
     def sync(self, *, site: str) -> None:
         """Write the tail behind what is the footer then, and sync."""
-        if self._preamble is not None:
+        if self._lacks_tail:
             seal = self.cipher.seal(self._written, b"", self._end)
             tail = self._preamble.encode() + seal
-            self._preamble = None
+            self._lacks_tail = False
             super().write_at(self._written, tail, site=site)
         super().sync(site=site)
 
@@ -69,7 +72,7 @@ class TableSealing:
 
     def created(self, file: File, ring: KeyRing) -> File:
         preamble, cipher = ring.new_file(FileKind.TABLE)
-        return SealedTable(file, cipher, preamble)
+        return SealedTable(file, cipher, preamble, is_new=True)
 
     def opened(self, file: File, ring: KeyRing) -> File:
         size = file.size()
@@ -82,7 +85,7 @@ class TableSealing:
             cipher.open(at, tail[PREAMBLE_BYTES:], footer)
         except SealError:
             raise CorruptionError(file.name, at, "the seal of the footer does not match") from None
-        return SealedTable(file, cipher, None)
+        return SealedTable(file, cipher, preamble, is_new=False)
 
     def plain_size(self, size: int) -> int:
         return max(size - TAIL_BYTES, 0)

@@ -101,12 +101,14 @@ def read_log(
     durable_lsn: int,
     manifest_edit_seen: int,
     clean: bool,
+    first_salt: int = 0,
 ) -> LogContents:
     """Return the log that starts with `first_segment`, to be read by iterating over it.
 
-    `first_lsn`, `durable_lsn`, `manifest_edit_seen` and `clean` are what the manifest recorded:
-    the first record of `first_segment` (0 when unknown), the highest record known to be synced, the
-    highest edit it holds, and whether the last process closed the database cleanly.
+    `first_lsn`, `first_salt`, `durable_lsn`, `manifest_edit_seen` and `clean` are what the manifest
+    recorded: the first record of `first_segment` and its salt (0 when unknown), the highest record
+    known to be synced, the highest edit it holds, and whether the last process closed the database
+    cleanly.
     """
     return LogContents(
         env,
@@ -118,6 +120,7 @@ def read_log(
         durable_lsn,
         manifest_edit_seen,
         clean,
+        first_salt,
     )
 
 
@@ -140,6 +143,7 @@ class LogContents:
         durable_lsn: int,
         manifest_edit_seen: int,
         clean: bool,
+        first_salt: int = 0,
     ) -> None:
         self._env = env
         self._folder = folder
@@ -150,6 +154,7 @@ class LogContents:
         self._durable_lsn = durable_lsn
         self._manifest_edit_seen = manifest_edit_seen
         self._clean = clean
+        self._first_salt = first_salt
         self._started = False
         # (front, first lsn) of segments whose link cannot be read: right after a crash, if none of
         # it was synced.
@@ -183,6 +188,10 @@ class LogContents:
 
     def _read(self) -> Iterator[LogSegment]:
         front: _Front | None = self._open(self._first_segment)
+        if front is not None and self._first_salt not in {0, front.header.salt}:
+            raise CorruptionError(
+                front.path, 0, "it is a segment of another copy of the database, by its salt"
+            )
         lsn, chain = 0, 0
         while front is not None:
             data = self._body(front)

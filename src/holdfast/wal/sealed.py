@@ -283,6 +283,11 @@ def _veiled(data: bytes, start: int, end: int) -> bytes:
     return (b"\xff" * len(part.rstrip(b"\x00"))).ljust(len(part), b"\x00")
 
 
+def is_sealed(file: File) -> bool:
+    """Return whether a segment's file is sealed."""
+    return isinstance(file, SealedSegment)
+
+
 class LogSealing:
     """How log segments are sealed. Implements `Sealing`."""
 

@@ -50,6 +50,7 @@ from holdfast.wal.format import (
     segment_name,
     version_for,
 )
+from holdfast.wal.sealed import is_sealed
 
 FIRST_SEGMENT_BYTES_MAX: Final = 1 << 20
 """The first segment of a process life is at most this large, so that a short process pays little
@@ -82,6 +83,8 @@ class SegmentInfo:
     seq_first: int
     seq_last: int
     bytes_used: int
+    salt: int | None = None
+    """That of a sealed segment, by which the manifest tells it from one of a copy."""
 
 
 class _Segment:
@@ -104,7 +107,12 @@ class _Segment:
 
     def info(self) -> SegmentInfo:
         return SegmentInfo(
-            self.number, self.lsn_first, self.seq_first, self.seq_last, self.position
+            self.number,
+            self.lsn_first,
+            self.seq_first,
+            self.seq_last,
+            self.position,
+            self.header.salt if is_sealed(self.file) else None,
         )
 
 
@@ -194,6 +202,11 @@ class LogWriter:
     def durable_lsn(self) -> int:
         """The ordinal of the last record that is known to be synced."""
         return self._durable_lsn
+
+    @property
+    def chain(self) -> int:
+        """What the next record chains to. Of the thread that makes the calls, between two."""
+        return self._chain
 
     @property
     def written_seq(self) -> int:

@@ -75,6 +75,7 @@ def test_the_numbers_of_tags_are_part_of_the_format() -> None:
         18: VersionEdit(wal_first=1),
         19: VersionEdit(wal_first_lsn=1),
         20: VersionEdit(durable_lsn=1),
+        21: VersionEdit(wal_first_salt=1),
         22: VersionEdit(clean=True),
         24: VersionEdit(settings_text=""),
     }
