@@ -14,7 +14,7 @@ import sys
 import pytest
 
 BLOCK = re.compile(r"^```(console|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = ("first-steps.md", "command-line.md")
+PAGES = ("first-steps.md", "command-line.md", "encryption.md")
 
 
 def check(shown, found, line):

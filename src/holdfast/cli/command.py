@@ -27,6 +27,7 @@ VERBS = {
     "export": ("csv_export", "write a keyspace that was imported as CSV again"),
     "stats": ("stats", "sizes of keyspaces and levels, and amplifications"),
     "verify": ("verify", "read and check every byte of every file"),
+    "rekey": ("rekey", "change the key of an encrypted database"),
     "compact": ("compact", "bring the space of deleted and overwritten data back"),
     "torture": ("torture", "try to lose data, by crashes, kills, damage and I/O errors"),
     "bench": ("bench", "measure workloads, side by side with the peers that are installed"),

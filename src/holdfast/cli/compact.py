@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     start = key_argument(arguments.start, arguments.form)
     stop = key_argument(arguments.stop, arguments.form)
-    with open_database(arguments.database) as database:
+    with open_database(arguments) as database:
         names = [arguments.keyspace]
         if arguments.keyspace is None and start is None and stop is None:
             names = list(database.keyspaces())

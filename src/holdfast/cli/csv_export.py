@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     with (
-        open_database(arguments.database, read_only=True) as database,
+        open_database(arguments, read_only=True) as database,
         database.snapshot() as view,
     ):
         name = arguments.keyspace or _only_table(database, view)

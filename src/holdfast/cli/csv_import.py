@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         # The database is created for a file that can be read and a key that it has.
         _columns(first, arguments.key)
         _report(arguments, {"event": "opening", "database": arguments.database})
-        with open_database(arguments.database, create=True) as database:
+        with open_database(arguments, create=True) as database:
             _Import(arguments, database, first, names[0]).run()
             for path, name in zip(arguments.files[1:], names[1:], strict=True):
                 with CsvSource(path) as source:

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     key = key_argument(arguments.key, arguments.form) or b""
-    with open_database(arguments.database) as database:
+    with open_database(arguments) as database:
         keyspace = find_keyspace(database, arguments.keyspace)
         keyspace.delete(key, durability=arguments.durability)
     return 0

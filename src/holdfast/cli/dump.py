@@ -8,6 +8,7 @@ database can tell, such as whether a torn tail was durable, is not judged: `veri
 from __future__ import annotations
 
 import argparse
+import os
 
 from holdfast.base import FormatError
 from holdfast.cli.dump_log import dump_log
@@ -15,11 +16,14 @@ from holdfast.cli.dump_manifest import dump_manifest
 from holdfast.cli.dump_output import Output
 from holdfast.cli.dump_table import dump_table
 from holdfast.cli.failure import FAILED, CommandError, wrong_usage
+from holdfast.cli.keys import add_key, key_of
 from holdfast.cli.opening import open_file
 from holdfast.cli.text import Form
-from holdfast.env import File
+from holdfast.crypto import SEAL_MAGIC, KeySource
+from holdfast.env import File, PosixEnv
 from holdfast.manifest import MANIFEST_MAGIC
-from holdfast.sstable import FOOTER_BYTES, TABLE_MAGIC
+from holdfast.recovery import unlock
+from holdfast.sstable import FOOTER_BYTES, TABLE_MAGIC, TABLE_TAIL_BYTES
 from holdfast.wal import SEGMENT_MAGIC
 
 _KINDS = {".wal": dump_log, ".table": dump_table, ".manifest": dump_manifest}
@@ -37,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hex", action="store_true", help="keys and values in hexadecimal")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_key(parser, what="the key, in whose database the file lies,")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,10 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         keys_only=arguments.keys_only,
         limit=arguments.limit,
     )
-    file = open_file(arguments.file)
+    key = key_of(arguments)
+    file = open_file(arguments.file) if key is None else _open_sealed(arguments.file, key)
     try:
         kind = _kind(file)
         by_name = next((suffix for suffix in _KINDS if arguments.file.endswith(suffix)), None)
+        if kind is None and _is_sealed(file):
+            raise CommandError(f"{arguments.file} is of an encrypted database; give its key")
         if kind is None and by_name is None:
             raise CommandError(f"{arguments.file} is no log segment, table or manifest of Holdfast")
         if kind is None:
@@ -68,6 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
         file.close()
     output.end()
     return FAILED if output.damaged_places else 0
+
+
+def _open_sealed(path: str, key: KeySource) -> File:
+    """Open a file of an encrypted database. Raises: WrongKeyError, CorruptionError; OSError."""
+    path = os.path.realpath(path)
+    return unlock(PosixEnv(), os.path.dirname(path), key).open(path)
+
+
+def _is_sealed(file: File) -> bool:
+    at = max(file.size() - TABLE_TAIL_BYTES, 0)
+    return SEAL_MAGIC in (file.read_at(0, len(SEAL_MAGIC)), file.read_at(at, len(SEAL_MAGIC)))
 
 
 def _kind(file: File) -> str | None:

@@ -20,10 +20,12 @@ from holdfast.sstable import (
     decode_index_value,
     decode_root_value,
     filter_check,
+    page_cipher,
 )
 
 Entries = list[tuple[bytes, int, bytes]]
 _U64_BYTES = 8
+_CODEC_BITS = 0x0F
 
 
 def dump_table(file: File, output: Output) -> None:
@@ -122,7 +124,8 @@ class _Dump:
         stored = self._file.read_at(offset, handle.size)
         try:
             seed = page_seed(self._footer.file_id, offset)
-            found_type, body = open_page(stored, seed, self._file.name, offset)
+            cipher = page_cipher(self._file)
+            found_type, body = open_page(stored, seed, self._file.name, offset, cipher)
         except CorruptionError as error:
             self._output.damage(error.offset, f"{page_type.name} page: {error.reason}")
             return None
@@ -132,7 +135,7 @@ class _Dump:
             offset=offset,
             stored_bytes=len(stored),
             body_bytes=len(body),
-            compression=Compression(stored[-16]).name,
+            compression=Compression(stored[-16] & _CODEC_BITS).name,
         )
         if found_type != page_type:
             self._output.damage(offset, f"the page has the type {found_type}")

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     key = key_argument(arguments.key, arguments.form) or b""
-    with open_database(arguments.database, read_only=True) as database:
+    with open_database(arguments, read_only=True) as database:
         keyspace = find_keyspace(database, arguments.keyspace)
         try:
             value = keyspace[key]

@@ -11,7 +11,9 @@ from typing import cast
 import holdfast
 from holdfast.base import VALUE_BYTES_MAX
 from holdfast.cli.failure import CommandError, wrong_usage
+from holdfast.cli.keys import add_key, key_of
 from holdfast.cli.text import Form, parse
+from holdfast.crypto import KeySource
 from holdfast.engine import SnapshotKeyspace
 from holdfast.env import File, PosixEnv
 
@@ -20,8 +22,9 @@ _READ_BYTES = 1 << 20
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add the DB argument."""
+    """Add the DB argument, and those that give the key of an encrypted database."""
     parser.add_argument("database", metavar="DB", help="the folder of the database")
+    add_key(parser)
 
 
 def add_keyspace(parser: argparse.ArgumentParser, default: str) -> None:
@@ -56,9 +59,19 @@ def add_form(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def open_database(path: str, *, create: bool = False, read_only: bool = False) -> holdfast.Database:
-    """Open the database of a verb. Raises: what `holdfast.open` raises."""
-    return holdfast.open(path, create=create, read_only=read_only)
+def open_database(
+    arguments: argparse.Namespace,
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    key: KeySource | None = None,
+) -> holdfast.Database:
+    """Open the database of a verb, with the key that its arguments name unless `key` is given.
+
+    Raises: CommandError; what `holdfast.open` raises.
+    """
+    source = key_of(arguments) if key is None else key
+    return holdfast.open(arguments.database, create=create, read_only=read_only, key=source)
 
 
 def find_keyspace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from holdfast.cli.keys import key_of
 from holdfast.cli.opening import (
     add_database,
     add_durability,
@@ -33,8 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     key = key_argument(arguments.key, arguments.form) or b""
+    # Before the value: both may come from standard input.
+    source = key_of(arguments)
     value = value_argument(arguments.value, arguments.form)
-    with open_database(arguments.database, create=True) as database:
+    with open_database(arguments, create=True, key=source) as database:
         keyspace = find_keyspace(database, arguments.keyspace, create=True)
         keyspace.put(key, value, durability=arguments.durability)
     return 0

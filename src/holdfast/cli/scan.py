@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     bounds = [key_argument(arguments.start, form), key_argument(arguments.stop, form)]
     prefix = key_argument(arguments.prefix, form)
     out = sys.stdout.buffer
-    with open_database(arguments.database, read_only=True) as database:
+    with open_database(arguments, read_only=True) as database:
         rows = rows_of(
             find_keyspace(database, arguments.keyspace),
             *bounds,

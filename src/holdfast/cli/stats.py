@@ -9,6 +9,7 @@ import json
 from math import isfinite
 
 from holdfast.cli.failure import wrong_usage
+from holdfast.cli.keys import key_of
 from holdfast.cli.opening import add_database, open_database
 from holdfast.cli.stats_table import rest_lines, rest_object
 from holdfast.cli.watch import watch
@@ -51,8 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     if count is not None and count < 1:
         raise wrong_usage("--count is at least 1")
     if arguments.watch:
-        return watch(arguments.database, interval=interval, count=count, as_json=arguments.json)
-    with open_database(arguments.database, read_only=True) as database:
+        return watch(
+            arguments.database,
+            interval=interval,
+            count=count,
+            as_json=arguments.json,
+            key=key_of(arguments),
+        )
+    with open_database(arguments, read_only=True) as database:
         stats = database.stats()
     print(json.dumps(rest_object(stats)) if arguments.json else "\n".join(rest_lines(stats)))
     return 0

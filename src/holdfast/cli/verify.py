@@ -6,6 +6,7 @@ import argparse
 import json
 
 from holdfast.cli.failure import FAILED
+from holdfast.cli.keys import key_of
 from holdfast.cli.opening import add_database
 from holdfast.cli.progress import Progress
 from holdfast.env import PosixEnv
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.total = total
             progress.add(size)
 
-        report = check_folder(PosixEnv(), arguments.database, advance)
+        report = check_folder(PosixEnv(), arguments.database, advance, source=key_of(arguments))
     if arguments.json:
         print(json.dumps(_plain(report)))
     else:

@@ -15,11 +15,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from enum import Enum
 
+import holdfast
 from holdfast import DatabaseLockedError, Stats
-from holdfast.cli.opening import open_database
 from holdfast.cli.stats_table import live_lines, rest_lines, rest_object
+from holdfast.crypto import KeySource
 from holdfast.engine import LiveFigures, Watcher, read_live
 from holdfast.env import Env, PosixEnv
+from holdfast.recovery import unlock
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 HOLDER_CHARACTERS_MAX = 100
@@ -43,9 +45,13 @@ class State(Enum):
 class Watch:
     """Looks at one database from time to time. Close it when done."""
 
-    def __init__(self, path: str, env: Env | None = None) -> None:
+    def __init__(self, path: str, env: Env | None = None, key: KeySource | None = None) -> None:
+        """With a `key` the figures of an encrypted database are shown. Raises: as `unlock`."""
         self._path = path
+        self._key = key
         self._env = PosixEnv() if env is None else env
+        if key is not None:
+            self._env = unlock(self._env, path, key)
         self._watcher = Watcher(self._env, path)
         self._names: list[str] = []
         self._rest: Stats | None = None
@@ -68,7 +74,7 @@ class Watch:
             self._take(found, State.OPEN)
         elif self._rest is None or self._env.list_dir(self._path) != self._names:
             try:
-                with open_database(self._path, read_only=True) as database:
+                with holdfast.open(self._path, read_only=True, key=self._key) as database:
                     self._rest = database.stats()
                 self._names = self._env.list_dir(self._path)
                 self.state, self.figures, self.before = State.CLOSED, None, None
@@ -102,10 +108,12 @@ class Watch:
         return abs(self._env.wall_time() - found.published)
 
 
-def watch(path: str, *, interval: float, count: int | None, as_json: bool) -> int:
+def watch(
+    path: str, *, interval: float, count: int | None, as_json: bool, key: KeySource | None = None
+) -> int:
     """Show a database every `interval` seconds, `count` times or until Ctrl-C; return 0."""
     env = PosixEnv()
-    view = Watch(path, env)
+    view = Watch(path, env, key)
     try:
         shown = 0
         while count is None or shown < count:

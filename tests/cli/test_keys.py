@@ -1,0 +1,218 @@
+"""Keys on the command line, and the verbs on encrypted databases."""
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+import holdfast as engine
+from holdfast.cli import keys
+
+KEY = bytes(range(32))
+NEW = bytes(range(32, 64))
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "raw").write_bytes(KEY)
+    (tmp_path / "hex").write_text(KEY.hex() + "\n")
+    (tmp_path / "new").write_bytes(NEW)
+    return tmp_path
+
+
+@pytest.fixture
+def database(files):
+    path = files / "db"
+    with engine.open(str(path), key=KEY) as db:
+        db[b"k"] = b"v"
+    return path
+
+
+class Typed:
+    """Standard input that is no terminal."""
+
+    def __init__(self, text):
+        self.buffer = io.BytesIO(text)
+
+    def isatty(self):
+        return False
+
+
+def test_a_key_is_read_from_a_file_or_from_the_environment(holdfast, files, database, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THE_TEST", KEY.hex())
+    for given in (
+        ("--key-file", files / "raw"),
+        ("--key-file", files / "hex"),
+        ("--key-env", "KEY_OF_THE_TEST"),
+    ):
+        assert holdfast("get", database, "k", *given).out == "v\n"
+
+
+def test_a_passphrase_is_a_line_of_standard_input(holdfast, files, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Typed(b"some words\nthe value"))
+    assert holdfast("put", files / "p", "k", "-", "--passphrase").status == 0
+    monkeypatch.setattr(sys, "stdin", Typed(b"some words\r\n"))
+    assert holdfast("get", files / "p", "k", "--passphrase").out == "the value\n"
+    monkeypatch.setattr(sys, "stdin", Typed(b"other words\n"))
+    shown = holdfast("get", files / "p", "k", "--passphrase")
+    assert (shown.status, shown.out) == (1, "")
+    assert "the key is not that of this database" in shown.err
+
+
+def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(monkeypatch):
+    class Terminal:
+        def isatty(self):
+            return True
+
+    asked = iter(["a", "a", "a", "b", ""])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(keys.getpass, "getpass", lambda prompt: next(asked))
+    assert keys._asked("?", twice=True) == "a"
+    with pytest.raises(keys.CommandError, match="differ"):
+        keys._asked("?", twice=True)
+    with pytest.raises(keys.CommandError, match="empty"):
+        keys._asked("?", twice=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--key-file", "short"], "neither 32 bytes nor 64"),
+        (["--key-file", "binary"], "neither 32 bytes nor 64"),
+        (["--key-file", "absent"], "No such file"),
+        (["--key-env", "NOT_THERE_AT_ALL"], "no environment variable"),
+        (["--key-env", "WORDS_OF_THE_TEST"], "neither 32 bytes nor 64"),
+        (["--key-env", "X", "--passphrase"], "not allowed with"),
+        (["--passphrase"], "is empty"),
+    ],
+)
+def test_what_holds_no_key_is_said(holdfast, files, database, monkeypatch, given, said):
+    (files / "short").write_bytes(b"short")
+    (files / "binary").write_bytes(bytes(range(200, 240)))
+    monkeypatch.setenv("WORDS_OF_THE_TEST", "words")
+    monkeypatch.setattr(sys, "stdin", Typed(b""))
+    monkeypatch.chdir(files)
+    shown = holdfast("get", database, "k", *given)
+    assert shown.status in (1, 2)
+    assert said in shown.err
+    assert "words" not in shown.err
+
+
+def test_a_passphrase_that_is_no_text_is_refused(holdfast, database, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Typed(b"\xff\xff\n"))
+    assert "not UTF-8" in holdfast("get", database, "k", "--passphrase").err
+
+
+def test_every_verb_that_takes_a_database_takes_its_key(holdfast, files, database):
+    key = ("--key-file", files / "raw")
+    (files / "rows.csv").write_text("time,cpu\n1,10\n2,20\n")
+    for verb in (
+        ("put", database, "a", "1"),
+        ("get", database, "a"),
+        ("scan", database),
+        ("delete", database, "a"),
+        ("import", database, files / "rows.csv", "--key", "time"),
+        ("export", database, "--keyspace", "rows"),
+        ("stats", database),
+        ("stats", database, "--json"),
+        ("stats", database, "--watch", "--count", "1"),
+        ("compact", database),
+        ("verify", database),
+        ("verify", database, "--json"),
+    ):
+        done = holdfast(*verb, *key)
+        assert (done.status, done.err) == (0, ""), verb
+        if verb[0] != "compact":
+            refused = holdfast(*verb)
+            assert refused.status == 1
+            assert "encrypted" in refused.err, verb
+    assert holdfast("export", database, "--keyspace", "rows", *key).out == "time,cpu\n1,10\n2,20\n"
+
+
+def test_verify_finds_damage_under_the_seal(holdfast, files, database):
+    key = ("--key-file", files / "raw")
+    table = next(database.glob("*.table"))
+    data = bytearray(table.read_bytes())
+    data[10] ^= 1
+    table.write_bytes(data)
+    shown = holdfast("verify", database, "--json", *key)
+    assert shown.status == 1
+    assert table.name in json.loads(shown.out)["errors"][0]["file"]
+
+
+def test_dump_opens_sealed_files_with_the_key_and_says_so_without(holdfast, files, database):
+    with engine.open(str(database), key=KEY) as db:
+        db.flush()
+        db[b"word"] = b"shown"
+        kept = {path.name: path.read_bytes() for path in database.iterdir()}
+    # As a crash leaves it, with a record in the log.
+    for name, data in kept.items():
+        (database / name).write_bytes(data)
+    for path in [*database.glob("*.wal"), *database.glob("*.table"), *database.glob("*.manifest")]:
+        refused = holdfast("dump", path)
+        assert refused.status == 1
+        assert "encrypted database; give its key" in refused.err
+        shown = holdfast("dump", path, "--key-file", files / "raw")
+        assert (shown.status, shown.err) == (0, ""), path
+    newest = max(path for path in database.glob("*.wal") if path.name in kept)
+    assert "shown" in holdfast("dump", newest, "--key-file", files / "raw").out
+
+
+def test_rekey_changes_the_key_and_rewrites(holdfast, files, database):
+    old, new = ("--key-file", files / "raw"), ("--key-file", files / "new")
+    shown = holdfast("rekey", database, *old, "--new-key-file", files / "new")
+    assert (shown.status, shown.out) == (0, "the new key is in force\n")
+    assert holdfast("get", database, "k", *old).status == 1
+    shown = holdfast("rekey", database, *new, "--rewrite")
+    assert shown.status == 0
+    assert "bytes of tables were rewritten" in shown.out
+    assert not shown.out.startswith("0 bytes")
+    assert holdfast("rekey", database, *new, "--rewrite").out.startswith("0 bytes")
+    assert holdfast("get", database, "k", *new).out == "v\n"
+
+
+def test_rekey_needs_both_keys(holdfast, files, database):
+    assert "the key in force is missing" in holdfast("rekey", database).err
+    assert "the new key is missing" in holdfast("rekey", database, "--key-file", files / "raw").err
+    plain = files / "plain"
+    engine.open(str(plain)).close()
+    shown = holdfast("rekey", plain, "--key-file", files / "raw", "--rewrite")
+    assert shown.status == 1
+    assert "not encrypted" in shown.err
+
+
+def test_a_watcher_reads_sealed_figures_of_another_process(start, files, database, root):
+    import subprocess
+
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import holdfast, sys, time\n"
+                f"db = holdfast.open({str(database)!r}, key=bytes(range(32)))\n"
+                "print('open', flush=True)\n"
+                "while True:\n"
+                "    db[b'x'] = b'y'\n"
+                "    time.sleep(0.01)\n"
+            ),
+        ],
+        env=os.environ | {"PYTHONPATH": str(root / "src")},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert writer.stdout.readline() == b"open\n"
+        watcher = start(
+            *("stats", database, "--watch", "--json", "--count", "12", "--interval", "0.5"),
+            *("--key-file", files / "raw"),
+            stdout=subprocess.PIPE,
+        )
+        out, _ = watcher.communicate(timeout=60)
+        states = [json.loads(line)["state"] for line in out.splitlines()]
+        assert "open" in states
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
