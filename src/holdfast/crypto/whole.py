@@ -15,6 +15,9 @@ from holdfast.crypto.preamble import PREAMBLE_BYTES, FileKind, Preamble
 from holdfast.crypto.sealed import SealedFile
 from holdfast.env import Buffer, File
 
+SEALED_BYTES_MAX: Final = 1 << 22
+"""More of such a file is not read: it would be none that a writer makes."""
+
 _FIELDS: Final = Struct("<II")
 _FRONT_BYTES: Final = PREAMBLE_BYTES + _FIELDS.size
 
@@ -48,7 +51,7 @@ class WholeFile(SealedFile):
             return b""
         fields = front[PREAMBLE_BYTES:]
         size, _ = _FIELDS.unpack(fields)
-        sealed = super().read_at(_FRONT_BYTES, min(size, count + offset + SEAL_BYTES))
+        sealed = super().read_at(_FRONT_BYTES, min(size, SEALED_BYTES_MAX))
         try:
             preamble = Preamble.decode(front[:PREAMBLE_BYTES], FileKind.FIGURES, self.name, 0)
             cipher = self._ring.opened_file(preamble, self.name, 0)

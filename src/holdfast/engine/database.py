@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
-from holdfast.crypto import Key, plain_env
+from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
 from holdfast.engine.changes import Change, read_changes
 from holdfast.engine.engine import Engine
@@ -232,7 +232,7 @@ class Database(Keyspace):
 
     def rekey(
         self,
-        key: Key | None = None,
+        key: Key | KeySource | None = None,
         *,
         rewrite: bool = False,
         progress: Callable[[int, int], None] | None = None,

@@ -22,7 +22,7 @@ from holdfast.sstable.format import (
 )
 from holdfast.sstable.format import MAGIC as TABLE_MAGIC
 from holdfast.sstable.sealed import TAIL_BYTES as TABLE_TAIL_BYTES
-from holdfast.sstable.sealed import SealedTable, TableSealing
+from holdfast.sstable.sealed import SealedTable, TableSealing, page_cipher
 from holdfast.sstable.writer import TableWriter
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "decode_root_value",
     "filter_check",
     "filter_may_contain",
+    "page_cipher",
     "stamp_entries",
     "table_name",
 ]
