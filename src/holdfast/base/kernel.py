@@ -27,6 +27,7 @@ KERNELS = (
     "holdfast.cursor._user",
     "holdfast.engine._core",
     "holdfast.env._file",
+    "holdfast.env._memory",
     "holdfast.lsm._view",
     "holdfast.memtable._memtable",
     "holdfast.recovery._apply",

@@ -18,7 +18,7 @@ from holdfast.compaction import (
     strategy_of,
 )
 from holdfast.cursor import RangeTombstones
-from holdfast.env import is_shortage
+from holdfast.env import is_shortage, release_memory
 from holdfast.manifest import KeyspaceVersion
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class Plans(Protocol):
         """Return the next plan, or None when there is none, now or ever."""
         ...
 
+
+RELEASE_BYTES = 16 << 20
+"""A compaction that reads so much leaves holes among what others have allocated, which the allocator
+would keep.
+"""
 
 PARTS_MAX = 2
 """Threads of one background compaction. By hand there is one, which a signal may interrupt."""
@@ -205,6 +210,8 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
 
     installed = engine.env.uninterrupted(install)
     engine.latencies.compaction.record(engine.env.monotonic() - began)
+    if result.bytes_read >= RELEASE_BYTES:
+        release_memory()
     return installed
 
 

@@ -7,6 +7,7 @@ fault injector are part of the package, and are loaded when they are first asked
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from holdfast.env._memory import release_memory
 from holdfast.env.posix import PosixEnv
 from holdfast.env.protocol import (
     Buffer,
@@ -86,6 +87,7 @@ __all__ = [
     "is_disk_full",
     "is_shortage",
     "lose_writes",
+    "release_memory",
     "revert_writes",
     "take_effect",
 ]
