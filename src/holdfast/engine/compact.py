@@ -41,8 +41,8 @@ class Plans(Protocol):
 
 
 RELEASE_BYTES = 16 << 20
-"""A compaction that reads so much leaves holes among what others have allocated, which the allocator
-would keep.
+"""A compaction that reads so much leaves holes among what others have allocated; the allocator
+would keep them.
 """
 
 PARTS_MAX = 2
