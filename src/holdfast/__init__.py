@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         FormatError,
         KeyspaceSettings,
         LimitError,
+        MergeError,
         ReadOnlyError,
         TransactionTooOldError,
         WrongKeyError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         WaitStats,
     )
     from holdfast.engine import open_database as open  # noqa: A004  the contract's name
+    from holdfast.merge import MergeFunction, pack_set, unpack_set
 
 __version__ = "0.1.0"
 
@@ -75,7 +77,9 @@ _ENGINE = {
     "WaitStats": "WaitStats",
     "open": "open_database",
 }
-"""Public names that live in the engine, and what they are called there. The rest are in `base`."""
+"""Public names that live in the engine, and what they are called there."""
+_MERGE = ("MergeFunction", "pack_set", "unpack_set")
+"""Public names that live in `merge`. The rest are in `base`."""
 
 __all__ = [
     "Change",
@@ -97,6 +101,8 @@ __all__ = [
     "LatencyStats",
     "LevelStats",
     "LimitError",
+    "MergeError",
+    "MergeFunction",
     "Operation",
     "Rates",
     "ReadOnlyError",
@@ -112,6 +118,8 @@ __all__ = [
     "WaitStats",
     "WrongKeyError",
     "open",
+    "pack_set",
+    "unpack_set",
 ]
 
 
@@ -122,6 +130,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _ENGINE:
         value = getattr(import_module("holdfast.engine"), _ENGINE[name])
+    elif name in _MERGE:
+        value = getattr(import_module("holdfast.merge"), name)
     else:
         value = getattr(import_module("holdfast.base"), name)
     globals()[name] = value

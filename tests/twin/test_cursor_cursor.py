@@ -235,7 +235,7 @@ def test_a_dead_source_kills_the_merge_at_its_first_move(kernel: ModuleType) -> 
         [(b"a", 1, 0, b""), (b"a", 1, 1, b"")],
         [(b"a", -1, 1, b"")],
         [(b"a", SEQ_MAX + 1, 1, b"")],
-        [(b"a", 1, 3, b"")],
+        [(b"a", 1, 4, b"")],
         [(b"a", 1, -1, b"")],
     ],
 )

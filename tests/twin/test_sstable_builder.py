@@ -225,7 +225,7 @@ def test_of_tombstones_with_one_start_and_number_the_longest_stays(twin: ModuleT
         (b"j", 1, PUT, b""),
         (b"", 1, PUT, b""),
         (b"l", 5, RANGE_DELETE, b""),
-        (b"l", 5, 3, b""),
+        (b"l", 5, 4, b""),
         (b"l", 5, -1, b""),
         (b"l", -1, PUT, b""),
         (b"l", SEQ_MAX + 1, PUT, b""),

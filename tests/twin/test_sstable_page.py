@@ -196,13 +196,10 @@ def test_kinds_belong_to_page_types(twin: Any) -> None:
             return False
         return True
 
-    assert [accepted(PageType.DATA, kind) for kind in range(4)] == [True, True, False, False]
-    assert [accepted(PageType.RANGE_TOMBSTONES, kind) for kind in range(4)] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    data = [accepted(PageType.DATA, kind) for kind in range(5)]
+    assert data == [True, True, False, True, False]
+    tombstones = [accepted(PageType.RANGE_TOMBSTONES, kind) for kind in range(5)]
+    assert tombstones == [False, False, True, False, False]
     assert [accepted(PageType.PROPERTIES, trailer) for trailer in (0, 1, 256)] == [
         True,
         False,

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.base import BATCH_BYTES_MAX, DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, LimitError
+from holdfast.base import (
+    BATCH_BYTES_MAX,
+    DELETE,
+    KEY_BYTES_MAX,
+    MERGE,
+    PUT,
+    RANGE_DELETE,
+    LimitError,
+)
 from holdfast.codec import checksum
 from holdfast.wal import _buffer_c, _buffer_py, _scan_py
 from holdfast.wal.format import RECORD_HEADER_BYTES, RecordType, decode_record_header
@@ -103,7 +111,9 @@ def test_any_bytes_like_object_is_a_key_or_a_value(twin: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (3, 1, b"k", b"v"),
+        (4, 1, b"k", b"v"),
+        (MERGE, 1, b"k"),
+        (MERGE, 1, b"k", "v"),
         (-1, 1, b"k", b"v"),
         (PUT, -1, b"k", b"v"),
         (PUT, 2**32, b"k", b"v"),

@@ -416,7 +416,7 @@ def walked(payload: bytes, op_count: int = 1) -> Any:
         (b"\xff" * 9 + b"\x01", "the payload ends within a batch at byte 10"),
         (b"\x01", "the payload ends within a batch at byte 1"),
         (b"\x02\x00\x01\x01k", "the payload ends within a batch at byte 5"),
-        (b"\x01\x03\x01\x01k", "an unknown kind at byte 1"),
+        (b"\x01\x04\x01\x01k", "an unknown kind at byte 1"),
         (b"\x01\xff", "an unknown kind at byte 1"),
         (b"\x01\x00", "a keyspace id cannot be read at byte 2"),
         (b"\x01\x00\x80\x80\x80\x80\x10\x00", "a keyspace id of more than 32 bits at byte 2"),

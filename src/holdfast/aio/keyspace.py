@@ -156,6 +156,27 @@ class Keyspace:
         """Set `key` to `value` if it is absent, as one step, and return whether it was."""
         return await self.compare_and_set(key, None, check_value(value), durability=durability)
 
+    async def merge(
+        self, key: object, function: str, operand: object, *, durability: str | None = None
+    ) -> None:
+        """Apply the merge function named `function` to the value of `key`, which is not read; see
+        `holdfast.Keyspace.merge`.
+        """
+        plain = check_key(key)
+        if self._keyspace.has_merges:
+            value = self._keyspace.merge_value(function, operand)
+        else:
+            # The manifest is marked first.
+            make = partial(self._keyspace.merge_value, function, operand)
+            value = await self._bridge.run(make)
+        batch = self._keyspace.begin_merge(plain, value, durability)
+        if batch is not None:
+            await self._commit(batch, durability)
+
+    async def add(self, key: object, amount: int = 1, *, durability: str | None = None) -> None:
+        """Add `amount` to the number that `key` has, 0 when it is absent."""
+        await self.merge(key, "add", amount, durability=durability)
+
     async def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
         """Write `pairs`, whose keys ascend, straight into tables, as one durable atomic
         transaction; return their number. They are read in another thread.

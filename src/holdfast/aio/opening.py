@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from asyncio import Future, get_running_loop  # noqa: TID251  aio knows event loops
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -13,6 +14,7 @@ from holdfast.aio.database import Database
 from holdfast.base import DatabaseSettings, mark
 from holdfast.crypto import Key
 from holdfast.env import Env, PosixEnv
+from holdfast.merge import MergeFunction
 from holdfast.recovery import key_source
 
 
@@ -40,6 +42,7 @@ async def open_database(
     key: Key | None = None,
     root: bytes | None = None,
     settings: DatabaseSettings | None = None,
+    merges: Mapping[str, MergeFunction | Callable[..., bytes]] | None = None,
     env: Env | None = None,
 ) -> Database:
     """Open the database in folder `path`; see `holdfast.open`, whose arguments and exceptions it
@@ -60,6 +63,7 @@ async def open_database(
                 key=source,
                 root=root,
                 settings=settings,
+                merges=merges,
                 env=machine,
             )
         )

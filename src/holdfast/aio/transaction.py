@@ -128,6 +128,18 @@ class TransactionKeyspace:
         """Set `key` to `value` if it is absent, and return whether it was."""
         return await self.compare_and_set(key, None, check_value(value))
 
+    async def merge(self, key: object, function: str, operand: object) -> None:
+        """Apply a merge function to the value of `key`; see `TransactionKeyspace.merge`."""
+        if self._space.has_merges:
+            self._space.merge(key, function, operand)
+        else:
+            # The manifest is marked first.
+            await self._bridge.run(partial(self._space.merge, check_key(key), function, operand))
+
+    async def add(self, key: object, amount: int = 1) -> None:
+        """Add `amount` to the number that `key` has, 0 when it is absent."""
+        await self.merge(key, "add", amount)
+
     async def delete_range(self, start: object, stop: object) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 

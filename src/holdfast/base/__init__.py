@@ -15,6 +15,7 @@ from holdfast.base.errors import (
     Error,
     FormatError,
     LimitError,
+    MergeError,
     ReadOnlyError,
     TransactionTooOldError,
     WrongKeyError,
@@ -24,6 +25,7 @@ from holdfast.base.invariants import check, require
 from holdfast.base.kernel import KERNELS, PURE
 from holdfast.base.keys import (
     DELETE,
+    MERGE,
     PUT,
     RANGE_DELETE,
     SEQ_MAX,
@@ -47,6 +49,7 @@ __all__ = [
     "DELETE",
     "KERNELS",
     "KEY_BYTES_MAX",
+    "MERGE",
     "PAGE_BYTES_MAX",
     "PURE",
     "PUT",
@@ -66,6 +69,7 @@ __all__ = [
     "FormatError",
     "KeyspaceSettings",
     "LimitError",
+    "MergeError",
     "ReadOnlyError",
     "TransactionTooOldError",
     "WrongKeyError",

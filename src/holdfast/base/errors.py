@@ -12,6 +12,7 @@
     |-- DatabasePoisonedError    a sync failed; reopen the database
     |-- ConflictError            a concurrent transaction won; run it again
     |   `-- DeadlockError        a cycle of lock waits; run it again
+    |-- MergeError               a merge function is not registered, or failed; the operands stay
     |-- TransactionTooOldError   a snapshot or transaction outlived its limit
     `-- ChangesGoneError         the log no longer holds the changes that were asked for
 
@@ -110,6 +111,14 @@ class ConflictError(Error):
 
 class DeadlockError(ConflictError):
     """The transaction was chosen to break a cycle of lock waits; run it again."""
+
+
+class MergeError(Error):
+    """A merge function is not registered, or failed on a key; the message says which and why.
+
+    The operands of the key stay as they are. Open the database with the function, or write another
+    value over the key.
+    """
 
 
 class TransactionTooOldError(Error):

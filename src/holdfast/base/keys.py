@@ -17,6 +17,7 @@ from holdfast.base.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 DELETE = 0
 PUT = 1
 RANGE_DELETE = 2
+MERGE = 3
 
 SEQ_MAX = (1 << 56) - 1
 """The highest sequence number: 56 bits, so that a trailer fits 64."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from holdfast.base import DELETE, PUT, CorruptionError, FormatError
+from holdfast.base import DELETE, MERGE, PUT, CorruptionError, FormatError
 from holdfast.cli.dump_output import Output
 from holdfast.env import File
 from holdfast.wal import (
@@ -122,6 +122,8 @@ def _record(data: bytes, record: Record, output: Output) -> None:
         for kind, keyspace, key, value in batch:
             if kind == PUT:
                 output.thing("put", 2, seq=seq, keyspace=keyspace, key=key, value=value)
+            elif kind == MERGE:
+                output.thing("merge", 2, seq=seq, keyspace=keyspace, key=key, value=value)
             elif kind == DELETE:
                 output.thing("delete", 2, seq=seq, keyspace=keyspace, key=key)
             else:

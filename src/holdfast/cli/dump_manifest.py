@@ -97,6 +97,8 @@ def _edit(edit: VersionEdit, output: Output) -> None:
         output.thing("numbers", 1, **numbers)
     if edit.clean:
         output.thing("clean", 1)
+    if edit.has_merges:
+        output.thing("has merges", 1)
     if edit.settings_text is not None:
         output.thing("settings", 1, text=edit.settings_text.encode())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from holdfast.base import PUT, CorruptionError, FormatError, unpack_trailer
+from holdfast.base import MERGE, PUT, CorruptionError, FormatError, unpack_trailer
 from holdfast.bufferpool import Page
 from holdfast.cli.dump_output import Output
 from holdfast.codec import Compression, open_page, page_seed
@@ -94,6 +94,8 @@ class _Dump:
             seq, kind = unpack_trailer(trailer)
             if kind == PUT:
                 self._output.thing("put", 1, seq=seq, key=key, value=stored)
+            elif kind == MERGE:
+                self._output.thing("merge", 1, seq=seq, key=key, value=stored)
             else:
                 self._output.thing("delete", 1, seq=seq, key=key)
 

@@ -4,7 +4,7 @@ An entry touches no Python object here: the cursor's memory goes straight into t
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -18,10 +18,12 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.sstable._builder_c cimport TableBuilder
 
 from holdfast.base import SEQ_MAX as _SEQ_MAX
-from holdfast.compaction.retain import MergeStop
+from holdfast.compaction.retain import RUN_ENTRIES_MIN, MergeStop, merged_run
+from holdfast.merge import Merges
 
 cdef enum:
     KIND_DELETE = 0
+    KIND_MERGE = 3
 
 cdef enum:
     DONE = 0
@@ -38,7 +40,7 @@ cdef class Retention:
 
     `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
     that nothing else holds older data of the merged keys, but for keys in the ranges of `older`,
-    which are [lower, upper), ascending and disjoint.
+    which are [lower, upper), ascending and disjoint. Without `merges` operands stay as they are.
 
     Raises: ValueError when the snapshots are not ascending sequence numbers, or the ranges not
     ascending.
@@ -54,6 +56,13 @@ cdef class Retention:
     cdef Py_ssize_t _key_size
     cdef Py_ssize_t _key_capacity
     cdef Py_ssize_t _stripe
+    # Runs of operands, see the twin. Most merges have none.
+    cdef bint _in_run                 # a run has begun, or what came of it is to be written
+    cdef bint _is_based
+    cdef list _run
+    cdef list _made
+    cdef Py_ssize_t _run_max
+    cdef object _merges
     cdef bint _moving                 # the cursor is at work: an exception now is its own
     cdef readonly uint64_t entries_in
     cdef readonly uint64_t entries_out
@@ -61,7 +70,7 @@ cdef class Retention:
     cdef readonly uint64_t bytes_out
 
     def __cinit__(self, snapshots, RangeTombstones tombstones not None, *, bint bottom,
-                  older=()):
+                  older=(), merges=None):
         cdef list ordered = list(snapshots)
         cdef Py_ssize_t index
         if ordered != sorted(ordered):
@@ -75,6 +84,10 @@ cdef class Retention:
         for index in range(len(ordered)):
             self._snapshots[index] = ordered[index]
         self._snapshot_count = len(ordered)
+        self._merges = Merges() if merges is None else merges
+        self._run = []
+        self._made = []
+        self._run_max = RUN_ENTRIES_MIN
         self._tombstones = tombstones
         self._bottom = bottom
         cdef list bounds = []
@@ -126,18 +139,74 @@ cdef class Retention:
             self._key_capacity = size * 2 + 64
         return 0
 
+    cdef inline bint _is_covered(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
+                                 Py_ssize_t stripe) noexcept:
+        """Return whether everybody who sees this version sees a newer tombstone over its key."""
+        cdef uint64_t oldest
+        if self._tombstones.fragment_count == 0:
+            return False
+        # Safety: read only where stripe < count.
+        oldest = self._snapshots[stripe] if stripe < self._snapshot_count else SEQ_LAST
+        return self._tombstones.c_cover(key, size, oldest) > trailer >> 8
+
+    cdef inline bint _is_last(self, const unsigned char* key, Py_ssize_t size,
+                              Py_ssize_t stripe) noexcept:
+        """Return whether nothing older than the inputs has the key, for those who see a stripe."""
+        return stripe == 0 and self._bottom and not self._has_older(key, size)
+
     cdef inline bint _stays(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer,
                             Py_ssize_t stripe, bint same) noexcept:
-        cdef uint64_t oldest
-        if same and stripe == self._stripe:
+        if (same and stripe == self._stripe) or self._is_covered(key, size, trailer, stripe):
             return False
-        if self._tombstones.fragment_count > 0:
-            # Safety: read only where stripe < count.
-            oldest = self._snapshots[stripe] if stripe < self._snapshot_count else SEQ_LAST
-            if self._tombstones.c_cover(key, size, oldest) > trailer >> 8:
-                return False
-        return not ((trailer & 0xFF) == KIND_DELETE and stripe == 0 and self._bottom
-                    and not self._has_older(key, size))
+        return (trailer & 0xFF) != KIND_DELETE or not self._is_last(key, size, stripe)
+
+    cdef int _join(self, Cursor cursor, Py_ssize_t stripe) except -1:
+        """Begin a run with the cursor's entry, or go on with it."""
+        cdef bint covered = self._in_run and self._is_covered(
+            cursor.key_data, cursor.key_size, cursor.trailer, stripe)
+        if not covered:
+            self._run.append((
+                cursor.trailer >> 8, cursor.trailer & 0xFF,
+                PyBytes_FromStringAndSize(<const char*>cursor.value_data, cursor.value_size)))
+        self._is_based = covered or (cursor.trailer & 0xFF) != KIND_MERGE
+        self._in_run = True
+        return 0
+
+    cdef bint _go_on(self, Cursor cursor, TableBuilder builder) except -1:
+        """Go on with what a run began. Return whether there was something to be done before the
+        cursor's entry is looked at.
+        """
+        cdef bytes value
+        cdef uint64_t seq, kind
+        cdef Py_ssize_t count = len(self._run)
+        if self._made:
+            seq, kind, value = self._made[0]
+            # Safety: the key is that of the last entry.
+            builder.c_add(self._key, self._key_size, seq << 8 | kind, bytes_data(value),
+                          PyBytes_GET_SIZE(value))
+            self.entries_out += 1
+            self.bytes_out += <uint64_t>(self._key_size + PyBytes_GET_SIZE(value))
+            del self._made[0]
+            self._in_run = bool(self._made)
+        elif self._is_based or not (
+                cursor.at and self._is_last_key(cursor.key_data, cursor.key_size)
+                and self._stripe_of(cursor.trailer >> 8) == self._stripe):
+            self._made = merged_run(
+                self._merges, self._key_bytes(), self._run, is_based=self._is_based
+                or self._is_last(self._key, self._key_size, self._stripe))
+            self._run = []
+            self._run_max = RUN_ENTRIES_MIN
+            self._is_based = False
+        elif count >= self._run_max:
+            self._run = merged_run(self._merges, self._key_bytes(), self._run, is_based=False)
+            self._run_max = max(<Py_ssize_t>RUN_ENTRIES_MIN, 2 * <Py_ssize_t>len(self._run))
+        else:
+            return False
+        return True
+
+    cdef bytes _key_bytes(self):
+        """Return the key of the last entry. Requires: there was one."""
+        return PyBytes_FromStringAndSize(<const char*>self._key, self._key_size)
 
     cdef bint _has_older(self, const unsigned char* key, Py_ssize_t size) noexcept:
         """Return whether the key lies in one of the ranges: behind an odd number of bounds."""
@@ -164,9 +233,11 @@ cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64
     cdef Py_ssize_t stripe
     cdef uint64_t entry_bytes
     cdef bint same
-    while cursor.at:
+    while cursor.at or retention._in_run:
         if builder.output_size >= drain_bytes:
             return DRAIN
+        if retention._in_run and retention._go_on(cursor, builder):
+            continue
         same = retention._is_last_key(cursor.key_data, cursor.key_size)
         if not same and (builder.file_bytes >= target_bytes or (
                 stop != NULL
@@ -178,7 +249,13 @@ cdef int _merge(Cursor cursor, TableBuilder builder, Retention retention, uint64
         entry_bytes = <uint64_t>(cursor.key_size + cursor.value_size)
         # What can fail comes first, so that a failed step has read nothing.
         retention._make_room(cursor.key_size)
-        if retention._stays(cursor.key_data, cursor.key_size, cursor.trailer, stripe, same):
+        if retention._in_run:
+            retention._join(cursor, stripe)
+        elif not retention._stays(cursor.key_data, cursor.key_size, cursor.trailer, stripe, same):
+            pass
+        elif (cursor.trailer & 0xFF) == KIND_MERGE:
+            retention._join(cursor, stripe)
+        else:
             builder.c_add(cursor.key_data, cursor.key_size, cursor.trailer, cursor.value_data,
                           cursor.value_size)
             retention.entries_out += 1

@@ -3,6 +3,11 @@
 It is the inner loop of flush and of compaction. The rule is `retain.retained`, applied one entry at
 a time: the versions of a key arrive newest first, so the newest of a stripe is the first one seen.
 
+When that is a MERGE, it needs what is older: it begins a *run*, which all older versions of the key
+and stripe join, down to the first that is no MERGE. What comes of a run is written instead: a PUT
+of the folded value, where it is known what lies below the operands, or else fewer operands. When
+the merge functions raise, all of it is written as it was.
+
 Thread safety: a retention, its cursor and its builder belong to one thread.
 """
 
@@ -11,9 +16,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from holdfast.base import DELETE, SEQ_MAX
-from holdfast.compaction.retain import MergeStop, stripe_of
+from holdfast.base import DELETE, MERGE, SEQ_MAX
+from holdfast.compaction.retain import RUN_ENTRIES_MIN, Entry, MergeStop, merged_run, stripe_of
 from holdfast.cursor import Cursor, RangeTombstones
+from holdfast.merge import Merges
 from holdfast.sstable import TableBuilder
 
 
@@ -22,7 +28,7 @@ class Retention:
 
     `snapshots` are the live snapshots, ascending; `tombstones` those of all inputs; `bottom` says
     that nothing else holds older data of the merged keys, but for keys in the ranges of `older`,
-    which are [lower, upper), ascending and disjoint.
+    which are [lower, upper), ascending and disjoint. Without `merges` operands stay as they are.
 
     Raises: ValueError when the snapshots are not ascending sequence numbers, or the ranges not
     ascending.
@@ -35,7 +41,17 @@ class Retention:
         *,
         bottom: bool,
         older: Sequence[tuple[bytes, bytes]] = (),
+        merges: Merges | None = None,
     ) -> None:
+        self._merges = Merges() if merges is None else merges
+        self._run: list[Entry] = []
+        """A run of the key and stripe that came last."""
+        self._run_max = RUN_ENTRIES_MIN
+        """With so many entries a run is made shorter, if that is possible."""
+        self._is_based = False
+        """Whether all that lies below the run is known, and nothing joins it any more."""
+        self._made: list[Entry] = []
+        """What came of a run and is still to be written, the newest first."""
         self._snapshots = list(snapshots)
         if self._snapshots != sorted(self._snapshots):
             raise ValueError("snapshots must be ascending")
@@ -66,21 +82,65 @@ class Retention:
         return self.entries_in - self.entries_out
 
     def _take(self, cursor: Cursor, builder: TableBuilder) -> None:
-        """Pass the cursor's entry to the builder or leave it out. Does not move the cursor."""
+        """Pass the cursor's entry to the builder, to a run, or leave it out. Does not move the
+        cursor. Requires: no run but that of this key and stripe.
+        """
         key, seq, kind, value = cursor.key, cursor.seq, cursor.kind, cursor.value
         stripe = stripe_of(seq, self._snapshots)
+        is_covered = self._is_covered(key, seq, stripe)
         stays = not (
             (key == self._key and stripe == self._stripe)
-            or self._is_covered(key, seq, stripe)
-            or (kind == DELETE and stripe == 0 and self._bottom and not self._has_older(key))
+            or is_covered
+            or (kind == DELETE and self._is_last(key, stripe))
         )
-        if stays:
-            builder.add(key, seq, kind, value)
-            self.entries_out += 1
-            self.bytes_out += len(key) + len(value)
+        if self._run:
+            if not is_covered:
+                self._run.append((seq, kind, value))
+            self._is_based = is_covered or kind != MERGE
+        elif stays and kind == MERGE:
+            self._run.append((seq, kind, value))
+        elif stays:
+            self._write(builder, (seq, kind, value), key)
         self.entries_in += 1
         self.bytes_in += len(key) + len(value)
         self._key, self._stripe = key, stripe
+
+    def _write(self, builder: TableBuilder, entry: Entry, key: bytes) -> None:
+        seq, kind, value = entry
+        builder.add(key, seq, kind, value)
+        self.entries_out += 1
+        self.bytes_out += len(key) + len(value)
+
+    def _go_on(self, cursor: Cursor, builder: TableBuilder) -> bool:
+        """Go on with what a run began. Return whether there was something to be done before the
+        cursor's entry is looked at.
+        """
+        key = self._key or b""
+        if self._made:
+            self._write(builder, self._made[0], key)
+            del self._made[0]
+        elif self._run and (self._is_based or not self._joins(cursor)):
+            is_based = self._is_based or self._is_last(key, self._stripe)
+            self._made = merged_run(self._merges, key, self._run, is_based=is_based)
+            self._run, self._run_max, self._is_based = [], RUN_ENTRIES_MIN, False
+        elif len(self._run) >= self._run_max:
+            self._run = merged_run(self._merges, key, self._run, is_based=False)
+            self._run_max = max(RUN_ENTRIES_MIN, 2 * len(self._run))
+        else:
+            return False
+        return True
+
+    def _joins(self, cursor: Cursor) -> bool:
+        """Return whether the cursor stands at a version of the run's key in the run's stripe."""
+        return (
+            cursor.valid
+            and cursor.key == self._key
+            and stripe_of(cursor.seq, self._snapshots) == self._stripe
+        )
+
+    def _is_last(self, key: bytes, stripe: int) -> bool:
+        """Return whether nothing older than the inputs has the key, for those who see a stripe."""
+        return stripe == 0 and self._bottom and not self._has_older(key)
 
     def _has_older(self, key: bytes) -> bool:
         """Return whether `key` lies in one of the ranges: behind an odd number of bounds."""
@@ -118,9 +178,11 @@ def merge_into(
     if stop is not None and type(stop) is not bytes:
         raise TypeError(f"stop is bytes, not {type(stop).__name__}")
     steps = 0
-    while cursor.valid:
+    while cursor.valid or retention._run or retention._made:
         if builder.output_size >= drain_bytes:
             return MergeStop.DRAIN
+        if retention._go_on(cursor, builder):
+            continue
         if cursor.key != retention._key and (
             builder.file_bytes >= target_bytes or (stop is not None and cursor.key >= stop)
         ):

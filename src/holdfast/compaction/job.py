@@ -33,6 +33,7 @@ from holdfast.compaction.window import next_window_start
 from holdfast.cursor import Cursor, MergeCursor, PairCursor, RangeTombstones
 from holdfast.env import Env
 from holdfast.memtable import Memtable
+from holdfast.merge import Merges
 from holdfast.sstable import TableInfo, TableReader, TableWriter, table_name
 
 DRAIN_BYTES = 1024 * 1024
@@ -96,6 +97,7 @@ def run_flush(
     should_stop: Callable[[], bool] | None = None,
     older: Iterable[TableInfo] | None = None,
     spend: Callable[[int], None] | None = None,
+    merges: Merges | None = None,
 ) -> JobResult:
     """Write a frozen memtable as tables of level 0.
 
@@ -104,7 +106,7 @@ def run_flush(
     are the live ones, ascending. `older` are all tables of the keyspace that are older than the
     memtable, if these are known: a delete of a key that lies in none of them is not written, so
     what was put and deleted within one memtable leaves nothing.
-    `spend` is told of bytes that were written, and may wait.
+    `spend` is told of bytes that were written, and may wait. `merges` fold operands.
 
     Raises: OSError; JobStoppedError.
     """
@@ -128,6 +130,7 @@ def run_flush(
         is_bottom=older is not None,
         older=ranges,
         target_bytes=max(settings.table_bytes, settings.memtable_bytes),
+        merges=merges,
     )
     return run_parts([part], env, bytes_read=0, should_stop=should_stop)
 
@@ -144,6 +147,7 @@ def run_compaction(
     should_stop: Callable[[], bool] | None = None,
     parts_max: int = 1,
     spend: Callable[[int], None] | None = None,
+    merges: Merges | None = None,
 ) -> JobResult:
     """Merge the inputs of a plan that neither moves nor drops into tables for its output level.
 
@@ -151,7 +155,8 @@ def run_compaction(
     tables together hold what those of one part would hold. The bottom of the tree is written with
     `compression_last`. Pages that the pool has are used, and none are put into it. `snapshots` are
     the live ones, ascending, read so that one taken later sees every operation of the inputs.
-    `spend` is told of bytes that were written, in any thread of the job, and may wait.
+    `spend` is told of bytes that were written, in any thread of the job, and may wait. `merges`
+    fold operands, in any thread of the job.
 
     Raises: CorruptionError from an input; UnreadableInputError; OSError; JobStoppedError.
     """
@@ -175,6 +180,7 @@ def run_compaction(
                 is_bottom=plan.is_bottom or bool(plan.older),
                 older=plan.older,
                 target_bytes=settings.table_bytes if plan.output_level else UNCUT_BYTES,
+                merges=merges,
                 lower=lower,
                 upper=upper,
             )
@@ -368,9 +374,12 @@ class _Part:
         step_entries: int = STEP_ENTRIES,
         lower: bytes | None = None,
         upper: bytes | None = None,
+        merges: Merges | None = None,
     ) -> None:
         self.outputs = outputs
-        self.retention = Retention(snapshots, tombstones, bottom=is_bottom, older=older)
+        self.retention = Retention(
+            snapshots, tombstones, bottom=is_bottom, older=older, merges=merges
+        )
         self._cursor = cursor
         self._kept = RangeTombstones(
             retained_tombstones(tombstones.tombstones(), snapshots, is_bottom, older)

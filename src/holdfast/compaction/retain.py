@@ -7,9 +7,14 @@ over the key that the observer also sees is newer. Snapshots cut the sequence nu
 these rules one entry at a time; here they are whole, and a test compares them with brute force over
 all small universes.
 
+A MERGE is seen like a PUT, and needs the versions below it. So where it is the newest of a stripe,
+all of that stripe stays down to the first that is no MERGE, and `merged_run` makes it shorter;
+`retained` is about versions of the other kinds.
+
 Guarantees, for every observer, also over whatever older data lies in deeper levels unless `bottom`:
  1. What a reader sees is the same before and after.
- 2. Of the versions of one key in one stripe at most one stays.
+ 2. Of the versions of one key in one stripe at most one stays, but for operands that cannot be
+    combined.
 
 Requires: the inputs of the merge and the deeper levels together hold every version older than those
 of the inputs, of every key within a key or range tombstone of the inputs. `bottom` says that the
@@ -24,7 +29,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
-from holdfast.base import DELETE
+from holdfast.base import DELETE, MERGE, PUT, MergeError, mark
+from holdfast.merge import Merges
+
+RUN_ENTRIES_MIN = 1024
+"""A run of operands that is at least as long is made shorter before it has ended."""
+
+Entry = tuple[int, int, bytes]
+"""The (sequence number, kind, value) of a version of a key."""
 
 
 class MergeStop(IntEnum):
@@ -62,6 +74,22 @@ def retained(
         stays.append(not (shadowed or covered or spent))
         previous_stripe = stripe
     return stays
+
+
+def merged_run(merges: Merges, key: bytes, run: list[Entry], *, is_based: bool) -> list[Entry]:
+    """Return what is written of a run, versions of a key in one stripe, newest first: all are
+    MERGEs, but perhaps the last. `is_based` says that nothing older lies below them.
+    """
+    entries = [value for _, kind, value in run if kind == MERGE]
+    _, last, base = run[-1]
+    try:
+        if is_based:
+            return [(run[0][0], PUT, merges.fold(key, base if last == PUT else None, entries))]
+        return [(run[index][0], MERGE, value) for index, value in merges.combine(key, entries)]
+    except MergeError:
+        # Reads tell why. What is kept is what was there, so nothing is lost meanwhile.
+        mark("compaction.merge_failed")
+        return run
 
 
 def retained_tombstones(

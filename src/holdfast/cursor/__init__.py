@@ -11,7 +11,7 @@ from holdfast.cursor._gaps import Gaps
 from holdfast.cursor._pairs import PairCursor
 from holdfast.cursor._tombstones import RangeTombstones
 from holdfast.cursor._user import Overlay, Owner, ScanTally, UserCursor
-from holdfast.cursor.entry import Columns, Entry
+from holdfast.cursor.entry import Columns, Entry, MergeSource
 
 __all__ = [
     "Columns",
@@ -20,6 +20,7 @@ __all__ = [
     "Gaps",
     "ListCursor",
     "MergeCursor",
+    "MergeSource",
     "Overlay",
     "Owner",
     "PairCursor",

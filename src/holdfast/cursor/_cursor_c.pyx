@@ -235,7 +235,7 @@ cdef class ListCursor(Cursor):
             _check_bytes(key, "key")
             _check_bytes(value, "value")
             trailer = _checked_seq(seq) << 8
-            if kind not in (0, 1, 2):
+            if kind not in (0, 1, 2, 3):
                 raise ValueError(f"the kind {kind} is unknown")
             trailer |= <uint64_t>kind
             if key_before is not None and (

@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from holdfast.base import DELETE, PUT, RANGE_DELETE, SEQ_MAX, pack_trailer
+from holdfast.base import DELETE, MERGE, PUT, RANGE_DELETE, SEQ_MAX, pack_trailer
 from holdfast.cursor.entry import Entry
 
 
@@ -148,7 +148,7 @@ class ListCursor(Cursor):
             _check_bytes(key, "key")
             _check_bytes(value, "value")
             _check_seq(seq)
-            if kind not in (DELETE, PUT, RANGE_DELETE):
+            if kind not in (DELETE, PUT, RANGE_DELETE, MERGE):
                 raise ValueError(f"the kind {kind} is unknown")
         for before, after in itertools.pairwise(self._entries):
             if entry_order(before) >= entry_order(after):

@@ -7,7 +7,7 @@ it, whatever lies there, in memtables or in tables. A queue is the case: what wa
 would else be walked by every look for the next item.
 
 A tree has one set of gaps for all its memtables, one after the other, which tell it of every PUT.
-That is sound for these reasons:
+A MERGE is told like one, and is meant where PUT stands here. That is sound for these reasons:
 
 1. Only a PUT makes a key visible. A DELETE, a flush, a compaction and retention never do.
 2. Every PUT of the tree is noted, before a reader can see it, and cuts the gap that it falls into.

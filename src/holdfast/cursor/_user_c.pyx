@@ -11,9 +11,8 @@ Thread safety: one thread at a time. A request while another one runs (a source 
 interpreter lock while it reads) raises RuntimeError and harms nothing.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
@@ -21,6 +20,7 @@ from libc.string cimport memcmp, memcpy
 from holdfast.cursor._column_c cimport ColumnBuilder
 from holdfast.cursor._cursor_c cimport RUN_ROWS, Cursor, Row, Run, bytes_data, compare_keys
 from holdfast.cursor._gaps_c cimport Gap, Gaps
+from holdfast.cursor._scan cimport bytes_of, check_scan, replace, same_bytes
 from holdfast.cursor._tombstones_c cimport RangeTombstones
 
 import sys
@@ -33,6 +33,9 @@ cdef enum:
     KEYS = 1
     VALUES = 2
     PUT = 1
+    MERGE = 3
+    # More operands of a key are not walked through: the source of merges may know what they give.
+    OPERANDS_MAX = 16
     SKIP_MAX = 16
     ROOM_FIRST = 8
     GAP_ENTRIES_MIN = 16
@@ -69,12 +72,7 @@ cdef class Overlay:
 
 @cython.final
 cdef class UserCursor:
-    """An iterator over (key, value), keys or values, as `what` is 0, 1 or 2.
-
-    `tombstones` is one set or several. After `close` it yields nothing.
-
-    Raises: TypeError, ValueError for arguments of the wrong type or range.
-    """
+    """See `_user_py.UserCursor`."""
     cdef Cursor source               # None once ended
     cdef tuple sets                  # the sets of tombstones that are not empty
     cdef uint64_t snapshot
@@ -89,14 +87,15 @@ cdef class UserCursor:
     cdef Py_ssize_t left             # rows that may still be yielded; -1 is no limit
     cdef int what
     cdef object owner
+    cdef object merges               # what gives the values of MERGE entries, or None
     cdef Owner life                  # the owner, when it can end before the cursor
     cdef ScanTally tally             # of the owner, or one of its own
     cdef object failure
     cdef bint started
     cdef bint busy
     cdef bint taken                  # the entry where the source stands was given out (forward)
-    # Entries that the source had at hand; those from `run_at` on are still to come, and the source
-    # stands behind them. NULL until a second row is asked for.
+    # Entries that the source had at hand; those from `run_at` on (none from RUN_ROWS) are still to
+    # come, and the source stands behind them. NULL until a second row is asked for.
     cdef Run* run
     cdef Py_ssize_t run_at
     cdef Row single                  # where the source stands, when no run has it
@@ -125,7 +124,7 @@ cdef class UserCursor:
     def __cinit__(self, cursor, tombstones=(), snapshot: int = SEQ_MAX, lower: bytes | None = None,
                   upper: bytes | None = None, reverse: bool = False, limit: int | None = None,
                   what: int = 0, owner: object = None, gaps: Gaps | None = None,
-                  overlay: object = None) -> None:
+                  overlay: object = None, merges: object = None) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
         sets = [tombstones] if isinstance(tombstones, RangeTombstones) else list(tombstones)
@@ -134,16 +133,11 @@ cdef class UserCursor:
                 raise TypeError(f"tombstones are RangeTombstones, not {type(each).__name__}")
         if not 0 <= snapshot <= SEQ_MAX:
             raise ValueError(f"the sequence number {snapshot} does not fit 56 bits")
-        for bound in (lower, upper):
-            if bound is not None and type(bound) is not bytes:
-                raise TypeError(f"a bound is bytes or None, not {type(bound).__name__}")
-        if limit is not None and limit < 0:
-            raise ValueError(f"the limit is {limit}; it must not be negative")
-        if what not in (0, 1, 2):
-            raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
+        check_scan(lower, upper, limit, what)
         if gaps is not None and not isinstance(gaps, Gaps):
             raise TypeError(f"gaps are Gaps, not {type(gaps).__name__}")
         self.gaps = gaps
+        self.merges = merges
         self.has_rest = 1
         self.sets = tuple([each for each in sets if len(each)])
         self.snapshot = snapshot
@@ -309,9 +303,8 @@ cdef class UserCursor:
                 self.overlay.reached = key
         elif self.overlay is not None:
             self._reach()
-        if self.what != VALUES:
-            if self.what == KEYS:
-                return key
+        if self.what == KEYS:
+            return key
         if value is None:
             value = PyBytes_FromStringAndSize(<const char*>self.row.value, self.row.value_size)
         if self.what == VALUES:
@@ -321,8 +314,8 @@ cdef class UserCursor:
         # Safety: with one reference from here and one from `self` nobody else can see the pair, as
         # in `zip`. What it held are bytes, whose end runs no code.
         if pair is not None and Py_REFCNT(pair) == 2:
-            _replace(pair, 0, key)
-            _replace(pair, 1, value)
+            replace(pair, 0, key)
+            replace(pair, 1, value)
             return pair
         pair = key, value
         self.pair = pair
@@ -348,6 +341,7 @@ cdef class UserCursor:
         self.owner = None
         self.gaps = None
         self.life = None
+        self.merges = None
         self.pair = None
         self.held = None
         return 0
@@ -373,18 +367,16 @@ cdef class UserCursor:
     cdef inline bint _is_decided(self, const Row* row) noexcept:
         """Return whether this is a version of the key decided last."""
         cdef Py_ssize_t size = row.key_size
-        # Safety: an empty key has no last byte to look at. Neighbours mostly differ in theirs.
-        return size == self.decided_size and (
-            size == 0 or (row.key[size - 1] == self.decided[size - 1]
-                          and memcmp(row.key, self.decided, size) == 0))
+        return size == self.decided_size and same_bytes(row.key, self.decided, size)
 
     cdef inline bint _is_seen(self, const Row* row) except -1:
         """Return whether the user sees a key whose newest visible version this is."""
         cdef uint64_t kind = row.trailer & 0xFF
         if kind != PUT:
-            if kind > PUT:
+            if kind > PUT and (kind != MERGE or self.merges is None):
                 raise ValueError(f"an entry of kind {kind} among point entries")
-            return False
+            if kind != MERGE:
+                return False
         return (not self.sets and self.overlay is None) or not self._is_covered(row)
 
     cdef inline bint _is_visible(self, uint64_t trailer) noexcept:
@@ -392,17 +384,20 @@ cdef class UserCursor:
 
     cdef bint _is_covered(self, const Row* row) except -1:
         """Return whether a tombstone that the user sees is newer than this entry."""
+        return self._cover(row) > row.trailer >> 8
+
+    cdef uint64_t _cover(self, const Row* row) except? 0xFFFFFFFFFFFFFFFF:
+        """Return the highest number of a tombstone over an entry's key that the user sees."""
         cdef RangeTombstones one
+        cdef uint64_t cover = 0
         for each in self.sets:
             one = <RangeTombstones>each
-            if one.c_cover(row.key, row.key_size, self.snapshot) > row.trailer >> 8:
-                return True
+            cover = max(cover, one.c_cover(row.key, row.key_size, self.snapshot))
         if self.overlay is not None:
             for each in self.overlay.tombstones:
                 one = <RangeTombstones>each
-                if one.c_cover(row.key, row.key_size, self.overlay.last) > row.trailer >> 8:
-                    return True
-        return False
+                cover = max(cover, one.c_cover(row.key, row.key_size, self.overlay.last))
+        return cover
 
     cdef Row* _stand(self) noexcept:
         """Return the entry where the source stands."""
@@ -415,10 +410,8 @@ cdef class UserCursor:
 
     cdef int _seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
         """Move the source, and forget the run. `key` is memory of our own."""
-        self.run_at = 0
+        self.run_at = RUN_ROWS
         self.taken = 0
-        if self.run != NULL:
-            self.run.count = 0
         self.source.c_seek(key, size, trailer)
         return 0
 
@@ -515,28 +508,24 @@ cdef class UserCursor:
             return True
         self._keep_decided()
         if self.reverse:
-            self.run_at = 0
-            if self.run != NULL:
-                self.run.count = 0
+            self.run_at = RUN_ROWS
             self.source.c_seek_before(bytes_data(target), PyBytes_GET_SIZE(target))
         else:
             self._seek(bytes_data(target), PyBytes_GET_SIZE(target), self.visible)
         return True
 
-    cdef inline bint _pass(self, const unsigned char* key, Py_ssize_t size) except -1:
-        """Count an entry of this key that gave no row. Return whether the source was moved over a
-        gap that begins there.
+    cdef inline bint _pass(self, const unsigned char* key, Py_ssize_t size, bint done) except -1:
+        """Count an entry of this key that gave no row; `done` says that no other one of it will.
+        Return whether the source was moved over a gap that begins there.
         """
         self.passed += 1
         self.entries_passed += 1
         if self.passed % GAP_LOOK_ENTRIES != GAP_ENTRIES_MIN or self.gaps is None:
             return False
-        return self._look(key, size)
+        return self._look(key, size, done)
 
-    cdef bint _look(self, const unsigned char* key, Py_ssize_t size) except -1:
-        # Forward from the successor on: of this key a version may be seen yet, or have been given
-        # out.
-        cdef bytes bound = _bytes_of(key, size, not self.reverse)
+    cdef bint _look(self, const unsigned char* key, Py_ssize_t size, bint done) except -1:
+        cdef bytes bound = bytes_of(key, size, done and not self.reverse)
         if not self.has_stretch:
             self.has_stretch = 1
             self.stretch = bound
@@ -553,7 +542,7 @@ cdef class UserCursor:
             return 0
         if self.reverse:
             if size >= 0:
-                bound = _bytes_of(key, size, True)
+                bound = bytes_of(key, size, True)
             else:
                 bound = b"" if self.lower is None else self.lower
             if self.stretch is not None:
@@ -584,12 +573,14 @@ cdef class UserCursor:
             upper_size = PyBytes_GET_SIZE(self.upper)
         self.has_stretch = 0
         self.passed = 0
+        if self.held is not None:
+            self.held = None
         while self.has_rest:
             row = self._next()
             if row == NULL:
                 break
             if self._is_decided(row):
-                if self._pass(row.key, row.key_size):
+                if self._pass(row.key, row.key_size, True):
                     continue
                 skipped += 1
                 if skipped > SKIP_MAX:
@@ -602,7 +593,7 @@ cdef class UserCursor:
             if upper != NULL and compare_keys(row.key, row.key_size, upper, upper_size) >= 0:
                 break
             if not self._is_visible(row.trailer):
-                if self._pass(row.key, row.key_size):
+                if self._pass(row.key, row.key_size, False):
                     continue
                 skipped += 1
                 if skipped > SKIP_MAX:
@@ -616,10 +607,50 @@ cdef class UserCursor:
                 if self.passed >= GAP_ENTRIES_MIN:
                     self._end_stretch(row.key, row.key_size)
                 self.row = row[0]
+                if row.trailer & 0xFF == MERGE and self.what != KEYS:
+                    self._merge(self._is_single(row, self.run_at))
                 return 1
             self.tally.deleted += 1
-            self._pass(row.key, row.key_size)
+            self._pass(row.key, row.key_size, True)
         return self._end()
+
+    cdef int _merge(self, bint single) except -1:
+        """Give the row, a MERGE, its value. Unless it is known to be the `single` version of its
+        key, which then is the one decided last, the source is moved behind what was looked at.
+        """
+        cdef bytes key = bytes_of(self.row.key, self.row.key_size, False)
+        cdef bytes base = None
+        cdef list entries = [bytes_of(self.row.value, self.row.value_size, False)]
+        if not single:
+            self._keep_decided()
+            self.row.key = self.decided
+            self._seek(self.own, self.decided_size, self.row.trailer)
+            base = self._walk(key, entries)
+        self.held = self.merges.fold(key, base, entries)
+        self.row.value = bytes_data(self.held)
+        self.row.value_size = PyBytes_GET_SIZE(self.held)
+        return 0
+
+    cdef bytes _walk(self, bytes key, list entries):
+        """Add the operands behind the row, where the source stands; return the value below them."""
+        cdef uint64_t cover = self._cover(&self.row)
+        cdef Row* row
+        while self.source.c_next():
+            row = self._stand()
+            if self._is_decided(row) and not self._is_visible(row.trailer):
+                # Private versions come first, then those that came after the snapshot.
+                self._seek(self.own, self.decided_size, self.visible)
+                row = self._stand()
+            if not self.source.at or not self._is_decided(row) or row.trailer >> 8 < cover:
+                break
+            if row.trailer & 0xFF == PUT:
+                return bytes_of(row.value, row.value_size, False)
+            if row.trailer & 0xFF != MERGE:
+                break
+            if len(entries) >= OPERANDS_MAX and row.trailer <= self.visible:
+                return self.merges.merged(key, row.trailer >> 8)
+            entries.append(bytes_of(row.value, row.value_size, False))
+        return None
 
     cdef int _seek_visible(self, const Row* row) except -1:
         """Move to the first version of a key that the user may see, or what follows it."""
@@ -669,32 +700,36 @@ cdef class UserCursor:
                 break
             if lower != NULL and compare_keys(row.key, row.key_size, lower, lower_size) < 0:
                 break
-            if self._is_single(row):
+            if self._is_single(row, self.run_at + 1):
                 self.run_at += 1
                 seen = self._is_visible(row.trailer) and self._is_seen(row)
                 if not seen and self._is_visible(row.trailer):
                     self.tally.deleted += 1
                 self.row = row[0]
                 self.held = None
+                if seen and row.trailer & 0xFF == MERGE and self.what != KEYS:
+                    self._merge(True)
             else:
                 seen = self._newest_of(row)
             if seen:
                 if self.passed >= GAP_ENTRIES_MIN:
                     self._end_stretch(self.row.key, self.row.key_size)
                 return 1
-            self._pass(self.row.key, self.row.key_size)
+            self._pass(self.row.key, self.row.key_size, True)
         return self._end()
 
-    cdef inline bint _is_single(self, const Row* row) noexcept:
-        """Return whether it is known that the next entry has another key."""
+    cdef inline bint _is_single(self, const Row* row, Py_ssize_t following) noexcept:
+        """Return whether it is known that the entry behind this one, which in the run would stand
+        at the index `following`, has another key.
+        """
         cdef const unsigned char* key
         cdef Py_ssize_t size
-        if self.run == NULL or self.run_at >= self.run.count:
+        if self.run == NULL or not 0 < following <= self.run.count:
             return False
-        if self.run_at + 1 < self.run.count:
+        if following < self.run.count:
             # Safety: compared right above.
-            key = self.run.rows[self.run_at + 1].key
-            size = self.run.rows[self.run_at + 1].key_size
+            key = self.run.rows[following].key
+            size = self.run.rows[following].key_size
         else:
             # The source stands behind the run.
             key = self.source.key_data
@@ -718,9 +753,7 @@ cdef class UserCursor:
                     found = True
                 if self.overlay is not None and self._take_newest(self.own_last):
                     found = True
-                self.run_at = 0
-                if self.run != NULL:
-                    self.run.count = 0
+                self.run_at = RUN_ROWS
                 self.source.c_seek_before(self.own, self.decided_size)
                 break
             if self._is_visible(row.trailer):
@@ -735,6 +768,10 @@ cdef class UserCursor:
         if not found:
             return False
         if self._is_seen(&self.row):
+            if self.row.trailer & 0xFF == MERGE and self.what != KEYS:
+                self._merge(False)
+                self.run_at = RUN_ROWS
+                self.source.c_seek_before(self.own, self.decided_size)
             return True
         self.tally.deleted += 1
         return False
@@ -755,26 +792,7 @@ cdef class UserCursor:
         """Make this entry the row, with a copy of its value."""
         self.row = row[0]
         self.held = None
-        if self.what != KEYS and row.trailer & 0xFF == PUT:
+        if self.what != KEYS and row.trailer & 0xFF != 0:
             self.held = PyBytes_FromStringAndSize(<const char*>row.value, row.value_size)
             self.row.value = bytes_data(self.held)
         return 0
-
-
-cdef bytes _bytes_of(const unsigned char* key, Py_ssize_t size, bint is_after):
-    """Return a key, or with `is_after` its successor."""
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + is_after)
-    cdef char* target = PyBytes_AS_STRING(made)
-    memcpy(target, key, <size_t>size)
-    if is_after:
-        # Safety: one byte more was asked for.
-        target[size] = 0
-    return made
-
-
-cdef inline void _replace(tuple pair, Py_ssize_t index, object value):
-    """Put a value into a pair that nobody else sees."""
-    cdef object before = <object>PyTuple_GET_ITEM(pair, index)
-    Py_INCREF(value)
-    PyTuple_SET_ITEM(pair, index, value)
-    Py_DECREF(before)

@@ -1,8 +1,9 @@
 """What a user sees of a cursor: the plain Python twin and specification of `_user_c`.
 
 Of each key the newest version with a sequence number <= snapshot counts. The key is seen when that
-version is a PUT and no tombstone with a sequence number <= snapshot that is greater than the
-version's lies over it.
+version is a PUT or a MERGE and no tombstone with a sequence number <= snapshot that is greater than
+the version's lies over it. The value of a MERGE is that of the visible version below it, with its
+operand applied; what a tombstone deleted has no value below it.
 
 Invariants:
  1. Rows come in key order, ascending or descending, each key once, within [lower, upper), at most
@@ -23,12 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from holdfast.base import PUT, SEQ_MAX, DatabaseClosedError
+from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, DatabaseClosedError
 from holdfast.cursor._column_py import ColumnBuilder
 from holdfast.cursor._cursor_py import Cursor
 from holdfast.cursor._gaps_py import GAP_ENTRIES_MIN, Gaps
 from holdfast.cursor._tombstones_py import RangeTombstones
-from holdfast.cursor.entry import Columns
+from holdfast.cursor.entry import Columns, MergeSource
 
 ITEMS = 0
 KEYS = 1
@@ -98,7 +99,8 @@ class UserCursor(Generic[Row]):
     `tombstones` is one set or several. After `close` it yields nothing. When `owner` is an `Owner`
     that has ended, a request for rows raises DatabaseClosedError, unless the rows had ended before.
     The entries of an overlay are among those of the source. With an overlay there are no gaps: what
-    only private writes hide is no gap for others, and private rows may lie in one.
+    only private writes hide is no gap for others, and private rows may lie in one. `merges` gives
+    the values of keys with MERGE entries; without it one that is met is a ValueError.
 
     Raises: TypeError, ValueError for arguments of the wrong type or range.
     """
@@ -116,6 +118,7 @@ class UserCursor(Generic[Row]):
         owner: object = None,
         gaps: Gaps | None = None,
         overlay: Overlay | None = None,
+        merges: MergeSource | None = None,
     ) -> None:
         if not isinstance(cursor, Cursor):
             raise TypeError(f"a source is a Cursor, not {type(cursor).__name__}")
@@ -151,7 +154,10 @@ class UserCursor(Generic[Row]):
         tally = owner.tally if isinstance(owner, Owner) else None
         self._tally = ScanTally() if tally is None else tally
         self._overlay = overlay
+        self._merges = merges
         self._started = False
+        # Whether the source stands behind the last row, and not at it.
+        self._is_behind = False
         self.entries_passed = 0
         """Entries that were looked at and gave no row. An account of the work: the compiled twin
         passes fewer.
@@ -256,10 +262,13 @@ class UserCursor(Generic[Row]):
         self._sets = []
         self._owner = None
         self._gaps = None
+        self._merges = None
 
     def _forward(self, source: Cursor) -> Any:
         if self._started:
-            source.next()
+            if not self._is_behind:
+                source.next()
+            self._is_behind = False
             self._begin_stretch()
         else:
             self._begin_stretch(self._lower or b"")
@@ -277,10 +286,12 @@ class UserCursor(Generic[Row]):
                 self._key = key
                 if self._is_seen(key, seq, kind):
                     self._end_stretch(key)
+                    if kind == MERGE and self._what != KEYS:
+                        return self._row(key, self._merge(source, key))
                     return self._row(key, source.value)
                 self._tally.deleted += 1
-            # From the successor on: of this key a version may be seen yet, or have been given out.
-            after = key + b"\0"
+            # Of a key that is not decided a version may be seen yet, unless a gap holds the key.
+            after = key + b"\0" if key == self._key else key
             if not (self._pass(after) and self._step_over(source, after)):
                 source.next()
         self._end_stretch(self._upper)
@@ -302,16 +313,19 @@ class UserCursor(Generic[Row]):
             if self._lower is not None and key < self._lower:
                 break
             # The versions of a key come oldest first.
-            newest = None
+            versions: list[tuple[int, int, bytes]] = []
             at = True
             while at and source.key == key:
                 if self._is_visible(source.seq):
-                    newest = source.seq, source.kind, source.value
+                    versions.append((source.seq, source.kind, source.value))
                 at = source.prev()
-            if newest is not None:
-                if self._is_seen(key, newest[0], newest[1]):
+            if versions:
+                seq, kind, value = versions[-1]
+                if self._is_seen(key, seq, kind):
                     self._end_stretch(key + b"\0")
-                    return self._row(key, newest[2])
+                    if kind == MERGE and self._what != KEYS:
+                        value = self._fold(key, reversed(versions))
+                    return self._row(key, value)
                 self._tally.deleted += 1
             if self._pass(key):
                 self._step_over(source, key)
@@ -361,15 +375,47 @@ class UserCursor(Generic[Row]):
         lower, upper = (bound, self._stretch) if self._reverse else (self._stretch, bound)
         self._gaps.note_gap(lower or b"", upper, self._snapshot, self._passed)
 
+    def _merge(self, source: Cursor, key: bytes) -> bytes:
+        """Return the value of a key whose newest visible version, a MERGE, the source stands at.
+        It stands behind the key's versions that were looked at afterwards.
+        """
+        self._is_behind = True
+        versions = []
+        at = True
+        while at and source.key == key:
+            if self._is_visible(source.seq):
+                versions.append((source.seq, source.kind, source.value))
+            at = source.next()
+        return self._fold(key, versions)
+
+    def _fold(self, key: bytes, versions: Iterable[tuple[int, int, bytes]]) -> bytes:
+        """Return the value of a key that has these visible versions, the newest first."""
+        entries: list[bytes] = []
+        cover = self._cover(key)
+        for seq, kind, value in versions:
+            if seq < cover or kind != MERGE:
+                return self._folded(key, value if seq >= cover and kind == PUT else None, entries)
+            entries.append(value)
+        return self._folded(key, None, entries)
+
+    def _folded(self, key: bytes, base: bytes | None, entries: list[bytes]) -> bytes:
+        if self._merges is None:  # unreachable: then the key was not seen
+            raise ValueError("nothing gives the values of MERGE entries")
+        return self._merges.fold(key, base, entries)
+
     def _is_seen(self, key: bytes, seq: int, kind: int) -> bool:
-        if kind > PUT:
+        if kind not in (DELETE, PUT) and not (kind == MERGE and self._merges is not None):
             raise ValueError(f"an entry of kind {kind} among point entries")
-        if kind != PUT or any(each.cover(key, self._snapshot) > seq for each in self._sets):
-            return False
+        return kind != DELETE and self._cover(key) <= seq
+
+    def _cover(self, key: bytes) -> int:
+        """Return the highest number of a tombstone over a key that the user sees."""
+        cover = max((each.cover(key, self._snapshot) for each in self._sets), default=0)
         overlay = self._overlay
-        return overlay is None or all(
-            each.cover(key, overlay.last) <= seq for each in overlay.tombstones
-        )
+        if overlay is not None:
+            for each in overlay.tombstones:
+                cover = max(cover, each.cover(key, overlay.last))
+        return cover
 
     @property
     def _newest(self) -> int:

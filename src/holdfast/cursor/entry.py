@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 Entry = tuple[bytes, int, int, bytes]
 """(key, sequence number, kind, value)."""
@@ -25,6 +27,18 @@ class Columns:
 
     def __len__(self) -> int:
         return self.count
+
+
+class MergeSource(Protocol):
+    """What gives user cursors the values of keys with MERGE entries: `lsm.ReadView` does."""
+
+    def merged(self, key: bytes, snapshot: int) -> bytes | None:
+        """Return the value of `key` as of `snapshot`."""
+        ...
+
+    def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
+        """Return the value of `key` after MERGE entries, newest first, over the value `base`."""
+        ...
 
 
 SHOWN_BYTES = 64

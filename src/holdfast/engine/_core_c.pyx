@@ -23,6 +23,7 @@ cdef enum:
     OPERATION_OVERHEAD = 32
     KIND_DELETE = 0
     KIND_PUT = 1
+    KIND_MERGE = 3
 
 # No snapshot has this number: sequence numbers have 56 bits.
 cdef uint64_t NOW = <uint64_t>-1
@@ -215,7 +216,7 @@ cdef class KeyspaceCore:
         # A deletion has no value, which is something else than an empty one.
         state.buffer.c_append_op(
             kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), key_size,
-            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL,
+            NULL if kind == KIND_DELETE else <const unsigned char*>PyBytes_AS_STRING(value),
             value_size)
         try:
             self.view.active.c_put(
@@ -241,7 +242,7 @@ cdef class KeyspaceCore:
         # A deletion has no value, which is something else than an empty one.
         batch.c_add(
             kind, self.id, <const unsigned char*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
-            <const unsigned char*>PyBytes_AS_STRING(value) if kind == KIND_PUT else NULL,
+            NULL if kind == KIND_DELETE else <const unsigned char*>PyBytes_AS_STRING(value),
             PyBytes_GET_SIZE(value))
         return batch
 
@@ -314,7 +315,7 @@ cdef class KeyspaceCore:
             # A deletion has no value, which is something else than an empty one.
             buffer.c_append_op(
                 kind, self.id, key_data, PyBytes_GET_SIZE(key),
-                value_data if kind == KIND_PUT else NULL, PyBytes_GET_SIZE(value))
+                NULL if kind == KIND_DELETE else value_data, PyBytes_GET_SIZE(value))
             path._log.append(buffer, seq - count_before, durable=True)
             synced = clock()
         except BaseException as error:
@@ -358,6 +359,24 @@ cdef class KeyspaceCore:
         if self._may_skip_group(durability) and self._write_fast(KIND_DELETE, plain, b""):
             return None
         return self._batch(KIND_DELETE, plain, b"")
+
+    def begin_merge(self, key, value, durability):
+        """Write a MERGE entry and return None, or return the batch to commit; see `begin_put`."""
+        cdef bytes plain_key = key if type(key) is bytes else check_key(key)
+        cdef bytes plain_value = value if type(value) is bytes else check_value(value)
+        if (self._may_skip_group(durability)
+                and self._write_fast(KIND_MERGE, plain_key, plain_value)):
+            return None
+        return self._batch(KIND_MERGE, plain_key, plain_value)
+
+    def write_merge(self, key, value, durability):
+        """Write a MERGE entry with this value."""
+        cdef bytes plain_key = key if type(key) is bytes else check_key(key)
+        cdef bytes plain_value = value if type(value) is bytes else check_value(value)
+        if (self._may_skip_group(durability)
+                and self._write_fast(KIND_MERGE, plain_key, plain_value)):
+            return
+        self._write_slow(KIND_MERGE, plain_key, plain_value, durability)
 
     def put(self, key, value, *, durability=None):
         """Set `key` to `value`."""

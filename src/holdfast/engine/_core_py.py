@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from holdfast.base import DELETE, PUT, check_key, check_value
+from holdfast.base import DELETE, MERGE, PUT, check_key, check_value
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.lsm import ReadView
@@ -214,7 +214,7 @@ class KeyspaceCore:
             return False
         mark = state.buffer.mark()
         try:
-            state.buffer.append_op(kind, self.id, key, value if kind == PUT else None)
+            state.buffer.append_op(kind, self.id, key, None if kind == DELETE else value)
             self.view.active.put(state.next_seq, kind, key, value)
         except BaseException:
             # The log must not hold an operation that was never applied.
@@ -233,6 +233,8 @@ class KeyspaceCore:
         batch = WriteBatch()
         if kind == PUT:
             batch.put(self.id, key, value)
+        elif kind == MERGE:
+            batch.merge(self.id, key, value)
         else:
             batch.delete(self.id, key)
         return batch
@@ -256,6 +258,20 @@ class KeyspaceCore:
         if self._may_skip_group(durability) and self._write_fast(DELETE, plain, b""):
             return None
         return self._batch(DELETE, plain, b"")
+
+    def begin_merge(self, key: object, value: object, durability: str | None) -> WriteBatch | None:
+        """Write a MERGE entry and return None, or return the batch to commit; see `begin_put`."""
+        plain_key, plain_value = check_key(key), check_value(value)
+        if self._may_skip_group(durability) and self._write_fast(MERGE, plain_key, plain_value):
+            return None
+        return self._batch(MERGE, plain_key, plain_value)
+
+    def write_merge(self, key: object, value: object, durability: str | None) -> None:
+        """Write a MERGE entry with this value."""
+        plain_key, plain_value = check_key(key), check_value(value)
+        if self._may_skip_group(durability) and self._write_fast(MERGE, plain_key, plain_value):
+            return
+        self._write_slow(MERGE, plain_key, plain_value, durability)
 
     def put(self, key: object, value: object, *, durability: str | None = None) -> None:
         """Set `key` to `value`."""

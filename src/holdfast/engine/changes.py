@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.base import DELETE, PUT, ChangesGoneError
+from holdfast.base import DELETE, MERGE, PUT, ChangesGoneError
 from holdfast.manifest import VersionSet
+from holdfast.merge import split
 from holdfast.wal import LogEnd, LogFeed, LoggedBatch
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ class Operation(NamedTuple):
     """One operation of a committed batch."""
 
     kind: str
-    """"put", "delete" or "delete_range"."""
+    """"put", "delete", "delete_range" or "merge"."""
     keyspace: str | None
     """The name of the keyspace; None when that was dropped since."""
     key: bytes
     """Of a range its first key."""
     value: bytes | None
-    """Of a range the key where it stops; None for "delete"."""
+    """Of a range the key where it stops, of "merge" the operand; None for "delete"."""
+    function: str | None = None
+    """Of "merge" the name of the function; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,14 @@ def _change(engine: Engine, batch: LoggedBatch, seq: int) -> Change:
     return Change(
         seq,
         tuple(
-            Operation(_KINDS.get(kind, "delete_range"), names[keyspace], key, value)
+            _operation(kind, names[keyspace], key, value)
             for kind, keyspace, key, value in batch.operations
         ),
     )
+
+
+def _operation(kind: int, keyspace: str | None, key: bytes, value: bytes | None) -> Operation:
+    if kind == MERGE:
+        function, operand = split(key, value or b"")
+        return Operation("merge", keyspace, key, operand, function)
+    return Operation(_KINDS.get(kind, "delete_range"), keyspace, key, value)

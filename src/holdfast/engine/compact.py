@@ -197,6 +197,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
             should_stop=lambda: engine.upkeep.is_stopped,
             parts_max=parts_max,
             spend=engine.throttle.spend,
+            merges=engine.merges,
         )
     except (CorruptionError, UnreadableInputError) as error:
         raise InputError(error) from error

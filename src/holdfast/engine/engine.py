@@ -91,6 +91,7 @@ class Engine:
         self.settings = settings
         self.pool = pool
         self.store = store
+        self.merges = store.merges
         self.log = log
         self.version_set = version_set
         self.numbers = numbers
@@ -630,6 +631,24 @@ class Engine:
         keyspace = self._version.keyspace_named(name)
         # A poisoned database may have logged one that it could not take in.
         return keyspace.id if keyspace is not None and keyspace.id in self.trees else None
+
+    def merge_value(self, function: str, operand: object) -> bytes:
+        """Return the value of a MERGE entry. Before the first one the manifest is marked, durably:
+        versions of Holdfast that know no merges refuse the database from then on.
+
+        Raises: as `Merges.value_of`; what an edit raises.
+        """
+        value = self.merges.value_of(function, operand)
+        if not self._version.has_merges:
+            self.write_path.check_writable()
+            self.env.uninterrupted(self._mark_merges)
+        return value
+
+    def _mark_merges(self) -> None:
+        with self.version_mutex:
+            if not self._version.has_merges:
+                mark("engine.merges_marked")
+                self.log_edit(VersionEdit(has_merges=True))
 
     def drop_keyspace(self, keyspace: int, forget: Callable[[], None]) -> None:
         """Drop a keyspace with everything in it. Durable when it returns.

@@ -49,6 +49,7 @@ def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
         settings=version.settings,
         older=[table for _, table in version.tables()],
         spend=engine.throttle.spend,
+        merges=engine.merges,
     )
 
 

@@ -4,7 +4,7 @@ durability.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base import ConflictError, DatabaseClosedError, check_key, check_value, mark
@@ -40,7 +40,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
       ones.
 
     Raises: DatabaseClosedError, DatabasePoisonedError, ReadOnlyError, DiskFullError, LimitError,
-    TypeError, CorruptionError. Thread safety: safe; an iterator belongs to one thread at a time.
+    TypeError, CorruptionError, MergeError. Thread safety: safe; an iterator belongs to one thread
+    at a time.
     """
 
     def __init__(self, engine: Engine, tree: Tree) -> None:
@@ -173,6 +174,43 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
     def insert(self, key: object, value: object, *, durability: str | None = None) -> bool:
         """Set `key` to `value` if it is absent, as one step, and return whether it was."""
         return self.compare_and_set(key, None, check_value(value), durability=durability)
+
+    def merge(
+        self, key: object, function: str, operand: object, *, durability: str | None = None
+    ) -> None:
+        """Apply the merge function named `function` to the value of `key`, which is not read.
+
+        So calls of several threads or transactions never conflict with each other, and each is
+        applied once, in the order of the commits. An absent key is where a function begins anew.
+
+        - "add", "max", "min": `operand` is an int, and the value a decimal number in ASCII.
+        - "append": `operand` is bytes-like and is put behind the value.
+        - "union": `operand` is an iterable of bytes-like members; `holdfast.unpack_set` reads the
+          value.
+        - A name that the database was opened with (`merges`): what that function takes.
+
+        Reads raise MergeError when the function cannot be applied to the value that is there.
+        Raises: MergeError for a name that is not registered; TypeError, LimitError for the operand;
+        what `put` raises.
+        """
+        self.write_merge(check_key(key), self.merge_value(function, operand), durability)
+
+    def add(self, key: object, amount: int = 1, *, durability: str | None = None) -> None:
+        """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
+        self.merge(key, "add", amount, durability=durability)
+
+    @property
+    def has_merges(self) -> bool:
+        """Whether the database is marked as one that may have MERGE entries."""
+        return self._engine.version.has_merges
+
+    def merge_value(self, function: str, operand: object) -> bytes:
+        """Return the value of a MERGE entry that may be written now; see `Engine.merge_value`."""
+        return self._engine.merge_value(function, operand)
+
+    def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
+        """Return the value of `key` after MERGE entries, newest first, over the value `base`."""
+        return self._engine.merges.fold(key, base, entries)
 
     def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
         """Write `pairs`, whose keys ascend, each once, straight into tables, as one durable atomic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from holdfast.base import (
@@ -17,6 +18,7 @@ from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
 from holdfast.env import Env, FileLock, PosixEnv, is_shortage
 from holdfast.lsm import TableStore
+from holdfast.merge import MergeFunction, Merges
 from holdfast.recovery import (
     LOCK_NAME,
     Recovery,
@@ -39,6 +41,7 @@ def open_database(
     key: Key | KeySource | None = None,
     root: bytes | None = None,
     settings: DatabaseSettings | None = None,
+    merges: Mapping[str, MergeFunction | Callable[..., bytes]] | None = None,
     env: Env | None = None,
 ) -> Database:
     """Open the database in folder `path`; it is created when absent unless `create` is False.
@@ -47,7 +50,8 @@ def open_database(
     and writes nothing. With a `key` a new database is encrypted, and one that is encrypted is
     opened: 32 bytes, a passphrase, or a callable that unwraps a key kept elsewhere
     (docs/guide/encryption.md). A `root` is what `Database.root_digest` returned; a folder that is
-    older is refused. `env` is for tests.
+    older is refused. `merges` are merge functions beside the built-in ones, by name: each is a
+    `MergeFunction`, or a callable that is its `apply`. `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
     another handle has it open; CorruptionError, FormatError when its files are damaged, foreign,
@@ -61,6 +65,7 @@ def open_database(
     source = key_source(key)
     # What a traceback shows of this frame must not be the key.
     del key
+    functions = Merges(merges)
     env = PosixEnv() if env is None else env
     folder = os.fspath(path)
     if not isinstance(folder, str):
@@ -77,9 +82,11 @@ def open_database(
             if read_only:
                 recovery = recover_for_reading(env, folder, settings)
             else:
-                recovery = recover_for_writing(env, folder, settings, create=create)
+                recovery = recover_for_writing(
+                    env, folder, settings, create=create, merges=functions
+                )
                 _drop_old_keys(env, folder, source, recovery)
-            database = Database(_start(env, folder, recovery, lock))
+            database = Database(_start(env, folder, recovery, lock, functions))
         except BaseException:
             lock.release()
             raise
@@ -119,10 +126,10 @@ def _drop_old_keys(env: Env, folder: str, source: KeySource | None, recovery: Re
         raise
 
 
-def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock) -> Engine:
+def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Merges) -> Engine:
     settings = recovery.settings
     pool = BufferPool(settings.memory_bytes)
-    store = TableStore(env, folder, pool)
+    store = TableStore(env, folder, pool, merges)
     try:
         engine = Engine(
             env,

@@ -10,6 +10,7 @@ cdef class ReadView(Owner):
     cdef readonly Memtable active
     cdef readonly tuple frozen           # Memtables, newest first
     cdef readonly tuple levels           # of tuples of readers: level 0 newest first, deeper by key
+    cdef readonly object merges          # a MergeReads, or None
     cdef object __weakref__
     cdef object _table_tombstones        # merged range tombstones of all tables, made on first use
     cdef Py_ssize_t _level0_count
@@ -27,6 +28,8 @@ cdef class ReadView(Owner):
     cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
                       bint* missed)
     # The same for each of a list of bytes.
+    cdef object c_merged(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
+                         bint* missed)
     cdef list c_get_many(self, list keys, uint64_t snapshot)
 
     # Private.

@@ -22,6 +22,7 @@ from holdfast.cursor import ListCursor, MergeCursor, UserCursor
 
 cdef enum:
     KIND_PUT = 1
+    KIND_MERGE = 3
     # Lookups that wait for memory together: what they ask for fits the nearest cache.
     GROUP_KEYS = 16
 
@@ -32,7 +33,7 @@ cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
 cdef class ReadView(Owner):
     """See `_view_py.ReadView`."""
 
-    def __cinit__(self, Memtable active not None, tuple frozen, tuple levels):
+    def __cinit__(self, Memtable active not None, tuple frozen, tuple levels, merges=None):
         cdef Py_ssize_t count = 0, index = 0, run = 0
         cdef TableReader reader
         cdef Memtable table
@@ -42,6 +43,7 @@ cdef class ReadView(Owner):
                 raise TypeError("a frozen memtable is None")
         self.frozen = frozen
         self.levels = levels
+        self.merges = merges
         self._bounds = []
         for level in levels:
             for reader in level:
@@ -106,12 +108,16 @@ cdef class ReadView(Owner):
         if table.range_tombstones.fragment_count:
             cover = table.range_tombstones.c_cover(key, size, snapshot)
         if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
+            if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
+                return self.c_merged(key, size, snapshot, missed)
             return _result(trailer, cover, value, value_size)
         for table in self.frozen:
             if table.range_tombstones.fragment_count:
                 found = table.range_tombstones.c_cover(key, size, snapshot)
                 cover = found if found > cover else cover
             if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
+                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
+                    return self.c_merged(key, size, snapshot, missed)
                 return _result(trailer, cover, value, value_size)
         if cover or (self._level0_count == 0 and self._run_count == 0):
             # A tombstone in a memtable is newer than everything in tables.
@@ -127,6 +133,8 @@ cdef class ReadView(Owner):
             page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
                                 missed)
             if page is not None:
+                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
+                    return self.c_merged(key, size, snapshot, missed)
                 return _result(trailer, cover, value, value_size)
             if cover or (missed != NULL and missed[0]):
                 return None
@@ -141,10 +149,30 @@ cdef class ReadView(Owner):
             page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
                                 missed)
             if page is not None:
+                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
+                    return self.c_merged(key, size, snapshot, missed)
                 return _result(trailer, cover, value, value_size)
             if cover or (missed != NULL and missed[0]):
                 return None
         return None
+
+    cdef object c_merged(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
+                         bint* missed):
+        """Return the value of a key whose newest version is a MERGE."""
+        if missed != NULL:
+            missed[0] = True
+            return None
+        return self.merged(PyBytes_FromStringAndSize(<const char*>key, size), snapshot)
+
+    def merged(self, bytes key not None, uint64_t snapshot):
+        if self.merges is None:
+            raise ValueError("nothing resolves the MERGE entries of this view")
+        return self.merges.value_at(self, key, snapshot)
+
+    def fold(self, key, base, entries):
+        if self.merges is None:
+            raise ValueError("nothing resolves the MERGE entries of this view")
+        return self.merges.fold(key, base, entries)
 
     cdef bint _holds(self, Py_ssize_t index, const unsigned char* key, Py_ssize_t size) noexcept:
         return (compare_keys(key, size, self._lowers[index], self._lower_sizes[index]) >= 0
@@ -374,7 +402,7 @@ cdef class ReadView(Owner):
                fill_cache=True):
         return UserCursor(self.internal_cursor(lower, upper, fill_cache=fill_cache),
                           self.tombstone_sets(), snapshot, lower, upper, reverse, limit, what, self,
-                          self.active.gaps)
+                          self.active.gaps, None, None if self.merges is None else self)
 
 
 cdef Py_ssize_t _first_above(ReadView view, Py_ssize_t first, Py_ssize_t last, bytes lower):

@@ -21,11 +21,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from holdfast.base import PUT, SEQ_MAX, check_key, prefix_upper, unpack_trailer
+from holdfast.base import MERGE, PUT, SEQ_MAX, check_key, prefix_upper, unpack_trailer
 from holdfast.cursor import Cursor, ListCursor, MergeCursor, Owner, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
 
 if TYPE_CHECKING:
+    from holdfast.lsm.merged import MergeReads
     from holdfast.sstable import TableReader
 
 Entry = tuple[bytes, int, int, bytes]
@@ -36,21 +37,23 @@ Read = Callable[["Memtable | TableReader", bytes, int], Found]
 
 
 class _NotCachedError(Exception):
-    """The answer takes a page from a file."""
+    """The answer takes a page from a file, or may."""
 
 
 class ReadView(Owner):
-    """The sources of one tree at one moment, newest first."""
+    """The sources of one tree at one moment, newest first. `merges` resolves MERGE entries."""
 
-    __slots__ = ("__weakref__", "_table_tombstones", "active", "frozen", "levels")
+    __slots__ = ("__weakref__", "_table_tombstones", "active", "frozen", "levels", "merges")
 
     def __init__(
         self,
         active: Memtable,
         frozen: tuple[Memtable, ...],
         levels: tuple[tuple[TableReader, ...], ...],
+        merges: MergeReads | None = None,
     ) -> None:
         super().__init__()
+        self.merges = merges
         self.active = active
         self.frozen = frozen
         self.levels = levels
@@ -63,7 +66,9 @@ class ReadView(Owner):
     def get_cached(
         self, key: bytes, snapshot: int, otherwise: Otherwise
     ) -> bytes | Otherwise | None:
-        """Like `get`, but return `otherwise` when that takes a page from a file."""
+        """Like `get`, but return `otherwise` when that takes a page from a file, or may: a value
+        that has to be merged is not looked for.
+        """
         try:
             return self._get(check_key(key), snapshot, _read_cached)
         except _NotCachedError:
@@ -76,6 +81,10 @@ class ReadView(Owner):
             found = read(source, key, snapshot)
             if found is not None:
                 seq, kind, value = found
+                if kind == MERGE and seq >= cover:
+                    if read is _read_cached:
+                        raise _NotCachedError
+                    return self.merged(key, snapshot)
                 return value if kind == PUT and seq >= cover else None
             if cover and source is not self.active and source not in self.frozen:
                 return None
@@ -91,6 +100,22 @@ class ReadView(Owner):
             index = bisect_right(level, key, key=lambda reader: reader.info.upper)
             if index < len(level) and _holds(level[index], key):
                 yield level[index]
+
+    def merged(self, key: bytes, snapshot: int) -> bytes | None:
+        """Return the value of `key` as of `snapshot`, whatever versions it has. Raises: MergeError,
+        and ValueError when there is nothing that resolves MERGE entries.
+        """
+        if self.merges is None:
+            raise ValueError("nothing resolves the MERGE entries of this view")
+        return self.merges.value_at(self, key, snapshot)
+
+    def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
+        """Return the value of `key` after MERGE entries, the newest first, over the value `base`.
+        Raises: as `merged`.
+        """
+        if self.merges is None:
+            raise ValueError("nothing resolves the MERGE entries of this view")
+        return self.merges.fold(key, base, entries)
 
     def get_many(self, keys: Iterable[bytes], snapshot: int) -> list[bytes | None]:
         """Return the values of `keys` in their order, None where absent."""
@@ -207,6 +232,7 @@ class ReadView(Owner):
             what,
             self,
             self.active.gaps,
+            merges=None if self.merges is None else self,
         )
 
 

@@ -22,6 +22,7 @@ from holdfast.bufferpool import BufferPool
 from holdfast.cursor import ScanTally
 from holdfast.env import Env
 from holdfast.lsm._view import ReadView
+from holdfast.merge import Merges
 from holdfast.sstable import TableInfo, TableReader, table_name
 
 Place = tuple[int, int]
@@ -33,7 +34,11 @@ Pages = tuple[int, int]
 class TableStore:
     """The open tables of a database."""
 
-    def __init__(self, env: Env, folder: str, pool: BufferPool) -> None:
+    def __init__(
+        self, env: Env, folder: str, pool: BufferPool, merges: Merges | None = None
+    ) -> None:
+        self.merges = Merges() if merges is None else merges
+        """The merge functions of the database."""
         self._env = env
         self._folder = folder
         self._pool = pool

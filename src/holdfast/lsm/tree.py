@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from holdfast.base import require
 from holdfast.lsm._view import ReadView
+from holdfast.lsm.merged import MergeReads
 from holdfast.lsm.tables import TableStore
 from holdfast.manifest import KeyspaceVersion
 from holdfast.memtable import Memtable
@@ -26,6 +27,7 @@ class Tree:
         self.active = Memtable()
         self.frozen: tuple[Memtable, ...] = ()
         self._levels = self._open_levels(version)
+        self._merges = MergeReads(store.merges)
         self.view = self._publish()
 
     def _open_levels(self, version: KeyspaceVersion) -> tuple[tuple[TableReader, ...], ...]:
@@ -38,13 +40,14 @@ class Tree:
         active: Memtable,
         frozen: tuple[Memtable, ...],
         levels: tuple[tuple[TableReader, ...], ...],
+        merges: MergeReads,
     ) -> ReadView:
-        view = ReadView(active, frozen, levels)
+        view = ReadView(active, frozen, levels, merges)
         self._store.watch(view)
         return view
 
     def _publish(self) -> ReadView:
-        self.view = self._watched(self.active, self.frozen, self._levels)
+        self.view = self._watched(self.active, self.frozen, self._levels, self._merges)
         return self.view
 
     @property
@@ -65,7 +68,7 @@ class Tree:
         """
         frozen = self.active
         active, waiting = Memtable(frozen.gaps), (frozen, *self.frozen)
-        view = self._watched(active, waiting, self._levels)
+        view = self._watched(active, waiting, self._levels, self._merges)
         frozen.freeze()
         self.active, self.frozen, self.view = active, waiting, view
         return frozen
@@ -90,11 +93,14 @@ class Tree:
         known = max(_seq_max(self.version), 0 if flushed is None else flushed.seq_max)
         if _seq_max(version) > known:
             self.active.gaps.clear(_seq_max(version))
-        view = self._watched(self.active, frozen, levels)
+        # What is known of values was read from the old tables, of which some may have been dropped.
+        merges = MergeReads(self._store.merges)
+        view = self._watched(self.active, frozen, levels, merges)
         # One after the other: nothing here needs memory.
         self.version = version
         self.frozen = frozen
         self._levels = levels
+        self._merges = merges
         self.view = view
 
 

@@ -47,6 +47,7 @@ class Tag(IntEnum):
     WAL_FIRST_SALT = 21
     CLEAN = 22
     SETTINGS = 24
+    HAS_MERGES = 28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +86,8 @@ class VersionEdit:
     """The database was closed after this edit and everything that it holds is in tables."""
     settings_text: str | None = None
     """The database's settings as TOML, as `DatabaseSettings.to_text` writes them."""
+    has_merges: bool = False
+    """From this edit on there may be MERGE entries in log and tables."""
 
 
 _NUMBERS = (
@@ -134,6 +137,8 @@ def _encoded_fields(edit: VersionEdit) -> Iterator[tuple[Tag, bytes]]:
         yield Tag.CLEAN, b""
     if edit.settings_text is not None:
         yield Tag.SETTINGS, _text(edit.settings_text)
+    if edit.has_merges:
+        yield Tag.HAS_MERGES, b""
 
 
 def _encode_table(table: TableInfo) -> bytes:
@@ -276,6 +281,7 @@ def _edit_from(collected: Mapping[Tag, list[Any]], reader: _Reader) -> VersionEd
         flushed_seq=dict(flushed),
         clean=Tag.CLEAN in collected,
         settings_text=collected.get(Tag.SETTINGS, [None])[0],
+        has_merges=Tag.HAS_MERGES in collected,
         **numbers,
     )
 
@@ -369,6 +375,7 @@ _DECODERS: Mapping[int, Callable[[_Reader], Any]] = {
     Tag.WAL_FIRST_SALT: _number,
     Tag.CLEAN: _nothing,
     Tag.SETTINGS: _settings_text,
+    Tag.HAS_MERGES: _nothing,
 }
 _REPEATED = frozenset(
     {

@@ -89,6 +89,8 @@ class Version:
     clean: bool = False
     settings_text: str = ""
     """The settings of the database, as TOML."""
+    has_merges: bool = False
+    """Whether there may be MERGE entries in log and tables. Once it is so it stays."""
 
     def keyspace_named(self, name: str) -> KeyspaceVersion | None:
         """Return the keyspace with this name, or None."""
@@ -140,6 +142,7 @@ class Version:
             settings_text=(
                 self.settings_text if edit.settings_text is None else edit.settings_text
             ),
+            has_merges=self.has_merges or edit.has_merges,
         )
 
     def snapshot_edit(self) -> VersionEdit:
@@ -166,6 +169,7 @@ class Version:
             wal_first_salt=self.wal_first_salt or None,
             clean=self.clean,
             settings_text=self.settings_text or None,
+            has_merges=self.has_merges,
         )
 
     def _wal_first_lsn(self, edit: VersionEdit) -> int:

@@ -58,7 +58,7 @@ cdef class Memtable:
     cdef Page* finger_page           # the leaf and place of the latest insertion
     cdef int finger_place
 
-    # Insert PUT or DELETE. Copies key and value. An equal (key, seq) replaces.
+    # Insert PUT, DELETE or MERGE. Copies key and value. An equal (key, seq) replaces.
     # Raises MemoryError with nothing inserted.
     cdef int c_put(self, uint64_t seq, int kind, const unsigned char* key, Py_ssize_t key_size,
                    const unsigned char* value, Py_ssize_t value_size) except -1

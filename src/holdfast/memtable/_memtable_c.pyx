@@ -441,13 +441,13 @@ cdef class Memtable:
         self._check_writable()
         if seq == 0 or seq > SEQ_LIMIT:
             raise ValueError(f"the sequence number {seq} is not in 1..{SEQ_MAX}")
-        if kind != 0 and kind != 1:
-            raise ValueError(f"a point entry has kind 0 or 1, not {kind}")
+        if kind != 0 and kind != 1 and kind != 3:
+            raise ValueError(f"a point entry has kind 0, 1 or 3, not {kind}")
         if key_size > KEY_LIMIT:
             raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_LIMIT}")
         if value_size > VALUE_LIMIT:
             raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_LIMIT}")
-        if kind == 1:
+        if kind != 0:
             self.gaps.c_note_put(key, key_size, seq)
 
         # Safety: count < FANOUT is checked, and the finger's place is taken in a table that is not
@@ -500,8 +500,8 @@ cdef class Memtable:
         """
         self._check_writable()
         cdef uint64_t number = _checked_seq(seq)
-        if kind not in (0, 1):
-            raise ValueError(f"a point entry has kind 0 or 1, not {kind}")
+        if kind not in (0, 1, 3):
+            raise ValueError(f"a point entry has kind 0, 1 or 3, not {kind}")
         _check_bytes(key, "key")
         _check_bytes(value, "value")
         self.c_put(number, kind, bytes_data(key), PyBytes_GET_SIZE(key),

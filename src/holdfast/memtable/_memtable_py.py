@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
+from holdfast.base import DELETE, KEY_BYTES_MAX, MERGE, PUT, SEQ_MAX, VALUE_BYTES_MAX, LimitError
 from holdfast.cursor import Cursor, Entry, Gaps, RangeTombstones
 
 Place = tuple[bytes, int]
@@ -37,7 +37,7 @@ there are about ten.
 
 
 class Memtable:
-    """An ordered table in memory. It notes its PUTs in `gaps`, those of its tree."""
+    """An ordered table in memory. It notes its PUTs and MERGEs in `gaps`, those of its tree."""
 
     def __init__(self, gaps: Gaps | None = None) -> None:
         self.gaps = Gaps() if gaps is None else gaps
@@ -87,15 +87,15 @@ class Memtable:
         """
         self._check_writable()
         _check_seq(seq)
-        if kind not in (DELETE, PUT):
-            raise ValueError(f"a point entry has kind 0 or 1, not {kind}")
+        if kind not in (DELETE, PUT, MERGE):
+            raise ValueError(f"a point entry has kind 0, 1 or 3, not {kind}")
         _check_bytes(key, "key")
         _check_bytes(value, "value")
         if len(key) > KEY_BYTES_MAX:
             raise LimitError(f"the key has {len(key)} bytes; the limit is {KEY_BYTES_MAX}")
         if len(value) > VALUE_BYTES_MAX:
             raise LimitError(f"the value has {len(value)} bytes; the limit is {VALUE_BYTES_MAX}")
-        if kind == PUT:
+        if kind != DELETE:
             self.gaps.note_put(key, seq)
         place = (key, -seq)
         is_new = place not in self._entries

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.base import PUT, RANGE_DELETE
+from holdfast.base import DELETE, RANGE_DELETE
 from holdfast.memtable import Memtable
 from holdfast.wal import RecordBuffer, RecordType, ScanResult, decode_payload
 
@@ -43,7 +43,7 @@ def apply_payload(
                 if kind == RANGE_DELETE:
                     memtable.delete_range(seq, key, value or b"")
                 else:
-                    memtable.put(seq, kind, key, (value or b"") if kind == PUT else b"")
+                    memtable.put(seq, kind, key, b"" if kind == DELETE else (value or b""))
             user_bytes += len(key) + len(value or b"")
             seq += 1
     return seq - seq_first, user_bytes

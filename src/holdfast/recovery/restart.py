@@ -33,6 +33,7 @@ from holdfast.manifest import (
     parse_numbered,
 )
 from holdfast.memtable import Memtable
+from holdfast.merge import Merges
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.sstable import TableInfo, table_name
@@ -86,10 +87,15 @@ def recover_for_reading(env: Env, folder: str, settings: DatabaseSettings | None
 
 
 def recover_for_writing(
-    env: Env, folder: str, settings: DatabaseSettings | None, *, create: bool
+    env: Env,
+    folder: str,
+    settings: DatabaseSettings | None,
+    *,
+    create: bool,
+    merges: Merges | None = None,
 ) -> Recovery:
     """Bring a folder into a state that new commits may build on, creating the database when it is
-    absent.
+    absent. `merges` fold operands that the log holds.
 
     Raises: FileNotFoundError; CorruptionError, FormatError; LimitError for settings that cannot be
     changed; OSError, DiskFullError. After an exception the folder holds what it held, and perhaps
@@ -101,14 +107,20 @@ def recover_for_writing(
     try:
         if manifest.is_new:
             return _create(env, folder, manifest, settings or DatabaseSettings())
-        return _recover(env, folder, manifest, _settings(manifest, settings))
+        return _recover(env, folder, manifest, _settings(manifest, settings), merges)
     except (OSError, DiskFullError) as error:
         if isinstance(error, DiskFullError) or is_shortage(error):
             _remove_attempt(env, folder, manifest)
         raise
 
 
-def _recover(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
+def _recover(
+    env: Env,
+    folder: str,
+    manifest: Recovered,
+    settings: DatabaseSettings,
+    merges: Merges | None,
+) -> Recovery:
     """Flush what the log holds and start a new log and a new manifest."""
     numbers = FileNumbers(env, manifest.next_number)
     tables: list[tuple[int, TableInfo]] = []
@@ -126,6 +138,7 @@ def _recover(env: Env, folder: str, manifest: Recovered, settings: DatabaseSetti
                 *(table for _, table in version.tables()),
                 *(info for owner, info in tables if owner == keyspace),
             ],
+            merges=merges,
         )
         tables.extend((keyspace, info) for info in result.tables)
 

@@ -54,6 +54,7 @@ cdef enum:
     KIND_DELETE = 0
     KIND_PUT = 1
     KIND_RANGE_DELETE = 2
+    KIND_MERGE = 3
 
 cdef enum:
     PAGE_DATA = 1
@@ -271,13 +272,13 @@ cdef class TableBuilder:
         free(self._plain.data)
 
     def add(self, bytes key not None, seq, kind, bytes value not None):
-        """Append one entry, a PUT or a DELETE.
+        """Append one entry, a PUT, a DELETE or a MERGE.
 
         Raises: ValueError when it is not behind the last one in internal order, has another kind,
         or the table is finished; LimitError when key, value or sequence number is out of range.
         """
         self._check_open()
-        if kind not in (KIND_PUT, KIND_DELETE):
+        if kind not in (KIND_PUT, KIND_DELETE, KIND_MERGE):
             raise ValueError(f"a table has no entries of kind {kind}")
         if not 0 <= seq <= SEQ_LAST and len(key) <= KEY_MAX and len(value) <= VALUE_MAX:
             raise LimitError(f"the sequence number {seq} does not have 56 bits")
@@ -295,7 +296,7 @@ cdef class TableBuilder:
         cdef Buffer* last = &page.last
         if self._state != STATE_OPEN:
             self._check_open()
-        if kind > KIND_PUT:
+        if kind > KIND_PUT and kind != KIND_MERGE:
             raise ValueError(f"a table has no entries of kind {kind}")
         if key_size > KEY_MAX:
             raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_MAX}")

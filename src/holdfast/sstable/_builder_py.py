@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from holdfast.base import (
     DELETE,
     KEY_BYTES_MAX,
+    MERGE,
     PAGE_BYTES_MAX,
     PUT,
     RANGE_DELETE,
@@ -218,13 +219,13 @@ class TableBuilder:
         return self._entry_count
 
     def add(self, key: bytes, seq: int, kind: int, value: bytes) -> None:
-        """Append one entry, a PUT or a DELETE.
+        """Append one entry, a PUT, a DELETE or a MERGE.
 
         Raises: ValueError when it is not behind the last one in internal order, has another kind,
         or the table is finished; LimitError when key, value or sequence number is out of range.
         """
         self._check_open()
-        if kind not in (PUT, DELETE):
+        if kind not in (PUT, DELETE, MERGE):
             raise ValueError(f"a table has no entries of kind {kind}")
         _check_size(key, KEY_BYTES_MAX, "key")
         _check_size(value, VALUE_BYTES_MAX, "value")

@@ -190,7 +190,8 @@ cdef int check_entries(const unsigned char* data, Py_ssize_t size, Py_ssize_t re
 cdef inline bint kind_fits(int page_type, uint64_t trailer) noexcept nogil:
     """Return whether an entry with this trailer belongs into a page of this type."""
     if page_type == DATA:
-        return trailer & 0xFF <= 1
+        # All kinds but that of range tombstones.
+        return trailer & 0xFF <= 3 and trailer & 0xFF != 2
     if page_type == RANGE_TOMBSTONES:
         return trailer & 0xFF == 2
     return page_type != PROPERTIES or trailer == 0

@@ -14,7 +14,7 @@ rejects:
 3. Restart offsets other than, in order, starts of entries that share nothing; a first entry that is
    not a restart point.
 4. A key longer than KEY_BYTES_MAX; entries that are not strictly ascending in internal order.
-5. Kinds other than PUT and DELETE in a DATA page and RANGE_DELETE in a RANGE_TOMBSTONES page;
+5. Kinds other than PUT, DELETE, MERGE in a DATA page, RANGE_DELETE in a RANGE_TOMBSTONES page;
    trailers in a PROPERTIES page.
 6. In a DATA page of an ingested table, a trailer other than that of a PUT with the number 0.
 
@@ -29,6 +29,7 @@ from bisect import bisect_left
 from holdfast.base import (
     DELETE,
     KEY_BYTES_MAX,
+    MERGE,
     PUT,
     RANGE_DELETE,
     CorruptionError,
@@ -188,7 +189,7 @@ def _decode_length(area: bytes | bytearray, position: int) -> tuple[int, int]:
 def _kind_fits(page_type: int, trailer: int) -> bool:
     kind = unpack_trailer(trailer)[1]
     if page_type == PageType.DATA:
-        return kind in (DELETE, PUT)
+        return kind in (DELETE, PUT, MERGE)
     if page_type == PageType.RANGE_TOMBSTONES:
         return kind == RANGE_DELETE
     return page_type != PageType.PROPERTIES or trailer == 0

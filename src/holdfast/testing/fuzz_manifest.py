@@ -91,7 +91,7 @@ def _mutate_fields(rng: Random, found: list[Field], other: bytes) -> list[Field]
     elif choice == 2:
         size = mutate_varint(rng, len(body))
     elif choice == 3:
-        tag = rng.choice(range(1, 28))
+        tag = rng.choice(range(1, 32))
     else:
         body = mutate_bytes(rng, body, other)
     return [*found[:at], (tag, size, body), *found[at + 1 :]]
@@ -103,6 +103,8 @@ def _mutate_values(rng: Random, edit: VersionEdit) -> Any:
     value = getattr(edit, name)
     if name == "clean":
         return replace(edit, clean=not value)
+    if name == "has_merges":
+        return replace(edit, has_merges=not value)
     if name == "settings_text":
         return replace(edit, settings_text=(value or "a = 1\n") + rng.choice(("", "x = 1\n")))
     if name == "flushed_seq":

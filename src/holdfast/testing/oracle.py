@@ -40,6 +40,7 @@ from typing import cast
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, Operation, SimCrash, SimEnv
 from holdfast.manifest import VersionSet, manifest_name
+from holdfast.merge import Merges
 from holdfast.recovery import stored_settings
 from holdfast.sstable import table_name
 from holdfast.wal import read_log
@@ -377,11 +378,14 @@ def _check_changes(database: Database, found: State, complain: Callable[[str], N
         return
     made: State = {name: {} for name in found}
     for change in database.changes():
-        for kind, keyspace, key, value in change.operations:
+        for kind, keyspace, key, value, function in change.operations:
             if keyspace is None:
                 continue
             if kind == "put":
                 made[keyspace][key] = value or b""
+            elif function is not None:
+                before = made[keyspace].get(key)
+                made[keyspace][key] = Merges().apply(key, before, function, [value or b""])
             elif kind == "delete":
                 made[keyspace].pop(key, None)
             else:

@@ -20,6 +20,7 @@ from holdfast.env import Env
 from holdfast.testing.clients import OTHER, Clients
 from holdfast.testing.oracle import DEFAULT, History, State, WorkloadError
 from holdfast.testing.session import Session, Step, value_of
+from holdfast.testing.workload_merges import merges
 from holdfast.testing.workload_transactions import transacts
 from holdfast.wal import WriteBatch
 
@@ -409,6 +410,15 @@ def _transactions(seed: int) -> list[Step]:
     return [CreateKeyspace(OTHER), PutMany(keys[:4], OTHER), *made[:4], Flush(), *made[4:]]
 
 
+def _merges(seed: int) -> list[Step]:
+    keys = tuple(_key(index) for index in range(5))
+    made = merges(keys, OTHER)
+    steps: list[Step] = [CreateKeyspace(OTHER), Put(keys[1]), *made[:8], Flush()]
+    steps += [TakeSnapshot("before"), *made[8:14], Flush(), *made[14:18], Compact(), Reopen()]
+    steps += [Delete(keys[0]), DeleteRange(keys[2], keys[4]), *made[18:24], Compact(OTHER)]
+    return [*steps, Put(keys[1], OTHER, durability="none"), *made[24:]]
+
+
 def _deletes(seed: int) -> list[Step]:
     steps: list[Step] = [PutMany(tuple(_key(index) for index in range(8)))]
     steps += [Delete(_key(index), durability="none" if index % 2 else None) for index in range(3)]
@@ -696,6 +706,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "interval_puts": _interval_puts,
     "batches_two_keyspaces": _batches_two_keyspaces,
     "transactions": _transactions,
+    "merges": _merges,
     "deletes": _deletes,
     "range_deletes": _range_deletes,
     "flush": _flush,
@@ -715,6 +726,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
 _SETTINGS = {
     "unsynced_puts": LARGE_MEMTABLE,
     "kept_log": KEPT_LOG,
+    "merges": KEPT_LOG,
     "size_tiered": SIZE_TIERED,
     "time_window": TIME_WINDOW,
 }

@@ -16,6 +16,7 @@ cdef enum:
     VALUE_MAX = 1 << 30
     KIND_DELETE = 0
     KIND_PUT = 1
+    KIND_MERGE = 3
 
 cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
 cdef uint64_t FIRST = <uint64_t>1 << 55
@@ -106,12 +107,17 @@ cdef class WorkspaceCore:
                 cover = found if found > cover else cover
             if table.c_get(data, size, SEQS, &trailer, &value, &value_size):
                 if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
+                    if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
+                        return self._merge_own(key)
                     return None
                 return value[:value_size]
             if cover:
                 return None
+        return self._read_at_snapshot(state, key)
+
+    cdef object _read_at_snapshot(self, WorkState state, bytes key):
         if self.read_keys is not None and key not in self.read_keys:
-            state.reads_left -= size + C_READ_BYTES
+            state.reads_left -= PyBytes_GET_SIZE(key) + C_READ_BYTES
             if state.reads_left < 0:
                 self._widen()
             self.read_keys.add(key)
@@ -123,6 +129,12 @@ cdef class WorkspaceCore:
             # It was ended meanwhile, and what it saw may not have been kept.
             self._refuse()
         return found_value
+
+    def read_snapshot(self, bytes key not None):
+        """Return the value of `key` as of the snapshot, and remember that it was read. Requires:
+        the turn.
+        """
+        return self._read_at_snapshot(self.state, key)
 
     def get(self, key, default=None):
         """Return the value of `key`, or `default` when it is absent."""
@@ -170,7 +182,7 @@ cdef class WorkspaceCore:
             used = state.batch.used
             # A deletion has no value, which is something else than an empty one.
             state.batch.c_add(kind, self.id, key_data, PyBytes_GET_SIZE(key),
-                              data if kind == KIND_PUT else NULL, PyBytes_GET_SIZE(value))
+                              NULL if kind == KIND_DELETE else data, PyBytes_GET_SIZE(value))
             try:
                 table.c_put(state.next_own, kind, key_data, PyBytes_GET_SIZE(key), data,
                             PyBytes_GET_SIZE(value))
@@ -191,6 +203,11 @@ cdef class WorkspaceCore:
 
     def __setitem__(self, key, value):
         self._write(KIND_PUT, key if type(key) is bytes else check_key(key),
+                    value if type(value) is bytes else check_value(value))
+
+    def write_merge(self, key, value):
+        """Write a MERGE entry with this value."""
+        self._write(KIND_MERGE, key if type(key) is bytes else check_key(key),
                     value if type(value) is bytes else check_value(value))
 
     def delete(self, key):

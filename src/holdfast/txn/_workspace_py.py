@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from holdfast.base import DELETE, PUT, SEQ_MAX, check_key, check_value
+from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
 from holdfast.memtable import Memtable
 from holdfast.wal import WriteBatch
 
@@ -99,6 +99,10 @@ class WorkspaceCore:
         """Make what is remembered of reads smaller, by remembering more than was read."""
         raise NotImplementedError  # unreachable: each transaction has its own
 
+    def _merge_own(self, key: bytes) -> bytes | None:
+        """Return the value of a key whose newest own write is a MERGE."""
+        raise NotImplementedError  # unreachable: each transaction has its own
+
     def _find(self, key: object) -> bytes | None:
         state = self.state
         plain = check_key(key)
@@ -112,21 +116,30 @@ class WorkspaceCore:
                 found = table.get(plain, SEQ_MAX)
                 if found is not None:
                     seq, kind, value = found
+                    if kind == MERGE and seq >= cover:
+                        return self._merge_own(plain)
                     return value if kind == PUT and seq >= cover else None
                 if cover:
                     return None
-            if self.read_keys is not None and plain not in self.read_keys:
-                self._remember(self.read_keys, plain)
-            self.has_asked = True
-            if state.guard is not None:
-                state.guard()
-            seen = self.read_at(plain, state.snapshot)
-            if state.flags & ENDED:
-                # It was ended meanwhile, and what it saw may not have been kept.
-                self._refuse()
-            return seen
+            return self.read_snapshot(plain)
         finally:
             state.leave()
+
+    def read_snapshot(self, key: bytes) -> bytes | None:
+        """Return the value of `key` as of the snapshot, and remember that it was read. Requires:
+        the turn.
+        """
+        state = self.state
+        if self.read_keys is not None and key not in self.read_keys:
+            self._remember(self.read_keys, key)
+        self.has_asked = True
+        if state.guard is not None:
+            state.guard()
+        seen = self.read_at(key, state.snapshot)
+        if state.flags & ENDED:
+            # It was ended meanwhile, and what it saw may not have been kept.
+            self._refuse()
+        return seen
 
     def _remember(self, read_keys: set[bytes], key: bytes) -> None:
         state = self.state
@@ -167,6 +180,8 @@ class WorkspaceCore:
             try:
                 if kind == PUT:
                     batch.put(self.id, key, value)
+                elif kind == MERGE:
+                    batch.merge(self.id, key, value)
                 else:
                     batch.delete(self.id, key)
                 self.tables[-1].put(state.next_own, kind, key, value)
@@ -184,6 +199,10 @@ class WorkspaceCore:
 
     def __setitem__(self, key: object, value: object) -> None:
         self._write(PUT, check_key(key), check_value(value))
+
+    def write_merge(self, key: object, value: object) -> None:
+        """Write a MERGE entry with this value."""
+        self._write(MERGE, check_key(key), check_value(value))
 
     def delete(self, key: object) -> None:
         """Remove `key`; nothing happens when it is absent."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.base import RANGE_DELETE, ConflictError, mark
+from holdfast.base import MERGE, RANGE_DELETE, ConflictError, mark
 from holdfast.txn.reads import Range
 from holdfast.wal import WriteBatch
 
@@ -193,13 +193,15 @@ class Check:
 
 
 def written_by(batch: WriteBatch, names: Mapping[int, str]) -> list[Dependence]:
-    """Return the keys and ranges that a batch writes."""
+    """Return the keys and ranges that a batch writes, but for keys that are only merged: operands
+    are applied to whatever is there.
+    """
     keys: dict[int, dict[bytes, None]] = {}
     ranges: dict[int, list[Range]] = {}
     for kind, keyspace, key, value in batch.operations():
         if kind == RANGE_DELETE:
             ranges.setdefault(keyspace, []).append((key, value))
-        else:
+        elif kind != MERGE:
             keys.setdefault(keyspace, {})[key] = None
     return [
         Dependence(keyspace, name, list(keys.get(keyspace, ())), ranges.get(keyspace, []))

@@ -4,12 +4,22 @@ transaction's own writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdfast.base import DatabaseClosedError, Error, check_key, check_value, mark, successor
+from holdfast.base import (
+    MERGE,
+    PUT,
+    SEQ_MAX,
+    DatabaseClosedError,
+    Error,
+    check_key,
+    check_value,
+    mark,
+    successor,
+)
 from holdfast.base.bounds import key_range
-from holdfast.cursor import Cursor, MergeCursor, Overlay, RangeTombstones, UserCursor
+from holdfast.cursor import Cursor, MergeCursor, MergeSource, Overlay, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
 from holdfast.txn._workspace import ENDED, OWN_FIRST, WorkspaceCore, WorkState
 from holdfast.txn.conflict import Changes, Check, Dependence
@@ -21,13 +31,16 @@ if TYPE_CHECKING:
 
 ITEMS, KEYS, VALUES = 0, 1, 2
 
+MERGED_MIN = 16
+"""What comes of more own operands of a key is remembered."""
+
 SCANS_MIN = 32
 """Cursors that ended are looked for when there are this many, and then when there are twice as many
 as were left.
 """
 
 
-class View(Changes, Protocol):
+class View(Changes, MergeSource, Protocol):
     """What a transaction reads a tree through: `lsm.ReadView` has it."""
 
     def internal_cursor(self, lower: bytes | None = None, upper: bytes | None = None) -> Cursor:
@@ -37,6 +50,10 @@ class View(Changes, Protocol):
     def tombstone_sets(self) -> list[RangeTombstones]:
         """Return the sets of range tombstones."""
         ...
+
+
+class _NotCachedError(Exception):
+    """The answer takes a page from a file."""
 
 
 class Source(Protocol):
@@ -60,6 +77,19 @@ class Source(Protocol):
         """Return the same, or `otherwise` when that takes a page from a file."""
         ...
 
+    @property
+    def has_merges(self) -> bool:
+        """Whether the database is marked as one that may have MERGE entries."""
+        ...
+
+    def merge_value(self, function: str, operand: object) -> bytes:
+        """Return the value of a MERGE entry that may be written now."""
+        ...
+
+    def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
+        """Return the value of `key` after MERGE entries, newest first, over the value `base`."""
+        ...
+
     def read_point(self) -> tuple[View, int]:
         """Return the present view of the tree, and the newest visible sequence number."""
         ...
@@ -79,6 +109,8 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         self._ranges: list[Range] = []
         self._scans: list[Scan] = []
         self._scans_max = SCANS_MIN
+        self._merged: dict[bytes, tuple[int, bytes]] = {}
+        """Values after long runs of own operands, with the number of the newest one."""
 
     # Two handles are equal when they are one.
     __eq__ = object.__eq__
@@ -113,20 +145,60 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         from a file.
         """
         read_at = self.read_at
-        missed: list[object] = []
 
         def read(plain: bytes, snapshot: int) -> Any:
             found = self._source.get_cached(plain, otherwise, snapshot)
             if found is otherwise:
-                missed.append(found)
+                raise _NotCachedError
             return found
 
         self.read_at = read
         try:
-            found = self.get(key)
+            return self.get(key)
+        except _NotCachedError:
+            return otherwise
         finally:
             self.read_at = read_at
-        return otherwise if missed else found
+
+    def _merge_own(self, key: bytes) -> bytes | None:
+        entries: list[bytes] = []
+        newest, base = 0, None
+        known = self._merged.get(key, (0, b""))
+        for seq, kind, value in self._own_versions(key):
+            newest = newest or seq
+            if kind == MERGE and seq != known[0]:
+                entries.append(value)
+                continue
+            base = known[1] if kind == MERGE else value if kind == PUT else None
+            break
+        else:
+            if not self._hides_snapshot(key):
+                base = self.read_snapshot(key)
+        if not entries:
+            return base
+        folded = self._source.fold(key, base, entries)
+        if len(entries) > MERGED_MIN:
+            # Numbers of own writes are not given again, so this stays true.
+            self._merged[key] = newest, folded
+        return folded
+
+    def _own_versions(self, key: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (number, kind, value) of the own writes of a key that no own range delete hides,
+        the newest first.
+        """
+        cover = 0
+        for table in reversed(self.tables):
+            cover = max(cover, table.range_tombstones.cover(key, SEQ_MAX))
+            found = table.get(key, SEQ_MAX)
+            while found is not None and found[0] >= cover:
+                yield found
+                found = table.get(key, found[0] - 1)
+            if cover:
+                return
+
+    def _hides_snapshot(self, key: bytes) -> bool:
+        """Return whether an own range delete lies over a key."""
+        return any(table.range_tombstones.cover(key, SEQ_MAX) for table in self.tables)
 
     def items(  # type: ignore[override]
         self,
@@ -207,6 +279,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
                 # The gaps of the tree know nothing of own writes, and must not.
                 gaps=None,
                 overlay=overlay,
+                merges=view,
             )
             self._scans.append(Scan(overlay, lower, upper, reverse=reverse))
             if len(self._scans) >= self._scans_max:
@@ -238,6 +311,24 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         else:
             self.put(plain, value)
         return True
+
+    def merge(self, key: object, function: str, operand: object) -> None:
+        """Apply the merge function named `function` to the value of `key`, which is not read: what
+        others write to it is no conflict. See `holdfast.Keyspace.merge`.
+        """
+        plain = check_key(key)
+        if self.state.flags:
+            self._refuse()
+        self.write_merge(plain, self._source.merge_value(function, operand))
+
+    def add(self, key: object, amount: int = 1) -> None:
+        """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
+        self.merge(key, "add", amount)
+
+    @property
+    def has_merges(self) -> bool:
+        """Whether the database is marked as one that may have MERGE entries."""
+        return self._source.has_merges
 
     def insert(self, key: object, value: object) -> bool:
         """Set `key` to `value` if it is absent, and return whether it was."""
@@ -374,6 +465,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     def forget(self) -> None:
         """Let go of everything."""
         self.tables.clear()
+        self._merged.clear()
         self._ranges = []
         if self.read_keys is not None:
             self.read_keys = set()

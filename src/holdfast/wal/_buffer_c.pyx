@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._varint cimport varint_put, varint_size
 from holdfast.wal._payload cimport (
-    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_OPERATION,
+    OP_DELETE, OP_MERGE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_OPERATION,
     PayloadWalk, operation_put, operation_size, payload_next, payload_start,
 )
 from holdfast.wal._record cimport HEADER_BYTES, Header, TYPE_BATCHES, header_put, header_well_formed
@@ -93,7 +93,7 @@ cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_
     """Raise unless the encoder can take it; a value or key that Python code passed was already
     checked.
     """
-    if kind < 0 or kind > OP_RANGE_DELETE:
+    if kind < 0 or kind > OP_MERGE:
         raise ValueError(f"there is no kind {kind}")
     if key_size < 0 or key_size > OP_KEY_BYTES_MAX:
         raise LimitError(f"the key has {key_size} bytes; the limit is {OP_KEY_BYTES_MAX}")
@@ -101,7 +101,7 @@ cdef inline int check_operation(int kind, Py_ssize_t key_size, Py_ssize_t value_
         if has_value:
             raise ValueError("a deletion has no value")
     elif (value_size < 0
-          or value_size > (OP_VALUE_BYTES_MAX if kind == OP_PUT else OP_KEY_BYTES_MAX)):
+          or value_size > (OP_KEY_BYTES_MAX if kind == OP_RANGE_DELETE else OP_VALUE_BYTES_MAX)):
         raise LimitError(f"the value or stop key has {value_size} bytes, which is over its limit")
     return 0
 
@@ -137,7 +137,7 @@ cdef uint32_t keyspace_of(object keyspace) except? 0xFFFFFFFF:
 
 cdef _Arguments check_arguments(object kind, object keyspace, object key, object value):
     cdef _Arguments result = _Arguments.__new__(_Arguments)
-    if kind not in (OP_DELETE, OP_PUT, OP_RANGE_DELETE):
+    if kind not in (OP_DELETE, OP_PUT, OP_RANGE_DELETE, OP_MERGE):
         raise ValueError(f"there is no kind {kind}")
     result.kind = kind
     result.keyspace = keyspace_of(keyspace)
@@ -146,10 +146,10 @@ cdef _Arguments check_arguments(object kind, object keyspace, object key, object
     if result.kind == OP_DELETE:
         if value is not None:
             raise ValueError("a deletion has no value")
-    elif result.kind == OP_PUT:
-        result.value = check_value(value)
-    else:
+    elif result.kind == OP_RANGE_DELETE:
         result.value = check_key(value)
+    else:
+        result.value = check_value(value)
     return result
 
 
@@ -243,6 +243,14 @@ cdef class WriteBatch:
         """Add: the key is now absent. Raises: TypeError, LimitError."""
         cdef _Arguments given = check_arguments(OP_DELETE, keyspace, key, None)
         self.c_add(given.kind, given.keyspace, given.key_data(), given.key_size(), NULL, 0)
+
+    def merge(self, keyspace, key, value):
+        """Add: the key has one more operand, as `merge.Merges.value_of` makes it. Raises:
+        TypeError, LimitError.
+        """
+        cdef _Arguments given = check_arguments(OP_MERGE, keyspace, key, value)
+        self.c_add(given.kind, given.keyspace, given.key_data(), given.key_size(),
+                   given.value_data(), given.value_size())
 
     def delete_range(self, keyspace, start, stop):
         """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError,

@@ -17,6 +17,7 @@ from typing import Final
 from holdfast.base import (
     BATCH_BYTES_MAX,
     DELETE,
+    MERGE,
     PUT,
     RANGE_DELETE,
     LimitError,
@@ -72,6 +73,12 @@ class WriteBatch:
     def delete(self, keyspace: int, key: bytes) -> None:
         """Add: the key is now absent. Raises: TypeError, LimitError."""
         self._add(DELETE, keyspace, key, None)
+
+    def merge(self, keyspace: int, key: bytes, value: bytes) -> None:
+        """Add: the key has one more operand, as `merge.Merges.value_of` makes it. Raises:
+        TypeError, LimitError.
+        """
+        self._add(MERGE, keyspace, key, value)
 
     def delete_range(self, keyspace: int, start: bytes, stop: bytes) -> None:
         """Add: every key from `start` up to `stop`, without it, is now absent. Raises: TypeError,
@@ -255,7 +262,7 @@ def _check_bytes_max(bytes_max: int) -> int:
 
 
 def _encode(kind: int, keyspace: int, key: bytes, value: bytes | None) -> bytes:
-    if kind not in (DELETE, PUT, RANGE_DELETE):
+    if kind not in (DELETE, PUT, RANGE_DELETE, MERGE):
         raise ValueError(f"there is no kind {kind}")
     if not 0 <= keyspace <= _U32_MAX:
         raise LimitError(f"the keyspace id is {keyspace}; it must fit 32 bits")
@@ -265,7 +272,7 @@ def _encode(kind: int, keyspace: int, key: bytes, value: bytes | None) -> bytes:
         if value is not None:
             raise ValueError("a deletion has no value")
         return encoded
-    value = check_value(value) if kind == PUT else check_key(value)
+    value = check_key(value) if kind == RANGE_DELETE else check_value(value)
     return encoded + _varint(len(value)) + value
 
 

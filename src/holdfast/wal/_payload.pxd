@@ -14,6 +14,7 @@ cdef enum:
     OP_DELETE = 0
     OP_PUT = 1
     OP_RANGE_DELETE = 2
+    OP_MERGE = 3
     OP_KEY_BYTES_MAX = 65536
     OP_VALUE_BYTES_MAX = 1073741824
 
@@ -81,7 +82,7 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
     # Safety: at < end was just checked; every later read goes through varint_get or a compared
     # size.
     walk.kind = walk.at[0]
-    if walk.kind > OP_RANGE_DELETE:
+    if walk.kind > OP_MERGE:
         return PAYLOAD_BAD_KIND
     walk.at += 1
     at = varint_get(walk.at, walk.end, &number)
@@ -106,7 +107,7 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
         at = varint_get(walk.at, walk.end, &number)
         if at == NULL:
             return PAYLOAD_BAD_VALUE_SIZE
-        if number > <uint64_t>(OP_VALUE_BYTES_MAX if walk.kind == OP_PUT else OP_KEY_BYTES_MAX):
+        if number > <uint64_t>(OP_KEY_BYTES_MAX if walk.kind == OP_RANGE_DELETE else OP_VALUE_BYTES_MAX):
             return PAYLOAD_LONG_VALUE
         if number > <uint64_t>(walk.end - at):
             return PAYLOAD_LONG_VALUE

@@ -11,7 +11,8 @@ from libc.stdlib cimport free, realloc
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._fixed cimport load64
 from holdfast.wal._payload cimport (
-    OP_DELETE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_BAD_COUNT,
+    OP_DELETE, OP_KEY_BYTES_MAX, OP_MERGE, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX,
+    PAYLOAD_BAD_COUNT,
     PAYLOAD_BAD_KEYSPACE, PAYLOAD_BAD_KEY_SIZE, PAYLOAD_BAD_KIND, PAYLOAD_BAD_VALUE_SIZE,
     PAYLOAD_CUT, PAYLOAD_EMPTY_BATCH, PAYLOAD_END, PAYLOAD_LONG_KEY, PAYLOAD_LONG_KEYSPACE,
     PAYLOAD_LONG_VALUE, PAYLOAD_OPERATION, PayloadWalk, payload_next, payload_start,
@@ -22,14 +23,14 @@ from holdfast.wal._record cimport (
 )
 
 from holdfast.base import (
-    DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, SEQ_MAX, VALUE_BYTES_MAX, require,
+    DELETE, KEY_BYTES_MAX, MERGE, PUT, RANGE_DELETE, SEQ_MAX, VALUE_BYTES_MAX, require,
 )
 from holdfast.wal import format as layout
 from holdfast.wal.format import Record, StopReason
 
 require(
-    (OP_DELETE, OP_PUT, OP_RANGE_DELETE, OP_KEY_BYTES_MAX, OP_VALUE_BYTES_MAX)
-    == (DELETE, PUT, RANGE_DELETE, KEY_BYTES_MAX, VALUE_BYTES_MAX),
+    (OP_DELETE, OP_PUT, OP_RANGE_DELETE, OP_MERGE, OP_KEY_BYTES_MAX, OP_VALUE_BYTES_MAX)
+    == (DELETE, PUT, RANGE_DELETE, MERGE, KEY_BYTES_MAX, VALUE_BYTES_MAX),
     "the compiled operations are those of base",
 )
 require(

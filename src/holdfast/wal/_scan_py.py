@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.base import DELETE, KEY_BYTES_MAX, PUT, RANGE_DELETE, VALUE_BYTES_MAX
+from holdfast.base import DELETE, KEY_BYTES_MAX, MERGE, PUT, RANGE_DELETE, VALUE_BYTES_MAX
 from holdfast.codec import checksum
 from holdfast.wal.format import (
     RECORD_HEADER_BYTES,
@@ -238,7 +238,7 @@ class _Reader:
     def operation(self) -> Operation:
         start = self.at
         kind = self.view[start]
-        if kind not in (DELETE, PUT, RANGE_DELETE):
+        if kind not in (DELETE, PUT, RANGE_DELETE, MERGE):
             raise ValueError(f"an unknown kind at byte {start}")
         self.at += 1
         start = self.at
@@ -252,7 +252,7 @@ class _Reader:
             kind,
             keyspace,
             key,
-            self.sized("a value", VALUE_BYTES_MAX if kind == PUT else KEY_BYTES_MAX),
+            self.sized("a value", KEY_BYTES_MAX if kind == RANGE_DELETE else VALUE_BYTES_MAX),
         )
 
     def sized(self, what: str, limit: int) -> bytes:

@@ -46,6 +46,7 @@ def test_all_names_are_listed() -> None:
         "Gaps",
         "ListCursor",
         "MergeCursor",
+        "MergeSource",
         "Overlay",
         "Owner",
         "PairCursor",

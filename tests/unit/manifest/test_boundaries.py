@@ -78,6 +78,7 @@ def test_the_numbers_of_tags_are_part_of_the_format() -> None:
         21: VersionEdit(wal_first_salt=1),
         22: VersionEdit(clean=True),
         24: VersionEdit(settings_text=""),
+        28: VersionEdit(has_merges=True),
     }
     assert {tag.value for tag in Tag} == set(edits)
     assert [encode_edit(edit)[0] for edit in edits.values()] == list(edits)

@@ -1,0 +1,127 @@
+"""The values of keys that have MERGE entries, as reads of one tree find them.
+
+A MERGE entry is an operand; the value of its key is that of the versions below it, with the
+operands applied. So a read walks down from the newest version to the first that is none, from
+source to source. A key with a long run of operands would be walked again by each read: what came of
+a run of more than KNOWN_OPERANDS_MIN is *known* from then on, by the sequence number of its newest
+entry, and ends the walk of later reads. What the value was as of an entry never changes, but for
+retention that drops tables: whoever installs other tables begins anew.
+
+Flushes and compactions make runs short (see `compaction`): they leave at most one operand for each
+table and snapshot, of functions that can be combined.
+
+Thread safety: safe. What two threads write down at once may be lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from holdfast.base import MERGE, PUT, mark
+from holdfast.cursor import RangeTombstones
+from holdfast.merge import Merges
+
+if TYPE_CHECKING:
+    from holdfast.lsm._view import ReadView
+
+KNOWN_OPERANDS_MIN = 16
+KNOWN_BYTES_MAX = 1 << 20
+"""Of values that are known, of one tree; with more all are forgotten."""
+KNOWN_VERSIONS_MAX = 4
+"""Of one key: readers at several snapshots."""
+_KNOWN_BYTES = 200
+"""What one takes beside its key and value, about."""
+
+Known = tuple[tuple[int, bytes], ...]
+
+
+class _Source(Protocol):
+    """A memtable or a table."""
+
+    @property
+    def range_tombstones(self) -> RangeTombstones: ...
+
+    def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None: ...
+
+
+class MergeReads:
+    """The merge functions of a tree, and what is known of long runs of operands in it."""
+
+    def __init__(self, merges: Merges) -> None:
+        self._merges = merges
+        self._known: dict[bytes, Known] = {}
+        self._known_bytes = 0
+
+    def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
+        """Return the value of a key after MERGE entries, the newest first, over the value `base`.
+
+        Raises: MergeError.
+        """
+        return self._merges.fold(key, base, entries)
+
+    def value_at(self, view: ReadView, key: bytes, snapshot: int) -> bytes | None:
+        """Return the value of `key` in `view` as of `snapshot`, None when it is absent.
+
+        Raises: MergeError, CorruptionError.
+        """
+        entries: list[bytes] = []
+        known = dict(self._known.get(key, ()))
+        newest, base = 0, None
+        for seq, kind, value in _versions(view, key, snapshot):
+            newest = newest or seq
+            if kind == MERGE and seq not in known:
+                entries.append(value)
+                continue
+            base = known.get(seq) if kind == MERGE else value if kind == PUT else None
+            break
+        if not entries:
+            return base
+        folded = self._merges.fold(key, base, entries)
+        if len(entries) > KNOWN_OPERANDS_MIN:
+            self._remember(key, newest, folded)
+        return folded
+
+    def _remember(self, key: bytes, seq: int, value: bytes) -> None:
+        mark("lsm.merge_remembered")
+        size = len(key) + len(value) + _KNOWN_BYTES
+        if size > KNOWN_BYTES_MAX:
+            return
+        known = self._known
+        if self._known_bytes + size > KNOWN_BYTES_MAX:
+            mark("lsm.merges_forgotten")
+            known, self._known_bytes = {}, 0
+            self._known = known
+        # Dropped ones still count: they are few, and the sum is only a bound.
+        self._known_bytes += size
+        known[key] = ((seq, value), *known.get(key, ())[: KNOWN_VERSIONS_MAX - 1])
+
+
+def _versions(view: ReadView, key: bytes, snapshot: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (sequence number, kind, value) of the versions of a key that are visible at `snapshot`
+    and not deleted with a range, the newest first.
+    """
+    cover = 0
+    for source in _sources(view, key):
+        cover = max(cover, source.range_tombstones.cover(key, snapshot))
+        found = source.get(key, snapshot)
+        while found is not None and found[0] >= cover:
+            yield found
+            found = source.get(key, found[0] - 1)
+        if cover:
+            # Later sources are older than the tombstone.
+            return
+
+
+def _sources(view: ReadView, key: bytes) -> Iterator[_Source]:
+    """Yield the sources that may have a key, the newest first."""
+    yield view.active
+    yield from view.frozen
+    for number, level in enumerate(view.levels):
+        if number == 0:
+            yield from (reader for reader in level if reader.info.lower <= key < reader.info.upper)
+            continue
+        at = bisect_right(level, key, key=lambda reader: reader.info.upper)
+        if at < len(level) and level[at].info.lower <= key:
+            yield level[at]
