@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import holdfast
@@ -101,15 +101,13 @@ class Committer:
         return self.database.stats().wal_bytes_written - before
 
 
-class Crowd:
-    """Threads that commit at the same time. They live as long as the crowd and begin together, so
-    that starting them is not part of what is measured.
+class Together:
+    """Threads that do `work(index)` at the same time, each its own. They live as long as this and
+    begin together, so that starting them is not part of what is measured.
     """
 
-    def __init__(self, committer: Committer, count: int) -> None:
-        self._database = committer.database
-        self._committer = committer
-        self._shares: list[list[tuple[bytes, bytes]]] = [[] for _ in range(count)]
+    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+        self._do = work
         self._barrier = threading.Barrier(count + 1)
         self._ended = False
         self._failures: list[BaseException] = []
@@ -117,14 +115,12 @@ class Crowd:
         for thread in self._threads:
             thread.start()
 
-    def commit(self, each: int) -> int:
-        """Commit so many rows from each thread; return their number."""
-        self._shares[:] = [self._committer.rows(each) for _ in self._threads]
+    def run(self) -> None:
+        """Let all do their work once, and wait for the last one."""
         self._barrier.wait()
         self._barrier.wait()
         if self._failures:
             raise self._failures.pop()
-        return each * len(self._threads)
 
     def close(self) -> None:
         """End the threads."""
@@ -139,11 +135,30 @@ class Crowd:
             if self._ended:
                 return
             try:
-                for key, value in self._shares[at]:
-                    self._database[key] = value
+                self._do(at)
             except BaseException as error:  # noqa: BLE001  the main thread raises it
                 self._failures.append(error)
             self._barrier.wait()
+
+
+class Crowd(Together):
+    """Threads that commit rows of their own at the same time."""
+
+    def __init__(self, committer: Committer, count: int) -> None:
+        self._database = committer.database
+        self._committer = committer
+        self._shares: list[list[tuple[bytes, bytes]]] = [[] for _ in range(count)]
+        super().__init__(count, self._commit)
+
+    def commit(self, each: int) -> int:
+        """Commit so many rows from each thread; return their number."""
+        self._shares[:] = [self._committer.rows(each) for _ in self._threads]
+        self.run()
+        return each * len(self._threads)
+
+    def _commit(self, at: int) -> None:
+        for key, value in self._shares[at]:
+            self._database[key] = value
 
 
 @contextlib.contextmanager

@@ -7,7 +7,14 @@ import sys
 
 import pytest
 
-from holdfast.testing import bench, bench_bulk, bench_commit, bench_measure, bench_report
+from holdfast.testing import (
+    bench,
+    bench_bulk,
+    bench_commit,
+    bench_counters,
+    bench_measure,
+    bench_report,
+)
 from holdfast.testing.bench_measure import Figure, Options
 from holdfast.testing.bench_workloads import WORKLOADS, description
 
@@ -109,6 +116,14 @@ def test_a_thread_that_fails_fails_the_round(options, monkeypatch):
                 crowd.commit(2)
         finally:
             crowd.close()
+
+
+def test_an_update_that_is_lost_is_an_error(options, monkeypatch):
+    with bench_counters.counting(options, 2, "none") as made:
+        assert made.add() == made.retry() == 2 * options.threads
+        monkeypatch.setattr(made, "_add", lambda: None)
+        with pytest.raises(ValueError, match=r"the counter is b'32', not 40"):
+            made.add()
 
 
 def test_lost_rows_are_an_error(tmp_path):
