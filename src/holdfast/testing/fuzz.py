@@ -36,6 +36,7 @@ from holdfast.testing import (
     fuzz_live,
     fuzz_log,
     fuzz_manifest,
+    fuzz_merge,
     fuzz_page,
     fuzz_table,
 )
@@ -45,6 +46,7 @@ from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scrat
 
 _MODULES = (
     fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
+    fuzz_merge,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, ClassVar
 
-from holdfast.base import DELETE, PUT, RANGE_DELETE, SEQ_MAX
+from holdfast.base import DELETE, MERGE, PUT, RANGE_DELETE, SEQ_MAX
 from holdfast.codec import checksum, decode_varint
 from holdfast.env import SimEnv
 from holdfast.memtable import Memtable
@@ -143,7 +143,7 @@ def mutate_payload(rng: Random, data: bytes, other: bytes) -> bytes:
 def _mutate_operation(rng: Random, operation: Operation, other: bytes) -> None:
     choice = rng.randrange(7)
     if choice == 0:
-        operation.kind = rng.choice((DELETE, PUT, RANGE_DELETE, 3, 15, 255))
+        operation.kind = rng.choice((DELETE, PUT, RANGE_DELETE, MERGE, 4, 15, 255))
     elif choice < 4:
         name = ("keyspace", "key_size", "value_size")[choice - 1]
         old = getattr(operation, name)
@@ -168,6 +168,8 @@ def seed_payloads() -> list[bytes]:
         many.delete(number % 3, b"key%d" % (number // 2))
     many.delete_range(1, b"a", b"m")
     many.delete_range(2, b"z", b"a")
+    many.merge(1, b"key3", b"\x0110")
+    many.merge(2, b"", b"")
     many.put((1 << 32) - 1, b"", b"")
     big = WriteBatch()
     big.put(0, b"k" * 65536, b"x" * 500)
@@ -241,6 +243,8 @@ def _check_encoding(batches: list[list[Any]], data: bytes) -> None:
                 batch.put(keyspace, key, value)
             elif kind == DELETE:
                 batch.delete(keyspace, key)
+            elif kind == MERGE:
+                batch.merge(keyspace, key, value)
             else:
                 batch.delete_range(keyspace, key, value)
         encoded += batch.payload()

@@ -17,7 +17,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any, ClassVar
 
-from holdfast.base import DELETE, PUT, SEQ_MAX, CorruptionError, pack_trailer
+from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, CorruptionError, pack_trailer
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression, checksum
 from holdfast.sstable import PageType, TableBuilder
@@ -295,6 +295,7 @@ def seed_tables() -> Iterable[bytes]:
     long = [(b"%03d" % n + b"p" * 290, n + 1, PUT, b"") for n in range(30)]
     yield _table(long, [], bits=4)
     yield _table(versions, [], bits=0, interval=1)
+    yield _table([(b"n", 9 - n, MERGE, b"\x01%d" % n) for n in range(8)], spans)
     puts = [(b"sensor%02d/%03d" % (n // 8, n), 0, PUT, b"v" * (n % 9)) for n in range(60)]
     yield _table(puts, [], compression=1, is_ingested=True)
     yield _table(puts, [], prefix_bytes=8)
