@@ -19,7 +19,7 @@ cdef inline int check_scan(object lower, object upper, object limit, object what
 
 cdef inline bint same_bytes(const unsigned char* a, const unsigned char* b,
                             Py_ssize_t size) noexcept nogil:
-    """Return whether two keys of one size are equal. Neighbours mostly differ in their last byte."""
+    """Return whether two keys of one size are equal. Neighbours mostly differ at their end."""
     # Safety: an empty key has no last byte to look at.
     return size == 0 or (a[size - 1] == b[size - 1] and memcmp(a, b, <size_t>size) == 0)
 

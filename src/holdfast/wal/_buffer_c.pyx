@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._varint cimport varint_put, varint_size
 from holdfast.wal._payload cimport (
-    OP_DELETE, OP_MERGE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX, PAYLOAD_OPERATION,
-    PayloadWalk, operation_put, operation_size, payload_next, payload_start,
+    OP_DELETE, OP_MERGE, OP_KEY_BYTES_MAX, OP_PUT, OP_RANGE_DELETE, OP_VALUE_BYTES_MAX,
+    PAYLOAD_OPERATION, PayloadWalk, operation_put, operation_size, payload_next, payload_start,
 )
 from holdfast.wal._record cimport HEADER_BYTES, Header, TYPE_BATCHES, header_put, header_well_formed
 

@@ -65,7 +65,7 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
     outside.
     """
     cdef const unsigned char* at
-    cdef uint64_t number
+    cdef uint64_t limit, number
     walk.first = walk.left == 0
     if walk.first:
         if walk.at == walk.end:
@@ -107,7 +107,8 @@ cdef inline int payload_next(PayloadWalk* walk) noexcept nogil:
         at = varint_get(walk.at, walk.end, &number)
         if at == NULL:
             return PAYLOAD_BAD_VALUE_SIZE
-        if number > <uint64_t>(OP_KEY_BYTES_MAX if walk.kind == OP_RANGE_DELETE else OP_VALUE_BYTES_MAX):
+        limit = OP_KEY_BYTES_MAX if walk.kind == OP_RANGE_DELETE else OP_VALUE_BYTES_MAX
+        if number > limit:
             return PAYLOAD_LONG_VALUE
         if number > <uint64_t>(walk.end - at):
             return PAYLOAD_LONG_VALUE
