@@ -141,7 +141,7 @@ def test_the_key_file_opens_with_its_passphrase_only(root):
     (stored,) = blocks(root, "keys.md")
     assert make_keys() == stored
     closed = decode_key_file(stored, "KEYS.2", 2)
-    keys = closed.unlock(KeySource("correct horse"))
+    keys, _ = closed.unlock(KeySource("correct horse"))
     assert {epoch: key.reveal() for epoch, key in keys.keys.items()} == {
         2: bytes(range(32)),
         3: files.DATA_KEY,

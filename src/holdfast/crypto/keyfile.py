@@ -88,11 +88,14 @@ class ClosedKeyFile:
     sealed: bytes
     """Nonce, ciphertext and tag."""
 
-    def unlock(self, source: KeySource) -> KeyFile:
-        """Return the keys. Raises: WrongKeyError; CorruptionError for keys that no writer makes;
-        what a key callable raises.
+    def unlock(self, source: KeySource) -> tuple[KeyFile, Secret]:
+        """Return the keys, and the one that they are sealed under.
+
+        Raises: WrongKeyError; CorruptionError for keys that no writer makes; what a key callable
+        raises.
         """
-        aead = make_aead(self.suite, source.unlock(self.protection))
+        wrapping = source.unlock(self.protection)
+        aead = make_aead(self.suite, wrapping)
         nonce, sealed = self.sealed[:NONCE_BYTES], self.sealed[NONCE_BYTES:]
         try:
             packed = aead.decrypt(nonce, sealed, self.clear)
@@ -101,13 +104,14 @@ class ClosedKeyFile:
         keys = {epoch: Secret(key) for epoch, key in _ENTRY.iter_unpack(packed)}
         if len(keys) != self.key_count or self.epoch not in keys or 0 in keys:
             raise CorruptionError(self.name, len(self.clear), "the epochs of the keys do not agree")
-        return KeyFile(
+        found = KeyFile(
             ring_id=self.ring_id,
             iteration=self.iteration,
             suite=self.suite,
             epoch=self.epoch,
             keys=keys,
         )
+        return found, wrapping
 
 
 def key_file_name(iteration: int) -> str:

@@ -8,12 +8,16 @@ A change is a new key file with the next iteration: written, synced, its name ma
 then are older ones unlinked. The highest iteration that is whole is in force. One that is not whole
 beside an older one was being written when the power went.
 
+Whoever opens a database for writing writes its key file anew, before anything is sealed: what is
+read may come from a cache after a failed sync, and everything hangs on it.
+
 Thread safety: safe; whoever asks for a key during a change gets one of before or of after.
 """
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from struct import Struct
 from typing import Final, NoReturn
 
@@ -33,9 +37,9 @@ from holdfast.crypto.keyfile import (
 )
 from holdfast.crypto.preamble import SEAL_ID_BYTES, SEAL_VERSION, FileKind, Preamble
 from holdfast.crypto.secret import Secret
-from holdfast.crypto.source import SCRYPT_DEFAULT, KeySource, ScryptCost
+from holdfast.crypto.source import SCRYPT_DEFAULT, KeySource, Protection, ScryptCost
 from holdfast.crypto.suite import KEY_BYTES, NONCE_BYTES, Suite, choose_suite, derive, make_aead
-from holdfast.env import Env
+from holdfast.env import Env, is_shortage
 
 _CONTEXT: Final = Struct("<6sBBBBI16s16s")
 _FILE_KEY: Final = b"holdfast file key 1"
@@ -76,7 +80,7 @@ class KeyRing:
             keys={1: Secret(env.random_bytes(KEY_BYTES))},
         )
         ring = cls(env, folder, keys)
-        ring._write(keys, source, cost)
+        ring._write(keys, *source.protect(env.random_bytes(SALT_BYTES), cost))
         return ring
 
     @classmethod
@@ -86,7 +90,25 @@ class KeyRing:
         Raises: WrongKeyError when `source` does not open it; CorruptionError when it is damaged;
         FormatError when it is newer; OSError.
         """
-        return cls(env, folder, read_key_file(env, folder).unlock(source))
+        return cls._loaded(env, folder, source, is_renewed=False)
+
+    @classmethod
+    def load_for_writing(cls, env: Env, folder: str, source: KeySource) -> KeyRing:
+        """Like `load`, but write the key file anew, so that it is known to be durable."""
+        return cls._loaded(env, folder, source, is_renewed=True)
+
+    @classmethod
+    def _loaded(cls, env: Env, folder: str, source: KeySource, *, is_renewed: bool) -> KeyRing:
+        closed = read_key_file(env, folder)
+        keys, wrapping = closed.unlock(source)
+        if is_renewed:
+            iteration = max(key_files(env, folder)) + 1
+            keys = replace(keys, iteration=iteration)
+        ring = cls(env, folder, keys)
+        if is_renewed:
+            ring._write(keys, closed.protection, wrapping)
+            ring.tidy()
+        return ring
 
     @property
     def epoch(self) -> int:
@@ -167,7 +189,7 @@ class KeyRing:
             epoch=epoch,
             keys=kept,
         )
-        self._write(keys, source, cost)
+        self._write(keys, *source.protect(self._env.random_bytes(SALT_BYTES), cost))
         self._keys = keys
         self.tidy()
 
@@ -189,9 +211,8 @@ class KeyRing:
     def _is_old(self, iteration: int) -> bool:
         return iteration < self._keys.iteration
 
-    def _write(self, keys: KeyFile, source: KeySource, cost: ScryptCost) -> None:
+    def _write(self, keys: KeyFile, protection: Protection, wrapping: Secret) -> None:
         env = self._env
-        protection, wrapping = source.protect(env.random_bytes(SALT_BYTES), cost)
         data = encode_key_file(keys, protection, wrapping, env.random_bytes(NONCE_BYTES))
         path = f"{self._folder}/{key_file_name(keys.iteration)}"
         with contextlib.suppress(FileNotFoundError):
@@ -202,9 +223,15 @@ class KeyRing:
         try:
             file.write_at(0, data, site="keys.write")
             file.sync(site="keys.sync")
+            env.sync_dir(self._folder, site="keys.folder_sync")
+        except OSError as error:
+            if is_shortage(error):
+                # Attempts on a full disk must not fill it further.
+                with contextlib.suppress(OSError):
+                    env.unlink(path, site="keys.attempt.unlink")
+            raise
         finally:
             file.close()
-        env.sync_dir(self._folder, site="keys.folder_sync")
 
     def _cipher(self, keys: KeyFile, preamble: Preamble) -> FileCipher:
         context = _CONTEXT.pack(

@@ -76,7 +76,13 @@ def open_database(
         _prepare_folder(env, folder, create=create and not read_only)
         lock = env.lock_file(f"{folder}/{LOCK_NAME}")
         try:
-            env = unlock(env, folder, source, create=create and not read_only)
+            env = unlock(
+                env,
+                folder,
+                source,
+                create=create and not read_only,
+                for_writing=not read_only,
+            )
             if root is not None:
                 check_root(env, folder, root)
             if read_only:

@@ -63,9 +63,17 @@ def sealed_env(env: Env, folder: str, ring: KeyRing) -> SealedEnv:
     )
 
 
-def unlock(env: Env, folder: str, source: KeySource | None, *, create: bool = False) -> Env:
-    """Return the env through which the database in `folder` is read and written: `env` itself when
-    it is not encrypted. With `create` a database that is not there yet gets a key file.
+def unlock(
+    env: Env,
+    folder: str,
+    source: KeySource | None,
+    *,
+    create: bool = False,
+    for_writing: bool = False,
+) -> Env:
+    """Return the env through which the database in `folder` is read, or with `for_writing` written,
+    too: `env` itself when it is not encrypted. With `create` a database that is not there yet gets
+    a key file.
 
     Raises: WrongKeyError when the database is encrypted and `source` does not open it, or it is not
     and there is a `source`; CorruptionError when its key file is damaged or missing; FormatError;
@@ -74,12 +82,16 @@ def unlock(env: Env, folder: str, source: KeySource | None, *, create: bool = Fa
     names = env.list_dir(folder)
     has_files = any(parse_marker(name) or parse_numbered(name) for name in names)
     has_keys = bool(key_files(env, folder))
-    if has_keys and not has_files and create and source is not None:
+    if has_keys and not has_files and not create:
+        # A creation was cut off: there is no database, whatever became of its key file.
+        return env
+    if has_keys and not has_files and source is not None:
         return sealed_env(env, folder, _of_new(env, folder, source))
     if has_keys:
         if source is None:
             raise WrongKeyError(f"{folder}: the database is encrypted; open it with its key")
-        return sealed_env(env, folder, KeyRing.load(env, folder, source))
+        load = KeyRing.load_for_writing if for_writing else KeyRing.load
+        return sealed_env(env, folder, load(env, folder, source))
     if has_files and _is_sealed(env, folder, names):
         raise CorruptionError(folder, 0, "the database is encrypted, and its key file is missing")
     if source is None:
@@ -92,15 +104,14 @@ def unlock(env: Env, folder: str, source: KeySource | None, *, create: bool = Fa
 
 
 def drop_old_keys(env: Env, folder: str, source: KeySource | None) -> None:
-    """Forget the data keys that no file of a database needs any more, and older key files.
-    Requires: the caller has it open for writing, and nothing is under way yet.
+    """Forget the data keys that no file of a database needs any more. Requires: the caller has it
+    open for writing, and nothing is under way yet.
 
     What fails is left to the next open: a key too many is no harm to the data.
     """
     if not isinstance(env, SealedEnv) or source is None:
         return
     ring = env.ring
-    ring.tidy()
     if len(ring.epochs) == 1:
         return
     try:
@@ -130,7 +141,7 @@ def _epochs(env: Env, folder: str) -> Iterator[int]:
 def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
     """Return the keys that a creation made which was cut off; new ones if they never were whole."""
     try:
-        return KeyRing.load(env, folder, source)
+        return KeyRing.load_for_writing(env, folder, source)
     except CorruptionError:
         return KeyRing.create(env, folder, source)
 

@@ -24,7 +24,7 @@ from holdfast.crypto import (
     parse_key_file_name,
     read_key_file,
 )
-from holdfast.env import FaultEnv, FaultRule, SimEnv
+from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
 
 FOLDER = "/db"
 KEY = bytes(range(32))
@@ -223,6 +223,26 @@ def test_a_torn_change_leaves_the_key_of_before_in_force(env):
     assert again.ring_id == ring.ring_id
     again.replace(KeySource(bytes(32)), new_epoch=True)
     assert KeyRing.load(env, FOLDER, KeySource(bytes(32))).epoch == 2
+
+
+def test_an_open_for_writing_writes_the_key_file_anew(env):
+    """Its sync may have failed, and what is read be in a cache only."""
+    env.sync_dir("/", site="test")
+    fault = FaultEnv(env)
+    fault.add(FaultRule(site="keys.sync"))
+    with pytest.raises(OSError):
+        KeyRing.create(fault, FOLDER, SOURCE)
+    ring = KeyRing.load_for_writing(env, FOLDER, SOURCE)
+    assert key_files(env, FOLDER) == [2]
+    point = CrashPoint(env)
+    for name in ("none", "all"):
+        booted = point.state(name).build()
+        assert KeyRing.load(booted, FOLDER, SOURCE).ring_id == ring.ring_id
+    one = content(env, 2)
+    KeyRing.load_for_writing(env, FOLDER, SOURCE)
+    two = content(env, 3)
+    assert one[64:96] == two[64:96]
+    assert one[96:108] != two[96:108]
 
 
 SITES = ("keys.create", "keys.write", "keys.sync", "keys.folder_sync")

@@ -102,6 +102,11 @@ def test_a_creation_that_was_cut_off_goes_on_with_its_keys(path, torn):
     KeyRing.create(PosixEnv(), path, KeySource(KEY))
     if torn:
         os.truncate(f"{path}/KEYS.1", 60)
+    for arguments in ({"create": False}, {"read_only": True}):
+        with pytest.raises(FileNotFoundError):
+            holdfast.open(path, key=KEY, **arguments)
+    if torn:
+        assert not Path(path, "CURRENT.1.1").exists()
     else:
         with pytest.raises(holdfast.WrongKeyError):
             holdfast.open(path, key=OTHER)

@@ -1,6 +1,5 @@
 """Changing keys, rewriting what older ones sealed, and digests that pin a state."""
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -214,7 +213,8 @@ def test_old_keys_that_cannot_be_dropped_are_kept(path):
     db.rekey(NEW, rewrite=True)
     db.close()
     fault = FaultEnv(env)
-    fault.add(FaultRule(site="keys.*"))
+    # The first one is that of the open itself.
+    fault.add(FaultRule(site="keys.sync", nth=2))
     open_database("/db", env=fault, key=NEW).close()
     assert "keys.old_kept" in marks_seen()
     open_database("/db", env=env, key=NEW).close()
@@ -325,7 +325,8 @@ def test_an_older_key_file_does_not_open_newer_files(path):
     with holdfast.open(path, key=OLD) as db:
         db.rekey(NEW)
         db[b"k"] = b"v"
-    os.unlink(f"{path}/KEYS.2")
+    for newer in Path(path).glob("KEYS.*"):
+        newer.unlink()
     shutil.copy(f"{path}-KEYS.1", f"{path}/KEYS.1")
     with pytest.raises(holdfast.CorruptionError, match="epoch 2"):
         holdfast.open(path, key=OLD)
