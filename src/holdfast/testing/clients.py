@@ -25,7 +25,7 @@ from holdfast.aio.bridge import Commit
 from holdfast.base import DatabaseSettings
 from holdfast.engine import Database, open_database
 from holdfast.env import Env, Task
-from holdfast.testing import sim_loop
+from holdfast.testing import encrypted, sim_loop
 from holdfast.testing.oracle import (
     ABSENT,
     DEFAULT,
@@ -143,7 +143,9 @@ class Clients:
         if not isinstance(history, ClientHistory):
             raise TypeError("clients need a history whose order is found out afterwards")
         on_step()
-        database = open_database(FOLDER, create=True, settings=self.settings, env=env)
+        database = open_database(
+            FOLDER, create=True, settings=self.settings, env=env, key=encrypted.key()
+        )
         history.acknowledge_all(())
         commit = history.begin(lambda state: state.update({OTHER: {}}))
         database.keyspace(OTHER)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 
 from holdfast.env import CRASH_CLASSES, PROFILES
+from holdfast.testing import encrypted
 from holdfast.testing.crash import (
     FAILURES_SHOWN,
     Options,
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--nested-sample", type=int, help="nested states for each content; all of them by default")
     add("--jobs", type=int, default=2, help="processes")
     add("--mutants", action="store_true", help="break every sync in turn; each must be noticed")
+    add("--encrypted", action="store_true", help="with a key")
     add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")
     add("--list", action="store_true", help="show the workloads and how many operations they have")
     return parser
@@ -166,6 +168,7 @@ def main(arguments: list[str]) -> int:
     """Run the command. Returns the exit status: 0 good, 1 failures found, 2 wrong usage."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    encrypted.use(given.encrypted)
     names = given.workload or list(NAMES)
     for name in names:
         if name not in NAMES and not name.startswith(EXHAUSTIVE):

@@ -33,6 +33,7 @@ from typing import cast
 
 import holdfast
 from holdfast.codec import checksum, pack_tuple, unpack_tuple
+from holdfast.testing import encrypted
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(holdfast.__file__)))
 DATA = os.path.join("..", "shared", "data", "nab")
@@ -118,7 +119,7 @@ class _Writer:
 
     def __init__(self, folder: str, data: str) -> None:
         self._rows = read_rows(data)
-        self._database = holdfast.open(os.path.join(folder, "demo.hf"))
+        self._database = holdfast.open(os.path.join(folder, "demo.hf"), key=encrypted.key())
         position, batch = unpack_tuple(
             self._database[_POSITION] if _POSITION in self._database else pack_tuple((0, 0))
         )
@@ -248,7 +249,7 @@ def check_round(folder: str, findings: Findings) -> dict[str, list[tuple[int, fl
     Return the samples of each series.
     """
     began = time.perf_counter()
-    database = holdfast.open(os.path.join(folder, "demo.hf"), create=False)
+    database = holdfast.open(os.path.join(folder, "demo.hf"), create=False, key=encrypted.key())
     findings.recovery_seconds.append(time.perf_counter() - began)
     series: dict[str, list[tuple[int, float]]] = {}
     present: Counter[int] = Counter()
@@ -344,7 +345,8 @@ def run_demo(folder: str, data: str, seed: int) -> int:
     findings = Findings()
     series: dict[str, list[tuple[int, float]]] = {}
     rows = len(read_rows(data))
-    print(f"demo: seed {seed}, in {folder}")
+    kind = ", encrypted" if encrypted.is_used() else ""
+    print(f"demo: seed {seed}, in {folder}{kind}")
     print(f"demo: {rows:,} samples of real series to replay, and this machine's telemetry")
     for number in range(1, ROUNDS + 1):
         seconds = chance.uniform(SECONDS_MIN, SECONDS_MAX)
@@ -371,8 +373,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dir", help="where the database is made and stays (default: a new one)")
     parser.add_argument("--seed", type=int, help="behind the moments of the kills")
     parser.add_argument("--data", default=DATA, help=f"CSV files to replay (default: {DATA})")
+    parser.add_argument("--encrypted", action="store_true", help="with a key")
     parser.add_argument("--writer", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    encrypted.use(given.encrypted or encrypted.is_used())
     if given.writer:
         try:
             _Writer(given.dir, given.data).run()

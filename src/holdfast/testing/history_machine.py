@@ -42,7 +42,7 @@ from holdfast.env import (
     Task,
 )
 from holdfast.env.sim_schedule import Policy
-from holdfast.testing import sim_loop
+from holdfast.testing import encrypted, sim_loop
 from holdfast.testing.history import History, Isolation, Kind
 from holdfast.testing.history_engine import AsyncEngineStore, EngineStore
 from holdfast.testing.history_run import (
@@ -257,7 +257,7 @@ class _Run:
         store.is_down = False
         store.database = store.awaited = None
         try:
-            database = open_database(FOLDER, settings=self._settings, env=env)
+            database = open_database(FOLDER, settings=self._settings, env=env, key=encrypted.key())
         except (Error, OSError):
             # A sync failed meanwhile.
             self._happened["not opened"] += 1

@@ -28,6 +28,7 @@ import holdfast.aio
 from holdfast.base import DatabaseSettings, Error
 from holdfast.engine import Database
 from holdfast.env import PosixEnv
+from holdfast.testing import encrypted
 from holdfast.testing.history import History, Isolation, Kind
 from holdfast.testing.history_engine import AsyncEngineStore, EngineStore, Served
 from holdfast.testing.history_run import (
@@ -89,7 +90,7 @@ def run_real(run: RealRun, folder: str) -> Iterator[Slice]:
     """Run it in a new database and yield the slices."""
     rng = Random(f"{run.seed}/run")
     happened: Counter[str] = Counter()
-    database = holdfast.open(folder, settings=run.settings)
+    database = holdfast.open(folder, settings=run.settings, key=encrypted.key())
     try:
         for number in range(run.slices):
             store = EngineStore(
@@ -116,7 +117,7 @@ def run_real(run: RealRun, folder: str) -> Iterator[Slice]:
             if rng.random() < 0.5:
                 happened["reopened"] += 1
                 database.close()
-                database = holdfast.open(folder)
+                database = holdfast.open(folder, key=encrypted.key())
             else:
                 # The next slice has other keys.
                 database.delete_range(load.prefix.encode(), load.prefix.encode() + b"\xff")

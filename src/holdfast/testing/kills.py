@@ -36,6 +36,7 @@ from typing import cast
 import holdfast
 from holdfast.cli import main as command
 from holdfast.codec import pack_tuple
+from holdfast.testing import encrypted
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(holdfast.__file__)))
 DATA = os.path.join("..", "shared", "data", "nab")
@@ -154,6 +155,7 @@ class _Life:
         """Start an import."""
         arguments = ["import", self.database, self.source, "--key", self.series.header[0], "--json"]
         arguments += ["--batch", str(self.batch), "--durability", self.durability]
+        arguments += encrypted.arguments()
         return subprocess.Popen(
             [sys.executable, "-m", "holdfast", *arguments],
             stdout=subprocess.PIPE,
@@ -203,7 +205,10 @@ class _Life:
         began = time.perf_counter()
         try:
             database = holdfast.open(
-                self.database, create=False, read_only=self.chance.random() < 0.3
+                self.database,
+                create=False,
+                read_only=self.chance.random() < 0.3,
+                key=encrypted.key(),
             )
         except FileNotFoundError:
             if acknowledged or self.is_made:
@@ -248,7 +253,7 @@ class _Life:
         if child.returncode != 0:
             raise KillError(f"the last import failed with status {child.returncode}: {message}")
         output = os.path.join(self.folder, "exported.csv")
-        if command(["export", self.database, "--output", output]) != 0:
+        if command(["export", self.database, "--output", output, *encrypted.arguments()]) != 0:
             raise KillError("the export failed")
         with open(output, encoding="utf-8", newline="") as file:
             if file.read() != self.series.exported():
@@ -326,7 +331,7 @@ class _Run:
         series.write(life.source)
         if index % 4:
             # The others are made by the import, and may be killed while they are.
-            holdfast.open(life.database, settings=SMALL).close()
+            holdfast.open(life.database, settings=SMALL, key=encrypted.key()).close()
             life.is_made = True
         return life
 
@@ -354,7 +359,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="behind all moments (default: 1)")
     parser.add_argument("--jobs", type=int, default=2, help="lives at a time (default: 2)")
     parser.add_argument("--data", default=DATA, help=f"CSV files to import (default: {DATA})")
+    parser.add_argument("--encrypted", action="store_true", help="with a key")
     given = parser.parse_args(arguments)
+    encrypted.use(given.encrypted)
     folder = given.folder or tempfile.mkdtemp(prefix="holdfast-kills-")
     os.makedirs(folder, exist_ok=True)
     print(f"kills: seed {given.seed}, in {folder}", flush=True)

@@ -43,6 +43,7 @@ from holdfast.manifest import VersionSet, manifest_name
 from holdfast.merge import Merges
 from holdfast.recovery import stored_settings
 from holdfast.sstable import table_name
+from holdfast.testing import encrypted
 from holdfast.wal import read_log
 
 ABSENT = -1
@@ -204,7 +205,7 @@ def opened(machine: SimEnv, env: Env, *, create: bool = False) -> Iterator[Datab
     """
     database: Database | None = None
     try:
-        database = open_database(FOLDER, create=create, env=env)
+        database = open_database(FOLDER, create=create, env=env, key=encrypted.key())
         yield database
         database.close()
     except BaseException:
@@ -281,10 +282,10 @@ def _open_crashed(
         keep_points(machine, finding.points)
     is_absent = False
     try:
-        database = open_database(FOLDER, create=False, env=env)
+        database = open_database(FOLDER, create=False, env=env, key=encrypted.key())
     except FileNotFoundError:
         is_absent = True
-        database = open_database(FOLDER, env=env)
+        database = open_database(FOLDER, env=env, key=encrypted.key())
     machine.observer = None
     try:
         found = content(database)
@@ -414,6 +415,7 @@ def _check_same(
 def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) -> None:
     """Check that a clean close gave everything back and that the folder holds nothing else."""
     _check_unreturned(machine, complain)
+    env = encrypted.plain_face(env, FOLDER)
     manifest = VersionSet.recover(env, FOLDER)
     version = manifest.version
     expected = {manifest_name(manifest.manifest_number)}
@@ -425,6 +427,7 @@ def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) ->
         database_id=manifest.database_id,
         alignment=stored_settings(manifest).wal_alignment_bytes,
         first_lsn=version.wal_first_lsn,
+        first_salt=version.wal_first_salt,
         durable_lsn=version.durable_lsn,
         manifest_edit_seen=version.edit_seq,
         clean=version.clean,

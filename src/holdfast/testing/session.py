@@ -9,6 +9,7 @@ from typing import Protocol
 from holdfast.base import DatabaseSettings
 from holdfast.engine import Database, Keyspace, Snapshot, open_database
 from holdfast.env import Env
+from holdfast.testing import encrypted
 from holdfast.testing.oracle import FOLDER, History, State, WorkloadError, content, rows
 
 
@@ -37,7 +38,9 @@ class Session:
         """Open the database; the first time it is created."""
         is_new = self.history.durable < 0
         settings = self.settings if is_new else None
-        self._database = open_database(FOLDER, create=is_new, settings=settings, env=self.env)
+        self._database = open_database(
+            FOLDER, create=is_new, settings=settings, env=self.env, key=encrypted.key()
+        )
         self.all_durable()
         self.check()
 

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.testing import encrypted
 from holdfast.testing.bench_report import machine
 from holdfast.testing.crash import same_machine
 from holdfast.testing.mutants import without
@@ -47,6 +48,9 @@ PARTS = (
     "crash", "exhaustive", "kills", "damage", "flips", "faults", "errors", "syncs", "clients",
     "fuzz",
 )  # fmt: skip
+PLAIN_ONLY = ("flips", "fuzz")
+"""Parts that make or take apart files of the plain formats."""
+
 PAGE = os.path.join("docs", "results", "torture.md")
 TURN_SECONDS = 10.0
 MINUTES = 5.0
@@ -111,6 +115,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--page", default=PAGE, metavar="FILE", help=f"the page that is written (default: {PAGE})")
     add("--replay", metavar="PART:ITEM", help="run one item again")
     add("--first-flip", type=int, default=0, metavar="ITEM", help="where the part flips begins")
+    add("--encrypted", action="store_true", help="with a key; not for the parts flips and fuzz")
     add("--without", metavar="KIND:SITE", help="take a sync out, such as sync:wal.record.sync")
 
 
@@ -185,6 +190,8 @@ def replay_line(failure: Failure, given: argparse.Namespace) -> str:
     words = ["holdfast", "torture", given.folder, "--seed", str(given.seed)]
     if given.without:
         words += ["--without", given.without]
+    if given.encrypted:
+        words += ["--encrypted"]
     return shlex.join([*words, "--replay", f"{failure.part}:{failure.item}"])
 
 
@@ -198,6 +205,8 @@ def command_of(given: argparse.Namespace) -> str:
         words += ["--first-workload", str(given.first_workload)]
     if given.without:
         words += ["--without", given.without]
+    if given.encrypted:
+        words += ["--encrypted"]
     if given.write:
         words += ["--write"]
     if given.page != PAGE:
@@ -224,6 +233,8 @@ def run_side_by_side(groups: list[str], given: argparse.Namespace, report: Repor
     words += ["--seed", str(given.seed), "--minutes", str(given.minutes)]
     words += ["--first-flip", str(given.first_flip)]
     words += ["--first-workload", str(given.first_workload)]
+    if given.encrypted:
+        words += ["--encrypted"]
     if given.without:
         words += ["--without", given.without]
     with contextlib.ExitStack() as stack:
@@ -313,6 +324,10 @@ def run(given: argparse.Namespace) -> int:
     if unknown := [name for name in names if name not in PARTS]:
         print(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
+    if given.encrypted and (plain_only := [name for name in names if name in PLAIN_ONLY]):
+        print(f"the part {plain_only[0]} knows plain files only", file=sys.stderr)
+        return 2
+    encrypted.use(given.encrypted)
     if len(set(names)) < len(names):
         print("a part is named twice", file=sys.stderr)
         return 2

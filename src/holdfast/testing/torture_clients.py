@@ -28,6 +28,7 @@ import holdfast
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, FaultEnv, FaultRule, SimEnv
 from holdfast.env.protocol import Condition, Mutex
+from holdfast.testing import encrypted
 from holdfast.testing.clients import OTHER, Change, Client, ClientHistory, Clients, Planned
 from holdfast.testing.crash import same_machine
 from holdfast.testing.oracle import (
@@ -234,7 +235,9 @@ class ClientTrial:
 
     def _run(self) -> None:
         work, history = self._work, self.outcomes
-        database = open_database(FOLDER, create=True, settings=work.settings, env=self.env)
+        database = open_database(
+            FOLDER, create=True, settings=work.settings, env=self.env, key=encrypted.key()
+        )
         self._database = database
         database.keyspace(OTHER)
         history.acknowledge_all(())

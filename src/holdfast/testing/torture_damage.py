@@ -26,6 +26,7 @@ from holdfast.base import CorruptionError, DatabasePoisonedError, FormatError
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, PosixEnv, SimEnv
 from holdfast.sstable import FOOTER_BYTES, TABLE_MAGIC, PageType
+from holdfast.testing import encrypted
 from holdfast.testing.crash import Recording, record
 from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
@@ -146,7 +147,9 @@ def state_of(files: Files) -> State | None:
     """Return what a folder holds, or None when it is refused."""
     machine = machine_with(files)
     try:
-        with open_database(FOLDER, create=False, read_only=True, env=machine) as database:
+        with open_database(
+            FOLDER, create=False, read_only=True, env=machine, key=encrypted.key()
+        ) as database:
             return content(database)
     except (CorruptionError, FormatError, FileNotFoundError):
         return None
@@ -414,7 +417,9 @@ def judge(
     Raises: WrongAnswerError.
     """
     try:
-        database = open_database(folder, create=False, read_only=read_only, env=env)
+        database = open_database(
+            folder, create=False, read_only=read_only, env=env, key=encrypted.key()
+        )
     except (CorruptionError, FormatError):
         return "refused", None
     try:
