@@ -9,6 +9,7 @@ from holdfast.testing.crash import Options, record, run
 from holdfast.testing.mutants import without
 from holdfast.testing.oracle import ABSENT, DEFAULT, State, WorkloadError
 from holdfast.testing.workload import workload
+from holdfast.txn.conflict import Check
 
 SEEDS = range(1, 5)
 
@@ -87,3 +88,18 @@ def test_an_acknowledgement_without_a_sync_is_noticed_with_clients(name: str) ->
     outcome = run(name, options=options, wrap=without(("sync", "wal.record.sync")))
     complaints = [line for failure in outcome.failures for line in failure.complaints]
     assert any("was acknowledged as durable" in line for line in complaints)
+
+
+@pytest.mark.parametrize("name", ["clients", "tasks"])
+def test_clients_notice_transactions_that_are_not_validated(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Two that read the same counter and both commit: the counter is not what the log says."""
+    monkeypatch.setattr(Check, "require_unchanged", lambda *_: None)
+    noticed = 0
+    for seed in range(8):
+        try:
+            record(workload(name, seed))
+        except WorkloadError as error:
+            noticed += "counter" in str(error)
+    assert noticed

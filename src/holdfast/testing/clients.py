@@ -6,6 +6,10 @@ history is put in that order, which is the order of the log. What a crash may le
 is for one client: a prefix of the order that has every commit which was acknowledged as durable.
 A prefix that has a commit which was not submitted yet is impossible.
 
+Most commits are transactions over two keyspaces, some of which read a counter and write it back. A
+history has their changes in the order of the log, so a counter that is not one more than before
+shows a transaction that should have lost.
+
 The threads are tasks of the simulated machine, so the seed decides their schedule. The clients may
 also be asyncio tasks of several event loops on that machine.
 
@@ -17,11 +21,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import holdfast.aio
-from holdfast.aio.bridge import Commit
 from holdfast.base import DatabaseSettings
 from holdfast.engine import Database, open_database
 from holdfast.env import Env, Task
@@ -36,10 +40,13 @@ from holdfast.testing.oracle import (
     content,
     rows,
 )
-from holdfast.wal import WriteBatch
+from holdfast.txn import ISOLATIONS, Transaction
 
 OTHER = "other"
 _SHARED_KEYS = 5
+_COUNTER = b"counter"
+ATTEMPTS = 1_000
+"""A transaction that loses so often meets nobody who ever ends."""
 
 Change = Callable[[State], object]
 
@@ -198,15 +205,27 @@ class Clients:
                 database.compact()
 
 
+def _next(count: object) -> bytes:
+    """Return the value of the counter behind this one."""
+    return b"%d" % (int(count) + 1 if isinstance(count, bytes) else 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A commit: of the marker alone, or of a batch."""
+    """A commit: of the marker alone, or a transaction."""
 
     marker: bytes
     durability: str | None
     change: Change
-    batch: WriteBatch | None
-    ids: tuple[int, ...]
+    puts: tuple[tuple[str, bytes], ...] = ()
+    gone: tuple[str, bytes] = ("", b"")
+    counts: bool = False
+    isolation: str = "serializable"
+    """Both levels promise that nobody else writes the counter in between."""
+
+
+class _UndoneError(Exception):
+    """Leaves a savepoint's block, so that it is rolled back."""
 
 
 class Client:
@@ -235,31 +254,67 @@ class Client:
 
     def _write(self, planned: Planned) -> None:
         marker, durability = planned.marker, planned.durability
-        if planned.batch is None:
+        if not planned.puts:
             self._database.put(marker, self._value(marker, marker), durability=durability)
         else:
-            path = self._database._engine.write_path  # noqa: SLF001  users reach it by transactions
-            path.commit(planned.batch, durability, planned.ids)
+            self._database.run(
+                partial(self._transact, planned),
+                attempts=ATTEMPTS,
+                isolation=planned.isolation,
+                durability=durability,
+            )
+
+    def _transact(self, planned: Planned, txn: Transaction) -> None:
+        other = txn.keyspace(OTHER, create=False)
+        spaces = {DEFAULT: txn, OTHER: other}
+        if planned.counts:
+            txn[_COUNTER] = _next(txn.get(_COUNTER))
+        with suppress(_UndoneError), txn.savepoint():
+            for space in spaces.values():
+                space[planned.marker] = b"never committed"
+            with txn.savepoint():
+                other.clear()
+            raise _UndoneError
+        with txn.savepoint():
+            for name, key in planned.puts:
+                spaces[name][key] = self._value(key, planned.marker)
+        spaces[planned.gone[0]].delete(planned.gone[1])
 
     async def run_as_task(self, database: holdfast.aio.Database) -> None:
         """Do what `run` does, as a task of an event loop."""
-        bridge = database._bridge  # noqa: SLF001  users reach it by transactions
         for turn in range(self._work.turns):
             planned = self._plan(turn)
             seq_before, commit = self._begin(planned)
-            if planned.batch is None:
+            if not planned.puts:
                 await database.put(
                     planned.marker,
                     self._value(planned.marker, planned.marker),
                     durability=planned.durability,
                 )
             else:
-                handed_in = Commit(bridge.mailbox(), planned.batch, planned.durability, planned.ids)
-                self._database.submit(handed_in)
-                await handed_in.future
+                await database.run(
+                    partial(self._transact_as_task, planned),
+                    attempts=ATTEMPTS,
+                    isolation=planned.isolation,
+                    durability=planned.durability,
+                )
             self._end(planned, commit, seq_before)
             if self._rng.random() < 0.3:
                 await self._look_as_task(database, turn)
+
+    async def _transact_as_task(self, planned: Planned, txn: holdfast.aio.Transaction) -> None:
+        other = await txn.keyspace(OTHER, create=False)
+        spaces = {DEFAULT: txn, OTHER: other}
+        if planned.counts:
+            await txn.put(_COUNTER, _next(await txn.get(_COUNTER)))
+        with suppress(_UndoneError):
+            async with txn.savepoint():
+                for space in spaces.values():
+                    await space.put(planned.marker, b"never committed")
+                raise _UndoneError
+        for name, key in planned.puts:
+            await spaces[name].put(key, self._value(key, planned.marker))
+        await spaces[planned.gone[0]].delete(planned.gone[1])
 
     def _value(self, key: bytes, marker: bytes) -> bytes:
         text = marker + b" of " + key + b" "
@@ -271,34 +326,31 @@ class Client:
         durability = self._rng.choice((None, None, "none"))
         if self._rng.random() < 0.4:
             return self._plan_put(marker, durability)
-        return self._plan_batch(marker, durability)
+        return self._plan_transaction(marker, durability)
 
     def _plan_put(self, marker: bytes, durability: str | None) -> Planned:
         """The marker alone."""
         value = self._value(marker, marker)
-        return Planned(
-            marker, durability, lambda state: state[DEFAULT].update({marker: value}), None, ()
-        )
+        return Planned(marker, durability, lambda state: state[DEFAULT].update({marker: value}))
 
-    def _plan_batch(self, marker: bytes, durability: str | None) -> Planned:
-        """The marker and keys that others write, too, in both keyspaces; one deletion."""
+    def _plan_transaction(self, marker: bytes, durability: str | None) -> Planned:
+        """The marker and keys that others write, too, in both keyspaces; one deletion; perhaps the
+        counter.
+        """
         rng = self._rng
         puts = [(DEFAULT, marker), (OTHER, marker)]
         puts += [(rng.choice((DEFAULT, OTHER)), b"key/%d" % rng.randrange(_SHARED_KEYS))]
         gone = rng.choice((DEFAULT, OTHER)), b"key/%d" % rng.randrange(_SHARED_KEYS)
-        batch, ids = WriteBatch(), {}
-        for name in (DEFAULT, OTHER):
-            ids[name] = self._database.keyspace(name).id
-        for name, key in puts:
-            batch.put(ids[name], key, self._value(key, marker))
-        batch.delete(ids[gone[0]], gone[1])
+        counts, isolation = rng.random() < 0.5, rng.choice(ISOLATIONS)
 
         def change(state: State) -> None:
+            if counts:
+                state[DEFAULT][_COUNTER] = _next(state[DEFAULT].get(_COUNTER))
             for name, key in puts:
                 state[name][key] = self._value(key, marker)
             state[gone[0]].pop(gone[1], None)
 
-        return Planned(marker, durability, change, batch, tuple(ids.values()))
+        return Planned(marker, durability, change, tuple(puts), gone, counts, isolation)
 
     def _begin(self, planned: Planned) -> tuple[int, int]:
         """Return the newest number before the commit, and what names the commit."""
