@@ -14,6 +14,7 @@ wait for the disk runs in a thread, and the event loop goes on.
 `bridge` is the way between event loops and threads.
 """
 
+from holdfast.aio.changes import Changes
 from holdfast.aio.cursor import Cursor
 from holdfast.aio.database import Database
 from holdfast.aio.keyspace import Keyspace
@@ -22,6 +23,7 @@ from holdfast.aio.snapshot import Snapshot, SnapshotKeyspace
 from holdfast.aio.transaction import Savepoint, Transaction, TransactionKeyspace
 
 __all__ = [
+    "Changes",
     "Cursor",
     "Database",
     "Keyspace",

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from holdfast import engine
 from holdfast.aio.bridge import Bridge, Commit, work
+from holdfast.aio.changes import Changes
 from holdfast.aio.keyspace import Keyspace
 from holdfast.aio.snapshot import Snapshot
 from holdfast.aio.transaction import Transaction
@@ -66,6 +67,12 @@ class Database(Keyspace):
     def snapshot(self) -> Snapshot:
         """Return the database as it is now, frozen; close it when done."""
         return Snapshot(self._bridge, self._database.snapshot())
+
+    def changes(self, since: int = 0, *, follow: bool = False) -> Changes:
+        """Iterate over the committed batches behind sequence number `since`, with `async for`; see
+        `holdfast.Database.changes`.
+        """
+        return Changes(self._bridge, self._database.change_feed(since), follow=follow)
 
     def transaction(
         self,

@@ -23,6 +23,7 @@ VERBS = {
     "get": ("get", "print the value of one key"),
     "delete": ("delete", "remove one key"),
     "scan": ("scan", "print keys and values in order"),
+    "changes": ("changes", "print committed changes in order"),
     "import": ("csv_import", "load CSV files, one keyspace each"),
     "export": ("csv_export", "write a keyspace that was imported as CSV again"),
     "stats": ("stats", "sizes of keyspaces and levels, and amplifications"),

@@ -6,7 +6,7 @@ no thread, `flush` and `compact` the background work, `closing` the clean end.
 """
 
 from holdfast.engine._core import CLOSED, FORKED, CommitState, KeyspaceCore
-from holdfast.engine.changes import Change, Operation
+from holdfast.engine.changes import Change, Feed, Operation
 from holdfast.engine.crew import Crew
 from holdfast.engine.database import Database
 from holdfast.engine.keyspace import Keyspace
@@ -28,6 +28,7 @@ __all__ = [
     "CommitState",
     "Crew",
     "Database",
+    "Feed",
     "Keyspace",
     "KeyspaceCore",
     "KeyspaceStats",

@@ -50,29 +50,47 @@ class Change:
     operations: tuple[Operation, ...]
 
 
-def read_changes(
-    engine: Engine, since: int, *, follow: bool, check_open: Callable[[], object]
-) -> Iterator[Change]:
-    """Yield the batches behind sequence number `since`; see `Database.changes`."""
-    feed = LogFeed(engine.env, engine.folder, database_id=_database_id(engine), after=since)
-    last = since
-    pause = POLL_SECONDS_MIN
-    while True:
+class Feed:
+    """Reads the batches behind a sequence number, in order. Thread safety: one thread at a time."""
+
+    def __init__(self, engine: Engine, since: int, check_open: Callable[[], object]) -> None:
+        self._engine = engine
+        self._check_open = check_open
+        self._feed = LogFeed(
+            engine.env, engine.folder, database_id=_database_id(engine), after=since
+        )
+        self._last = since
+        self._pause = POLL_SECONDS_MIN
+
+    def available(self) -> Iterator[Change]:
+        """Yield what is durable by now and was not given yet. To be read to its end before it is
+        called again. Raises: see `Database.changes`.
+        """
+        self._check_open()
+        engine = self._engine
         durable_seq, end = _end(engine)
-        before = last
-        for batch in feed.read(end):
-            if batch.seq_first > last + 1:
-                raise _gone(engine, last + 1, batch.seq_first - 1)
-            last = batch.seq_first + len(batch.operations) - 1
-            yield _change(engine, batch, last)
-            check_open()
-        if last < durable_seq:
-            raise _gone(engine, last + 1, durable_seq)
-        if not follow:
-            return
-        pause = POLL_SECONDS_MIN if last > before else min(2 * pause, POLL_SECONDS_MAX)
-        engine.env.sleep(pause)
-        check_open()
+        before = self._last
+        for batch in self._feed.read(end):
+            if batch.seq_first > self._last + 1:
+                raise _gone(engine, self._last + 1, batch.seq_first - 1)
+            self._last = batch.seq_first + len(batch.operations) - 1
+            yield _change(engine, batch, self._last)
+            self._check_open()
+        if self._last < durable_seq:
+            raise _gone(engine, self._last + 1, durable_seq)
+        is_new = self._last > before
+        self._pause = POLL_SECONDS_MIN if is_new else min(2 * self._pause, POLL_SECONDS_MAX)
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait until `available` is asked again."""
+        return self._pause
+
+    def follow(self) -> Iterator[Change]:
+        """Yield what is durable, and then what becomes so, until the database is closed."""
+        while True:
+            yield from self.available()
+            self._engine.env.sleep(self._pause)
 
 
 def _gone(engine: Engine, first: int, last: int) -> ChangesGoneError:

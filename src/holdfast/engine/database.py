@@ -11,7 +11,7 @@ from typing import TypeVar
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
 from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
-from holdfast.engine.changes import Change, read_changes
+from holdfast.engine.changes import Change, Feed
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.rekey import rekey
@@ -139,6 +139,11 @@ class Database(Keyspace):
         Raises: ValueError for a number that was not given yet. Thread safety: an iterator belongs
         to one thread at a time.
         """
+        feed = self.change_feed(since)
+        return feed.follow() if follow else feed.available()
+
+    def change_feed(self, since: int) -> Feed:
+        """Return what `changes` reads from, for those who wait in their own way."""
         self.read_point()
         if type(since) is not int:
             raise TypeError(f"a sequence number is an int, not {type(since).__name__}")
@@ -146,7 +151,7 @@ class Database(Keyspace):
             raise ValueError(
                 f"since is {since}; the sequence numbers are 0 to {self.state.visible_seq}"
             )
-        return read_changes(self._engine, since, follow=follow, check_open=self.read_point)
+        return Feed(self._engine, since, self.read_point)
 
     def transaction(
         self,
