@@ -39,6 +39,11 @@ def closed() -> CrashState:
     return CrashPoint(machine).state("all")
 
 
+def from_a_snapshot(db: holdfast.Database) -> dict[bytes, bytes]:
+    with db.snapshot() as view:
+        return dict(view.items())
+
+
 CALLS: dict[str, tuple[Callable[[holdfast.Database], object], object]] = {
     "get": (lambda db: db[b"key 050"], PAIRS[b"key 050"]),
     "get of an absent key": (lambda db: db.get(b"key 050x"), None),
@@ -47,7 +52,7 @@ CALLS: dict[str, tuple[Callable[[holdfast.Database], object], object]] = {
     "items in reverse": (lambda db: list(db.items(reverse=True)), sorted(PAIRS.items())[::-1]),
     "a prefix": (lambda db: len(list(db.keys(prefix=b"key 04"))), 10),
     "len": (lambda db: len(db), 80),
-    "a snapshot": (lambda db: dict(db.snapshot().items()), PAIRS),
+    "a snapshot": (from_a_snapshot, PAIRS),
     "verify": (lambda db: db.verify().ok, True),
     "compact": (lambda db: db.compact(), None),
 }

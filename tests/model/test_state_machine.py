@@ -453,12 +453,14 @@ def examples(count: int) -> int:
     return (count // 2 if IS_PURE else count) if IS_CI else settings.default.max_examples
 
 
+@pytest.mark.filterwarnings("ignore:a snapshot of:ResourceWarning")
 def test_every_history_gives_what_the_model_gives() -> None:
     run_state_machine_as_test(
         DatabaseMachine, settings=settings(max_examples=examples(120), stateful_step_count=60)
     )
 
 
+@pytest.mark.filterwarnings("ignore:a snapshot of:ResourceWarning")
 def test_a_crash_leaves_a_prefix_of_the_commits() -> None:
     run_state_machine_as_test(
         CrashingMachine, settings=settings(max_examples=examples(120), stateful_step_count=40)

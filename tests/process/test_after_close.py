@@ -127,6 +127,7 @@ ITERATORS: dict[str, Callable[[holdfast.Database], object]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:a snapshot of:ResourceWarning")
 @pytest.mark.parametrize("started", [0, 1, 500])
 @pytest.mark.parametrize("name", ITERATORS)
 def test_an_iterator_over_a_closed_database_raises(tmp_path: Path, name: str, started: int) -> None:

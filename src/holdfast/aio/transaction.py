@@ -186,7 +186,7 @@ async def _take_lock(
     table = owner.lock_table
     until = None if seconds is None else loop.time() + seconds
     try:
-        while not request.granted:
+        while request.is_waiting:
             left = txn.LOOK_SECONDS if until is None else until - loop.time()
             if left <= 0:
                 raise table.timed_out(request, seconds)

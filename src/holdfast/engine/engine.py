@@ -132,7 +132,7 @@ class Engine:
             self.state.path = self.write_path
         self.committer = Committer(env, self.state, self.write_path)
         self.snapshots = registry_of(env, self.state, self.counters, settings)
-        self.locks = LockTable(env)
+        self.locks = LockTable(env, self.snapshots.look)
         self.on_view: dict[int, Callable[[Tree], None]] = {}
         """What to call, by keyspace, when its tree published a new view."""
         self._fork_hook = self._forked

@@ -20,22 +20,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 from holdfast.base import DatabaseClosedError, DatabaseSettings, Error, TransactionTooOldError, mark
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
-from holdfast.engine._core import FORKED, CommitState
+from holdfast.engine._core import CLOSED, FORKED, CommitState
 from holdfast.engine.stats import Counters
-from holdfast.env import Env
-from holdfast.txn import origin
+from holdfast.env import Env, ThreadLife, this_thread
+from holdfast.txn import origin, warn_of_leak
 
 if TYPE_CHECKING:
     from holdfast.engine.keyspace import Keyspace
 
 
+LEFT_SECONDS = 1.0
+"""So long after it was seen that its thread has ended another one may take a snapshot over."""
+
+
 class Holder(Protocol):
     """Who holds a snapshot: a transaction, or a `Snapshot` that a user has."""
 
-    def let_go(self, why: str) -> bool:
-        """End because of age or size, unless it must not be ended now; return whether it did.
+    @property
+    def moved(self) -> bool:
+        """Whether another thread than the one that began it has used it."""
+        ...
 
-        From then on nothing can be read. Called with the registry's mutex.
+    def let_go(self, why: Error) -> bool:
+        """End, unless it must not be ended now; return whether it did.
+
+        From then on nothing can be read, and uses raise `why`. Called with the registry's mutex.
         """
         ...
 
@@ -47,7 +56,18 @@ class Holder(Protocol):
 class Tenure:
     """How long somebody has held a snapshot, and what that costs."""
 
-    __slots__ = ("began", "bytes_before", "held", "holder", "number", "origin", "seq", "thread")
+    __slots__ = (
+        "began",
+        "bytes_before",
+        "held",
+        "holder",
+        "left_at",
+        "life",
+        "number",
+        "origin",
+        "seq",
+        "thread",
+    )
 
     def __init__(
         self,
@@ -58,7 +78,11 @@ class Tenure:
         began: float,
         bytes_before: int,
         thread: int,
+        life: ThreadLife,
     ) -> None:
+        self.life = life
+        self.left_at: float | None = None
+        """When somebody saw that its thread had ended."""
         self.holder = weakref.ref(holder)
         self.held = held
         self.seq = seq
@@ -116,13 +140,15 @@ class SnapshotRegistry:
         self._dropped: deque[int] = deque()
         # By the identity of the list that has the number, which the tenure keeps alive.
         self._tenures: dict[int, Tenure] = {}
+        # What is to be warned of when nobody holds the mutex.
+        self._leaks: deque[str] = deque()
         self._count = 0
         self.age_max = age_max
         self.bytes_max = bytes_max
 
     def _sweep(self) -> None:
-        """Forget those who gave back theirs, and end those who are over a limit. Requires: the
-        mutex.
+        """Forget those who gave back theirs, and end those who are over a limit, or whom nobody
+        will end. Requires: the mutex.
         """
         now, written = self._env.monotonic(), self._written_bytes()
         for tenure in list(self._tenures.values()):
@@ -130,9 +156,24 @@ class SnapshotRegistry:
             if holder is None or not tenure.held:
                 del self._tenures[id(tenure.held)]
                 continue
-            why = self.over_limit(now - tenure.began, written - tenure.bytes_before)
-            if why is not None and holder.let_go(why):
-                mark("engine.snapshot_too_old")
+            limit = self.over_limit(now - tenure.began, written - tenure.bytes_before)
+            if limit is not None:
+                why: Error = TransactionTooOldError(f"the {_what(holder)} was ended: {limit}")
+            elif self._is_left(tenure, holder, now):
+                why = DatabaseClosedError(
+                    f"the {_what(holder)} was ended: the thread that began it has ended, and no "
+                    "other one has used it"
+                )
+            else:
+                continue
+            if holder.let_go(why):
+                if limit is not None:
+                    mark("engine.snapshot_too_old")
+                else:
+                    mark("engine.snapshot_of_an_ended_thread")
+                    self._leaks.append(
+                        f"{_where(holder, tenure)} was left by its thread, which ended"
+                    )
                 del self._tenures[id(tenure.held)]
                 try:
                     tenure.held.pop()
@@ -142,6 +183,14 @@ class SnapshotRegistry:
                 live = self._live.copy()
                 live.remove(tenure.seq)
                 self._live = live
+
+    def _is_left(self, tenure: Tenure, holder: Holder, now: float) -> bool:
+        """Whether the thread that began it has ended, and nobody else took it over since."""
+        if not tenure.life.has_ended or holder.moved:
+            return False
+        if tenure.left_at is None:
+            tenure.left_at = now
+        return now - tenure.left_at >= LEFT_SECONDS
 
     def over_limit(self, age: float, held_bytes: int) -> str | None:
         """Return which limit is passed, or None."""
@@ -168,6 +217,23 @@ class SnapshotRegistry:
             with self._mutex:
                 self._sweep()
 
+    def look(self) -> None:
+        """End who is to be ended. Nobody is warned yet."""
+        if self._tenures:
+            with self._mutex:
+                self._sweep()
+
+    def origin_of(self, held: list[int]) -> str:
+        """Return where in the user's code the snapshot in `held` was taken. Takes no mutex."""
+        tenure = self._tenures.get(id(held))
+        return "?" if tenure is None else "{}:{}".format(*tenure.origin)
+
+    def _warn(self) -> None:
+        """Warn of what was left. Requires: nobody in this thread holds the mutex."""
+        while self._leaks:
+            with suppress(IndexError):
+                warn_of_leak(self._leaks.popleft())
+
     def infos(self) -> list[TransactionInfo]:
         """Return who holds what, the oldest first."""
         now, written = self._env.monotonic(), self._written_bytes()
@@ -192,6 +258,7 @@ class SnapshotRegistry:
                             held_bytes=written - tenure.bytes_before,
                         )
                     )
+        self._warn()
         return found
 
     def acquire(self, held: list[int], holder: Holder | None = None) -> Tenure | None:
@@ -200,6 +267,9 @@ class SnapshotRegistry:
         """
         env = self._env
         began, before, thread = env.monotonic(), self._written_bytes(), env.thread_id()
+        life = env.thread_life()
+        if self._leaks:
+            self._warn()
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.
         with self._mutex:
@@ -209,7 +279,7 @@ class SnapshotRegistry:
             self._count += 1
             tenure = None
             if holder is not None:
-                tenure = Tenure(holder, held, taken[0], self._count, began, before, thread)
+                tenure = Tenure(holder, held, taken[0], self._count, began, before, thread, life)
             self._live = live
             held[:] = taken
             if tenure is not None:
@@ -249,7 +319,17 @@ class SnapshotRegistry:
             self._drain()
             if self._tenures:
                 self._sweep()
-            return sorted(set(self._live))
+            live = sorted(set(self._live))
+        self._warn()
+        return live
+
+
+def _what(holder: Holder) -> str:
+    return "snapshot" if holder.about()[0] == "view" else "transaction"
+
+
+def _where(holder: Holder, tenure: Tenure) -> str:
+    return "a {} of {}:{}".format(_what(holder), *tenure.origin)
 
 
 def registry_of(
@@ -384,8 +464,17 @@ class Snapshot(SnapshotKeyspace):
         # one gives it back: the second might take away another snapshot's equal number.
         self._held: list[int] = []
         self._refusal: Error = DatabaseClosedError("the snapshot is closed")
+        self._home = this_thread()
+        self.moved = False
+        """Whether another thread than the one that began it has used it."""
         super().__init__(keyspace, None)
-        self._tenure = registry.acquire(self._held, self)
+        try:
+            self._tenure = registry.acquire(self._held, self)
+        except BaseException:
+            # Whoever was interrupted here has nothing to close.
+            with suppress(IndexError):
+                registry.drop(self._held.pop())
+            raise
 
     def _at(self) -> int:
         return self.seq
@@ -396,15 +485,17 @@ class Snapshot(SnapshotKeyspace):
 
         Raises: DatabaseClosedError when it is closed.
         """
+        if this_thread() is not self._home:
+            self.moved = True
         if self._registry.has_limits:
             self._registry.check(self._tenure)
         for seq in self._held:
             return seq
         raise self._refusal
 
-    def let_go(self, why: str) -> bool:
-        """End because of age or size."""
-        self._refusal = TransactionTooOldError(f"the snapshot was ended: {why}")
+    def let_go(self, why: Error) -> bool:
+        """End; uses raise `why` from now on."""
+        self._refusal = why
         return True
 
     def about(self) -> tuple[str, bool]:
@@ -439,3 +530,6 @@ class Snapshot(SnapshotKeyspace):
         # One step: the registry may be ending it at the same time.
         with suppress(IndexError, AttributeError):
             self._registry.drop(self._held.pop())
+            if not self._keyspace.state.flags & CLOSED:
+                where = self._registry.origin_of(self._held)
+                warn_of_leak(f"a snapshot of {where} was never closed")

@@ -67,6 +67,10 @@ class TransactionHost:
         """Like `release`, from a finalizer."""
         self._engine.snapshots.drop(seq)
 
+    def origin_of(self, held: list[int]) -> str:
+        """Return where in the user's code the snapshot in `held` was taken."""
+        return self._engine.snapshots.origin_of(held)
+
     def source(self, name: str, *, create: bool) -> Keyspace:
         """Return a keyspace. Raises: KeyError when it is absent and not to be created."""
         keyspace = self._keyspace()

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from holdfast.env._memory import release_memory
-from holdfast.env.posix import PosixEnv
+from holdfast.env.posix import PosixEnv, this_thread
 from holdfast.env.protocol import (
     Buffer,
     Condition,
@@ -18,6 +18,7 @@ from holdfast.env.protocol import (
     Mutex,
     SyncError,
     Task,
+    ThreadLife,
     is_disk_full,
     is_shortage,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "SimEnv",
     "SyncError",
     "Task",
+    "ThreadLife",
     "crash_state",
     "crash_states",
     "is_disk_full",
@@ -90,6 +92,7 @@ __all__ = [
     "release_memory",
     "revert_writes",
     "take_effect",
+    "this_thread",
 ]
 
 

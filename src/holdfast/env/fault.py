@@ -28,7 +28,17 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Protocol, TypeVar, runtime_checkable
 
-from holdfast.env.protocol import Buffer, Condition, Env, File, FileLock, Mutex, Task, sync_error
+from holdfast.env.protocol import (
+    Buffer,
+    Condition,
+    Env,
+    File,
+    FileLock,
+    Mutex,
+    Task,
+    ThreadLife,
+    sync_error,
+)
 
 Effect = Callable[[Callable[[], object], File | None], None]
 """What a failing call still does: called with the real call and, where there is one, the inner
@@ -288,6 +298,9 @@ class FaultEnv:
 
     def thread_id(self) -> int:
         return self.inner.thread_id()
+
+    def thread_life(self) -> ThreadLife:
+        return self.inner.thread_life()
 
     def uninterrupted(self, function: Callable[[], _Result]) -> _Result:
         return self.inner.uninterrupted(function)

@@ -32,7 +32,16 @@ from typing import cast
 from holdfast.base import DatabaseLockedError
 from holdfast.env._file import write_and_sync
 from holdfast.env.data_sync import FULL_SYNC, choose_data_sync
-from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task
+from holdfast.env.protocol import (
+    Buffer,
+    Condition,
+    File,
+    FileLock,
+    Mutex,
+    Result,
+    Task,
+    ThreadLife,
+)
 
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """O_NONBLOCK matters only for what is refused anyway: without it, opening a pipe waits for a
@@ -290,6 +299,32 @@ class PosixTask:
             raise self.error
 
 
+class _AtItsEnd:
+    """Goes with its thread, and says so."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: ThreadLife) -> None:
+        self._life = life
+
+    def __del__(self) -> None:
+        self._life.has_ended = True
+
+
+class _Lives(threading.local):
+    def __init__(self) -> None:
+        self.life = ThreadLife()
+        self._end = _AtItsEnd(self.life)
+
+
+_lives = _Lives()
+
+
+def this_thread() -> ThreadLife:
+    """Return the life of the calling thread: the same object each time."""
+    return _lives.life
+
+
 class PosixEnv:
     """The real machine. Implements `Env`."""
 
@@ -367,6 +402,9 @@ class PosixEnv:
 
     def thread_id(self) -> int:
         return threading.get_ident()
+
+    def thread_life(self) -> ThreadLife:
+        return this_thread()
 
     def uninterrupted(self, function: Callable[[], Result]) -> Result:
         return _uninterrupted(function)

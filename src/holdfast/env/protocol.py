@@ -215,6 +215,15 @@ class Task(Protocol):
         ...
 
 
+class ThreadLife:
+    """Whether a thread has ended. Each thread has one, which no other thread ever has."""
+
+    __slots__ = ("has_ended",)
+
+    def __init__(self) -> None:
+        self.has_ended = False
+
+
 class Env(Protocol):
     """The machine. See the module for what is durable when."""
 
@@ -305,6 +314,10 @@ class Env(Protocol):
 
     def thread_id(self) -> int:
         """Return a number that no other live thread has."""
+        ...
+
+    def thread_life(self) -> ThreadLife:
+        """Return what says of the calling thread, for ever after, whether it has ended."""
         ...
 
     def uninterrupted(self, function: Callable[[], Result]) -> Result:

@@ -29,7 +29,17 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env.protocol import Buffer, Condition, File, FileLock, Mutex, Result, Task, sync_error
+from holdfast.env.protocol import (
+    Buffer,
+    Condition,
+    File,
+    FileLock,
+    Mutex,
+    Result,
+    Task,
+    ThreadLife,
+    sync_error,
+)
 from holdfast.env.sim_disk import Disk, FileNode, os_error
 from holdfast.env.sim_image import Image
 from holdfast.env.sim_profile import PROFILES, Profile
@@ -388,6 +398,9 @@ class SimEnv:
 
     def thread_id(self) -> int:
         return self._scheduler.running.number
+
+    def thread_life(self) -> ThreadLife:
+        return self._scheduler.running.life
 
     def uninterrupted(self, function: Callable[[], Result]) -> Result:
         """Run `function`: a simulated machine has no signals."""

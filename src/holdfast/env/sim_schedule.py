@@ -29,6 +29,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
+from holdfast.env.protocol import ThreadLife
+
 _NANOSECONDS = 1_000_000_000
 _STEP = 1_000
 """How much simulated time one call takes, in nanoseconds."""
@@ -63,7 +65,7 @@ class SimTask:
 
     __slots__ = (
         "_function", "_name", "_scheduler", "blocked", "done", "error", "gate", "ident", "joiners",
-        "number", "priority", "thread", "turn", "waits_for", "woken",
+        "life", "number", "priority", "thread", "turn", "waits_for", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +86,7 @@ class SimTask:
         self.waits_for = ""
         self.error: BaseException | None = None
         self.joiners: list[SimTask] = []
+        self.life = ThreadLife()
         self.thread: threading.Thread | None = None
 
     @property
@@ -238,6 +241,7 @@ class Scheduler:
     def finish(self, task: SimTask) -> None:
         """Give the baton away for good, at the end of a task's thread."""
         task.done = True
+        task.life.has_ended = True
         for joiner in task.joiners:
             self.wake(joiner)
         if self._unwinding:

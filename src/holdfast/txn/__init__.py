@@ -6,7 +6,7 @@ right before the batch is logged, and then writes it like any other. The room kn
 log: a `Host` gives snapshots and keyspaces and takes the batch.
 """
 
-from holdfast.txn.callsite import origin
+from holdfast.txn.callsite import origin, warn_of_leak
 from holdfast.txn.conflict import Changes, Check, GroupWrites
 from holdfast.txn.keyspace import Source, TransactionKeyspace
 from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span
@@ -31,4 +31,5 @@ __all__ = [
     "TransactionKeyspace",
     "origin",
     "run",
+    "warn_of_leak",
 ]

@@ -8,6 +8,13 @@ from holdfast.wal._buffer_c cimport WriteBatch
 
 from holdfast.base import check_key, check_value
 
+cdef extern from "Python.h":
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState* PyThreadState_Get()
+    # Never given twice, as a thread's own number is.
+    uint64_t PyThreadState_GetID(PyThreadState* state)
+
 cdef enum:
     C_ENDED = 1
     C_READ_ONLY = 2
@@ -37,6 +44,8 @@ cdef class WorkState:
     cdef public int depth
     cdef public int flags
     cdef public object guard
+    cdef public bint moved
+    cdef uint64_t home
     cdef bint busy
 
     def __init__(self, uint64_t snapshot, WriteBatch batch not None, int64_t reads_left):
@@ -44,6 +53,7 @@ cdef class WorkState:
         self.batch = batch
         self.reads_left = reads_left
         self.next_own = FIRST
+        self.home = PyThreadState_GetID(PyThreadState_Get())
 
     def enter(self):
         """Begin a use of the transaction.
@@ -60,6 +70,8 @@ cdef class WorkState:
         if self.busy:
             raise RuntimeError("the transaction is in use: one thread or task at a time")
         self.busy = True
+        if PyThreadState_GetID(PyThreadState_Get()) != self.home:
+            self.moved = True
         return 0
 
 

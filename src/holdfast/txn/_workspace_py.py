@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
+from holdfast.env import this_thread
 from holdfast.memtable import Memtable
 from holdfast.wal import WriteBatch
 
@@ -46,6 +47,9 @@ class WorkState:
         self.depth = 0
         """How many savepoints are open."""
         self.flags = 0
+        self.moved = False
+        """Whether another thread than the first one has used the transaction."""
+        self._home = this_thread()
         self.guard: Callable[[], None] | None = None
         """What is called before each read of the snapshot: it may end the transaction."""
         # Whoever uses the transaction holds this: taking an item off a list is one step.
@@ -60,6 +64,8 @@ class WorkState:
             self._turn.pop()
         except IndexError:
             raise RuntimeError("the transaction is in use: one thread or task at a time") from None
+        if this_thread() is not self._home:
+            self.moved = True
 
     def leave(self) -> None:
         """End a use of the transaction."""

@@ -79,6 +79,11 @@ class Request:
     """Called with the mutex of the table when it is granted."""
     granted: bool = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is neither granted nor, because the owner was ended, given up."""
+        return not self.granted and self.owner.waiting is self
+
     def blocks(self, other: Request) -> bool:
         """Whether both cannot be granted."""
         return (
@@ -91,8 +96,10 @@ class Request:
 class LockTable:
     """The locks of one database."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, look: Callable[[], None] = lambda: None) -> None:
         self._env = env
+        # Ends owners whom nobody else will end; called now and then while somebody waits.
+        self._look = look
         self._mutex = env.mutex()
         # Granted locks of one key by (keyspace, key), and those of more.
         self._keys: dict[tuple[int, bytes], list[Request]] = {}
@@ -106,6 +113,7 @@ class LockTable:
         self, owner: Owner, span: Span, *, shared: bool, timeout: float | None = None
     ) -> None:
         """Take a lock, and wait for it at most `timeout` seconds (None: as long as it takes).
+        Return without it when the owner was ended meanwhile.
 
         Raises: DeadlockError when it would wait for itself; ConflictError when time is up.
         """
@@ -116,13 +124,14 @@ class LockTable:
                 return
             until = None if timeout is None else self._env.monotonic() + timeout
             try:
-                while not request.granted:
+                while request.is_waiting:
                     left = LOOK_SECONDS
                     if until is not None:
                         left = min(left, until - self._env.monotonic())
                         if left <= 0:
                             raise self._timed_out(request, timeout)
                     condition.wait(left)
+                    self._look()
                     self._forget_dropped()
             except BaseException:
                 self._withdraw(request)
@@ -144,6 +153,7 @@ class LockTable:
 
     def look(self) -> None:
         """Take the locks of owners that were forgotten away."""
+        self._look()
         with self._mutex:
             self._forget_dropped()
 

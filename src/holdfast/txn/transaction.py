@@ -13,7 +13,6 @@ ran alone at the moment of its snapshot.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,11 +24,10 @@ from holdfast.base import (
     DatabaseClosedError,
     Error,
     ReadOnlyError,
-    TransactionTooOldError,
     mark,
 )
 from holdfast.txn._workspace import ENDED, READ_ONLY, WorkState
-from holdfast.txn.callsite import origin
+from holdfast.txn.callsite import origin, warn_of_leak
 from holdfast.txn.conflict import Check, Dependence, written_by
 from holdfast.txn.keyspace import Source, TransactionKeyspace
 from holdfast.txn.locks import LockTable, Owner, Request, Span
@@ -68,6 +66,10 @@ class Host(Protocol):
 
     def drop(self, seq: int) -> None:
         """Like `release`, from a finalizer."""
+        ...
+
+    def origin_of(self, held: list[int]) -> str:
+        """Return where in the user's code the snapshot in `held` was taken."""
         ...
 
     def source(self, name: str, *, create: bool) -> Source:
@@ -159,7 +161,7 @@ class Transaction(TransactionKeyspace):
         self._savepoints: list[Savepoint] = []
         # From when a commit begins until the end, or until it is refused.
         self._committing = False
-        self._too_old = False
+        self._let_go_of = False
         self._refusal: Error = DatabaseClosedError("the transaction has not begun")
         # The number stands in the list until it is given back, as in a Snapshot.
         self._held: list[int] = []
@@ -261,6 +263,7 @@ class Transaction(TransactionKeyspace):
         state = self.state
         if state.flags & ENDED:
             self._refuse()
+        self._refuse_in_a_child()
         state.enter()
         try:
             self._host.locks.acquire(owner, span, shared=shared, timeout=timeout)
@@ -268,8 +271,13 @@ class Transaction(TransactionKeyspace):
         finally:
             state.leave()
 
+    def _refuse_in_a_child(self) -> None:
+        """Raise in a forked child, where a thread of the parent may hold the mutex for ever."""
+        self._source.read_point()
+
     def request_lock(self, span: Span, *, shared: bool, wake: Callable[[], None]) -> Request:
         """Ask for a lock without waiting; see `LockTable.request`. Requires: the turn."""
+        self._refuse_in_a_child()
         return self._host.locks.request(self.lock_owner, span, shared=shared, wake=wake)
 
     @property
@@ -279,8 +287,10 @@ class Transaction(TransactionKeyspace):
 
     def locked(self, span: Span) -> None:
         """See to it that what is locked now is read as it is now. Raises: ConflictError when it
-        changed since the snapshot, and something was read already.
+        changed since the snapshot, and something was read already; or what ended it meanwhile.
         """
+        if self.state.flags & ENDED:
+            self._refuse()
         spaces = list(self._spaces())
         if any(space.has_read for space in spaces):
             space = next(space for space in spaces if space.id == span.keyspace)
@@ -448,7 +458,7 @@ class Transaction(TransactionKeyspace):
 
     def rollback(self) -> None:
         """Forget all writes and end the transaction; does nothing when it has ended."""
-        if self.state.flags & ENDED and not self._too_old:
+        if self.state.flags & ENDED and not self._let_go_of:
             return
         if self._committing:
             raise RuntimeError("the transaction is being committed by another thread")
@@ -456,19 +466,26 @@ class Transaction(TransactionKeyspace):
         # end behind it.
         self._end(DatabaseClosedError("the transaction was rolled back"))
 
-    def let_go(self, why: str) -> bool:
-        """End because of age or size, unless a commit is on its way. Return whether it ended."""
+    @property
+    def moved(self) -> bool:
+        """Whether another thread than the one that began it has used it."""
+        return self.state.moved
+
+    def let_go(self, why: Error) -> bool:
+        """End, so that uses raise `why`, unless a commit is on its way. Return whether it ended."""
         refusal = self._refusal
-        self._refusal = TransactionTooOldError(f"the transaction was ended: {why}")
+        self._refusal = why
         # First the flag: a commit that begins now sees it, or is seen.
         self.state.flags |= ENDED
         if self._committing:
             self.state.flags &= ~ENDED
             self._refusal = refusal
             return False
-        self._too_old = True
+        self._let_go_of = True
         for space in list(self._spaces()):
             space.end_scans(self._refusal)
+        if self._lock_owner is not None:
+            self._host.locks.drop(self._lock_owner)
         return True
 
     def about(self) -> tuple[str, bool]:
@@ -478,7 +495,7 @@ class Transaction(TransactionKeyspace):
     def _end(self, refusal: Error) -> None:
         """Let go of everything."""
         state = self.state
-        self._too_old = False
+        self._let_go_of = False
         self._refusal = refusal
         state.flags |= ENDED
         try:
@@ -511,7 +528,7 @@ class Transaction(TransactionKeyspace):
     ) -> None:
         if kind is not None:
             self.rollback()
-        elif self.is_open or self._too_old:
+        elif self.is_open or self._let_go_of:
             self.commit()
 
     def __del__(self) -> None:
@@ -524,12 +541,8 @@ class Transaction(TransactionKeyspace):
             for seq in self._spare:
                 self._host.drop(seq)
             self._host.drop(self._held.pop())
-            warnings.warn(
-                f"a transaction was never ended: {self!r}",
-                ResourceWarning,
-                stacklevel=1,
-                source=self,
-            )
+            where = self._host.origin_of(self._held)
+            warn_of_leak(f"a transaction of {where} was never ended")
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "ended"

@@ -18,6 +18,7 @@ from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, SimEnv
 from tests.model.strategies import tiny
 from tests.unit.engine.test_interrupts import Interruptor
+from tests.unit.txn.test_interrupts import OutsideOfFinalizers
 
 ROOMS = (
     "base",
@@ -36,7 +37,11 @@ DROPPED = "dropped"
 STRIDES = {"ingest": 3, "flush": 2, "compact": 3, "close": 11}
 """How many points lie between two that are tried, but for the deep run; else 1."""
 
-pytestmark = pytest.mark.skipif(PURE, reason="a kernel's step is one step only when it is compiled")
+pytestmark = [
+    pytest.mark.skipif(PURE, reason="a kernel's step is one step only when it is compiled"),
+    # Whoever is interrupted before it has a snapshot cannot close it.
+    pytest.mark.filterwarnings("ignore:a snapshot of:ResourceWarning"),
+]
 
 Result = TypeVar("Result")
 
@@ -147,7 +152,7 @@ def interrupted(name: str, at: int) -> tuple[bool, bool]:
     database = open_database("/db", env=env, settings=SETTINGS)
     model = fill(database)
     handle = database.keyspace(DROPPED)
-    env.interruptor = interruptor = Interruptor(at, ROOMS)
+    env.interruptor = interruptor = OutsideOfFinalizers(at, ROOMS)
     interruptor.run(lambda: CALLS[name](database))
     poisoned = False
     try:

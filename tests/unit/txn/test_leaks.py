@@ -1,0 +1,275 @@
+"""Goal: a handle that nobody ends (forgotten, of a thread that ended, of a forked child) gives back
+what it holds, with a warning that says where it began; one that is used is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+import holdfast.aio
+from holdfast.base import DatabaseClosedError, DatabaseSettings, marks_seen
+from holdfast.engine import Database, open_database
+from holdfast.engine.snapshot import LEFT_SECONDS
+from holdfast.env import SimEnv
+from holdfast.txn import warn_of_leak
+from tests.process.scripts import run
+from tests.unit.engine.test_interrupts import SETTINGS
+
+
+@pytest.fixture
+def env() -> SimEnv:
+    return SimEnv()
+
+
+@pytest.fixture
+def db(env: SimEnv) -> Iterator[Database]:
+    with open_database("/db", env=env, settings=SETTINGS) as database:
+        database.put_many({b"a": b"1", b"b": b"2"})
+        yield database
+
+
+KINDS = ("transaction", "snapshot")
+
+
+def in_a_thread(function: Callable[[], Any]) -> Any:
+    """Return what a thread returned that has ended since."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def in_a_task(env: SimEnv, function: Callable[[], Any]) -> Any:
+    found: list[Any] = []
+    env.spawn("ends", lambda: found.append(function())).join()
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_is_forgotten_is_named_and_lets_go(db: Database, kind: str) -> None:
+    frozen = getattr(db, kind)()
+    line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]
+    with pytest.warns(ResourceWarning, match=f"a {kind} of {__file__}:{line} was never") as seen:
+        del frozen
+        gc.collect()
+    assert 1 == len(seen)
+    assert [] == db._engine.snapshots.live()
+    assert [] == db.transactions()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_was_ended_is_not_warned_of(db: Database, kind: str) -> None:
+    with getattr(db, kind)() as frozen:
+        frozen.get(b"a")
+    del frozen
+    gc.collect()
+
+
+def test_one_of_tasks_that_is_forgotten_lets_go(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await holdfast.aio.open(tmp_path / "db") as database:
+            txn = database.transaction()
+            await txn.put(b"a", b"1")
+            await txn.lock(b"a")
+            with pytest.warns(ResourceWarning, match="never ended"):
+                del txn
+                gc.collect()
+            assert [] == await database.transactions()
+            async with database.transaction() as other:
+                await other.lock(b"a", timeout=5)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_of_a_thread_that_ended_is_ended_when_somebody_looks(
+    env: SimEnv, db: Database, kind: str
+) -> None:
+    frozen = in_a_task(env, getattr(db, kind))
+    assert 1 == len(db.transactions())
+    env.sleep(LEFT_SECONDS + 0.1)
+    with pytest.warns(ResourceWarning, match=f"a {kind} of .* was left by its thread") as seen:
+        assert [] == db.transactions()
+    assert 1 == len(seen)
+    assert [] == db._engine.snapshots.live()
+    assert "engine.snapshot_of_an_ended_thread" in marks_seen()
+    with pytest.raises(DatabaseClosedError, match="the thread that began it has ended"):
+        frozen.get(b"a")
+    # Whoever has it may still end it, without a word.
+    getattr(frozen, "rollback" if kind == "transaction" else "close")()
+    del frozen
+    gc.collect()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compaction_drops_what_one_of_an_ended_thread_saw(
+    env: SimEnv, db: Database, kind: str
+) -> None:
+    frozen = in_a_task(env, getattr(db, kind))
+    db.transactions()
+    env.sleep(LEFT_SECONDS + 0.1)
+    db[b"a"] = b"new"
+    with pytest.warns(ResourceWarning):
+        db.compact()
+    with pytest.raises(DatabaseClosedError):
+        frozen.get(b"a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_another_thread_took_over_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """Numbers of threads are given again, so they are not what is compared."""
+    with holdfast.open(tmp_path / "db") as database:
+        database[b"a"] = b"1"
+        frozen = in_a_thread(getattr(database, kind))
+        assert b"1" == in_a_thread(lambda: frozen.get(b"a"))
+        for _ in range(2):
+            time.sleep(LEFT_SECONDS / 2 + 0.1)
+            assert 1 == len(database.transactions())
+        assert b"1" == frozen.get(b"a")
+        getattr(frozen, "rollback" if kind == "transaction" else "close")()
+
+
+def test_a_lock_of_a_thread_that_ended_is_given_on(tmp_path: Path) -> None:
+    """Nothing but the wait itself looks."""
+    with holdfast.open(tmp_path / "db") as database:
+
+        def leave() -> object:
+            txn = database.transaction()
+            txn.lock(b"a")
+            return txn
+
+        left = in_a_thread(leave)
+        with pytest.warns(ResourceWarning, match="was left by its thread"):
+            with database.transaction() as txn:
+                txn.lock(b"a", timeout=30)
+                txn[b"a"] = b"mine"
+            assert [] == database.transactions()
+        assert b"mine" == database[b"a"]
+        assert left is not None
+
+
+def test_one_that_is_ended_while_it_waits_for_a_lock_says_so(env: SimEnv) -> None:
+    limited = DatabaseSettings(max_transaction_age=10)
+    with open_database("/db", env=env, settings=limited) as database:
+        holder = database.transaction()
+        holder.lock(b"a")
+        waiter = database.transaction()
+        errors: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                waiter.lock(b"a")
+            except holdfast.Error as error:
+                errors.append(error)
+
+        task = env.spawn("waiter", wait)
+        env.sleep(5)
+        holder.get(b"a")
+        env.sleep(6)
+        task.join()
+        assert [holdfast.TransactionTooOldError] == [type(error) for error in errors]
+        # The lock of the one that is too old is free, too.
+        with database.transaction() as third:
+            third.lock(b"a", timeout=1)
+        for txn in (holder, waiter):
+            txn.rollback()
+
+
+def test_a_warning_that_is_an_error_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_leak("something was left")
+    assert ["something was left"] == [str(each.exc_value) for each in seen]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_handles_in_a_forked_child_refuse_and_take_nothing_from_the_parent(tmp_path: Path) -> None:
+    run(
+        """
+import threading
+database = holdfast.open(path)
+database[b"a"] = b"1"
+txn, view = database.transaction(), database.snapshot()
+txn[b"b"] = b"2"
+txn.lock(b"a")
+rows = txn.items()
+next(rows)
+
+def refused(call):
+    try:
+        call()
+    except DatabaseClosedError as error:
+        assert "fork" in str(error), error
+        return
+    raise AssertionError("it worked in the child")
+
+def child():
+    import gc, warnings
+    global txn, view, rows
+    for call in (
+        lambda: txn.get(b"a"), lambda: txn.keyspace("other"), lambda: txn.lock(b"c"),
+        lambda: view.get(b"a"), database.transaction, database.snapshot, database.transactions,
+        lambda: database.run(lambda txn: None), txn.commit,
+    ):
+        refused(call)
+    txn.rollback()
+    txn = None
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        view = None
+        gc.collect()
+    assert ["a snapshot of"] == [str(each.message)[:13] for each in seen], seen
+
+# Whoever holds these in the parent never gives them back in the child.
+engine = database._engine
+held = threading.Event(), threading.Event()
+def hold():
+    with engine.snapshots._mutex, engine.locks._mutex:
+        held[0].set()
+        held[1].wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held[0].wait()
+import os
+if os.fork() == 0:
+    try:
+        child()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(9)
+    os._exit(0)
+_, status = os.wait()
+held[1].set()
+thread.join()
+assert status == 0, status
+assert 2 == len(database.transactions())
+other = database.transaction()
+try:
+    other.lock(b"a", timeout=0.1)
+except holdfast.ConflictError:
+    other.rollback()
+assert view[b"a"] == b"1"
+view.close()
+txn.commit()
+assert database[b"b"] == b"2"
+database.close()
+""",
+        tmp_path / "db",
+    )
