@@ -63,6 +63,23 @@ def test_a_change_a_line_for_programs(holdfast, database, filled):
     ]
 
 
+def test_a_merge_names_its_function(holdfast, database):
+    with engine.open(str(database)) as db:
+        db.merge(b"log", "append", b"opened;")
+    assert "1\tmerge\tdefault\tlog\topened;\tappend\n" == holdfast("changes", database).out
+    (operation,) = json.loads(holdfast("changes", database, "--json").out)["operations"]
+    assert ("opened;", "append") == (operation["value"], operation["function"])
+
+
+def test_an_encrypted_database_is_opened_with_its_key(holdfast, database, tmp_path):
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    with engine.open(str(database), key=bytes(range(32))) as db:
+        db[b"a"] = b"1"
+    assert 1 == holdfast("changes", database).status
+    found = holdfast("changes", database, "--key-file", tmp_path / "key")
+    assert (0, "1\tput\tdefault\ta\t1\n") == (found.status, found.out)
+
+
 def test_what_the_log_does_not_hold_is_said(holdfast, database):
     for key in (b"a", b"b"):
         with engine.open(str(database)) as db:

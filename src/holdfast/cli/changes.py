@@ -14,8 +14,10 @@ from collections.abc import Iterable
 
 from holdfast import Change, DatabaseLockedError, Operation
 from holdfast.cli.failure import wrong_usage
+from holdfast.cli.keys import key_of
 from holdfast.cli.opening import add_database, add_form, open_database
 from holdfast.cli.text import Form, show, shown
+from holdfast.crypto import KeySource
 from holdfast.env import PosixEnv
 
 
@@ -44,13 +46,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.interval <= 0:
         raise wrong_usage("an interval is more than 0")
     env = PosixEnv()
+    # A passphrase is asked for once.
+    key = key_of(arguments)
     since: int = arguments.since
     seen: list[str] | None = None
     while True:
         names = sorted(env.list_dir(arguments.database)) if arguments.follow else None
         if names is None or names != seen:
             try:
-                since = _print_since(arguments, since)
+                since = _print_since(arguments, key, since)
                 seen = names
             except DatabaseLockedError:
                 if not arguments.follow:
@@ -60,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         env.sleep(arguments.interval)
 
 
-def _print_since(arguments: argparse.Namespace, since: int) -> int:
+def _print_since(arguments: argparse.Namespace, key: KeySource | None, since: int) -> int:
     """Print the changes behind `since`; return the number of the last one."""
     form: Form = arguments.form
-    with open_database(arguments.database, read_only=True) as database:
+    with open_database(arguments, read_only=True, key=key) as database:
         try:
             changes = database.changes(since)
         except ValueError as error:
@@ -92,6 +96,8 @@ def _object(operation: Operation, form: Form) -> dict[str, str | None]:
         found["stop" if operation.kind == "delete_range" else "value"] = shown(
             operation.value, form
         )
+    if operation.function is not None:
+        found["function"] = operation.function
     return found
 
 
@@ -106,4 +112,6 @@ def _lines(change: Change, form: Form) -> Iterable[bytes]:
         ]
         if operation.value is not None:
             cells.append(show(operation.value, form))
+        if operation.function is not None:
+            cells.append(operation.function.encode())
         yield b"\t".join(cells) + b"\n"

@@ -96,6 +96,7 @@ class SealedEnv:
         self.condition = env.condition
         self.spawn = env.spawn
         self.thread_id = env.thread_id
+        self.thread_life = env.thread_life
         self.uninterrupted = env.uninterrupted
         self.on_fork = env.on_fork
 
