@@ -76,6 +76,19 @@ def look(database: holdfast.Database) -> object:
         return snapshot[b"key 030"], snapshot.keyspace("other").get(b"nothing")
 
 
+def merge(database: holdfast.Database) -> object:
+    database.add(b"a")
+    return database[b"a"], dict(database.items())[b"a"], next(database.values(reverse=True))
+
+
+def merge_tables(database: holdfast.Database) -> object:
+    database.add(b"a")
+    database.compact()
+    return database[b"a"]
+
+
+MERGED = changed(default=START["default"] | {b"a": NEW})
+
 CALLS: dict[str, Call] = {
     "put": putting(NEW),
     "put interval": putting(NEW, "interval"),
@@ -92,6 +105,9 @@ CALLS: dict[str, Call] = {
         len(PAIRS),
         changed(default=START["default"] | dict.fromkeys(PAIRS, NEW)),
     ),
+    "merge": Call(merge, (NEW, NEW, PAIRS[b"key 059"]), MERGED),
+    "merge tables": Call(merge_tables, NEW, MERGED),
+    "add": Call(lambda database: database.add(b"a", durability="none"), None, MERGED, False),
     "delete range": Call(
         lambda database: database.delete_range(b"a", b"c"),
         after=changed(default=PAIRS | {b"c": OLD}),

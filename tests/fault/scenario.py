@@ -36,6 +36,20 @@ def put(
     return run
 
 
+def add(key: bytes, durability: str | None) -> Callable[[Client], None]:
+    def model(state: State) -> None:
+        state["default"][key] = b"%d" % (int(state["default"].get(key, b"0")) + 1)
+
+    def run(client: Client) -> None:
+        client.change(
+            lambda database: database.add(key, durability=durability),
+            model,
+            durable=durability is None,
+        )
+
+    return run
+
+
 def batch(number: int, keys: list[bytes]) -> Callable[[Client], None]:
     pairs = {key: value_of(number) for key in keys}
 
@@ -116,7 +130,7 @@ def first_life() -> list[Callable[[Client], None]]:
     steps: list[Callable[[Client], None]] = [
         put(number, b"key %02d" % number, "none" if number % 3 else None) for number in range(10)
     ]
-    steps += [flush, create_keyspace("other")]
+    steps += [flush, create_keyspace("other"), add(b"total", None), add(b"total", "none")]
     steps += [put(number, b"key %02d" % (number % 7), None, "other") for number in range(20, 26)]
     steps += [batch(30, [b"key 03", b"key 04", b"more"]), put(31, b"late", "interval")]
     steps += [put(number, b"key %02d" % (number % 20), None) for number in range(40, 52)]
@@ -127,7 +141,13 @@ def first_life() -> list[Callable[[Client], None]]:
 
 
 def second_life() -> list[Callable[[Client], None]]:
-    return [put(70, b"key 70", None), put(71, b"key 71", "none"), flush, put(72, b"key 72", None)]
+    return [
+        add(b"total", None),
+        put(70, b"key 70", None),
+        put(71, b"key 71", "none"),
+        flush,
+        put(72, b"key 72", None),
+    ]
 
 
 def run_life(

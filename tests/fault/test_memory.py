@@ -79,6 +79,9 @@ STRIDES = {
     "put large none": 1,
     "batch": 17,
     "ingest": 211,
+    "merge": 31,
+    "merge tables": 613,
+    "add": 13,
     "delete range": 29,
     "get": 9,
     "get many": 23,
@@ -99,6 +102,8 @@ STRIDES = {
 KERNEL_STRIDES = {
     "batch": 2,
     "ingest": 7,
+    "merge": 3,
+    "merge tables": 53,
     "delete range": 2,
     "scan": 53,
     "flush": 17,

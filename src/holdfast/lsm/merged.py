@@ -16,7 +16,7 @@ Thread safety: safe. What two threads write down at once may be lost.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.base import MERGE, PUT, mark
@@ -68,14 +68,7 @@ class MergeReads:
         """
         entries: list[bytes] = []
         known = dict(self._known.get(key, ()))
-        newest, base = 0, None
-        for seq, kind, value in _versions(view, key, snapshot):
-            newest = newest or seq
-            if kind == MERGE and seq not in known:
-                entries.append(value)
-                continue
-            base = known.get(seq) if kind == MERGE else value if kind == PUT else None
-            break
+        newest, base = _walk(view, key, snapshot, known, entries)
         if not entries:
             return base
         folded = self._merges.fold(key, base, entries)
@@ -98,30 +91,41 @@ class MergeReads:
         known[key] = ((seq, value), *known.get(key, ())[: KNOWN_VERSIONS_MAX - 1])
 
 
-def _versions(view: ReadView, key: bytes, snapshot: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (sequence number, kind, value) of the versions of a key that are visible at `snapshot`
-    and not deleted with a range, the newest first.
+def _walk(
+    view: ReadView, key: bytes, snapshot: int, known: Mapping[int, bytes], entries: list[bytes]
+) -> tuple[int, bytes | None]:
+    """Add the MERGE entries of a key that are visible at `snapshot`, the newest first, down to what
+    is `known` or no MERGE. Return the number of the newest version, and the value below them all.
     """
-    cover = 0
+    newest = cover = 0
     for source in _sources(view, key):
         cover = max(cover, source.range_tombstones.cover(key, snapshot))
         found = source.get(key, snapshot)
-        while found is not None and found[0] >= cover:
-            yield found
-            found = source.get(key, found[0] - 1)
+        while found is not None:
+            seq, kind, value = found
+            if seq < cover:
+                return newest, None
+            newest = newest or seq
+            if kind != MERGE:
+                return newest, value if kind == PUT else None
+            if seq in known:
+                return newest, known[seq]
+            entries.append(value)
+            found = source.get(key, seq - 1)
         if cover:
             # Later sources are older than the tombstone.
-            return
+            break
+    return newest, None
 
 
-def _sources(view: ReadView, key: bytes) -> Iterator[_Source]:
-    """Yield the sources that may have a key, the newest first."""
-    yield view.active
-    yield from view.frozen
+def _sources(view: ReadView, key: bytes) -> list[_Source]:
+    """Return the sources that may have a key, the newest first."""
+    found: list[_Source] = [view.active, *view.frozen]
     for number, level in enumerate(view.levels):
         if number == 0:
-            yield from (reader for reader in level if reader.info.lower <= key < reader.info.upper)
+            found += [reader for reader in level if reader.info.lower <= key < reader.info.upper]
             continue
         at = bisect_right(level, key, key=lambda reader: reader.info.upper)
         if at < len(level) and level[at].info.lower <= key:
-            yield level[at]
+            found.append(level[at])
+    return found

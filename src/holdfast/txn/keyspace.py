@@ -162,43 +162,36 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
 
     def _merge_own(self, key: bytes) -> bytes | None:
         entries: list[bytes] = []
-        newest, base = 0, None
-        known = self._merged.get(key, (0, b""))
-        for seq, kind, value in self._own_versions(key):
-            newest = newest or seq
-            if kind == MERGE and seq != known[0]:
-                entries.append(value)
-                continue
-            base = known[1] if kind == MERGE else value if kind == PUT else None
-            break
-        else:
-            if not self._hides_snapshot(key):
-                base = self.read_snapshot(key)
-        if not entries:
-            return base
-        folded = self._source.fold(key, base, entries)
-        if len(entries) > MERGED_MIN:
+        newest, is_based, base = self._own_operands(key, entries)
+        if not is_based:
+            base = self.read_snapshot(key)
+        folded = self._source.fold(key, base, entries) if entries else base
+        if folded is not None and len(entries) > MERGED_MIN:
             # Numbers of own writes are not given again, so this stays true.
             self._merged[key] = newest, folded
         return folded
 
-    def _own_versions(self, key: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (number, kind, value) of the own writes of a key that no own range delete hides,
-        the newest first.
+    def _own_operands(self, key: bytes, entries: list[bytes]) -> tuple[int, bool, bytes | None]:
+        """Add the own operands of a key, the newest first, down to what is known or none. Return
+        the number of the newest own write, and whether own writes say what lies below and what.
         """
-        cover = 0
+        newest = cover = 0
+        known, value_known = self._merged.get(key, (0, b""))
         for table in reversed(self.tables):
             cover = max(cover, table.range_tombstones.cover(key, SEQ_MAX))
             found = table.get(key, SEQ_MAX)
             while found is not None and found[0] >= cover:
-                yield found
-                found = table.get(key, found[0] - 1)
+                seq, kind, value = found
+                newest = newest or seq
+                if kind != MERGE:
+                    return newest, True, value if kind == PUT else None
+                if seq == known:
+                    return newest, True, value_known
+                entries.append(value)
+                found = table.get(key, seq - 1)
             if cover:
-                return
-
-    def _hides_snapshot(self, key: bytes) -> bool:
-        """Return whether an own range delete lies over a key."""
-        return any(table.range_tombstones.cover(key, SEQ_MAX) for table in self.tables)
+                return newest, True, None
+        return newest, False, None
 
     def items(  # type: ignore[override]
         self,

@@ -130,3 +130,54 @@ def test_bytes_are_counted_by_keyspace_and_level(name: str) -> None:
     assert compacted == stats.compacted_bytes_written > 0
     assert all(keyspace.flushed_bytes > 0 for keyspace in stats.keyspaces)
     database.close()
+
+
+def test_operands_go_with_the_tables_that_hold_them() -> None:
+    """What is left of a counter is what was added in the tables that are left, also for a reader
+    that had merged more of it before.
+    """
+    env = SimEnv()
+    database = open_database(
+        "/db", env=env, settings=tiny(compaction="fifo", retention_bytes=6_000)
+    )
+    rounds = 30
+    for number in range(rounds):
+        for _ in range(20):
+            database.add(b"total", durability="none")
+        database.merge(b"rounds", "append", b"%02d " % number)
+        assert int(database[b"total"]) % 20 == 0
+        assert database[b"rounds"].endswith(b"%02d " % number)
+        database[b"x%02d" % number] = bytes(range(256)) * 2
+        database.flush()
+        settled(database)
+    left = database[b"rounds"].split()
+    assert 1 < len(left) < rounds
+    assert left == [b"%02d" % number for number in range(rounds - len(left), rounds)]
+    assert database[b"total"] == b"%d" % (20 * len(left))
+    assert dict(database.items(reverse=True))[b"total"] == b"%d" % (20 * len(left))
+    assert database.stats().drops > 0
+    database.close()
+    with open_database("/db", env=env) as database:
+        assert database[b"rounds"].split() == left
+
+
+def test_counters_of_a_window_are_merged_with_it() -> None:
+    env = SimEnv()
+    today = now(env) // 100 * 100
+    settings = tiny(
+        compaction="time-window", window_seconds=100, key_time_unit="s", retention_seconds=450
+    )
+    database = open_database("/db", env=env, settings=settings)
+    for window in range(10):
+        for _ in range(3):
+            for second in range(0, 100, 10):
+                database.add(key(today - 1000 + window * 100 + second), window + 1)
+            database.flush()
+            settled(database)
+    expected = [(key(second), (second - today + 1000) // 100 + 1) for second in
+                range(today - 500, today, 10)]  # fmt: skip
+    assert [(name, int(value)) for name, value in database.items()] == [
+        (name, 3 * number) for name, number in expected
+    ]
+    assert database.stats().drops > 0
+    database.close()
