@@ -11,8 +11,9 @@ Guarantees:
    raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
 5. An ordinal (lsn) is given only to a record that was written.
 
-Thread safety: `append`, `sync` and `close` are serialised by the caller. `prepare_next`,
-`needs_next`, `segments`, `first_needed` and `forget_before` may run in other threads meanwhile.
+Thread safety: `append`, `sync`, `begin_segment` and `close` are serialised by the caller.
+`prepare_next`, `needs_next`, `segments`, `first_needed` and `forget_before` may run in other
+threads meanwhile.
 `allocate_number` must not wait for a lock that a caller of `append` or `prepare_next` holds.
 """
 
@@ -348,6 +349,26 @@ class LogWriter:
             mark("wal.segment_replaced")
             self._discard(made)
 
+    def begin_segment(self) -> None:
+        """Go to a segment that is made after this call, so that nothing which is appended later
+        stands in a file of before. What was appended is durable then.
+
+        Raises: DiskFullError with nothing lost; DatabasePoisonedError; DatabaseClosedError.
+        """
+        self._check_usable()
+        if self._stale:
+            self._wipe()
+        if self._following is not None:
+            # An append was on its way to a segment of before.
+            self._rotate(0)
+        with self._mutex:
+            while self._preparing:
+                self._prepared.wait()
+            unused, self._next = self._next, None
+        if unused is not None:
+            self._discard(unused)
+        self._rotate(0)
+
     def segments(self) -> list[SegmentInfo]:
         """Return this writer's segments that were not forgotten, oldest first, the current one
         last.
@@ -543,6 +564,9 @@ class LogWriter:
         """
         following = self._following
         if following is None:
+            if self._link_due:
+                # It got no record, or none was accepted.
+                self._write_link()
             following = self._take_next(need)
             current = self._current
             header = RecordHeader(
