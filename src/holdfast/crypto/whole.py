@@ -1,6 +1,9 @@
 """Sealing of small files that are written anew in place, as one piece, such as published figures.
 
 sealed file := preamble sealed-size:u32 zero:u32 seal rest
+
+Each writing has a seal id, and with it a key, of its own: so the one place of such a file is sealed
+once under each key, and what is written behind a change of keys is under the new data key.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError
-from holdfast.crypto.cipher import SEAL_BYTES, FileCipher, SealError
+from holdfast.crypto.cipher import SEAL_BYTES, SealError
 from holdfast.crypto.keyring import KeyRing
 from holdfast.crypto.preamble import PREAMBLE_BYTES, FileKind, Preamble
 from holdfast.crypto.sealed import SealedFile
@@ -28,22 +31,14 @@ class WholeFile(SealedFile):
     def __init__(self, file: File, ring: KeyRing) -> None:
         super().__init__(file)
         self._ring = ring
-        self._preamble = b""
-        self._cipher: FileCipher | None = None
-
-    def begin(self) -> WholeFile:
-        """Give a new file its key."""
-        preamble, self._cipher = self._ring.new_file(FileKind.FIGURES)
-        self._preamble = preamble.encode()
-        return self
 
     def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
-        cipher = self._cipher
-        if cipher is None or offset != 0:  # unreachable: its writers write all of it
+        if offset != 0:  # unreachable: its writers write all of it
             raise AssertionError("such a file is written as a whole")
+        preamble, cipher = self._ring.new_file(FileKind.FIGURES)
         fields = _FIELDS.pack(len(data) + SEAL_BYTES, 0)
         sealed = cipher.seal(_FRONT_BYTES, data, fields)
-        super().write_at(0, self._preamble + fields + sealed, site=site)
+        super().write_at(0, preamble.encode() + fields + sealed, site=site)
 
     def read_at(self, offset: int, count: int) -> bytes:
         front = super().read_at(0, _FRONT_BYTES)
@@ -65,7 +60,7 @@ class WholeFileSealing:
     """How such files are sealed. Implements `Sealing`."""
 
     def created(self, file: File, ring: KeyRing) -> File:
-        return WholeFile(file, ring).begin()
+        return WholeFile(file, ring)
 
     def opened(self, file: File, ring: KeyRing) -> File:
         return WholeFile(file, ring)

@@ -10,6 +10,7 @@ from holdfast.base import WrongKeyError
 from holdfast.compaction import TableRenewal
 from holdfast.crypto import KeySource, SealedEnv
 from holdfast.engine.compact import carry_out_plans, while_open
+from holdfast.manifest import VersionEdit
 from holdfast.sstable import SealedTable, TableInfo, table_name
 
 if TYPE_CHECKING:
@@ -30,9 +31,33 @@ def rekey(
         env.ring.replace(source, new_epoch=True)
         with engine.version_mutex:
             engine.rewrite_manifest()
+    if source is not None or rewrite:
+        # The segment at hand, and one that is ready, are sealed under what the old key may open.
+        engine.write_path.begin_segment()
     if rewrite:
         engine.flush(list(engine.trees))
+        _drop_segments(engine)
         while_open(engine, partial(_rewrite, engine, env, progress))
+
+
+def _drop_segments(engine: Engine) -> None:
+    """Drop the segments whose operations are all in tables, as a flush does that has some."""
+    dropped: list[int] = []
+    with engine.version_mutex:
+        log = engine.log
+        if log is None:
+            return
+        needed = log.first_needed(engine.unflushed_seq() - 1)
+        if needed.number > engine.version.wal_first:
+            engine.log_edit(
+                VersionEdit(
+                    wal_first=needed.number,
+                    wal_first_lsn=needed.lsn_first,
+                    wal_first_salt=needed.salt,
+                )
+            )
+            dropped = log.forget_before(needed.number)
+    engine.unlink_segments(dropped)
 
 
 def _rewrite(engine: Engine, env: SealedEnv, progress: Progress | None) -> None:

@@ -270,6 +270,25 @@ class WritePath:
 
     # -- the queue
 
+    def begin_segment(self) -> None:
+        """Let the log go to a segment that is made now: what is committed from now on stands in no
+        file of before.
+
+        Raises: DiskFullError with nothing lost; DatabasePoisonedError, DatabaseClosedError.
+        """
+        self.exclusive(self._begin_segment)
+
+    def _begin_segment(self) -> None:
+        log = self._log
+        if log is None:
+            raise ReadOnlyError("the database was opened with read_only=True")
+        try:
+            log.begin_segment()
+        except BaseException as error:
+            if log.poisoned or log.in_doubt:
+                self.poison(error)
+            raise
+
     def _run(self, waiter: _Waiter) -> None:
         if self._state.flags & REFUSING:
             self.check_writable()

@@ -92,7 +92,7 @@ def test_a_rewrite_moves_every_table_and_the_next_open_drops_the_old_keys(path):
 
 
 def test_keys_stay_as_long_as_a_kept_segment_needs_them(path):
-    settings = DatabaseSettings(wal_keep_bytes=1 << 20)
+    settings = DatabaseSettings(wal_keep_bytes=8 << 20)
     with holdfast.open(path, key=OLD, settings=settings) as db:
         db[b"k"] = b"v"
         db.rekey(NEW, rewrite=True)
