@@ -49,9 +49,11 @@ async def open_database(
     has. When the task is cancelled meanwhile the database is closed again.
     """
     machine = PosixEnv() if env is None else env
-    source = key_source(key)
-    # What a traceback shows of this frame must not be the key.
-    del key
+    try:
+        source = key_source(key)
+    finally:
+        # What a traceback shows of this frame must not be the key.
+        del key
     opening = _Opening()
 
     def open_it() -> None:

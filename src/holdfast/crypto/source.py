@@ -92,26 +92,27 @@ class KeySource:
 
     def __init__(self, key: Key) -> None:
         """Raises: TypeError for what is no key; ValueError for one of a wrong size."""
-        self._secret: Secret | None = None
         self._ask: Callable[[bytes | None], object] | None = None
+        self.kind = SourceKind.RAW
+        made: Secret | Exception | None = None
         if isinstance(key, str):
             self.kind = SourceKind.PASSPHRASE
-            # Two keyboards may compose one letter in two ways.
-            text = unicodedata.normalize("NFC", key).encode()
-            if not 1 <= len(text) <= PASSPHRASE_BYTES_MAX:
-                raise ValueError(f"a passphrase has 1 to {PASSPHRASE_BYTES_MAX} bytes")
-            self._secret = Secret(text)
+            made = _of_words(key)
         elif isinstance(key, bytes | bytearray | memoryview):
-            self.kind = SourceKind.RAW
-            self._secret = _checked(bytes(key))
+            made = _of_bytes(bytes(key))
         elif callable(key):
             self.kind = SourceKind.CALLABLE
             self._ask = key
         else:
-            raise TypeError(
+            made = TypeError(
                 f"a key is {KEY_BYTES} bytes, a passphrase (str) or a callable, "
                 f"not {type(key).__name__}"
             )
+        # What a traceback shows of this frame must not be the key, nor one that was mistyped.
+        del key
+        if isinstance(made, Exception):
+            raise made
+        self._secret = made
 
     def protect(self, salt: bytes, cost: ScryptCost = SCRYPT_DEFAULT) -> tuple[Protection, Secret]:
         """Return how a new key file is protected, and by which key. Raises: what the callable
@@ -120,9 +121,12 @@ class KeySource:
         if self.kind is SourceKind.PASSPHRASE:
             protection = Protection(kind=self.kind, salt=salt, cost=cost)
         elif self.kind is SourceKind.CALLABLE:
-            key, wrapped = _new_of(self._answer(None))
+            new = _new_of(self._answer(None))
+            if isinstance(new, Exception):
+                raise new
+            secret, wrapped = new
             protection = Protection(kind=self.kind, salt=salt, wrapped=wrapped)
-            return protection, derive(key, salt=salt, info=_INFO)
+            return protection, derive(secret, salt=salt, info=_INFO)
         else:
             protection = Protection(kind=self.kind, salt=salt)
         return protection, self.unlock(protection)
@@ -138,10 +142,10 @@ class KeySource:
                 f"and the key is {_WORDS[self.kind]}"
             )
         if self.kind is SourceKind.CALLABLE:
-            answer = self._answer(protection.wrapped)
-            if not isinstance(answer, bytes | bytearray | memoryview):
-                raise TypeError("a key callable returns the bytes of a key for a wrapped one")
-            secret = _checked(bytes(answer))
+            made = _unwrapped(self._answer(protection.wrapped))
+            if isinstance(made, Exception):
+                raise made
+            secret = made
         else:
             secret = self._known()
         if self.kind is SourceKind.PASSPHRASE:
@@ -174,26 +178,50 @@ _WORDS: Final = {
 }
 
 
-def _new_of(answer: object) -> tuple[Secret, bytes]:
+# What follows returns an exception instead of raising it: the frame of whoever raises is kept with
+# the traceback, and with the frame all its names.
+
+
+def _new_of(answer: object) -> tuple[Secret, bytes] | Exception:
     """Return the key and the wrapped form that a callable gave for a new key."""
     if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise TypeError("a key callable returns (key, wrapped) when it is called with None")
+        return TypeError("a key callable returns (key, wrapped) when it is called with None")
     key, wrapped = answer
     if not isinstance(key, bytes | bytearray | memoryview) or not isinstance(wrapped, bytes):
-        raise TypeError("a key callable returns (key, wrapped), both bytes")
+        return TypeError("a key callable returns (key, wrapped), both bytes")
     if not 1 <= len(wrapped) <= WRAPPED_BYTES_MAX:
-        raise ValueError(f"a wrapped key has 1 to {WRAPPED_BYTES_MAX} bytes, not {len(wrapped)}")
+        return ValueError(f"a wrapped key has 1 to {WRAPPED_BYTES_MAX} bytes, not {len(wrapped)}")
     if bytes(key) in wrapped:
-        raise ValueError("a wrapped key must not contain the key: it is stored in clear")
-    return _checked(bytes(key)), wrapped
+        return ValueError("a wrapped key must not contain the key: it is stored in clear")
+    made = _of_bytes(bytes(key))
+    return made if isinstance(made, Exception) else (made, wrapped)
 
 
-def _checked(key: bytes) -> Secret:
+def _unwrapped(answer: object) -> Secret | Exception:
+    """Return the key that a callable gave for a wrapped one."""
+    if not isinstance(answer, bytes | bytearray | memoryview):
+        return TypeError("a key callable returns the bytes of a key for a wrapped one")
+    return _of_bytes(bytes(answer))
+
+
+def _of_bytes(key: bytes) -> Secret | Exception:
     if len(key) != KEY_BYTES:
-        raise ValueError(
+        return ValueError(
             f"a raw key has {KEY_BYTES} bytes, not {len(key)}; give a passphrase as a str"
         )
     return Secret(key)
+
+
+def _of_words(words: str) -> Secret | Exception:
+    try:
+        # Two keyboards may compose one letter in two ways.
+        text = unicodedata.normalize("NFC", words).encode()
+    except UnicodeEncodeError:
+        # The exception itself holds the words.
+        return ValueError("a passphrase is text, without lone surrogates")
+    if not 1 <= len(text) <= PASSPHRASE_BYTES_MAX:
+        return ValueError(f"a passphrase has 1 to {PASSPHRASE_BYTES_MAX} bytes")
+    return Secret(text)
 
 
 def _stretch(secret: Secret, salt: bytes, cost: ScryptCost) -> Secret:

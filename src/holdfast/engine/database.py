@@ -254,9 +254,11 @@ class Database(Keyspace):
         Raises: WrongKeyError when the database is not encrypted; TypeError, ValueError for what is
         no key; ReadOnlyError; what a compaction raises.
         """
-        source = key_source(key)
-        # What a traceback shows of this frame must not be the key.
-        del key
+        try:
+            source = key_source(key)
+        finally:
+            # What a traceback shows of this frame must not be the key.
+            del key
         self.read_point()
         rekey(self._engine, source, rewrite=rewrite, progress=progress)
 

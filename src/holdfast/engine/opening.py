@@ -62,9 +62,11 @@ def open_database(
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
-    source = key_source(key)
-    # What a traceback shows of this frame must not be the key.
-    del key
+    try:
+        source = key_source(key)
+    finally:
+        # What a traceback shows of this frame must not be the key.
+        del key
     functions = Merges(merges)
     env = PosixEnv() if env is None else env
     folder = os.fspath(path)

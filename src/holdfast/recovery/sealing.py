@@ -9,7 +9,7 @@ must not get it written in clear.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 from holdfast.base import CorruptionError, FormatError, WrongKeyError, mark
 from holdfast.crypto import (
@@ -41,12 +41,15 @@ def key_source(key: object) -> KeySource | None:
     """
     if key is None or isinstance(key, KeySource):
         return key
-    if not (isinstance(key, bytes | bytearray | memoryview | str) or callable(key)):
-        raise TypeError(
-            f"a key is 32 bytes, a passphrase (str) or a callable, not {type(key).__name__}"
-        )
-    made: Key = key
-    return KeySource(made)
+    try:
+        if not (isinstance(key, bytes | bytearray | memoryview | str) or callable(key)):
+            raise TypeError(
+                f"a key is 32 bytes, a passphrase (str) or a callable, not {type(key).__name__}"
+            )
+        return KeySource(cast("Key", key))
+    finally:
+        # What a traceback shows of this frame must not be the key.
+        del key
 
 
 def sealed_env(env: Env, folder: str, ring: KeyRing) -> SealedEnv:

@@ -1,0 +1,76 @@
+"""What was refused as a key may be one that was mistyped: no traceback shows it either."""
+
+import asyncio
+import traceback
+
+import pytest
+
+import holdfast
+import holdfast.aio
+from holdfast.crypto import SCRYPT_DEFAULT, KeySource, Protection, SourceKind
+
+HIDDEN = b"#" * 30
+WORDS = "#" * 30
+SALT = bytes(32)
+WRAPPED = Protection(kind=SourceKind.CALLABLE, salt=SALT, wrapped=b"w")
+
+
+def shown(error):
+    """All that a traceback with local variables shows of the frames below the caller's, and of the
+    exceptions from which it comes.
+    """
+    text = []
+    while error is not None:
+        text.append(repr(error) + repr(vars(error)))
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                text.append(repr(frame.f_locals))
+        error = error.__context__
+    return "".join(text)
+
+
+def refused(call):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    return shown(caught.value)
+
+
+NO_KEYS = [HIDDEN, bytearray(HIDDEN), WORDS + "\ud800", WORDS * 300, [HIDDEN]]
+
+
+@pytest.mark.parametrize("key", NO_KEYS)
+def test_a_key_that_is_none(tmp_path, key):
+    path = str(tmp_path / "db")
+    assert "####" not in refused(lambda: KeySource(key))
+    assert "####" not in refused(lambda: holdfast.open(path, key=key))
+    assert "####" not in refused(lambda: asyncio.run(holdfast.aio.open(path, key=key)))
+    with holdfast.open(path, key=bytes(32)) as db:
+        assert "####" not in refused(lambda: db.rekey(key))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HIDDEN,
+        (HIDDEN, b"w"),
+        (HIDDEN + b"##", b""),
+        (HIDDEN + b"##", "w"),
+        (HIDDEN + b"##", b"w" + HIDDEN + b"##"),
+    ],
+)
+def test_the_answer_of_a_callable(answer):
+    source = KeySource(lambda wrapped: answer)
+    assert "####" not in refused(lambda: source.protect(SALT, SCRYPT_DEFAULT))
+
+
+@pytest.mark.parametrize("answer", [HIDDEN, WORDS])
+def test_the_answer_of_a_callable_for_a_wrapped_key(answer):
+    source = KeySource(lambda wrapped: answer)
+    assert "####" not in refused(lambda: source.unlock(WRAPPED))
+
+
+def test_the_check_finds_a_key_where_there_is_one():
+    try:
+        int(WORDS)
+    except ValueError as error:
+        assert "####" in shown(error)
