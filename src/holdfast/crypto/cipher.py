@@ -37,7 +37,11 @@ SEAL_BYTES: Final = SALT_BYTES + TAG_BYTES
 """So much longer than its content is a sealed piece. Part of the file format."""
 
 _PLACE: Final = Struct("<Q")
+_COUNTER: Final = Struct("<I")
 _UNIT_BYTES: Final = 8
+
+if _COUNTER.size + SALT_BYTES != NONCE_BYTES:  # unreachable: the sizes add up
+    raise ImportError("a nonce has 12 bytes")
 
 
 class SealError(ValueError):
@@ -47,10 +51,11 @@ class SealError(ValueError):
 class FileCipher:
     """The cipher of one file. `context` is what all its pieces are bound to."""
 
-    __slots__ = ("_aead", "_context", "_invalid_tag", "_random_bytes")
+    __slots__ = ("_aead", "_context", "_decrypt", "_invalid_tag", "_random_bytes")
 
     def __init__(self, aead: Aead, context: bytes, random_bytes: Callable[[int], bytes]) -> None:
         self._aead = aead
+        self._decrypt = aead.decrypt
         self._context = context
         self._random_bytes = random_bytes
         self._invalid_tag = invalid_tag()
@@ -70,7 +75,7 @@ class FileCipher:
         salt = self._random_bytes(SALT_BYTES)
         target[:SALT_BYTES] = salt
         self._aead.encrypt_into(
-            _nonce(offset, salt),
+            _COUNTER.pack(offset // _UNIT_BYTES & 0xFFFFFFFF) + salt,
             data,
             b"".join((self._context, _PLACE.pack(offset), associated)),
             target[SALT_BYTES:],
@@ -78,12 +83,13 @@ class FileCipher:
 
     def open(self, offset: int, sealed: Buffer, associated: Buffer) -> bytes:
         """Return the content of the piece at `offset`. Raises: SealError."""
+        # Every page that is read comes here: one call less is a tenth of it.
         view = memoryview(sealed)
         if len(view) < SEAL_BYTES:
             raise SealError("the sealed piece is shorter than its seal")
         try:
-            return self._aead.decrypt(
-                _nonce(offset, view[:SALT_BYTES]),
+            return self._decrypt(
+                b"".join((_COUNTER.pack(offset // _UNIT_BYTES & 0xFFFFFFFF), view[:SALT_BYTES])),
                 view[SALT_BYTES:],
                 b"".join((self._context, _PLACE.pack(offset), associated)),
             )
@@ -95,11 +101,3 @@ class FileCipher:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a cipher holds a key and is never pickled or copied")
-
-
-def _nonce(offset: int, salt: Buffer) -> bytes:
-    place = offset // _UNIT_BYTES & 0xFFFFFFFF
-    nonce = b"".join((place.to_bytes(4, "little"), salt))
-    if len(nonce) != NONCE_BYTES:  # unreachable: the sizes add up
-        raise AssertionError("a nonce has 12 bytes")
-    return nonce

@@ -14,7 +14,7 @@ from holdfast.testing.bench import run_in_child
 from holdfast.testing.bench_measure import MIB, Figure, Options
 from holdfast.testing.versus_child import Cell
 from holdfast.testing.versus_run import Failure, Run
-from holdfast.testing.versus_store import OURS
+from holdfast.testing.versus_store import ENCRYPTED, OURS
 
 ROCKSDB = "rocksdict"
 LMDB = "lmdb"
@@ -80,6 +80,15 @@ def budgets(run: Run, engines: Sequence[str]) -> list[Budget]:
         measured = ours / theirs if ours is not None and theirs else None
         return Budget(what=what, sign=AT_MOST, bound=1.0, unit="times", measured=measured)
 
+    def sealed(what: str, workload: str, bound: float) -> Budget:
+        return Budget(
+            what=f"{what}, time with a key to without",
+            sign=AT_MOST,
+            bound=bound,
+            unit="times",
+            measured=run.ratio(workload, ENCRYPTED),
+        )
+
     in_order = run.median("fill-sequential", OURS)
     return [
         rate("put in order, to RocksDB", 4.0, "fill-sequential", ROCKSDB, "fill-sequential"),
@@ -93,6 +102,10 @@ def budgets(run: Run, engines: Sequence[str]) -> list[Budget]:
         rate("cold get, to RocksDB", 1.0, "get-cold", ROCKSDB, "get-cold"),
         rate("scan row by row, to LMDB", 1.0, "scan", LMDB, "scan"),
         rate("scan in batches, to LMDB's row by row", 3.0, "scan-columns", LMDB, "scan"),
+        sealed("pool reads", "get-hot", 1.05),
+        sealed("cold get", "get-cold", 1.15),
+        sealed("load of sorted rows", "fill-ingest", 1.25),
+        sealed("put in random order", "fill-random", 1.25),
         compared("write amplification of overwrites, to RocksDB", "overwrite", amplification),
         Budget(
             what="write amplification of keys in order",

@@ -19,6 +19,7 @@ BAR = 8
 GAP = 8
 TOP = 56
 COLOURS = {
+    "encrypted": "#b34a6b",
     "rocksdict": "#3b6ea5",
     "lmdb": "#c1682f",
     "plyvel": "#5f8f4e",

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from holdfast.testing.versus_child import Cell, Order
-from holdfast.testing.versus_store import OURS, load
+from holdfast.testing.versus_store import ENCRYPTED, OURS, load
 from holdfast.testing.versus_workload import WORKLOADS
 
 CELL_SECONDS = 3600.0
@@ -78,7 +78,7 @@ class Run:
         rates = {
             engine: cell.rate
             for engine in engines
-            if engine != OURS and (cell := self.median(workload, engine))
+            if engine not in {OURS, ENCRYPTED} and (cell := self.median(workload, engine))
         }
         return max(rates, key=rates.__getitem__) if rates else None
 

@@ -31,6 +31,7 @@ ROWS_A_TRANSACTION = 1_000
 
 ENGINES = {
     "holdfast": "holdfast",
+    "encrypted": "cryptography",
     "rocksdict": "rocksdict",
     "lmdb": "lmdb",
     "plyvel": "plyvel",
@@ -39,6 +40,8 @@ ENGINES = {
 """Each engine and the package that it needs."""
 
 OURS = "holdfast"
+ENCRYPTED = "encrypted"
+"""Ours with a key: no peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
