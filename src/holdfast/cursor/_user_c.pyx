@@ -277,6 +277,7 @@ cdef class UserCursor:
                 keys.c_add(self.row.key, self.row.key_size)
             if values is not None:
                 values.c_add(self.row.value, self.row.value_size)
+            self.held = None
             if self.left > 0:
                 self.left -= 1
         return Columns(found, *((None, None) if keys is None else keys.c_finish()),
@@ -307,6 +308,8 @@ cdef class UserCursor:
             return key
         if value is None:
             value = PyBytes_FromStringAndSize(<const char*>self.row.value, self.row.value_size)
+        else:
+            self.held = None
         if self.what == VALUES:
             return value
         if not reuse:
@@ -369,15 +372,17 @@ cdef class UserCursor:
         cdef Py_ssize_t size = row.key_size
         return size == self.decided_size and same_bytes(row.key, self.decided, size)
 
-    cdef inline bint _is_seen(self, const Row* row) except -1:
-        """Return whether the user sees a key whose newest visible version this is."""
+    cdef inline int _is_seen(self, const Row* row) except -1:
+        """Return 0, or the kind of this newest visible version when the user sees its key."""
         cdef uint64_t kind = row.trailer & 0xFF
         if kind != PUT:
             if kind > PUT and (kind != MERGE or self.merges is None):
                 raise ValueError(f"an entry of kind {kind} among point entries")
             if kind != MERGE:
-                return False
-        return (not self.sets and self.overlay is None) or not self._is_covered(row)
+                return 0
+        if (self.sets or self.overlay is not None) and self._is_covered(row):
+            return 0
+        return <int>kind
 
     cdef inline bint _is_visible(self, uint64_t trailer) noexcept:
         return trailer <= self.visible or (trailer >= self.own_first and trailer <= self.own_last)
@@ -567,14 +572,12 @@ cdef class UserCursor:
         cdef Row* row
         cdef const unsigned char* upper = NULL
         cdef Py_ssize_t upper_size = 0
-        cdef int skipped = 0
+        cdef int skipped = 0, seen
         if self.upper is not None:
             upper = bytes_data(self.upper)
             upper_size = PyBytes_GET_SIZE(self.upper)
         self.has_stretch = 0
         self.passed = 0
-        if self.held is not None:
-            self.held = None
         while self.has_rest:
             row = self._next()
             if row == NULL:
@@ -603,11 +606,12 @@ cdef class UserCursor:
             skipped = 0
             self.decided = row.key
             self.decided_size = row.key_size
-            if self._is_seen(row):
+            seen = self._is_seen(row)
+            if seen:
                 if self.passed >= GAP_ENTRIES_MIN:
                     self._end_stretch(row.key, row.key_size)
                 self.row = row[0]
-                if row.trailer & 0xFF == MERGE and self.what != KEYS:
+                if seen == MERGE and self.what != KEYS:
                     self._merge(self._is_single(row, self.run_at))
                 return 1
             self.tally.deleted += 1
@@ -688,7 +692,7 @@ cdef class UserCursor:
         cdef Row* row
         cdef const unsigned char* lower = NULL
         cdef Py_ssize_t lower_size = 0
-        cdef bint seen
+        cdef int seen
         if self.lower is not None:
             lower = bytes_data(self.lower)
             lower_size = PyBytes_GET_SIZE(self.lower)
@@ -702,12 +706,12 @@ cdef class UserCursor:
                 break
             if self._is_single(row, self.run_at + 1):
                 self.run_at += 1
-                seen = self._is_visible(row.trailer) and self._is_seen(row)
+                seen = self._is_seen(row) if self._is_visible(row.trailer) else 0
                 if not seen and self._is_visible(row.trailer):
                     self.tally.deleted += 1
                 self.row = row[0]
                 self.held = None
-                if seen and row.trailer & 0xFF == MERGE and self.what != KEYS:
+                if seen == MERGE and self.what != KEYS:
                     self._merge(True)
             else:
                 seen = self._newest_of(row)
@@ -719,9 +723,7 @@ cdef class UserCursor:
         return self._end()
 
     cdef inline bint _is_single(self, const Row* row, Py_ssize_t following) noexcept:
-        """Return whether it is known that the entry behind this one, which in the run would stand
-        at the index `following`, has another key.
-        """
+        """Return whether the next entry, in the run at `following`, is sure to have another key."""
         cdef const unsigned char* key
         cdef Py_ssize_t size
         if self.run == NULL or not 0 < following <= self.run.count:

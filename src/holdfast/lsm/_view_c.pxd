@@ -28,11 +28,11 @@ cdef class ReadView(Owner):
     cdef object c_get(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
                       bint* missed)
     # The same for each of a list of bytes.
-    cdef object c_merged(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
-                         bint* missed)
     cdef list c_get_many(self, list keys, uint64_t snapshot)
 
     # Private.
+    cdef object c_other(self, uint64_t trailer, uint64_t cover, const unsigned char* key,
+                        Py_ssize_t size, uint64_t snapshot, bint* missed)
     cdef void _ask_ahead(self, list keys, Py_ssize_t first, Py_ssize_t last,
                          uint64_t snapshot) noexcept
     cdef PyObject* _reader_of(self, Py_ssize_t number, const unsigned char* key,

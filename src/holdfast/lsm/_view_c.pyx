@@ -108,17 +108,17 @@ cdef class ReadView(Owner):
         if table.range_tombstones.fragment_count:
             cover = table.range_tombstones.c_cover(key, size, snapshot)
         if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
-            if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
-                return self.c_merged(key, size, snapshot, missed)
-            return _result(trailer, cover, value, value_size)
+            if (trailer & 0xFF) == KIND_PUT:
+                return _put(trailer, cover, value, value_size)
+            return self.c_other(trailer, cover, key, size, snapshot, missed)
         for table in self.frozen:
             if table.range_tombstones.fragment_count:
                 found = table.range_tombstones.c_cover(key, size, snapshot)
                 cover = found if found > cover else cover
             if table.c_get(key, size, snapshot, &trailer, &value, &value_size):
-                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
-                    return self.c_merged(key, size, snapshot, missed)
-                return _result(trailer, cover, value, value_size)
+                if (trailer & 0xFF) == KIND_PUT:
+                    return _put(trailer, cover, value, value_size)
+                return self.c_other(trailer, cover, key, size, snapshot, missed)
         if cover or (self._level0_count == 0 and self._run_count == 0):
             # A tombstone in a memtable is newer than everything in tables.
             return None
@@ -133,9 +133,9 @@ cdef class ReadView(Owner):
             page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
                                 missed)
             if page is not None:
-                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
-                    return self.c_merged(key, size, snapshot, missed)
-                return _result(trailer, cover, value, value_size)
+                if (trailer & 0xFF) == KIND_PUT:
+                    return _put(trailer, cover, value, value_size)
+                return self.c_other(trailer, cover, key, size, snapshot, missed)
             if cover or (missed != NULL and missed[0]):
                 return None
         for run in range(self._run_count):
@@ -149,16 +149,18 @@ cdef class ReadView(Owner):
             page = reader.c_get(key, size, key_hash, snapshot, &trailer, &value, &value_size,
                                 missed)
             if page is not None:
-                if (trailer & 0xFF) == KIND_MERGE and (trailer >> 8) >= cover:
-                    return self.c_merged(key, size, snapshot, missed)
-                return _result(trailer, cover, value, value_size)
+                if (trailer & 0xFF) == KIND_PUT:
+                    return _put(trailer, cover, value, value_size)
+                return self.c_other(trailer, cover, key, size, snapshot, missed)
             if cover or (missed != NULL and missed[0]):
                 return None
         return None
 
-    cdef object c_merged(self, const unsigned char* key, Py_ssize_t size, uint64_t snapshot,
-                         bint* missed):
-        """Return the value of a key whose newest version is a MERGE."""
+    cdef object c_other(self, uint64_t trailer, uint64_t cover, const unsigned char* key,
+                        Py_ssize_t size, uint64_t snapshot, bint* missed):
+        """Return the value of a key whose newest version is no PUT."""
+        if (trailer & 0xFF) != KIND_MERGE or (trailer >> 8) < cover:
+            return None
         if missed != NULL:
             missed[0] = True
             return None
@@ -528,9 +530,10 @@ cdef object _range_change_in(TableReader reader, bytes lower, bytes upper, uint6
     return _range_change(reader.range_tombstones, reader.cursor(False), lower, upper, since)
 
 
-cdef inline object _result(uint64_t trailer, uint64_t cover, const unsigned char* value,
-                           Py_ssize_t size):
-    if (trailer & 0xFF) != KIND_PUT or (trailer >> 8) < cover:
+cdef inline object _put(uint64_t trailer, uint64_t cover, const unsigned char* value,
+                        Py_ssize_t size):
+    """Return the value of a PUT, or None when a tombstone covers it."""
+    if (trailer >> 8) < cover:
         return None
     return PyBytes_FromStringAndSize(<const char*>value, size)
 

@@ -109,8 +109,9 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         self._ranges: list[Range] = []
         self._scans: list[Scan] = []
         self._scans_max = SCANS_MIN
-        self._merged: dict[bytes, tuple[int, bytes]] = {}
-        """Values after long runs of own operands, with the number of the newest one."""
+
+    _merged: dict[bytes, tuple[int, bytes]] | None = None
+    """Values after long runs of own operands, with the number of the newest one. Most have none."""
 
     # Two handles are equal when they are one.
     __eq__ = object.__eq__
@@ -168,6 +169,8 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         folded = self._source.fold(key, base, entries) if entries else base
         if folded is not None and len(entries) > MERGED_MIN:
             # Numbers of own writes are not given again, so this stays true.
+            if self._merged is None:
+                self._merged = {}
             self._merged[key] = newest, folded
         return folded
 
@@ -176,7 +179,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         the number of the newest own write, and whether own writes say what lies below and what.
         """
         newest = cover = 0
-        known, value_known = self._merged.get(key, (0, b""))
+        known, value_known = (self._merged or {}).get(key, (0, b""))
         for table in reversed(self.tables):
             cover = max(cover, table.range_tombstones.cover(key, SEQ_MAX))
             found = table.get(key, SEQ_MAX)
@@ -458,7 +461,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     def forget(self) -> None:
         """Let go of everything."""
         self.tables.clear()
-        self._merged.clear()
+        self._merged = None
         self._ranges = []
         if self.read_keys is not None:
             self.read_keys = set()
