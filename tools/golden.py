@@ -2,7 +2,8 @@
 
 Run once for each format version and never again for an old one: later versions must open what this
 one wrote. `closed` was closed cleanly; the process that wrote `crashed` ended without closing it.
-A second argument is their `wal_alignment_bytes`.
+A second argument is their `wal_alignment_bytes`. With a third one, `merges`, they have keys with
+operands too.
 """
 
 from __future__ import annotations
@@ -50,6 +51,26 @@ def fill(db: holdfast.Database) -> None:
     db[b"last"] = b""
 
 
+def merge(db: holdfast.Database) -> None:
+    """Write operands of every function, over values, over nothing, and for readers at a snapshot,
+    so that tables and log hold some that are not folded.
+    """
+    for name in db.keyspaces():
+        space = db.keyspace(name)
+        space[b"count/0"] = b"100"
+        for turn in range(3):
+            with db.snapshot():
+                for key in range(4):
+                    space.add(b"count/%d" % key, turn - key)
+                    space.merge(b"high/%d" % key, "max", turn * key, durability="none")
+                    space.merge(b"low/%d" % key, "min", turn * key, durability="none")
+                    space.merge(b"log/%d" % key, "append", b"turn %d;" % turn, durability="none")
+                    space.merge(b"set/%d" % key, "union", [b"%d" % turn, b"%d" % key])
+                db.flush()
+        space.delete_range(b"count/2", b"count/3")
+        space.add(b"count/2")
+
+
 def content(db: holdfast.Database) -> dict[str, list[list[str]]]:
     """Return all keyspaces as lists of [key, value] in hexadecimal."""
     return {
@@ -58,30 +79,39 @@ def content(db: holdfast.Database) -> dict[str, list[list[str]]]:
     }
 
 
-def main(target: Path, alignment: str) -> None:
+def main(target: Path, *what: str) -> None:
     """Write `closed`, `crashed` and what both hold."""
     target.mkdir(parents=True)
-    with holdfast.open(str(target / "closed"), settings=settings(alignment)) as db:
-        fill(db)
+    with holdfast.open(str(target / "closed"), settings=settings(*what)) as db:
+        write(db, *what)
         held = content(db)
     (target / "content.json").write_text(json.dumps(held) + "\n", encoding="ascii")
     crashed = str(target / "crashed")
-    subprocess.run([sys.executable, __file__, "--crash", crashed, alignment], check=True)
+    subprocess.run([sys.executable, __file__, "--crash", crashed, *what], check=True)
 
 
-def settings(alignment: str) -> holdfast.DatabaseSettings:
+def write(db: holdfast.Database, alignment: str, *others: str) -> None:
+    """Write what a database of this kind holds."""
+    _ = alignment
+    fill(db)
+    if others:
+        merge(db)
+
+
+def settings(alignment: str, *others: str) -> holdfast.DatabaseSettings:
     """Return the settings with this alignment of the log."""
+    _ = others
     return replace(SETTINGS, wal_alignment_bytes=int(alignment))
 
 
-def crash(folder: Path, alignment: str) -> None:
+def crash(folder: Path, *what: str) -> None:
     """Fill a database and end the process without closing it."""
-    fill(holdfast.open(str(folder), settings=settings(alignment)))
+    write(holdfast.open(str(folder), settings=settings(*what)), *what)
     os._exit(0)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--crash":
-        crash(Path(sys.argv[2]), sys.argv[3])
+        crash(Path(sys.argv[2]), *sys.argv[3:])
     else:
-        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "8")
+        main(Path(sys.argv[1]), *(sys.argv[2:] or ["8"]))

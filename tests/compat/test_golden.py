@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import holdfast
+from holdfast.base import MERGE
+from holdfast.cursor import Cursor
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path for path in GOLDEN.glob("*/*") if path.is_dir())
@@ -19,7 +21,7 @@ CASES = sorted(path for path in GOLDEN.glob("*/*") if path.is_dir())
 def test_there_are_golden_databases() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in CASES] == [
         f"{version}/{name}"
-        for version in ("v1", "v1-aligned-4096", "v1-aligned-512", "v2-4096", "v2-512")
+        for version in ("v1", "v1-aligned-4096", "v1-aligned-512", "v1-merges", "v2-4096", "v2-512")
         for name in ("closed", "crashed")
     ]
 
@@ -28,7 +30,7 @@ def test_there_are_golden_databases() -> None:
 def test_a_golden_database_has_the_version_that_it_is_named_by(golden: Path) -> None:
     """Manifest and log, each with the alignment in its header."""
     version, _, alignment = golden.parent.name.removeprefix("v").partition("-")
-    expected = int(alignment.removeprefix("aligned-") or 8)
+    expected = int(alignment.removeprefix("aligned-").removeprefix("merges") or 8)
     (manifest,) = golden.glob("*.manifest")
     header = manifest.read_bytes()[:64]
     assert int.from_bytes(header[8:12], "little") == int(version)
@@ -59,3 +61,32 @@ def test_a_golden_database_opens_and_says_what_it_said(golden: Path, tmp_path: P
         db[b"new"] = b"one"
     with holdfast.open(str(folder)) as db:
         assert db[b"new"] == b"one"
+
+
+def kinds_of(cursor: Cursor) -> set[int]:
+    kinds = set()
+    at = cursor.seek_first()
+    while at:
+        kinds.add(cursor.kind)
+        at = cursor.next()
+    return kinds
+
+
+@pytest.mark.parametrize("name", ["closed", "crashed"])
+def test_a_golden_database_of_merges_has_operands(name: str, tmp_path: Path) -> None:
+    """Unfolded ones, in tables, and where it crashed in the log. They fold as they did."""
+    folder = tmp_path / "db"
+    shutil.copytree(GOLDEN / "v1-merges" / name, folder)
+    with holdfast.open(str(folder), create=False, read_only=True) as db:
+        assert db.has_merges
+        views = [db.keyspace(name).view for name in db.keyspaces()]
+        tables = [table for view in views for level in view.levels for table in level]
+        assert any(MERGE in kinds_of(table.cursor()) for table in tables)
+        replayed = any(MERGE in kinds_of(view.active.cursor()) for view in views)
+        assert replayed == (name == "crashed")
+    with holdfast.open(str(folder)) as db:
+        before = dict(db.items())
+        db.add(b"count/0")
+        db.compact()
+        before[b"count/0"] = b"%d" % (int(before[b"count/0"]) + 1)
+        assert dict(db.items()) == before
