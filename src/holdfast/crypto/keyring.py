@@ -6,7 +6,7 @@ caller's key can be changed without touching any data, and a new epoch begins wi
 
 A change is a new key file with the next iteration: written, synced, its name made durable; only
 then are older ones unlinked. The highest iteration that is whole is in force. One that is not whole
-beside an older one was being written when the power went.
+beside an older one was being written when the power went, unless a file needs its keys.
 
 Whoever opens a database for writing writes its key file anew, before anything is sealed: what is
 read may come from a cache after a failed sync, and everything hangs on it.
@@ -17,6 +17,7 @@ Thread safety: safe; whoever asks for a key during a change gets one of before o
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from struct import Struct
 from typing import Final, NoReturn
@@ -81,6 +82,8 @@ class KeyRing:
         )
         ring = cls(env, folder, keys)
         ring._write(keys, *source.protect(env.random_bytes(SALT_BYTES), cost))
+        # Of a creation that was cut off.
+        ring.tidy()
         return ring
 
     @classmethod
@@ -90,24 +93,30 @@ class KeyRing:
         Raises: WrongKeyError when `source` does not open it; CorruptionError when it is damaged;
         FormatError when it is newer; OSError.
         """
-        return cls._loaded(env, folder, source, is_renewed=False)
+        keys, _ = read_key_file(env, folder).unlock(source)
+        return cls(env, folder, keys)
 
     @classmethod
-    def load_for_writing(cls, env: Env, folder: str, source: KeySource) -> KeyRing:
-        """Like `load`, but write the key file anew, so that it is known to be durable."""
-        return cls._loaded(env, folder, source, is_renewed=True)
+    def load_for_writing(
+        cls, env: Env, folder: str, source: KeySource, needed: Callable[[], Iterable[int]]
+    ) -> KeyRing:
+        """Like `load`, but write the key file anew, so that it is known to be durable. `needed`
+        returns the epochs of the files in the folder.
 
-    @classmethod
-    def _loaded(cls, env: Env, folder: str, source: KeySource, *, is_renewed: bool) -> KeyRing:
+        Raises: besides, CorruptionError when a newer key file is damaged that a file needs, with
+        nothing changed; LimitError behind the last iteration.
+        """
         closed = read_key_file(env, folder)
         keys, wrapping = closed.unlock(source)
-        if is_renewed:
-            iteration = max(key_files(env, folder)) + 1
-            keys = replace(keys, iteration=iteration)
-        ring = cls(env, folder, keys)
-        if is_renewed:
-            ring._write(keys, closed.protection, wrapping)
-            ring.tidy()
+        newest = max(key_files(env, folder))
+        if closed.iteration != newest and not set(needed()) <= keys.keys.keys():
+            # It was whole once, and may be mended, or read again, as long as it is there.
+            raise CorruptionError(
+                f"{folder}/{key_file_name(newest)}", 0, "it is damaged, and files need its keys"
+            )
+        ring = cls(env, folder, replace(keys, iteration=newest + 1))
+        ring._write(ring._keys, closed.protection, wrapping)
+        ring.tidy()
         return ring
 
     @property
@@ -213,11 +222,13 @@ class KeyRing:
 
     def _write(self, keys: KeyFile, protection: Protection, wrapping: Secret) -> None:
         env = self._env
+        if parse_key_file_name(key_file_name(keys.iteration)) is None:
+            raise LimitError(f"{self._folder}: there is no number for another key file")
         data = encode_key_file(keys, protection, wrapping, env.random_bytes(NONCE_BYTES))
         path = f"{self._folder}/{key_file_name(keys.iteration)}"
         with contextlib.suppress(FileNotFoundError):
             # Of a change that a crash or an error cut off; nothing was sealed under its keys.
-            if parse_key_file_name(key_file_name(keys.iteration)) in key_files(env, self._folder):
+            if keys.iteration in key_files(env, self._folder):
                 env.unlink(path, site="keys.attempt.unlink")
         file = env.create(path, site="keys.create")
         try:

@@ -9,6 +9,8 @@ must not get it written in clear.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 from holdfast.base import CorruptionError, FormatError, WrongKeyError, mark
@@ -93,8 +95,10 @@ def unlock(
     if has_keys:
         if source is None:
             raise WrongKeyError(f"{folder}: the database is encrypted; open it with its key")
-        load = KeyRing.load_for_writing if for_writing else KeyRing.load
-        return sealed_env(env, folder, load(env, folder, source))
+        if not for_writing:
+            return sealed_env(env, folder, KeyRing.load(env, folder, source))
+        needed = partial(_readable_epochs, env, folder)
+        return sealed_env(env, folder, KeyRing.load_for_writing(env, folder, source, needed))
     if has_files and _is_sealed(env, folder, names):
         raise CorruptionError(folder, 0, "the database is encrypted, and its key file is missing")
     if source is None:
@@ -129,22 +133,35 @@ def _epochs(env: Env, folder: str) -> Iterator[int]:
     """Yield the epochs of the files in a folder. Raises: CorruptionError, FormatError; OSError."""
     for name in env.list_dir(folder):
         numbered = parse_numbered(name)
-        if numbered is None:
-            continue
-        file = env.open(f"{folder}/{name}")
-        try:
-            kind = _KINDS[numbered[1]]
-            at = file.size() - TAIL_BYTES if kind is FileKind.TABLE else 0
-            stored = file.read_at(max(at, 0), PREAMBLE_BYTES)
-            yield Preamble.decode(stored, kind, file.name, at).epoch
-        finally:
-            file.close()
+        if numbered is not None:
+            yield _epoch(env, f"{folder}/{name}", _KINDS[numbered[1]])
+
+
+def _readable_epochs(env: Env, folder: str) -> set[int]:
+    """Return the epochs of the files in a folder, but for those that a crash tore."""
+    found = set()
+    for name in env.list_dir(folder):
+        numbered = parse_numbered(name)
+        if numbered is not None:
+            with suppress(CorruptionError, FormatError):
+                found.add(_epoch(env, f"{folder}/{name}", _KINDS[numbered[1]]))
+    return found
+
+
+def _epoch(env: Env, path: str, kind: FileKind) -> int:
+    file = env.open(path)
+    try:
+        at = file.size() - TAIL_BYTES if kind is FileKind.TABLE else 0
+        stored = file.read_at(max(at, 0), PREAMBLE_BYTES)
+        return Preamble.decode(stored, kind, file.name, at).epoch
+    finally:
+        file.close()
 
 
 def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
     """Return the keys that a creation made which was cut off; new ones if they never were whole."""
     try:
-        return KeyRing.load_for_writing(env, folder, source)
+        return KeyRing.load_for_writing(env, folder, source, tuple)
     except CorruptionError:
         return KeyRing.create(env, folder, source)
 

@@ -232,14 +232,14 @@ def test_an_open_for_writing_writes_the_key_file_anew(env):
     fault.add(FaultRule(site="keys.sync"))
     with pytest.raises(OSError):
         KeyRing.create(fault, FOLDER, SOURCE)
-    ring = KeyRing.load_for_writing(env, FOLDER, SOURCE)
+    ring = KeyRing.load_for_writing(env, FOLDER, SOURCE, tuple)
     assert key_files(env, FOLDER) == [2]
     point = CrashPoint(env)
     for name in ("none", "all"):
         booted = point.state(name).build()
         assert KeyRing.load(booted, FOLDER, SOURCE).ring_id == ring.ring_id
     one = content(env, 2)
-    KeyRing.load_for_writing(env, FOLDER, SOURCE)
+    KeyRing.load_for_writing(env, FOLDER, SOURCE, tuple)
     two = content(env, 3)
     assert one[64:96] == two[64:96]
     assert one[96:108] != two[96:108]
