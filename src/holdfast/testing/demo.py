@@ -53,6 +53,7 @@ _RECORD_BYTES = 80
 """The header of a log record; a bare write is as long as the record of the batch before it."""
 
 _POSITION = pack_tuple(("position",))
+_WORD_BYTES_MIN = 8
 _START_SECONDS_MAX = 60.0
 _PLOT_COLUMNS, _PLOT_LINES = 72, 10
 
@@ -269,6 +270,7 @@ def check_round(folder: str, findings: Findings) -> dict[str, list[tuple[int, fl
                 sizes[batch] = size
                 series.setdefault(name, []).append((at, figure))
         report = database.verify()
+        shown = _words_shown(folder, series) if encrypted.is_used() else 0
     halves = sum(present[batch] != size for batch, size in sizes.items())
     gaps = max(sizes, default=0) - len(sizes)
     for count, what in (
@@ -277,10 +279,25 @@ def check_round(folder: str, findings: Findings) -> dict[str, list[tuple[int, fl
         (halves, "batches are there in part"),
         (gaps, "batches are missing below the last one"),
         (len(report.errors), "places are damaged"),
+        (shown, "names stand in a file that is encrypted"),
     ):
         if count:
             findings.faults.append(f"{count:,} {what}")
     return series
+
+
+def _words_shown(folder: str, series: dict[str, list[tuple[int, float]]]) -> int:
+    """Return how many names of series, where they are long enough not to stand there by chance,
+    stand in some file of the database.
+    """
+    base = os.path.join(folder, "demo.hf")
+    words = [name.encode() for name in series if len(name) >= _WORD_BYTES_MIN]
+    found = 0
+    for name in os.listdir(base):
+        with open(os.path.join(base, name), "rb") as file:
+            data = file.read()
+        found += sum(word in data for word in words)
+    return found
 
 
 # -- the picture and the figures

@@ -18,11 +18,11 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import holdfast
-from holdfast.base import CorruptionError, DatabasePoisonedError, FormatError
+from holdfast.base import CorruptionError, DatabasePoisonedError, FormatError, WrongKeyError
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, Env, PosixEnv, SimEnv
 from holdfast.sstable import FOOTER_BYTES, TABLE_MAGIC, PageType
@@ -32,7 +32,7 @@ from holdfast.testing.fuzz_table_model import Table
 from holdfast.testing.oracle import FOLDER, History, State, abandon, content, rows
 from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.workload import CANONICAL, SECTORS, workload
-from holdfast.wal import RECORD_HEADER_BYTES, segment_header_as_stored
+from holdfast.wal import FRONT_BYTES_MAX, RECORD_HEADER_BYTES, segment_header_as_stored
 
 Files = dict[str, bytes]
 
@@ -43,11 +43,15 @@ REAL_EVERY = 10
 MAGICS = {".wal": b"HWAL", ".manifest": b"HFER"}
 """What each record of a log segment and each edit of a manifest begins with."""
 
+SEALED_MAGICS = {".wal": b"HWSL", ".manifest": b"HWSM"}
+"""The same in sealed files: there, too, the size stands behind it."""
+
 _NAMES = (*CANONICAL, *SECTORS)
 _RECORDS_ALIGNED = 8
 _SIZES = (512, 4096)
 _FLIP_SHARE = 0.4
 _LINK_BYTES = 48
+_SEAL_BYTES = 24
 _SEGMENT_HEADER = 80
 _MANIFEST_HEADER = 64
 _KEYS_READ = 60
@@ -151,7 +155,7 @@ def state_of(files: Files) -> State | None:
             FOLDER, create=False, read_only=True, env=machine, key=encrypted.key()
         ) as database:
             return content(database)
-    except (CorruptionError, FormatError, FileNotFoundError):
+    except (CorruptionError, FormatError, WrongKeyError, FileNotFoundError):
         return None
     finally:
         machine.cut_power()
@@ -312,9 +316,9 @@ def damaged(rng: Random, base: Base) -> Damage:
 
 def pages_of(data: bytes) -> list[tuple[int, int, str]]:
     """Return offset, size and kind of each page of a table; nothing for one that a killed process
-    left unfinished.
+    left unfinished, nor for a sealed one.
     """
-    if data[-FOOTER_BYTES:][: len(TABLE_MAGIC)] != TABLE_MAGIC:
+    if encrypted.is_used() or data[-FOOTER_BYTES:][: len(TABLE_MAGIC)] != TABLE_MAGIC:
         return []
     table = Table.parse(data)
     if table.encode() != data:
@@ -334,6 +338,8 @@ def region(name: str, data: bytes, offset: int) -> str:
         for start, size, kind in pages_of(data):
             if start <= offset < start + size:
                 return f"table, {kind}"
+        if encrypted.is_used():
+            return "table, sealed"
         return "table, footer" if pages_of(data) else "table, unfinished"
     if name.endswith(".wal"):
         front = front_of(data)
@@ -420,7 +426,7 @@ def judge(
         database = open_database(
             folder, create=False, read_only=read_only, env=env, key=encrypted.key()
         )
-    except (CorruptionError, FormatError):
+    except (CorruptionError, FormatError, WrongKeyError):
         return "refused", None
     try:
         reading = read_everything(database, acceptable, rng)
@@ -453,7 +459,8 @@ def judge(
 
 def places_of(name: str, data: bytes) -> list[int]:
     """Return where the records of a log segment or the edits of a manifest start."""
-    magic = MAGICS.get(os.path.splitext(name)[1])
+    magics = SEALED_MAGICS if encrypted.is_used() else MAGICS
+    magic = magics.get(os.path.splitext(name)[1])
     if magic is None:
         return []
     return [at for at in range(0, len(data), _RECORDS_ALIGNED) if data[at : at + 4] == magic]
@@ -467,11 +474,11 @@ def _is_behind_end(data: bytes, places: list[int], offset: int) -> bool:
     return offset >= places[-1] + RECORD_HEADER_BYTES + payload
 
 
-def is_unwritten(before: bytes, after: bytes) -> bool:
+def is_unwritten(front: Front, before: bytes, after: bytes) -> bool:
     """Return whether a segment is as it was made: its link is written with its first record, so a
     crash may take both.
     """
-    link = front_of(before).link
+    link = front.link
     return before[:link] == after[:link] and not any(after[link:])
 
 
@@ -495,6 +502,15 @@ def front_of(data: bytes) -> Front:
     return Front(header.link_offset, header.link_end, header.records_offset, header.alignment)
 
 
+def head_of(files: Files, name: str) -> Front:
+    """Return where the parts of a header block stand, of a sealed segment, too."""
+    if not encrypted.is_used() or not name.endswith(".wal"):
+        return front_of(files[name])
+    file = encrypted.plain_face(machine_with(files), FOLDER).open(f"{FOLDER}/{name}")
+    front = front_of(file.read_at(0, FRONT_BYTES_MAX))
+    return replace(front, link_end=max(front.link_end, front.link + _LINK_BYTES + _SEAL_BYTES))
+
+
 def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | None:
     """Return the files without what a damage hit and what follows it, as a crash may leave them.
 
@@ -512,7 +528,11 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
         if after is None:
             return None
         hit = first_difference(before, after)
-        if name == newest and damage.kind == STALE and is_unwritten(before, after):
+        if (
+            name == newest
+            and damage.kind == STALE
+            and is_unwritten(head_of(whole, name), before, after)
+        ):
             left[name] = after
             continue
         if name.endswith(".wal") and name != newest and _is_behind_end(before, places, hit):
@@ -521,7 +541,7 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
             return None
         # A link is synced with the first record, or later: a crash may damage it beside any record
         # that was not synced yet.
-        front = front_of(before)
+        front = head_of(whole, name)
         if name.endswith(".wal") and front.link <= hit < front.link_end and places:
             first = places[0]
             hit = first + first_difference(before[first:], after[first:])

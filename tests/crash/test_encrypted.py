@@ -1,0 +1,63 @@
+"""The harnesses find nothing on encrypted databases either: a slice of each."""
+
+import pytest
+
+from holdfast.testing import encrypted, torture
+from holdfast.testing.crash_command import main as crash
+from holdfast.testing.demo import main as demo
+from holdfast.testing.torture_points import errors_part, syncs_part
+
+
+@pytest.fixture(autouse=True)
+def with_a_key():
+    encrypted.use(True)
+    yield
+    encrypted.use(False)
+
+
+@pytest.mark.parametrize(
+    "workload", ["sync_puts", "segment_rotation", "manifest_rotation", "compaction", "sectors_512"]
+)
+def test_power_cuts(workload, capsys):
+    arguments = ["--workload", workload, "--budget", "2.5", "--jobs", "1", "--encrypted"]
+    assert crash(arguments) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["errors", "syncs", "faults", "clients", "damage", "kills"])
+def test_torture(part, tmp_path, capsys):
+    arguments = [str(tmp_path), "--minutes", "0.03", "--parts", part, "--encrypted"]
+    assert torture.main(arguments) == 0, capsys.readouterr().out
+    assert "--encrypted" in torture.command_of(_given(arguments))
+
+
+def _given(arguments):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    torture.configure(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("part", ["flips", "fuzz"])
+def test_parts_that_take_plain_files_apart_are_refused(part, tmp_path, capsys):
+    assert torture.main([str(tmp_path), "--parts", part, "--encrypted"]) == 2
+    assert "plain files only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "item"), [(syncs_part, "0"), (syncs_part, "18"), (errors_part, "3")]
+)
+def test_points_of_a_creation(make, item):
+    """Failed syncs of the first key file among them, which an open after it must not trust."""
+    part = make(1, lambda machine: machine)
+    part.replay(item)
+    assert not part.failures
+
+
+def test_the_demonstration(tmp_path, capsys):
+    assert (
+        demo(["--dir", str(tmp_path), "--seed", "1", "--data", str(tmp_path), "--encrypted"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "encrypted" in shown
+    assert list((tmp_path / "demo.hf").glob("KEYS.*"))
