@@ -66,6 +66,8 @@ def bounds(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("put"), NAMES, KEYS, SIZES, DURABILITIES),
     st.tuples(st.just("delete"), NAMES, KEYS, DURABILITIES),
+    st.tuples(st.just("merge"), NAMES, KEYS, SIZES, DURABILITIES),
+    st.tuples(st.just("count"), NAMES, st.sampled_from([b"#1", b"#2"]), st.integers(1, 40)),
     st.tuples(st.just("put_many"), NAMES, st.lists(KEYS, max_size=9), SIZES, DURABILITIES),
     st.tuples(st.just("fill"), NAMES, st.integers(0, 99), st.integers(5, 60), SIZES),
     st.tuples(st.just("delete_range"), NAMES, BOUNDS, BOUNDS, DURABILITIES),
@@ -104,6 +106,14 @@ class Runner:
     def put(self, name: str, key: bytes, size: int, durability: str | None) -> None:
         content = value(self._number, size)
         self.subject.keyspace(name).put(key, content, durability=durability)
+
+    def merge(self, name: str, key: bytes, size: int, durability: str | None) -> None:
+        content = value(self._number, size)
+        self.subject.keyspace(name).merge(key, "append", content, durability=durability)
+
+    def count(self, name: str, key: bytes, times: int) -> None:
+        for number in range(times):
+            self.subject.keyspace(name).merge(key, "union", [b"%d" % number], durability="none")
 
     def delete(self, name: str, key: bytes, durability: str | None) -> None:
         self.subject.keyspace(name).delete(key, durability=durability)

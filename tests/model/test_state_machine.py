@@ -136,6 +136,14 @@ class DatabaseMachine(RuleBasedStateMachine):
     def put(self, name: str, key: bytes, size: int, durability: str | None) -> None:
         self.write(name, lambda one, content: one.put(key, content, durability=durability), size)
 
+    @rule(name=NAMES, key=KEYS, size=SIZES, durability=DURABILITIES)
+    def merge(self, name: str, key: bytes, size: int, durability: str | None) -> None:
+        self.write(
+            name,
+            lambda one, content: one.merge(key, "append", content, durability=durability),
+            size,
+        )
+
     @rule(name=NAMES, key=KEYS, durability=DURABILITIES)
     def delete(self, name: str, key: bytes, durability: str | None) -> None:
         self.write(name, lambda one, _: one.delete(key, durability=durability))

@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from holdfast.base import DatabaseClosedError, LimitError, check_key, check_value
+from holdfast.merge import Merges
 
 DEFAULT = "default"
+_MERGES = Merges()
 
 State = Mapping[str, Mapping[bytes, bytes]]
 """The content of all keyspaces by name. Never changed: a commit makes a new one."""
@@ -135,6 +137,15 @@ class ModelKeyspace(SortedMapping):
         added = {check_key(key): check_value(value) for key, value in dict(pairs).items()}
         if added:
             self._model.commit(self._name, {**self.content(), **added}, durability)
+
+    def merge(
+        self, key: object, function: str, operand: object, *, durability: str | None = None
+    ) -> None:
+        """Apply a built-in merge function to the value of `key`."""
+        plain = check_key(key)
+        entry = _MERGES.value_of(function, operand)
+        merged = _MERGES.fold(plain, self.content().get(plain), [entry])
+        self._model.commit(self._name, {**self.content(), plain: merged}, durability)
 
     def ingest(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> int:
         """Write pairs with ascending keys in one durable commit; return their number."""
