@@ -38,6 +38,7 @@ from hashlib import blake2b
 from typing import cast
 
 from holdfast.engine import Database, open_database
+from holdfast.engine._core import CLOSED
 from holdfast.env import CrashPoint, Env, Operation, SimCrash, SimEnv
 from holdfast.manifest import VersionSet, manifest_name
 from holdfast.merge import Merges
@@ -219,6 +220,14 @@ def abandon(machine: SimEnv, database: Database | None) -> None:
     if database is not None:
         with suppress(SimCrash):
             database.close()
+        forget(database)
+
+
+def forget(database: Database) -> None:
+    """Let go of a database whose close failed, or whose process is gone: what it had open is not
+    told of as a leak.
+    """
+    database._engine.state.flags |= CLOSED  # noqa: SLF001  its own close did not come so far
 
 
 def rows(cursor: Iterable[object]) -> list[tuple[bytes, bytes]]:

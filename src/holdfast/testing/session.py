@@ -88,10 +88,10 @@ class Session:
     def close_snapshot(self, name: str) -> None:
         """Compare a snapshot with the state that it was taken of, and close it."""
         snapshot, state = self.snapshots.pop(name)
-        for keyspace, pairs in state.items():
-            if dict(rows(snapshot.keyspace(keyspace).items())) != pairs:
-                raise WorkloadError(f"snapshot {name} does not show its keyspace {keyspace}")
-        snapshot.close()
+        with snapshot:
+            for keyspace, pairs in state.items():
+                if dict(rows(snapshot.keyspace(keyspace).items())) != pairs:
+                    raise WorkloadError(f"snapshot {name} does not show its keyspace {keyspace}")
 
 
 class Step(Protocol):

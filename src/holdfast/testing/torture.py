@@ -345,7 +345,8 @@ def run(given: argparse.Namespace) -> int:
     print(json.dumps(report.to_plain()) if given.json else plain(report))
     if given.write:
         with open(given.page, "w", encoding="ascii") as file:
-            file.write(markdown(report))
+            # What was wrong names files of the folder that was given.
+            file.write(markdown(report).replace(given.folder, "DIR"))
     return 1 if report.failures else 0
 
 
