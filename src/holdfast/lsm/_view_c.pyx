@@ -29,6 +29,8 @@ cdef enum:
 # The highest sequence number: 56 bits.
 cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
 
+cdef object MISSED = object()
+
 
 cdef class ReadView(Owner):
     """See `_view_py.ReadView`."""
@@ -161,10 +163,14 @@ cdef class ReadView(Owner):
         """Return the value of a key whose newest version is no PUT."""
         if (trailer & 0xFF) != KIND_MERGE or (trailer >> 8) < cover:
             return None
-        if missed != NULL:
-            missed[0] = True
-            return None
-        return self.merged(PyBytes_FromStringAndSize(<const char*>key, size), snapshot)
+        cdef bytes plain = PyBytes_FromStringAndSize(<const char*>key, size)
+        if missed == NULL or self.merges is None:
+            return self.merged(plain, snapshot)
+        value = self.merges.value_cached(self, plain, snapshot, MISSED)
+        if value is not MISSED:
+            return value
+        missed[0] = True
+        return None
 
     def merged(self, bytes key not None, uint64_t snapshot):
         if self.merges is None:

@@ -37,7 +37,7 @@ Read = Callable[["Memtable | TableReader", bytes, int], Found]
 
 
 class _NotCachedError(Exception):
-    """The answer takes a page from a file, or may."""
+    """The answer takes a page from a file."""
 
 
 class ReadView(Owner):
@@ -66,9 +66,7 @@ class ReadView(Owner):
     def get_cached(
         self, key: bytes, snapshot: int, otherwise: Otherwise
     ) -> bytes | Otherwise | None:
-        """Like `get`, but return `otherwise` when that takes a page from a file, or may: a value
-        that has to be merged is not looked for.
-        """
+        """Like `get`, but return `otherwise` when that takes a page from a file."""
         try:
             return self._get(check_key(key), snapshot, _read_cached)
         except _NotCachedError:
@@ -82,9 +80,13 @@ class ReadView(Owner):
             if found is not None:
                 seq, kind, value = found
                 if kind == MERGE and seq >= cover:
-                    if read is _read_cached:
-                        raise _NotCachedError
-                    return self.merged(key, snapshot)
+                    if read is not _read_cached or self.merges is None:
+                        return self.merged(key, snapshot)
+                    missed = _NotCachedError()
+                    merged = self.merges.value_cached(self, key, snapshot, missed)
+                    if isinstance(merged, _NotCachedError):
+                        raise merged
+                    return merged
                 return value if kind == PUT and seq >= cover else None
             if cover and source is not self.active and source not in self.frozen:
                 return None

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.base import MERGE, PUT, mark
-from holdfast.cursor import RangeTombstones
+from holdfast.memtable import Memtable
 from holdfast.merge import Merges
 
 if TYPE_CHECKING:
     from holdfast.lsm._view import ReadView
+    from holdfast.sstable import TableReader
 
 KNOWN_OPERANDS_MIN = 16
 KNOWN_BYTES_MAX = 1 << 20
@@ -35,15 +36,18 @@ _KNOWN_BYTES = 200
 """What one takes beside its key and value, about."""
 
 Known = tuple[tuple[int, bytes], ...]
+Otherwise = TypeVar("Otherwise")
 
 
-class _Source(Protocol):
-    """A memtable or a table."""
+class _NotCachedError(Exception):
+    """The answer takes a page from a file."""
 
-    @property
-    def range_tombstones(self) -> RangeTombstones: ...
 
-    def get(self, key: bytes, snapshot: int) -> tuple[int, int, bytes] | None: ...
+class _Missed:
+    """Stands for an answer that takes a page from a file."""
+
+
+_MISSED = _Missed()
 
 
 class MergeReads:
@@ -66,9 +70,23 @@ class MergeReads:
 
         Raises: MergeError, CorruptionError.
         """
+        return self._value(view, key, snapshot, cached_only=False)
+
+    def value_cached(
+        self, view: ReadView, key: bytes, snapshot: int, otherwise: Otherwise
+    ) -> bytes | Otherwise | None:
+        """Like `value_at`, but return `otherwise` when that takes a page from a file."""
+        try:
+            return self._value(view, key, snapshot, cached_only=True)
+        except _NotCachedError:
+            return otherwise
+
+    def _value(
+        self, view: ReadView, key: bytes, snapshot: int, *, cached_only: bool
+    ) -> bytes | None:
         entries: list[bytes] = []
         known = dict(self._known.get(key, ()))
-        newest, base = _walk(view, key, snapshot, known, entries)
+        newest, base = _walk(view, key, snapshot, known, entries, cached_only=cached_only)
         if not entries:
             return base
         folded = self._merges.fold(key, base, entries)
@@ -92,7 +110,13 @@ class MergeReads:
 
 
 def _walk(
-    view: ReadView, key: bytes, snapshot: int, known: Mapping[int, bytes], entries: list[bytes]
+    view: ReadView,
+    key: bytes,
+    snapshot: int,
+    known: Mapping[int, bytes],
+    entries: list[bytes],
+    *,
+    cached_only: bool,
 ) -> tuple[int, bytes | None]:
     """Add the MERGE entries of a key that are visible at `snapshot`, the newest first, down to what
     is `known` or no MERGE. Return the number of the newest version, and the value below them all.
@@ -100,7 +124,7 @@ def _walk(
     newest = cover = 0
     for source in _sources(view, key):
         cover = max(cover, source.range_tombstones.cover(key, snapshot))
-        found = source.get(key, snapshot)
+        found = _get(source, key, snapshot, cached_only=cached_only)
         while found is not None:
             seq, kind, value = found
             if seq < cover:
@@ -111,16 +135,27 @@ def _walk(
             if seq in known:
                 return newest, known[seq]
             entries.append(value)
-            found = source.get(key, seq - 1)
+            found = _get(source, key, seq - 1, cached_only=cached_only)
         if cover:
             # Later sources are older than the tombstone.
             break
     return newest, None
 
 
-def _sources(view: ReadView, key: bytes) -> list[_Source]:
+def _get(
+    source: Memtable | TableReader, key: bytes, snapshot: int, *, cached_only: bool
+) -> tuple[int, int, bytes] | None:
+    if not cached_only or isinstance(source, Memtable):
+        return source.get(key, snapshot)
+    found = source.get_cached(key, snapshot, _MISSED)
+    if isinstance(found, _Missed):
+        raise _NotCachedError
+    return found
+
+
+def _sources(view: ReadView, key: bytes) -> list[Memtable | TableReader]:
     """Return the sources that may have a key, the newest first."""
-    found: list[_Source] = [view.active, *view.frozen]
+    found: list[Memtable | TableReader] = [view.active, *view.frozen]
     for number, level in enumerate(view.levels):
         if number == 0:
             found += [reader for reader in level if reader.info.lower <= key < reader.info.upper]

@@ -325,6 +325,30 @@ def test_what_is_known_takes_bounded_memory(db: Database, monkeypatch: pytest.Mo
     assert b"large" not in db.view.merges._known
 
 
+def test_a_merged_value_is_read_from_memory_where_it_is() -> None:
+    """So that tasks need no thread for it."""
+    machine, missed = SimEnv(), object()
+    settings = replace(TINY, memory_bytes=4 << 20)
+    with open_database("/db", settings=settings, env=machine) as db:
+        db[b"n"] = b"1"
+        db.flush()
+        # A read brings the page into memory.
+        assert b"1" == db[b"n"]
+        db.add(b"n")
+        assert b"2" == db.get_cached(b"n", missed)
+        with db.transaction() as txn:
+            txn.add(b"n")
+            assert b"3" == txn.get_cached(b"n", missed)
+            txn.rollback()
+    with open_database("/db", env=machine) as db:
+        db.add(b"n")
+        # The page below it has to be read.
+        assert missed is db.get_cached(b"n", missed)
+        with db.transaction() as txn:
+            assert missed is txn.get_cached(b"n", missed)
+        assert b"3" == db[b"n"] == db.get_cached(b"n", missed)
+
+
 # -- on disk
 
 
