@@ -49,7 +49,7 @@ _FILE_KEY: Final = b"holdfast file key 1"
 class KeyRing:
     """The keys of one database. Its repr shows none of them."""
 
-    __slots__ = ("_env", "_folder", "_keys", "_mutex")
+    __slots__ = ("_env", "_folder", "_keys", "_mutex", "_wrapping")
 
     def __init__(self, env: Env, folder: str, keys: KeyFile) -> None:
         """For `create` and `load` only."""
@@ -57,6 +57,8 @@ class KeyRing:
         self._folder = folder
         self._keys = keys
         self._mutex = env.mutex()
+        # How the key file in force is sealed, while an open may have to write another.
+        self._wrapping: tuple[Protection, Secret] | None = None
 
     @classmethod
     def create(
@@ -115,8 +117,8 @@ class KeyRing:
                 f"{folder}/{key_file_name(newest)}", 0, "it is damaged, and files need its keys"
             )
         ring = cls(env, folder, replace(keys, iteration=newest + 1))
-        ring._write(ring._keys, closed.protection, wrapping)
-        ring.tidy()
+        ring._wrapping = (closed.protection, wrapping)
+        ring._go_over(ring._keys, *ring._wrapping)
         return ring
 
     @property
@@ -161,44 +163,44 @@ class KeyRing:
             )
         return self._cipher(keys, preamble)
 
-    def replace(
-        self,
-        source: KeySource,
-        *,
-        new_epoch: bool,
-        forget_below: int = 0,
-        cost: ScryptCost = SCRYPT_DEFAULT,
-    ) -> None:
-        """Write the keys under another caller's key, with a data key for a new epoch if `new_epoch`
-        says so, and without the keys of epochs below `forget_below`.
+    def replace(self, source: KeySource, *, cost: ScryptCost = SCRYPT_DEFAULT) -> None:
+        """Write the keys under another caller's key, with a data key for a new epoch.
 
         Durability: durable when the call returns; after an exception the keys of before or those of
-        after are in force, and this ring goes on with those of before. Requires: no file of an
-        epoch below `forget_below` is needed any more. Raises: OSError, LimitError; what a key
-        callable raises.
+        after are in force, and this ring goes on with those of before. Raises: OSError, LimitError;
+        what a key callable raises.
         """
         with self._mutex:
-            self._replace(source, new_epoch, forget_below, cost)
+            old = self._keys
+            epoch = old.epoch + 1
+            kept = {**old.keys, epoch: Secret(self._env.random_bytes(KEY_BYTES))}
+            if len(kept) > EPOCHS_MAX:
+                raise LimitError(
+                    f"a key file holds {EPOCHS_MAX} epochs; rewrite the database first"
+                )
+            keys = replace(old, iteration=old.iteration + 1, epoch=epoch, keys=kept)
+            self._go_over(keys, *source.protect(self._env.random_bytes(SALT_BYTES), cost))
 
-    def _replace(
-        self, source: KeySource, new_epoch: bool, forget_below: int, cost: ScryptCost
-    ) -> None:
-        old = self._keys
-        kept = {epoch: key for epoch, key in old.keys.items() if epoch >= forget_below}
-        epoch = old.epoch
-        if new_epoch:
-            epoch += 1
-            kept[epoch] = Secret(self._env.random_bytes(KEY_BYTES))
-        if len(kept) > EPOCHS_MAX:
-            raise LimitError(f"a key file holds {EPOCHS_MAX} epochs; rewrite the database first")
-        keys = KeyFile(
-            ring_id=old.ring_id,
-            iteration=old.iteration + 1,
-            suite=old.suite,
-            epoch=epoch,
-            keys=kept,
-        )
-        self._write(keys, *source.protect(self._env.random_bytes(SALT_BYTES), cost))
+    def forget_below(self, epoch: int) -> None:
+        """Write the keys without those of epochs below `epoch`, under the same caller's key.
+
+        Durability: as `replace`. Requires: no file of such an epoch is needed, and the ring was
+        loaded for writing and did not `release` since. Raises: OSError, LimitError.
+        """
+        with self._mutex:
+            wrapping = self._wrapping
+            if wrapping is None:  # unreachable: see above
+                raise AssertionError("the caller's key was released")
+            old = self._keys
+            kept = {number: key for number, key in old.keys.items() if number >= epoch}
+            self._go_over(replace(old, iteration=old.iteration + 1, keys=kept), *wrapping)
+
+    def release(self) -> None:
+        """Forget what the caller's key was made into: an open database needs only its data keys."""
+        self._wrapping = None
+
+    def _go_over(self, keys: KeyFile, protection: Protection, wrapping: Secret) -> None:
+        self._write(keys, protection, wrapping)
         self._keys = keys
         self.tidy()
 

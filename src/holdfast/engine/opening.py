@@ -93,7 +93,7 @@ def open_database(
                 recovery = recover_for_writing(
                     env, folder, settings, create=create, merges=functions
                 )
-                _drop_old_keys(env, folder, source, recovery)
+                _drop_old_keys(env, folder, recovery)
             database = Database(_start(env, folder, recovery, lock, functions))
         except BaseException:
             lock.release()
@@ -126,9 +126,9 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
     env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
 
 
-def _drop_old_keys(env: Env, folder: str, source: KeySource | None, recovery: Recovery) -> None:
+def _drop_old_keys(env: Env, folder: str, recovery: Recovery) -> None:
     try:
-        drop_old_keys(env, folder, source)
+        drop_old_keys(env, folder)
     except BaseException:
         recovery.close()
         raise

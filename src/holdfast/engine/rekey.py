@@ -28,7 +28,7 @@ def rekey(
     if not isinstance(env, SealedEnv):
         raise WrongKeyError("the database is not encrypted: make a new one with a key and copy it")
     if source is not None:
-        env.ring.replace(source, new_epoch=True)
+        env.ring.replace(source)
         with engine.version_mutex:
             engine.rewrite_manifest()
     if source is not None or rewrite:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, cast
 
-from holdfast.base import CorruptionError, FormatError, WrongKeyError, mark
+from holdfast.base import CorruptionError, FormatError, LimitError, WrongKeyError, mark
 from holdfast.crypto import (
     PREAMBLE_BYTES,
     SEAL_MAGIC,
@@ -110,23 +110,24 @@ def unlock(
     return sealed_env(env, folder, KeyRing.create(env, folder, source))
 
 
-def drop_old_keys(env: Env, folder: str, source: KeySource | None) -> None:
+def drop_old_keys(env: Env, folder: str) -> None:
     """Forget the data keys that no file of a database needs any more. Requires: the caller has it
     open for writing, and nothing is under way yet.
 
     What fails is left to the next open: a key too many is no harm to the data.
     """
-    if not isinstance(env, SealedEnv) or source is None:
+    if not isinstance(env, SealedEnv):
         return
     ring = env.ring
-    if len(ring.epochs) == 1:
-        return
     try:
-        least = min(_epochs(env.plain, folder), default=ring.epoch)
-        if least > ring.epochs[0]:
-            ring.replace(source, new_epoch=False, forget_below=least)
-    except (CorruptionError, FormatError, OSError):
+        if len(ring.epochs) > 1:
+            least = min(_epochs(env.plain, folder), default=ring.epoch)
+            if least > ring.epochs[0]:
+                ring.forget_below(least)
+    except (CorruptionError, FormatError, LimitError, OSError):
         mark("keys.old_kept")
+    finally:
+        ring.release()
 
 
 def _epochs(env: Env, folder: str) -> Iterator[int]:

@@ -84,3 +84,22 @@ def test_behind_the_last_number_no_key_file_is_written(tmp_path):
     assert KeyRing.load(PosixEnv(), path, KeySource(KEY)).epochs == (1,)
     with holdfast.open(path, key=KEY) as db:
         assert db[b"k"] == b"v"
+
+
+def test_an_open_that_drops_old_keys_asks_a_callable_for_no_new_one(tmp_path):
+    """Whoever may unwrap a key may not be allowed to make one."""
+    path = str(tmp_path / "db")
+    asked = []
+
+    def unwrap(wrapped):
+        asked.append(wrapped)
+        return KEY if wrapped else (KEY, b"wrapped")
+
+    with holdfast.open(path, key=unwrap) as db:
+        db[b"k"] = b"v"
+        db.rekey(unwrap, rewrite=True)
+    asked.clear()
+    with holdfast.open(path, key=unwrap) as db:
+        assert db[b"k"] == b"v"
+    assert asked == [b"wrapped"]
+    assert KeyRing.load(PosixEnv(), path, KeySource(unwrap)).epochs == (2,)
