@@ -93,8 +93,16 @@ def ingest(database: Database) -> None:
     assert database.ingest(rows) == KEYS
 
 
+def merge(database: Database) -> None:
+    """Append nothing: whether it happened shows in nothing. The manifest is marked first."""
+    database.merge(b"key 0", "append", b"")
+    assert database[b"key 0"]
+    rows(database.items())
+
+
 CALLS: dict[str, Callable[[Database], object]] = {
     "ingest": ingest,
+    "merge": merge,
     "flush": lambda database: database.flush(),
     "compact": lambda database: database.compact(),
     "create": lambda database: database.keyspace("created"),
