@@ -3,7 +3,7 @@
 Run once for each format version and never again for an old one: later versions must open what this
 one wrote. `closed` was closed cleanly; the process that wrote `crashed` ended without closing it.
 A second argument is their `wal_alignment_bytes`. With a third one, `merges`, they have keys with
-operands too.
+operands too, with `encrypted` they have the key that is the bytes 0 to 31.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def content(db: holdfast.Database) -> dict[str, list[list[str]]]:
 def main(target: Path, *what: str) -> None:
     """Write `closed`, `crashed` and what both hold."""
     target.mkdir(parents=True)
-    with holdfast.open(str(target / "closed"), settings=settings(*what)) as db:
+    with holdfast.open(str(target / "closed"), settings=settings(*what), key=key_of(*what)) as db:
         write(db, *what)
         held = content(db)
     (target / "content.json").write_text(json.dumps(held) + "\n", encoding="ascii")
@@ -94,7 +94,7 @@ def write(db: holdfast.Database, alignment: str, *others: str) -> None:
     """Write what a database of this kind holds."""
     _ = alignment
     fill(db)
-    if others:
+    if "merges" in others:
         merge(db)
 
 
@@ -104,9 +104,15 @@ def settings(alignment: str, *others: str) -> holdfast.DatabaseSettings:
     return replace(SETTINGS, wal_alignment_bytes=int(alignment))
 
 
+def key_of(alignment: str, *others: str) -> bytes | None:
+    """Return the key of a database of this kind."""
+    _ = alignment
+    return bytes(range(32)) if "encrypted" in others else None
+
+
 def crash(folder: Path, *what: str) -> None:
     """Fill a database and end the process without closing it."""
-    write(holdfast.open(str(folder), settings=settings(*what)), *what)
+    write(holdfast.open(str(folder), settings=settings(*what), key=key_of(*what)), *what)
     os._exit(0)
 
 

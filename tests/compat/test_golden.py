@@ -16,17 +16,30 @@ from holdfast.cursor import Cursor
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path for path in GOLDEN.glob("*/*") if path.is_dir())
+PLAIN = [path for path in CASES if not path.parent.name.startswith("sealed")]
+
+
+def key_of(golden: Path) -> bytes | None:
+    return None if golden in PLAIN else bytes(range(32))
 
 
 def test_there_are_golden_databases() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in CASES] == [
         f"{version}/{name}"
-        for version in ("v1", "v1-aligned-4096", "v1-aligned-512", "v1-merges", "v2-4096", "v2-512")
+        for version in (
+            "sealed-v1",
+            "v1",
+            "v1-aligned-4096",
+            "v1-aligned-512",
+            "v1-merges",
+            "v2-4096",
+            "v2-512",
+        )
         for name in ("closed", "crashed")
     ]
 
 
-@pytest.mark.parametrize("golden", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("golden", PLAIN, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_golden_database_has_the_version_that_it_is_named_by(golden: Path) -> None:
     """Manifest and log, each with the alignment in its header."""
     version, _, alignment = golden.parent.name.removeprefix("v").partition("-")
@@ -46,10 +59,11 @@ def test_a_golden_database_has_the_version_that_it_is_named_by(golden: Path) -> 
 @pytest.mark.parametrize("golden", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_golden_database_opens_and_says_what_it_said(golden: Path, tmp_path: Path) -> None:
     expected = json.loads((golden.parent / "content.json").read_text(encoding="ascii"))
+    key = key_of(golden)
     folder = tmp_path / "db"
     shutil.copytree(golden, folder)
     for read_only in (True, False, False):
-        with holdfast.open(str(folder), create=False, read_only=read_only) as db:
+        with holdfast.open(str(folder), create=False, read_only=read_only, key=key) as db:
             found = {
                 name: [[key.hex(), value.hex()] for key, value in db.keyspace(name).items()]
                 for name in db.keyspaces()
@@ -57,10 +71,22 @@ def test_a_golden_database_opens_and_says_what_it_said(golden: Path, tmp_path: P
             assert found == expected
             report = db.verify()
             assert report.ok, report.errors
-    with holdfast.open(str(folder)) as db:
+    with holdfast.open(str(folder), key=key) as db:
         db[b"new"] = b"one"
-    with holdfast.open(str(folder)) as db:
+    with holdfast.open(str(folder), key=key) as db:
         assert db[b"new"] == b"one"
+
+
+def test_a_golden_database_with_a_key_is_sealed_in_version_1() -> None:
+    for golden in CASES:
+        if golden in PLAIN:
+            continue
+        files = [*golden.glob("*.wal"), *golden.glob("*.manifest")]
+        assert len(files) > 1
+        assert {path.read_bytes()[:9] for path in files} == {b"HFseal\r\n\x01"}
+        tails = {path.read_bytes()[-64:-55] for path in golden.glob("*.table")}
+        assert tails == {b"HFseal\r\n\x01"}
+        assert {path.read_bytes()[:10] for path in golden.glob("KEYS.*")} == {b"HFkeys\r\n\x01\x00"}
 
 
 def kinds_of(cursor: Cursor) -> set[int]:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -52,6 +52,8 @@ SETTINGS = st.sampled_from(
 class DatabaseMachine(RuleBasedStateMachine):
     """A database and its model, taken through the same history."""
 
+    key: ClassVar[bytes | None] = None
+
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
@@ -84,7 +86,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         return True
 
     def open(self, given: DatabaseSettings | None = None) -> None:
-        self.database = open_database(FOLDER, env=self.env, settings=given)
+        self.database = open_database(FOLDER, env=self.env, settings=given, key=self.key)
 
     @property
     def db(self) -> Database:
@@ -452,6 +454,17 @@ class CrashingMachine(DatabaseMachine):
         self.env.crash_at(self.env.op_count + operations, after=after)
 
 
+class EncryptedMachine(CrashingMachine):
+    """The same with a key, which changes now and then."""
+
+    key = bytes(range(32))
+
+    @rule(rewrite=st.booleans())
+    def rekey(self, rewrite: bool) -> None:
+        """The new key is the old one: a crash leaves either in force."""
+        self.run(lambda: self.db.rekey(self.key, rewrite=rewrite))
+
+
 IS_CI = os.environ.get("HOLDFAST_HYPOTHESIS", "ci") == "ci"
 IS_PURE = os.environ.get("HOLDFAST_PURE") == "1"
 
@@ -472,4 +485,11 @@ def test_every_history_gives_what_the_model_gives() -> None:
 def test_a_crash_leaves_a_prefix_of_the_commits() -> None:
     run_state_machine_as_test(
         CrashingMachine, settings=settings(max_examples=examples(120), stateful_step_count=40)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:a snapshot of:ResourceWarning")
+def test_so_it_is_with_a_key() -> None:
+    run_state_machine_as_test(
+        EncryptedMachine, settings=settings(max_examples=examples(60), stateful_step_count=40)
     )
