@@ -18,7 +18,7 @@ SEED = 20261122
 EXECUTIONS = {
     "varint": 1000, "lz4": 1500, "page": 1200, "tuple": 2000, "entries": 800, "filter": 1000,
     "table": 200, "payload": 500, "segment": 150, "edit": 1000, "manifest": 400, "settings": 800,
-    "csv": 1000, "folder": 40, "live": 600, "operand": 600,
+    "csv": 1000, "folder": 40, "live": 600, "operand": 600, "sealed": 300,
 }  # fmt: skip
 
 

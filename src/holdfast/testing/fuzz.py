@@ -38,6 +38,7 @@ from holdfast.testing import (
     fuzz_manifest,
     fuzz_merge,
     fuzz_page,
+    fuzz_sealed,
     fuzz_table,
 )
 from holdfast.testing.bench_report import machine
@@ -46,13 +47,13 @@ from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scrat
 
 _MODULES = (
     fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
-    fuzz_merge,
+    fuzz_merge, fuzz_sealed,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS
 }
 
-SHARES = {"folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6}
+SHARES = {"folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6, "sealed": 4}
 SHARE_OTHERS = 9
 """What part of `--executions` a target gets: the slow ones get less of it."""
 
