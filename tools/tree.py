@@ -24,7 +24,11 @@ def files(*suffixes: str, under: str = ".") -> Iterator[Path]:
             if suffixes:
                 if path.suffix in suffixes:
                     yield path
-            elif path.suffix not in BINARY and not (name.startswith(".") and name != ".gitignore"):
+            elif (
+                path.suffix not in BINARY
+                and not name.startswith("KEYS.")
+                and not (name.startswith(".") and name != ".gitignore")
+            ):
                 yield path
 
 
