@@ -193,7 +193,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         Raises: MergeError for a name that is not registered; TypeError, LimitError for the operand;
         what `put` raises.
         """
-        self.write_merge(check_key(key), self.merge_value(function, operand), durability)
+        self.write_merge(key, self._engine.merge_value(function, operand), durability)
 
     def add(self, key: object, amount: int = 1, *, durability: str | None = None) -> None:
         """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.lsm._view import ReadView
     from holdfast.sstable import TableReader
 
-KNOWN_OPERANDS_MIN = 16
+KNOWN_OPERANDS_MIN = 4
 KNOWN_BYTES_MAX = 1 << 20
 """Of values that are known, of one tree; with more all are forgotten."""
 KNOWN_VERSIONS_MAX = 4

@@ -17,6 +17,7 @@ from holdfast.merge.members import pack_set, unpack_set
 OPERAND_DIGITS_MAX = 1000
 NUMBER_BYTES_MAX = 4000
 """Numbers that are stored may be longer than operands, which thus can be added for ever."""
+_OPERAND_ABOVE = 10**OPERAND_DIGITS_MAX
 _SHOWN_BYTES = 32
 
 
@@ -53,7 +54,7 @@ def number_from(data: bytes) -> int:
 def _encode_number(operand: object) -> bytes:
     if not isinstance(operand, int) or isinstance(operand, bool):
         raise TypeError(f"the operand is an int, not {type(operand).__name__}")
-    if abs(operand) >= 10**OPERAND_DIGITS_MAX:
+    if not -_OPERAND_ABOVE < operand < _OPERAND_ABOVE:
         raise LimitError(f"the operand has more than {OPERAND_DIGITS_MAX} digits")
     return b"%d" % operand
 

@@ -55,6 +55,10 @@ class Merges:
             self._functions[name] = (
                 function if isinstance(function, MergeFunction) else MergeFunction(function)
             )
+        # What stands before an operand, and what encodes it.
+        self._encoders = {
+            name: (_head(name), function.encode) for name, function in self._functions.items()
+        }
 
     def value_of(self, function: str, operand: object) -> bytes:
         """Return the value of the MERGE entry for an operand as a user gives it.
@@ -62,14 +66,11 @@ class Merges:
         Raises: MergeError for a function that this database was not opened with; TypeError and
         LimitError for the operand.
         """
-        known = self._function(function)
-        number = _NUMBERS.get(function)
-        if number is None:
-            name = function.encode()
-            head = bytes([NAMED, len(name)]) + name
-        else:
-            head = bytes([number])
-        return check_value(head + known.encode(operand))
+        encoder = self._encoders.get(function)
+        if encoder is None:
+            raise _unregistered(function)
+        head, encode = encoder
+        return check_value(head + encode(operand))
 
     def fold(self, key: bytes, base: bytes | None, entries: Sequence[bytes]) -> bytes:
         """Return the value of a key that had the value `base`, None for none, after the operands
@@ -77,6 +78,9 @@ class Merges:
 
         Raises: MergeError.
         """
+        if len(entries) == 1:
+            name, operand = split(key, entries[0])
+            return self.apply(key, base, name, (operand,))
         value = base
         operands = [split(key, entry) for entry in reversed(entries)]
         for name, group in groupby(operands, key=lambda each: each[0]):
@@ -119,11 +123,24 @@ class Merges:
     def _function(self, name: str) -> MergeFunction:
         function = self._functions.get(name)
         if function is None:
-            raise MergeError(
-                f"the merge function {name!r} is not registered: "
-                "open the database with merges={...} that has it"
-            )
+            raise _unregistered(name)
         return function
+
+
+def _head(name: str) -> bytes:
+    """Return what names a function before its operands."""
+    number = _NUMBERS.get(name)
+    if number is not None:
+        return bytes([number])
+    encoded = name.encode()
+    return bytes([NAMED, len(encoded)]) + encoded
+
+
+def _unregistered(name: str) -> MergeError:
+    return MergeError(
+        f"the merge function {name!r} is not registered: "
+        "open the database with merges={...} that has it"
+    )
 
 
 def split(key: bytes, entry: bytes) -> tuple[str, bytes]:
