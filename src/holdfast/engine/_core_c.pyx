@@ -8,6 +8,7 @@ from holdfast.wal._buffer_c cimport RecordBuffer, WriteBatch
 
 from holdfast.base import check_key, check_value
 from holdfast.base.bounds import key_range
+from holdfast.recovery import apply_buffer
 
 cdef enum:
     C_CLOSED = 1
@@ -73,6 +74,73 @@ cdef class CommitState:
         """Keep writes without a group out until BUSY is cleared. Requires: the leadership."""
         # Such a write is one step, so none is half done now.
         self.flags |= C_BUSY
+
+    def commit_at_once(self, WriteBatch batch not None, uint64_t since, tuple keyspaces,
+                       dict memtables):
+        """Commit a batch without a sync as a group of one, if nobody else commits, nothing was
+        committed behind `since`, and there is nothing to be done before. Return whether that was
+        possible.
+
+        Does what `WritePath.commit` does then, with the leadership, step by step.
+        """
+        cdef RecordBuffer buffer = self.buffer
+        cdef Py_ssize_t size_before
+        cdef uint64_t count
+        cdef bint leads = False
+        path = self.path
+        # In this order: after the last question nothing that could let others run comes before the
+        # mutex.
+        if (path is None or self.flags or self.user_bytes >= self.room_at
+                or since + 1 != self.next_seq
+                or buffer.size + batch.used + OPERATION_OVERHEAD > self.buffer_bytes_max // 2):
+            return False
+        mutex = path._mutex
+        waiter = path.alone
+        try:
+            mutex.acquire()
+            try:
+                # While this thread waited for the mutex others may have run.
+                if (self.flags or path._leader is not None or since + 1 != self.next_seq
+                        or buffer.size + batch.used + OPERATION_OVERHEAD
+                        > self.buffer_bytes_max // 2):
+                    return False
+                for keyspace in keyspaces:
+                    if keyspace not in memtables:
+                        return False
+                path._leader, path._queue, path._group = waiter, [waiter], [waiter]
+                path._settled = False
+                self.flags |= C_BUSY
+                leads = True
+            finally:
+                mutex.release()
+            size_before = buffer.size
+            count = batch.op_count
+            buffer.c_append_batch(batch)
+            try:
+                user_bytes = apply_buffer(buffer, size_before, self.next_seq, memtables)
+            except BaseException:
+                user_bytes = path.apply_again(buffer, size_before, self.next_seq)
+            self.next_seq += count
+            self.visible_seq = self.next_seq - 1
+            self.write_count += count
+            self.user_bytes += <uint64_t>user_bytes
+            path._settled = True
+            mutex.acquire()
+            try:
+                if len(<list>path._queue) == 1 and not path._waking:
+                    path._leader, path._queue, path._group = None, [], []
+                    path._settled = False
+                    self.flags &= ~C_BUSY
+                else:
+                    path._hand_over(waiter)
+                leads = False
+            finally:
+                mutex.release()
+        except BaseException:
+            if leads:
+                path._withdraw(waiter)
+            raise
+        return True
 
 
 cdef class KeyspaceCore:

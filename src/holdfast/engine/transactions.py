@@ -23,6 +23,9 @@ class TransactionHost:
 
     def __init__(self, engine: Engine, keyspace: Keyspace) -> None:
         self._engine = engine
+        # They are in memory until it ends.
+        self.batch_bytes_max = min(BATCH_BYTES_MAX, engine.settings.memory_bytes)
+        """The most bytes that one transaction may write."""
         # A transaction holds the keyspace it is over anyway.
         self._keyspace = weakref.ref(keyspace)
 
@@ -41,11 +44,6 @@ class TransactionHost:
     def is_read_only(self) -> bool:
         """Whether nothing can be written."""
         return bool(self._engine.state.flags & READ_ONLY)
-
-    @property
-    def batch_bytes_max(self) -> int:
-        """The most bytes that one transaction may write: they are in memory until it ends."""
-        return min(BATCH_BYTES_MAX, self._engine.settings.memory_bytes)
 
     def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
         """Register the newest visible sequence number and put it into `held`. Return what is to be
@@ -89,6 +87,21 @@ class TransactionHost:
         if tree is None:
             raise DatabaseClosedError("a keyspace of this commit was dropped")
         return tree.view
+
+    def commit_at_once(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: tuple[int, ...],
+        since: int,
+    ) -> bool:
+        """Write a batch if nobody has to wait for it, and nothing was committed behind `since`;
+        return whether it was written.
+        """
+        engine = self._engine
+        if durability == "none" or (durability == "interval" and engine.state.interval_armed):
+            return engine.state.commit_at_once(batch, since, keyspaces, engine.write_path.memtables)
+        return False
 
     def commit(
         self,

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import sys
 import warnings
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 PACKAGE = __name__.partition(".")[0] + "."
+_OWN_FILES: set[str] = set()
 
 
 def origin() -> tuple[str, int]:
     """Return file and line of the nearest caller outside of this package."""
     frame = sys._getframe(1)  # noqa: SLF001  the only way to a frame that costs no traceback
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
-        frame = frame.f_back
+    # Most frames are of files that were seen before.
+    while frame.f_code.co_filename in _OWN_FILES or _is_own(frame):
+        behind = frame.f_back
+        if behind is None:
+            break
+        frame = behind
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether a frame is of this package, by the name of its module."""
+    if not frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        return False
+    _OWN_FILES.add(frame.f_code.co_filename)
+    return True
 
 
 def warn_of_leak(text: str) -> None:

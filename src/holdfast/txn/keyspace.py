@@ -377,6 +377,11 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     # -- for the transaction
 
     @property
+    def has_scans(self) -> bool:
+        """Whether it has cursors."""
+        return bool(self._scans)
+
+    @property
     def has_read(self) -> bool:
         """Whether anything may have been read."""
         return self.has_asked or bool(self._scans or self._ranges)
@@ -463,7 +468,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         self.tables.clear()
         self._merged = None
         self._ranges = []
-        if self.read_keys is not None:
+        if self.read_keys:
             self.read_keys = set()
 
     def __repr__(self) -> str:

@@ -14,9 +14,9 @@ ran alone at the moment of its snapshot.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol
 
 from holdfast.base import (
@@ -41,6 +41,10 @@ remembered as one, so that it may lose to a transaction that did it no harm.
 """
 
 
+_NOTHING = WriteBatch()
+"""The batch of transactions that have ended, to which nobody adds."""
+
+
 class Host(Protocol):
     """The database a transaction belongs to."""
 
@@ -49,10 +53,8 @@ class Host(Protocol):
         """Whether nothing can be written."""
         ...
 
-    @property
-    def batch_bytes_max(self) -> int:
-        """The most bytes that one transaction may write."""
-        ...
+    batch_bytes_max: int
+    """The most bytes that one transaction may write."""
 
     def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
         """Register a snapshot and put its sequence number into `held`. Return what is to be called
@@ -83,6 +85,18 @@ class Host(Protocol):
 
     def release_locks(self, owner: Owner, kept: int) -> None:
         """Give back all locks of `owner` but the first `kept`."""
+        ...
+
+    def commit_at_once(
+        self,
+        batch: WriteBatch,
+        durability: str | None,
+        keyspaces: tuple[int, ...],
+        since: int,
+    ) -> bool:
+        """Write a batch if nobody has to wait for it, and nothing was committed behind `since`;
+        return whether it was written.
+        """
         ...
 
     def commit(
@@ -139,6 +153,19 @@ class Transaction(TransactionKeyspace):
     one gets RuntimeError.
     """
 
+    # What most transactions never change is of the class: making one is a part of each.
+    _others: Mapping[int, TransactionKeyspace] = MappingProxyType({})
+    _lock_owner: Owner | None = None
+    _savepoints: Sequence[Savepoint] = ()
+    _committing = False
+    """From when a commit begins until the end, or until it is refused."""
+    _let_go_of = False
+    _refusal: Error | None = None
+    """Why uses are refused, where `_why` does not say it."""
+    _why = "the transaction has not begun"
+    _spare: list[int] | None = None
+    """As `_held`, for a moment in which it changes to a newer snapshot."""
+
     def __init__(
         self,
         host: Host,
@@ -156,17 +183,8 @@ class Transaction(TransactionKeyspace):
         self._isolation = isolation
         self._durability = durability
         self._tracks = isolation == "serializable" and not read_only
-        self._others: dict[int, TransactionKeyspace] = {}
-        self._lock_owner: Owner | None = None
-        self._savepoints: list[Savepoint] = []
-        # From when a commit begins until the end, or until it is refused.
-        self._committing = False
-        self._let_go_of = False
-        self._refusal: Error = DatabaseClosedError("the transaction has not begun")
         # The number stands in the list until it is given back, as in a Snapshot.
         self._held: list[int] = []
-        self._spare: list[int] = []
-        """The same for a moment, when it changes to a newer snapshot."""
         state = WorkState(0, WriteBatch(host.batch_bytes_max), READS_BYTES_MAX)
         super().__init__(state, default, self._tracks)
         if read_only or host.is_read_only:
@@ -221,7 +239,8 @@ class Transaction(TransactionKeyspace):
             return self
         found = self._others.get(source.id)
         if found is None:
-            found = self._others[source.id] = _OtherKeyspace(self, source, self._tracks)
+            found = _OtherKeyspace(self, source, self._tracks)
+            self._others = {**self._others, source.id: found}
         return found
 
     def owner(self) -> Transaction:
@@ -234,7 +253,7 @@ class Transaction(TransactionKeyspace):
     def refusal(self) -> Error:
         """Return the error that says why this use is refused."""
         if self.state.flags & ENDED:
-            return self._refusal
+            return self._refusal or DatabaseClosedError(self._why)
         return ReadOnlyError("the transaction is read-only")
 
     def widen_reads(self) -> None:
@@ -384,6 +403,8 @@ class Transaction(TransactionKeyspace):
         Raises: ConflictError when a concurrent transaction won; what a commit raises; RuntimeError
         while a savepoint is open. After anything but that RuntimeError the transaction has ended.
         """
+        if self._durability is not None and self._commit_at_once():
+            return
         prepared = None
         try:
             prepared = self.prepare()
@@ -397,6 +418,36 @@ class Transaction(TransactionKeyspace):
                 self.finish(error, None if prepared is None else prepared.check)
             raise
         self.finish(None)
+
+    def _commit_at_once(self) -> bool:
+        """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that
+        there is nothing to check. Return whether that was possible; if not, nothing was done.
+        """
+        state = self.state
+        if state.flags & ENDED or self._savepoints or not state.batch.op_count:
+            return False
+        state.enter()
+        try:
+            self._committing = True
+            # It may have been ended for its age just now.
+            if not state.flags & ENDED and self._host.commit_at_once(
+                state.batch, self._durability, self._written_ids(), state.snapshot
+            ):
+                self._why = "the transaction was committed"
+                self._end(None)
+                return True
+        except BaseException as error:
+            self.finish(error)
+            raise
+        self._committing = False
+        state.leave()
+        return False
+
+    def _written_ids(self) -> tuple[int, ...]:
+        """Return the keyspaces that must be there when it commits."""
+        if not self._others:
+            return (self.id,) if self.tables else ()
+        return tuple(space.id for space in self._spaces() if space is not self or space.tables)
 
     def prepare(self) -> Prepared | None:
         """Begin to commit. Return what is to be written, for the caller to call `finish`; or None
@@ -430,8 +481,7 @@ class Transaction(TransactionKeyspace):
                 ]
                 if depends:
                     check = Check(state.snapshot, lambda: depends)
-            ids = tuple(space.id for space in spaces if space is not self or space.tables)
-            return Prepared(state.batch, self._durability, ids, check)
+            return Prepared(state.batch, self._durability, self._written_ids(), check)
         except BaseException:
             self._committing = False
             state.leave()
@@ -449,12 +499,12 @@ class Transaction(TransactionKeyspace):
             check.hold = _Hold(self._host, self._held)
             self._held = []
         if error is None:
-            why = "the transaction was committed"
+            self._why = "the transaction was committed"
         elif isinstance(error, ConflictError):
-            why = "the transaction lost to another one; run it again"
+            self._why = "the transaction lost to another one; run it again"
         else:
-            why = f"the commit of the transaction failed: {type(error).__name__}: {error}"
-        self._end(DatabaseClosedError(why))
+            self._why = f"the commit of the transaction failed: {type(error).__name__}: {error}"
+        self._end(None)
 
     def rollback(self) -> None:
         """Forget all writes and end the transaction; does nothing when it has ended."""
@@ -464,7 +514,8 @@ class Transaction(TransactionKeyspace):
             raise RuntimeError("the transaction is being committed by another thread")
         # Whoever is in the middle of a use, perhaps because a signal handler ended it, finds the
         # end behind it.
-        self._end(DatabaseClosedError("the transaction was rolled back"))
+        self._why = "the transaction was rolled back"
+        self._end(None)
 
     @property
     def moved(self) -> bool:
@@ -483,7 +534,7 @@ class Transaction(TransactionKeyspace):
             return False
         self._let_go_of = True
         for space in list(self._spaces()):
-            space.end_scans(self._refusal)
+            space.end_scans(why)
         if self._lock_owner is not None:
             self._host.locks.drop(self._lock_owner)
         return True
@@ -492,24 +543,26 @@ class Transaction(TransactionKeyspace):
         """Return what it is, for those who list transactions."""
         return self._isolation, self.read_only
 
-    def _end(self, refusal: Error) -> None:
-        """Let go of everything."""
+    def _end(self, refusal: Error | None) -> None:
+        """Let go of everything. Uses raise `refusal` from now on, or an error that says `_why`."""
         state = self.state
         self._let_go_of = False
         self._refusal = refusal
         state.flags |= ENDED
         try:
-            for space in self._spaces():
-                space.end_scans(refusal)
+            for space in self._spaces() if self._others else (self,):
+                if space.has_scans:
+                    space.end_scans(self.refusal())
                 space.forget()
-            state.batch = WriteBatch()
-            self._savepoints = []
+            state.batch = _NOTHING
+            self._savepoints = ()
         finally:
             # Also when a signal handler came in between.
             self._others = {}
             try:
                 self._host.release(self._held)
-                self._host.release(self._spare)
+                if self._spare is not None:
+                    self._host.release(self._spare)
             finally:
                 if self._lock_owner is not None:
                     self._host.release_locks(self._lock_owner, 0)
@@ -532,17 +585,22 @@ class Transaction(TransactionKeyspace):
             self.commit()
 
     def __del__(self) -> None:
-        with suppress(AttributeError):
-            self.state.flags |= ENDED
-        # One step: the registry may be ending it at the same time.
-        with suppress(IndexError, AttributeError):
+        try:
             if self._lock_owner is not None:
+                # Also when its end was interrupted behind the snapshot.
                 self._host.locks.drop(self._lock_owner)
-            for seq in self._spare:
-                self._host.drop(seq)
+            if self._spare:
+                self._host.drop(self._spare.pop())
+            if not self._held:
+                # It ended as it should, or never began.
+                return
+            self.state.flags |= ENDED
+            # One step: the registry may be ending it at the same time.
             self._host.drop(self._held.pop())
-            where = self._host.origin_of(self._held)
-            warn_of_leak(f"a transaction of {where} was never ended")
+        except (AttributeError, IndexError):
+            return
+        where = self._host.origin_of(self._held)
+        warn_of_leak(f"a transaction of {where} was never ended")
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "ended"

@@ -42,7 +42,7 @@ class OutsideOfFinalizers(Interruptor):
         super().__call__(frame, event, argument)
 
 
-def interrupted(seed: int, at: int, lock: bool) -> bool:
+def interrupted(seed: int, at: int, lock: bool, durability: str | None) -> bool:
     """Interrupt the main task at a point; return whether there was one."""
     env = SimEnv(seed)
     db = open_database("/db", env=env, settings=SETTINGS)
@@ -56,11 +56,11 @@ def interrupted(seed: int, at: int, lock: bool) -> bool:
 
     def work() -> None:
         for _ in range(TURNS):
-            db.run(add, attempts=100)
+            db.run(add, attempts=100, durability=durability)
             acknowledged.append(1)
 
     def main() -> None:
-        with db.transaction() as txn:
+        with db.transaction(durability=durability) as txn:
             add(txn)
             with txn.savepoint():
                 txn.keyspace("other")[b"main"] = txn[b"n"]
@@ -88,9 +88,12 @@ def interrupted(seed: int, at: int, lock: bool) -> bool:
     return interruptor.struck
 
 
-@pytest.mark.parametrize("lock", [False, True])
-def test_an_interrupted_transaction_is_decided_and_holds_nothing(lock: bool) -> None:
+@pytest.mark.parametrize(("lock", "durability"), [(False, None), (True, None), (False, "none")])
+def test_an_interrupted_transaction_is_decided_and_holds_nothing(
+    lock: bool, durability: str | None
+) -> None:
+    """Without a sync it may commit at once, without the queue."""
     at = 0
-    while interrupted(at % 3, at, lock):
+    while interrupted(at % 3, at, lock, durability):
         at += 5 if lock else 3
     assert at > 100
