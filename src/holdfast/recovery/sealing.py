@@ -168,15 +168,13 @@ def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
 
 
 def _is_sealed(env: Env, folder: str, names: list[str]) -> bool:
-    """Return whether the current manifest is sealed."""
+    """Return whether the current manifest is sealed; where there is none, whether any file is."""
     markers = sorted(parsed for name in names if (parsed := parse_marker(name)) is not None)
-    if not markers:
-        return False
-    try:
-        file = env.open(f"{folder}/{manifest_name(markers[-1][1])}")
-    except FileNotFoundError:
-        return False
-    try:
-        return file.read_at(0, PREAMBLE_BYTES).startswith(SEAL_MAGIC)
-    finally:
-        file.close()
+    if markers:
+        with suppress(FileNotFoundError):
+            file = env.open(f"{folder}/{manifest_name(markers[-1][1])}")
+            try:
+                return file.read_at(0, PREAMBLE_BYTES).startswith(SEAL_MAGIC)
+            finally:
+                file.close()
+    return bool(_readable_epochs(env, folder))

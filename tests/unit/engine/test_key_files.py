@@ -69,6 +69,20 @@ def test_a_torn_key_file_of_a_creation_is_removed_by_the_next_one(tmp_path):
     assert key_files(PosixEnv(), path) == [2]
 
 
+@pytest.mark.parametrize("also", ["CURRENT.*", "*.manifest", "*.wal", "*.table"])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_without_a_key_file_sealed_files_are_damage_whatever_else_is_missing(tmp_path, also, key):
+    """They are no plain database that a key was given for by mistake."""
+    path = tmp_path / "db"
+    with holdfast.open(str(path), key=KEY) as db:
+        db[b"k"] = b"v"
+        db.flush()
+    for name in (*path.glob("KEYS.*"), *path.glob(also)):
+        name.unlink()
+    with pytest.raises(holdfast.CorruptionError, match="its key file is missing"):
+        holdfast.open(str(path), key=key)
+
+
 def test_behind_the_last_number_no_key_file_is_written(tmp_path):
     """It would have a name that no open takes for a key file, and the others would be removed."""
     path = str(tmp_path / "db")
