@@ -3,8 +3,10 @@
 import pytest
 
 from holdfast.testing import encrypted, torture
+from holdfast.testing.crash import Options
 from holdfast.testing.crash_command import main as crash
 from holdfast.testing.demo import main as demo
+from holdfast.testing.mutants import kill
 from holdfast.testing.torture_points import errors_part, syncs_part
 
 
@@ -52,6 +54,13 @@ def test_points_of_a_creation(make, item):
     part = make(1, lambda machine: machine)
     part.replay(item)
     assert not part.failures
+
+
+@pytest.mark.parametrize("site", [("sync", "keys.sync"), ("sync_dir", "keys.folder_sync")])
+def test_without_a_sync_of_the_key_file_a_crash_loses_everything(site):
+    failure = kill(site, "sync_puts", Options(depth=1))
+    assert failure is not None
+    assert failure.complaints
 
 
 def test_the_demonstration(tmp_path, capsys):

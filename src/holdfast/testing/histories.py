@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import get_args
 
-from holdfast.testing import histories_engine
+from holdfast.testing import encrypted, histories_engine
 from holdfast.testing.anomaly import LEVELS, READ_COMMITTED, Report
 from holdfast.testing.bench_report import machine
 from holdfast.testing.broken_engines import (
@@ -274,7 +274,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--transactions", type=int, help="of --engine; 50,000 if nothing is said")
     parser.add_argument("--minutes", type=float, help="of --engine")
     parser.add_argument("--jobs", type=int, default=2, help="of --engine: processes")
+    parser.add_argument("--encrypted", action="store_true", help="of --engine: with a key")
     given = parser.parse_args(arguments)
+    encrypted.use(given.encrypted)
     if given.check or given.show:
         if given.check:
             with open(given.check, encoding="ascii") as file:

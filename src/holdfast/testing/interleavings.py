@@ -36,6 +36,7 @@ import holdfast
 from holdfast.base import ConflictError, DatabaseSettings, KeyspaceSettings
 from holdfast.engine import Database
 from holdfast.engine.write_path import Submission
+from holdfast.testing import encrypted
 from holdfast.txn import Prepared, Transaction
 
 READS = {
@@ -198,7 +199,7 @@ class Arena:
 
     def _opened(self) -> Database:
         path = os.path.join(self._folder.name, str(self._number))
-        return holdfast.open(path, settings=_SETTINGS)
+        return holdfast.open(path, settings=_SETTINGS, key=encrypted.key())
 
     def close(self) -> None:
         """Let go of it."""

@@ -23,6 +23,7 @@ from functools import cache
 from multiprocessing import get_context
 from random import Random
 
+from holdfast.testing import encrypted
 from holdfast.testing.bench_report import machine
 from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
 
@@ -108,7 +109,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, help="for each scope")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    parser.add_argument("--encrypted", action="store_true", help="with a key")
     given = parser.parse_args(arguments)
+    encrypted.use(given.encrypted)
     began = time.monotonic()
     rows = [
         "| scope | operations | in one | transactions | sets | run | runs | grouped | lost | bad |",
