@@ -21,7 +21,7 @@ from itertools import pairwise
 from random import Random
 from typing import ClassVar
 
-from holdfast.base import DatabasePoisonedError, DatabaseSettings, KeyspaceSettings
+from holdfast.base import DatabasePoisonedError, DatabaseSettings, KeyspaceSettings, MergeError
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import checksum, decode_varint, encode_varint
 from holdfast.engine import Database, open_database
@@ -94,7 +94,12 @@ class FolderTarget:
         self._table = TableTarget()
 
     def seeds(self) -> Iterable[bytes]:
-        for work, closes in ((_log_only, False), (_tables, False), (_compacted, True)):
+        for work, closes in (
+            (_log_only, False),
+            (_tables, False),
+            (_compacted, True),
+            (_merged, False),
+        ):
             yield put_archive(_recorded(work, closes=closes))
 
     def mutate(self, rng: Random, data: bytes, other: bytes) -> bytes:
@@ -218,7 +223,12 @@ def _content(database: Database, is_sound: bool) -> Content:
     content: Content = {}
     for name in database.keyspaces():
         keyspace = database.keyspace(name)
-        rows = scanned(keyspace.items(limit=_ROWS_MAX))
+        try:
+            rows = scanned(keyspace.items(limit=_ROWS_MAX))
+        except MergeError:
+            # An operand over a value that it does not fit is sound: a check looks into neither.
+            content[name] = [(key, b"") for key in keyspace.keys(limit=_ROWS_MAX)]
+            continue
         require(len(rows) < _ROWS_MAX, "a scan does not end")
         back = scanned(keyspace.items(reverse=True))
         keys = [key for key, _ in rows]
@@ -364,6 +374,20 @@ def _tables(database: Database) -> None:
         _fill(database, 30, tag)
         database.flush()
     _fill(database, 5, b"d")
+
+
+def _merged(database: Database) -> None:
+    """Operands in tables and in the log, and one over a value that it does not fit."""
+    for number in range(30):
+        with database.snapshot():
+            # A durable one takes another number of steps in either twin, and so another time.
+            database.add(b"total/%d" % (number % 3), number, durability="none")
+            database.merge(b"log", "append", b"%d" % number, durability="none")
+        if number % 10 == 5:
+            database.flush()
+    with database.transaction() as txn:
+        txn.keyspace("odd")[b"text"] = b"x"
+        txn.keyspace("odd").add(b"text")
 
 
 def _compacted(database: Database) -> None:

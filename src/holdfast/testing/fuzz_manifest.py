@@ -111,7 +111,7 @@ def _mutate_values(rng: Random, edit: VersionEdit) -> Any:
         return replace(
             edit, flushed_seq={k: rng.choice((v, mutate_number(rng, v))) for k, v in value.items()}
         )
-    if name.endswith(("_number", "_id", "_seq", "_first", "_lsn")):
+    if name.endswith(("_number", "_id", "_seq", "_first", "_lsn", "_salt")):
         return _changed(edit, name, mutate_number(rng, value or 0))
     items = list(value)
     if items and rng.random() < 0.7:
