@@ -23,6 +23,7 @@ class EncryptedStore(HoldfastStore):
 
     def __init__(self, setup: Setup) -> None:
         self._database = holdfast.open(setup.folder, settings=settings_for(setup), key=KEY)
+        self._durability = setup.sync if setup.has_writes else "none"
 
     @classmethod
     def has_tasks(cls) -> bool:

@@ -5,6 +5,7 @@
 - `memtable_bytes` is that of the comparison. Compression: LZ4, zstd in the last level (defaults).
 - Durable: `db.put(key, value)`. Not synced: `durability="none"`, one call a row; a crash takes the
   newest rows.
+- Transactions: `with db.transaction() as txn`, serializable unless the workload says otherwise.
 - Loads of sorted rows: `db.ingest`.
 - Tasks: `holdfast.aio`, where it exists.
 """
@@ -48,6 +49,7 @@ class HoldfastStore(Store):
 
     def __init__(self, setup: Setup) -> None:
         self._database = holdfast.open(setup.folder, settings=settings_for(setup))
+        self._durability = setup.sync if setup.has_writes else "none"
 
     def putter(self) -> Put:
         return partial(self._database.put, durability="none")
@@ -57,6 +59,18 @@ class HoldfastStore(Store):
 
     def committer(self) -> Put:
         return self._database.put
+
+    def updater(self, isolation: str = "serializable") -> Put:
+        begin = partial(
+            self._database.transaction, isolation=isolation, durability=self._durability
+        )
+
+        def update(key: bytes, value: bytes) -> None:
+            with begin() as transaction:
+                transaction.get(key)
+                transaction.put(key, value)
+
+        return update
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         return partial(self._database.put_many, durability="none")

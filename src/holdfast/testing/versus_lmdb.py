@@ -7,6 +7,7 @@
   pages serves many rows. A crash of the machine may then damage the whole database.
 - Workloads that only read use one read transaction throughout, those that read and write on one
   thread the open write transaction. A reader beside a writer begins a new one each 100 gets.
+- Transactions: a write transaction each; there is one at a time.
 - Batches: `putmulti` in a transaction. Lists of keys: `getmulti`.
 - Loads of sorted rows: `putmulti(append=True)` in a transaction.
 - `readahead=False` where data are read cold at random, as its documentation recommends.
@@ -89,6 +90,16 @@ class LmdbStore(Store):
                 transaction.put(key, value)
 
         return commit
+
+    def updater(self, isolation: str = "serializable") -> Put:
+        begin = self._environment.begin
+
+        def update(key: bytes, value: bytes) -> None:
+            with begin(write=True) as transaction:
+                transaction.get(key)
+                transaction.put(key, value)
+
+        return update
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         begin = self._environment.begin

@@ -5,6 +5,7 @@
 - A Bloom filter of 10 bits a key, as its documentation recommends and Holdfast has by default.
 - Durable: `put(..., sync=True)`. Not synced: the default, one call a row; the log is written to the
   system, so a crash of the machine takes the newest rows, one of the process none.
+- Transactions: it has none. A get and a `write_batch` stand for one, without isolation.
 - Batches: `write_batch`. Lists of keys: one get each, as LevelDB has nothing else.
 - It cannot be told to flush: its log is left as it is at the end.
 - Tasks: 64 threads; LevelDB syncs the commits of several at once.
@@ -41,6 +42,7 @@ class LevelStore(Store):
 
     def __init__(self, setup: Setup) -> None:
         self._folder = setup.folder
+        self._is_synced = setup.sync == "commit"
         self._database = plyvel.DB(
             setup.folder,
             create_if_missing=True,
@@ -57,6 +59,16 @@ class LevelStore(Store):
 
     def committer(self) -> Put:
         return partial(self._database.put, sync=True)
+
+    def updater(self, isolation: str = "serializable") -> Put:
+        get, begin = self._database.get, partial(self._database.write_batch, sync=self._is_synced)
+
+        def update(key: bytes, value: bytes) -> None:
+            get(key)
+            with begin() as batch:
+                batch.put(key, value)
+
+        return update
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         return self._batches(is_synced=False)

@@ -7,6 +7,7 @@
   default. RocksDB holds filters and indexes outside of its cache (its default), in more memory.
 - Durable: `WriteOptions.sync = True`. Not synced: the default, one call a row; the log is written
   to the system, so a crash of the machine takes the newest rows, one of the process none.
+- Transactions: it has none from Python. A get and a `WriteBatch` stand for one, without isolation.
 - Batches: `WriteBatch`. Lists of keys: `get` of a list, which is RocksDB's MultiGet.
 - Loads of sorted rows: an `SstFileWriter` with the options of the database, whose file is moved
   into it by `ingest_external_file`; it is durable then.
@@ -68,6 +69,17 @@ class RocksStore(Store):
 
     def committer(self) -> Put:
         return self._database.put
+
+    def updater(self, isolation: str = "serializable") -> Put:
+        database, new_batch = self._database, rocksdict.WriteBatch
+
+        def update(key: bytes, value: bytes) -> None:
+            database.get(key)
+            batch = new_batch(raw_mode=True)
+            batch.put(key, value)
+            database.write(batch)
+
+        return update
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         database = self._database

@@ -9,6 +9,7 @@
 - Statements are prepared once: `sqlite3` keeps them by their text.
 - Workloads that only read use one transaction throughout, those that read and write on one thread
   the open one. A reader beside a writer has a connection of its own.
+- Transactions: `BEGIN IMMEDIATE` to `COMMIT`, threads under the same lock.
 - Batches: `executemany` in a transaction. Lists of keys: `k IN (...)`. Lists of rows: `fetchmany`.
 - Tasks: one thread.
 """
@@ -106,6 +107,19 @@ class SqliteStore(Store):
                 execute(_PUT, (key, value))
 
         return commit
+
+    def updater(self, isolation: str = "serializable") -> Put:
+        self.finish()
+        execute, lock = self._connection.cursor().execute, self._lock
+
+        def update(key: bytes, value: bytes) -> None:
+            with lock:
+                execute("BEGIN IMMEDIATE")
+                execute(_GET, (key,)).fetchone()
+                execute(_PUT, (key, value))
+                execute("COMMIT")
+
+        return update
 
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         cursor = self._cursor

@@ -85,6 +85,15 @@ class Store(ABC):
         """Return what puts a row and returns when it is durable; many threads may call it."""
 
     @abstractmethod
+    def updater(self, isolation: str = "serializable") -> Put:
+        """Return what reads a key and then puts it, as one transaction that is synced if the store
+        was opened with sync "commit"; many threads may call it.
+
+        `isolation` is that of engines which have several levels. An engine without transactions
+        reads, and writes a batch: it would lose what another writer did in between.
+        """
+
+    @abstractmethod
     def batch_putter(self) -> Callable[[Sequence[Row]], object]:
         """Return what puts rows as one atomic transaction, without a sync."""
 

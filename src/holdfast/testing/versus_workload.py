@@ -142,6 +142,28 @@ def commit_threads(case: Case) -> Work:
     return Threads(case.store.committer(), shares)
 
 
+def transactions(case: Case) -> Work:
+    """Transactions that read a row and put it, keys drawn at random, on one thread. RocksDB and
+    LevelDB have none from Python: a get and a batch stand for one, without isolation.
+    """
+    numbers = case.source.choices(range(case.scale.rows), k=case.scale.rows)
+    rows = rows_of(numbers, case.source)
+    work = Operations([(case.store.updater(), row) for row in rows], case.store.finish)
+    work.user_bytes = bytes_of(rows)
+    work.live_bytes = case.scale.rows * (KEY_BYTES + VALUE_BYTES)
+    return work
+
+
+def transactions_threads(case: Case) -> Work:
+    """Durable transactions that read a row and put it, on 64 threads at the same time; to be
+    compared with commit-threads.
+    """
+    scale = case.scale
+    rows = rows_of(shuffled(scale.threads * scale.thread_commits, case.source), case.source)
+    shares = [rows[number :: scale.threads] for number in range(scale.threads)]
+    return Threads(case.store.updater(), shares)
+
+
 def commit_tasks(case: Case) -> Work:
     """Durable commits of a row each, by 1,000 tasks of asyncio at the same time."""
     scale = case.scale
@@ -288,6 +310,8 @@ WORKLOADS: dict[str, Workload] = {
     "append-late": Workload(make=append_late, sync="none"),
     "commit": Workload(make=commit, sync="commit"),
     "commit-threads": Workload(make=commit_threads, sync="commit"),
+    "transactions": Workload(make=transactions, sync="none", data="rows"),
+    "transactions-threads": Workload(make=transactions_threads, sync="commit"),
     "commit-tasks": Workload(make=commit_tasks, sync="commit", opens=False),
     "get-hot": Workload(make=get_hot, data="rows"),
     "get-warm": Workload(make=get_warm, data="rows"),

@@ -15,7 +15,7 @@ from typing import Any
 from holdfast.testing.versus_input import key_of, shuffled, values_of, zipfian
 from holdfast.testing.versus_measure import Operations
 from holdfast.testing.versus_scale import KEY_BYTES, YCSB_VALUE_BYTES, Scale
-from holdfast.testing.versus_store import Store
+from holdfast.testing.versus_store import Put, Store
 
 SCAN_ROWS_MAX = 100
 ROW_BYTES = KEY_BYTES + YCSB_VALUE_BYTES
@@ -30,6 +30,8 @@ class Mix:
     insert: int = 0
     scan: int = 0
     modify: int = 0
+    isolation: str | None = None
+    """The level of the transactions in which rows are modified; None is without."""
     is_latest: bool = False
     """Whether the newest rows are the hot ones."""
 
@@ -52,6 +54,17 @@ YCSB = {
     "ycsb-f": Mix(
         description="YCSB F: half gets, half gets followed by an update of the row.", modify=50
     ),
+    "ycsb-f-serializable": Mix(
+        description="YCSB F, each update with its get as one serializable transaction.",
+        modify=50,
+        isolation="serializable",
+    ),
+    "ycsb-f-snapshot": Mix(
+        description="YCSB F, each update with its get as one transaction at the level snapshot, of "
+        "engines that have it.",
+        modify=50,
+        isolation="snapshot",
+    ),
 }
 
 
@@ -60,9 +73,15 @@ def ycsb(store: Store, scale: Scale, source: random.Random, mix: Mix) -> Operati
     get, put, rows = store.getter(), store.putter(), store.rows
     values = values_of(scale.ycsb_operations, source, YCSB_VALUE_BYTES)
 
-    def modify(key: bytes, value: bytes) -> None:
+    def modify_plainly(key: bytes, value: bytes) -> None:
         get(key)
         put(key, value)
+
+    modify: Put = modify_plainly
+    if mix.isolation is not None:
+        modify = store.updater(mix.isolation)
+        # A getter within an open transaction would not see, or hold up, what the updater commits.
+        get = store.fresh_getter()
 
     def scan(key: bytes, count: int) -> None:
         list(rows(key, limit=count))

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from array import array
 from xml.etree import ElementTree as ET
@@ -100,6 +101,28 @@ def test_what_a_store_wrote_is_there_after_a_reopen(engine, tmp_path):
     store = load(engine)(setup_in(tmp_path, "-", has_writes=False, is_cold=True))
     get = store.getter()
     assert [get(key) for key in (b"a", b"b", b"c", b"d", b"e")] == [b"1", b"2", b"3", b"4", None]
+    store.close()
+
+
+@pytest.mark.parametrize("sync", ["commit", "none"])
+@pytest.mark.parametrize("isolation", ["serializable", "snapshot"])
+def test_an_update_is_a_transaction_that_many_threads_may_make(engine, tmp_path, sync, isolation):
+    store = load(engine)(setup_in(tmp_path, sync))
+    store.fill([(b"%04d" % number, b"old") for number in range(40)])
+    store.finish()
+    update = store.updater(isolation)
+
+    def work(first):
+        for number in range(first, 40, 4):
+            update(b"%04d" % number, b"new %d" % number)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.finish()
+    assert dict(store.rows()) == {b"%04d" % number: b"new %d" % number for number in range(40)}
     store.close()
 
 
