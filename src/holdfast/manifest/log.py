@@ -290,6 +290,7 @@ class VersionSet:
         # Nothing that needs memory may come behind the sync.
         end = self._end + len(record)
         _check_size(end)
+        is_undone = False
         try:
             try:
                 self._file.write_at(self._end, record, site="manifest.edit.write")
@@ -298,11 +299,17 @@ class VersionSet:
                     raise
                 self._undo()
                 raise DiskFullError(f"no room for the manifest: {exc}") from exc
+            except MemoryError:
+                # A sealed file needs some before it writes. Whether it came to that is not known.
+                self._undo()
+                is_undone = True
+                raise
             self._file.sync(site="manifest.edit.sync")
         except DiskFullError:
             raise
         except BaseException as exc:
-            self._failure = exc
+            if not is_undone:
+                self._failure = exc
             raise
         self._chain = chain
         self._end = end

@@ -90,10 +90,15 @@ class SealedSegment(SealedFile):
         return self
 
     def write_at(self, offset: int, data: Buffer, *, site: str) -> None:
-        super().write_at(offset, self._sealed(offset, memoryview(data)), site=site)
+        # Released whatever happens: a traceback would keep the view, and with it the record buffer
+        # from being changed.
+        with memoryview(data) as view:
+            sealed = self._sealed(offset, view)
+        super().write_at(offset, sealed, site=site)
 
     def write_and_sync_at(self, offset: int, data: Buffer, *, site: str, sync_site: str) -> None:
-        sealed = self._sealed(offset, memoryview(data))
+        with memoryview(data) as view:
+            sealed = self._sealed(offset, view)
         super().write_and_sync_at(offset, sealed, site=site, sync_site=sync_site)
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -110,7 +115,8 @@ class SealedSegment(SealedFile):
         plain = front.block[offset : offset + count] if offset < start else b""
         if count <= len(plain) or len(front.block) < start:
             return plain
-        return plain + self._records(front, max(offset, start), count - len(plain))
+        # A segment is long: one copy of it less.
+        return b"".join((plain, self._records(front, max(offset, start), count - len(plain))))
 
     def _sealed(self, offset: int, data: memoryview) -> Buffer:
         """Return what is stored for a write of the plain format."""
@@ -125,7 +131,7 @@ class SealedSegment(SealedFile):
         if magic == 0:
             # A record that was refused is wiped.
             require(not any(data), "what is written is a record or zeros")
-            return data
+            return bytes(data)
         require(
             magic == RECORD_MAGIC and len(data) == record_bytes(size, header.alignment),
             "a record is written whole",
@@ -180,7 +186,7 @@ class SealedSegment(SealedFile):
         )
         return _Front(cipher, header, block[: min(len(data), header.records_offset)])
 
-    def _records(self, front: _Front, offset: int, count: int) -> bytes:
+    def _records(self, front: _Front, offset: int, count: int) -> memoryview:
         """Return the plain bytes of records from `offset` on. The last one is read to its end to be
         opened, however few bytes of it are asked for.
         """
@@ -188,7 +194,7 @@ class SealedSegment(SealedFile):
         missing = opener.missing()
         if missing:
             opener.extend(super().read_at(offset + count, missing))
-        return bytes(memoryview(opener.run())[:count])
+        return memoryview(opener.run())[:count]
 
 
 class _Opener:
