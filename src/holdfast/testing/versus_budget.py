@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from holdfast.testing.bench import run_in_child
 from holdfast.testing.bench_measure import MIB, Figure, Options
@@ -60,13 +61,16 @@ class Budget:
         return {**asdict(self), "verdict": self.verdict}
 
 
+def of_rates(run: Run, what: str, bound: float, ours: str, engine: str, theirs: str) -> Budget:
+    """Return a budget of the rate of our workload to that of another one, or of another engine."""
+    one, other = run.median(ours, OURS), run.median(theirs, engine)
+    measured = one.rate / other.rate if one and other else None
+    return Budget(what=what, sign=AT_LEAST, bound=bound, unit="times", measured=measured)
+
+
 def budgets(run: Run, engines: Sequence[str]) -> list[Budget]:
     """Return the budgets that compare cells of a run."""
-
-    def rate(what: str, bound: float, ours: str, engine: str, theirs: str) -> Budget:
-        one, other = run.median(ours, OURS), run.median(theirs, engine)
-        measured = one.rate / other.rate if one and other else None
-        return Budget(what=what, sign=AT_LEAST, bound=bound, unit="times", measured=measured)
+    rate = partial(of_rates, run)
 
     def ahead(what: str, workload: str) -> Budget:
         best = run.best_peer(workload, engines)
