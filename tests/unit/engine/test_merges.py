@@ -31,6 +31,7 @@ from holdfast.lsm import merged
 from holdfast.manifest import edit as edits
 from holdfast.merge import MergeFunction, Merges, unpack_set
 from holdfast.testing.workload import TINY
+from holdfast.wal import LogWriter
 
 KEPT = replace(TINY, wal_keep_bytes=1 << 20)
 DURABILITIES = [None, "commit", "interval", "none"]
@@ -134,6 +135,48 @@ def test_who_read_the_number_conflicts_with_an_add(db: Database) -> None:
     one.commit()
     with pytest.raises(ConflictError):
         two.commit()
+
+
+def test_adds_of_one_group_do_not_conflict_and_who_read_loses_to_them() -> None:
+    machine = SimEnv(1)
+    db = open_database("/db", env=machine)
+    db[b"n"] = b"0"
+    txns = [db.transaction() for _ in range(6)]
+    for number, txn in enumerate(txns):
+        if number == 3:
+            txn[b"seen"] = txn[b"n"]
+        elif number == 4:
+            txn[b"seen"] = b"".join(txn.values())
+        else:
+            txn.add(b"n", 10**number)
+    outcomes: dict[int, object] = {}
+    leading = machine.mutex()
+    leading.acquire()
+
+    def hold() -> None:
+        db._engine.write_path.exclusive(lambda: (leading.acquire(), leading.release()))
+
+    def commit(number: int) -> None:
+        try:
+            txns[number].commit()
+        except ConflictError as error:
+            outcomes[number] = error.key
+        else:
+            outcomes[number] = "committed"
+
+    tasks = [machine.spawn("holder", hold)]
+    machine.sleep(0.01)
+    for number in range(6):
+        tasks.append(machine.spawn(f"{number}", lambda number=number: commit(number)))  # type: ignore[misc]
+        machine.sleep(0.01)
+    leading.release()
+    for task in tasks:
+        task.join()
+    expected = {number: b"n" if number in (3, 4) else "committed" for number in range(6)}
+    assert expected == outcomes
+    assert b"100111" == db[b"n"]
+    assert b"seen" not in db
+    db.close()
 
 
 def test_who_writes_the_key_at_the_level_snapshot_conflicts_with_an_add(db: Database) -> None:
@@ -380,6 +423,33 @@ def test_an_older_version_refuses_a_database_with_merges(monkeypatch: pytest.Mon
         open_older(machine)
     with open_database("/db", env=machine) as again:
         assert b"1" == again[b"n"]
+
+
+@pytest.mark.parametrize("write", ["add", "transaction"])
+def test_the_mark_is_durable_before_an_operand_is_logged(
+    monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    machine = SimEnv()
+    append, marked = LogWriter.append, []
+
+    def looked_at(self: LogWriter, *arguments: Any, **named: Any) -> Any:
+        crashed = CrashPoint(machine).state("none").build()
+        with monkeypatch.context() as patch:
+            patch.setattr(LogWriter, "append", append)
+            with open_database("/db", env=crashed, read_only=True) as found:
+                marked.append(found.has_merges)
+        return append(self, *arguments, **named)
+
+    with open_database("/db", env=machine) as db:
+        monkeypatch.setattr(LogWriter, "append", looked_at)
+        db[b"k"] = b""
+        if write == "add":
+            db.add(b"n")
+        else:
+            with db.transaction() as txn:
+                txn.add(b"n")
+        assert [False, True] == marked
+        monkeypatch.undo()
 
 
 def test_the_feed_of_changes_tells_function_and_operand(db: Database) -> None:
