@@ -1,8 +1,8 @@
 """The bytes of a key file, `KEYS.<iteration>`; docs/format/keys.md is the specification.
 
 The data keys of all epochs are one sealed piece, under a key that is made of the caller's and of a
-random salt that only this file has. Everything in clear is its associated data. A checksum over the
-whole tells damage from a wrong key.
+salt that was drawn when the caller gave it, and under a random nonce of this file alone. Everything
+in clear is its associated data. A checksum over the whole tells damage from a wrong key.
 
 Thread safety: pure functions.
 """
@@ -128,8 +128,8 @@ def parse_key_file_name(name: str) -> int | None:
 def encode_key_file(
     keys: KeyFile, protection: Protection, wrapping_key: Secret, nonce: bytes
 ) -> bytes:
-    """Return the bytes of a key file. Requires: `wrapping_key` was made with a salt of this file's
-    own.
+    """Return the bytes of a key file. Requires: `wrapping_key` was made as `protection` says, and
+    `nonce` is random and of this file alone.
     """
     cost, wrapped = protection.cost, protection.wrapped
     size = (

@@ -252,7 +252,9 @@ class Database(Keyspace):
         since its last call and the bytes there are to rewrite.
 
         Raises: WrongKeyError when the database is not encrypted; TypeError, ValueError for what is
-        no key; ReadOnlyError; what a compaction raises.
+        no key; LimitError after 4096 changes without a rewrite; ReadOnlyError; what a key callable
+        raises; what a compaction raises. After an exception either key may be the one that opens
+        the database, and no other.
         """
         try:
             source = key_source(key)

@@ -69,6 +69,21 @@ def test_a_torn_key_file_of_a_creation_is_removed_by_the_next_one(tmp_path):
     assert key_files(PosixEnv(), path) == [2]
 
 
+def test_a_copy_of_the_key_file_can_be_put_back_as_long_as_no_key_was_changed(tmp_path):
+    path = tmp_path / "db"
+    holdfast.open(str(path), key=KEY).close()
+    (name,) = [f"KEYS.{number}" for number in key_files(PosixEnv(), str(path))]
+    copy = (path / name).read_bytes()
+    for number in range(3):
+        with holdfast.open(str(path), key=KEY) as db:
+            db[b"%d" % number] = b"v"
+    for lost in path.glob("KEYS.*"):
+        lost.unlink()
+    (path / name).write_bytes(copy)
+    with holdfast.open(str(path), key=KEY) as db:
+        assert list(db) == [b"0", b"1", b"2"]
+
+
 @pytest.mark.parametrize("also", ["CURRENT.*", "*.manifest", "*.wal", "*.table"])
 @pytest.mark.parametrize("key", [None, KEY])
 def test_without_a_key_file_sealed_files_are_damage_whatever_else_is_missing(tmp_path, also, key):
