@@ -11,7 +11,6 @@ A caller's key opens the key file and nothing else; what it protects is in `keyr
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -225,6 +224,9 @@ def _of_words(words: str) -> Secret | Exception:
 
 
 def _stretch(secret: Secret, salt: bytes, cost: ScryptCost) -> Secret:
+    # Loaded when it is used: an import of the package goes without.
+    import hashlib  # noqa: PLC0415  see above
+
     memory = 128 * cost.r << cost.log2_n
     return Secret(
         hashlib.scrypt(

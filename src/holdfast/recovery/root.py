@@ -13,7 +13,6 @@ whether it went through the state of the digest: whoever pins a root pins it aga
 
 from __future__ import annotations
 
-import hashlib
 from struct import Struct
 from typing import Final
 
@@ -25,7 +24,8 @@ from holdfast.wal import read_log
 
 _NUMBERS: Final = Struct(">QQ")
 _CHAIN: Final = Struct(">Q")
-ROOT_BYTES: Final = _NUMBERS.size + hashlib.sha256().digest_size
+_DIGEST_BYTES: Final = 32
+ROOT_BYTES: Final = _NUMBERS.size + _DIGEST_BYTES
 _WORDS: Final = b"holdfast root 1"
 
 
@@ -39,6 +39,9 @@ def root_of(database_id: bytes, version: Version, lsn: int, chain: int) -> bytes
         _CHAIN.pack(chain),
         encode_edit(version.snapshot_edit()),
     )
+    # Loaded when it is used: an import of the package goes without.
+    import hashlib  # noqa: PLC0415  see above
+
     return numbers + hashlib.sha256(b"".join(content)).digest()
 
 
