@@ -54,6 +54,7 @@ _HEADER_END: Final = PREAMBLE_BYTES + SEGMENT_HEADER_BYTES + SEAL_BYTES
 _SEALED_LINK_BYTES: Final = LINK_BYTES + SEAL_BYTES
 _BUDGET: Final = 8
 """How often the bytes of a segment are opened at most."""
+_ZEROS: Final = bytes(1 << 16)
 _HEADER: Final = b"header"
 _LINK: Final = b"link"
 
@@ -280,7 +281,16 @@ class _Opener:
         return size
 
     def _veil(self, start: int, end: int) -> None:
-        self._plain[start:end] = _veiled(self._stored, start, end)
+        # Most of a segment is what was not written yet: it is zero here already.
+        if not _is_zero(self._stored, start, end):
+            self._plain[start:end] = _veiled(self._stored, start, end)
+
+
+def _is_zero(data: bytes, start: int, end: int) -> bool:
+    size = len(_ZEROS)
+    return all(
+        data[at : min(at + size, end)] == _ZEROS[: end - at] for at in range(start, end, size)
+    )
 
 
 def _veiled(data: bytes, start: int, end: int) -> bytes:
