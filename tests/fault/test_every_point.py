@@ -34,7 +34,7 @@ from holdfast.testing.torture_points import (
 
 PARTS = {"errors": errors_part, "syncs": syncs_part, "clients": clients_part}
 WAYS = {"errors": ERROR_WAYS, "syncs": SYNC_WAYS, "clients": CLIENT_WAYS}
-SAMPLES = {"errors": 160, "syncs": 120, "clients": 30}
+SAMPLES = {"errors": 160, "syncs": 120, "clients": 45}
 
 
 def judged(part: PointsPart, count: int) -> PointsPart:

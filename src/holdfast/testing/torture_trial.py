@@ -336,5 +336,7 @@ def _is_within(numbers: Iterable[int], lower: int, upper: int) -> bool:
 
 
 def _is_refusal(complaint: str) -> bool:
-    """Return whether a complaint of `examine` is that the database says that it is damaged."""
-    return complaint.startswith(("CorruptionError", "FormatError", "verify: "))
+    """Return whether a complaint of `examine` is that the database says that it is damaged, or that
+    it has not all changes.
+    """
+    return complaint.startswith(("ChangesGoneError", "CorruptionError", "FormatError", "verify: "))
