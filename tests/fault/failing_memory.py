@@ -87,6 +87,27 @@ def merge_tables(database: holdfast.Database) -> object:
     return database[b"a"]
 
 
+def transact(durability: str | None = None) -> Call:
+    """A transaction that reads, and writes to two keyspaces, some of it within a savepoint."""
+
+    def call(database: holdfast.Database) -> object:
+        with database.transaction(durability=durability) as txn:
+            found = txn[b"key 030"]
+            other = txn.keyspace("other", create=False)
+            other[b"key 1"] = NEW
+            with txn.savepoint():
+                txn[b"a"] = NEW
+                del txn[b"b"]
+            return found, txn.get(b"a"), len(other)
+
+    after = changed(
+        default={key: value for key, value in START["default"].items() if key != b"b"}
+        | {b"a": NEW},
+        other=START["other"] | {b"key 1": NEW},
+    )
+    return Call(call, (PAIRS[b"key 030"], NEW, 5), after, durability is None)
+
+
 MERGED = changed(default=START["default"] | {b"a": NEW})
 
 CALLS: dict[str, Call] = {
@@ -108,6 +129,8 @@ CALLS: dict[str, Call] = {
     "merge": Call(merge, (NEW, NEW, PAIRS[b"key 059"]), MERGED),
     "merge tables": Call(merge_tables, NEW, MERGED),
     "add": Call(lambda database: database.add(b"a", durability="none"), None, MERGED, False),
+    "transaction": transact(),
+    "transaction none": transact("none"),
     "delete range": Call(
         lambda database: database.delete_range(b"a", b"c"),
         after=changed(default=PAIRS | {b"c": OLD}),

@@ -12,13 +12,16 @@ _OWN_FILES: set[str] = set()
 
 def origin() -> tuple[str, int]:
     """Return file and line of the nearest caller outside of this package."""
+    # By depth: without memory for it `f_back` is None, with an error that comes up elsewhere.
     frame = sys._getframe(1)  # noqa: SLF001  the only way to a frame that costs no traceback
+    depth = 1
     # Most frames are of files that were seen before.
     while frame.f_code.co_filename in _OWN_FILES or _is_own(frame):
-        behind = frame.f_back
-        if behind is None:
+        depth += 1
+        try:
+            frame = sys._getframe(depth)  # noqa: SLF001  the same
+        except ValueError:
             break
-        frame = behind
     return frame.f_code.co_filename, frame.f_lineno
 
 
