@@ -633,17 +633,15 @@ cdef class UserCursor:
         self.held = self.merges.fold(key, base, entries)
         self.row.value = bytes_data(self.held)
         self.row.value_size = PyBytes_GET_SIZE(self.held)
-        return 0
 
     cdef bytes _walk(self, bytes key, list entries):
         """Add the operands behind the row, where the source stands; return the value below them."""
-        cdef uint64_t cover = self._cover(&self.row)
+        cdef uint64_t cover = self._cover(&self.row), last = self.row.trailer
         cdef Row* row
         while self.source.c_next():
             row = self._stand()
             if self._is_decided(row) and not self._is_visible(row.trailer):
-                # Private versions come first, then those that came after the snapshot.
-                self._seek(self.own, self.decided_size, self.visible)
+                self._seek(self.own, self.decided_size, self.visible)  # past what came later
                 row = self._stand()
             if not self.source.at or not self._is_decided(row) or row.trailer >> 8 < cover:
                 break
@@ -653,7 +651,9 @@ cdef class UserCursor:
                 break
             if len(entries) >= OPERANDS_MAX and row.trailer <= self.visible:
                 return self.merges.merged(key, row.trailer >> 8)
-            entries.append(bytes_of(row.value, row.value_size, False))
+            if row.trailer != last:  # else it is in two sources
+                entries.append(bytes_of(row.value, row.value_size, False))
+            last = row.trailer
         return None
 
     cdef int _seek_visible(self, const Row* row) except -1:

@@ -392,10 +392,13 @@ class UserCursor(Generic[Row]):
         """Return the value of a key that has these visible versions, the newest first."""
         entries: list[bytes] = []
         cover = self._cover(key)
+        last = -1
         for seq, kind, value in versions:
             if seq < cover or kind != MERGE:
                 return self._folded(key, value if seq >= cover and kind == PUT else None, entries)
-            entries.append(value)
+            if seq != last:
+                entries.append(value)
+            last = seq
         return self._folded(key, None, entries)
 
     def _folded(self, key: bytes, base: bytes | None, entries: list[bytes]) -> bytes:

@@ -179,19 +179,21 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         the number of the newest own write, and whether own writes say what lies below and what.
         """
         newest = cover = 0
+        # Where memtables could not be made one, a write may be in two of them.
+        below = SEQ_MAX
         known, value_known = (self._merged or {}).get(key, (0, b""))
         for table in reversed(self.tables):
             cover = max(cover, table.range_tombstones.cover(key, SEQ_MAX))
-            found = table.get(key, SEQ_MAX)
+            found = table.get(key, below)
             while found is not None and found[0] >= cover:
                 seq, kind, value = found
-                newest = newest or seq
+                newest, below = newest or seq, seq - 1
                 if kind != MERGE:
                     return newest, True, value if kind == PUT else None
                 if seq == known:
                     return newest, True, value_known
                 entries.append(value)
-                found = table.get(key, seq - 1)
+                found = table.get(key, below)
             if cover:
                 return newest, True, None
         return newest, False, None

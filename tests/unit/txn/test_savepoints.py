@@ -13,6 +13,7 @@ import pytest
 from holdfast.base import ConflictError, DatabaseClosedError, marks_seen
 from holdfast.engine import Database, open_database
 from holdfast.env import SimEnv
+from holdfast.memtable import Memtable
 from holdfast.txn import keyspace
 
 
@@ -176,6 +177,34 @@ def test_without_memory_to_merge_they_stay_apart(
         assert {b"a": b"3", b"b": b"2", b"c": b"4"} == dict(txn.items())
     assert {b"a": b"3", b"b": b"2", b"c": b"4"} == dict(db.items())
     assert "txn.savepoint_not_merged" in marks_seen()
+
+
+@pytest.mark.parametrize("below", [1, 6])
+@pytest.mark.parametrize("above", [1, 6])
+def test_operands_that_were_copied_before_memory_ended_count_once(
+    db: Database, monkeypatch: pytest.MonkeyPatch, below: int, above: int
+) -> None:
+    """Whichever memtable takes in the other."""
+    copy = keyspace._copy
+
+    def too_late(source: Memtable, target: Memtable) -> None:
+        copy(source, target)
+        raise MemoryError
+
+    expected = b"base" + b"x" * below + b"y" * above
+    db[b"k"] = b"base"
+    with db.transaction() as txn:
+        for _ in range(below):
+            txn.merge(b"k", "append", b"x")
+        with monkeypatch.context() as patched, txn.savepoint():
+            patched.setattr(keyspace, "_copy", too_late)
+            for _ in range(above):
+                txn.merge(b"k", "append", b"y")
+        assert 2 == len(txn.tables)
+        assert expected == txn[b"k"]
+        assert [(b"k", expected)] == list(txn.items())
+        assert [expected] == list(txn.values(reverse=True))
+    assert expected == db[b"k"]
 
 
 @pytest.mark.parametrize("round_", range(20))
