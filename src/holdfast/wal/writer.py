@@ -364,7 +364,7 @@ class LogWriter:
         with self._mutex:
             while self._preparing:
                 self._prepared.wait()
-            unused, self._next = self._next, None
+            unused, self._next, self._leaves_early = self._next, None, False
         if unused is not None:
             self._discard(unused)
         self._rotate(0)
@@ -626,6 +626,8 @@ class LogWriter:
         except BaseException:
             with self._mutex:
                 self._next, self._rotating = following, False
+                # What fits the current one does not fail because a larger record found no room.
+                self._leaves_early = self._leaves_early and following is not None
             raise
         return following
 

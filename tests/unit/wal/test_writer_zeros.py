@@ -4,11 +4,12 @@ each at most four times as large as the one before.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
-from holdfast.base import marks_seen
+from holdfast.base import DiskFullError, marks_seen
 from holdfast.env import SimEnv
 from holdfast.wal.writer import ZEROED_SYNC_BYTES
 from tests.unit.wal.logs import FOLDER, Log, records
@@ -23,11 +24,15 @@ class NotingEnv:
     def __init__(self) -> None:
         self.inner = SimEnv(1)
         self.zeroed: dict[str, bool] = {}
+        self.refuses = False
+        """Whether there is no room for another segment."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def create(self, path: str, *, site: str) -> Any:
+        if self.refuses:
+            raise OSError(errno.ENOSPC, "no room")
         return NotingFile(self.inner.create(path, site=site), self.zeroed)
 
 
@@ -98,6 +103,27 @@ def test_a_log_whose_syncs_become_frequent_gets_zeros_soon(log: Log) -> None:
     assert zeroed[names(4)[0]]
     assert [segment.number for segment in log.writer.segments()] == [1, 2, 4]
     log.writer.sync()
+    assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+
+
+@pytest.mark.parametrize("leaves", ["for a record that does not fit", "at will"])
+def test_no_room_for_the_next_one_does_not_refuse_what_fits(leaves: str) -> None:
+    """The one with zeros, for which the segment at hand was to be left early, was given up."""
+    env = NotingEnv()
+    log = Log(env, segment_bytes=SEGMENT_BYTES)
+    write(log, 40, durable=False)
+    while not env.zeroed[names(log.number - 1)[0]]:
+        write(log, 1, durable=True)
+    assert log.number - 1 not in [segment.number for segment in log.writer.segments()]
+    env.refuses = True
+    with pytest.raises(DiskFullError):
+        if leaves == "at will":
+            log.writer.begin_segment()
+        else:
+            log.append(bytes(SEGMENT_BYTES), durable=True)
+    log.append(CHUNK, durable=True)
+    env.refuses = False
+    log.append(CHUNK, durable=True)
     assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
 
 
