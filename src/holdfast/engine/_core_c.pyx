@@ -99,17 +99,19 @@ cdef class CommitState:
         try:
             mutex.acquire()
             try:
-                # While this thread waited for the mutex others may have run.
+                for keyspace in keyspaces:
+                    if keyspace not in memtables:
+                        return False
+                # A new list may begin a collection, whose finalizers may write, or let others.
+                queue, group = [waiter], [waiter]
+                # So may those have done for whom this thread waited with the mutex.
                 if (self.flags or path._leader is not None or since + 1 != self.next_seq
                         or buffer.size + batch.used + OPERATION_OVERHEAD
                         > self.buffer_bytes_max // 2):
                     return False
-                for keyspace in keyspaces:
-                    if keyspace not in memtables:
-                        return False
-                path._leader, path._queue, path._group = waiter, [waiter], [waiter]
-                path._settled = False
                 self.flags |= C_BUSY
+                path._leader, path._queue, path._group = waiter, queue, group
+                path._settled = False
                 leads = True
             finally:
                 mutex.release()

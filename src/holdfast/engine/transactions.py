@@ -100,7 +100,11 @@ class TransactionHost:
         """
         engine = self._engine
         if durability == "none" or (durability == "interval" and engine.state.interval_armed):
-            return engine.state.commit_at_once(batch, since, keyspaces, engine.write_path.memtables)
+            done = engine.state.commit_at_once(batch, since, keyspaces, engine.write_path.memtables)
+            if done and durability == "interval":
+                # The timer may have ended while the commit waited for the mutex.
+                engine.arm_interval()
+            return done
         return False
 
     def commit(

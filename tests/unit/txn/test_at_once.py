@@ -146,6 +146,49 @@ def test_one_beside_a_leader_queues_behind_it(env: SimEnv, db: Database) -> None
     assert len(seqs) == len(set(seqs)) == 80
 
 
+class LetsOthers:
+    """A mutex before which something happens."""
+
+    def __init__(self, inner: Any, first: Callable[[], object]) -> None:
+        self._inner = inner
+        self._first = [first]
+
+    def acquire(self) -> None:
+        while self._first:
+            self._first.pop()()
+        self._inner.acquire()
+
+    def release(self) -> None:
+        self._inner.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def test_the_timer_that_ended_meanwhile_is_started_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch, groups: list[int]
+) -> None:
+    """While the commit waited for the mutex the last sync was done, and the timer ended."""
+    db.put(b"c", b"3", durability="interval")
+    db.sync()
+    assert db.state.interval_armed
+    txn = db.transaction(durability="interval")
+    txn[b"a"] = b"2"
+    path = db._engine.write_path
+    groups.clear()
+
+    def ends() -> None:
+        db.state.interval_armed = False
+
+    monkeypatch.setattr(path, "_mutex", LetsOthers(path._mutex, ends))
+    txn.commit()
+    assert [] == groups
+    assert db.state.interval_armed
+
+
 def test_a_memtable_that_is_full_is_frozen_all_the_same(db: Database) -> None:
     for number in range(300):
         with db.transaction(durability="none") as txn:
