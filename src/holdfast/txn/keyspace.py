@@ -383,6 +383,10 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         """Whether it has cursors."""
         return bool(self._scans)
 
+    def scans_reached(self) -> list[bytes | None]:
+        """Return the key of the last row of each cursor."""
+        return [scan.overlay.reached for scan in list(self._scans)]
+
     @property
     def has_read(self) -> bool:
         """Whether anything may have been read."""

@@ -163,6 +163,8 @@ class Transaction(TransactionKeyspace):
     _refusal: Error | None = None
     """Why uses are refused, where `_why` does not say it."""
     _why = "the transaction has not begun"
+    _reached: list[bytes | None] | None = None
+    """How far cursors had come when somebody asked whether it `moved`."""
     _spare: list[int] | None = None
     """As `_held`, for a moment in which it changes to a newer snapshot."""
 
@@ -519,8 +521,15 @@ class Transaction(TransactionKeyspace):
 
     @property
     def moved(self) -> bool:
-        """Whether another thread than the one that began it has used it."""
-        return self.state.moved
+        """Whether another thread than the one that began it has used it. Asked again when that one
+        has ended, it knows by how far cursors came, too: reading rows is no use of the transaction.
+        """
+        state = self.state
+        if not state.moved:
+            reached = [place for space in list(self._spaces()) for place in space.scans_reached()]
+            state.moved = self._reached is not None and reached != self._reached
+            self._reached = reached
+        return state.moved
 
     def let_go(self, why: Error) -> bool:
         """End, so that uses raise `why`, unless a commit is on its way. Return whether it ended."""

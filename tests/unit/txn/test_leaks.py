@@ -143,6 +143,35 @@ def test_one_that_another_thread_took_over_is_left_alone(tmp_path: Path, kind: s
         getattr(frozen, "rollback" if kind == "transaction" else "close")()
 
 
+def test_a_transaction_whose_iterator_another_thread_took_over_is_left_alone(
+    env: SimEnv, db: Database
+) -> None:
+    txn, rows = in_a_task(env, lambda: (txn := db.transaction(), txn.keys()))
+    assert 1 == len(db.transactions())
+    assert b"a" == next(rows)
+    env.sleep(LEFT_SECONDS + 0.1)
+    assert 1 == len(db.transactions())
+    env.sleep(LEFT_SECONDS + 0.1)
+    assert 1 == len(db.transactions())
+    assert [b"b"] == list(rows)
+    txn.rollback()
+
+
+def test_an_iterator_that_nobody_reads_keeps_no_transaction(env: SimEnv, db: Database) -> None:
+    def begin() -> object:
+        txn = db.transaction()
+        rows = txn.keys()
+        next(rows)
+        return txn, rows
+
+    left = in_a_task(env, begin)
+    db.transactions()
+    env.sleep(LEFT_SECONDS + 0.1)
+    with pytest.warns(ResourceWarning, match="was left by its thread"):
+        assert [] == db.transactions()
+    assert left is not None
+
+
 def test_a_lock_of_a_thread_that_ended_is_given_on(tmp_path: Path) -> None:
     """Nothing but the wait itself looks."""
     with holdfast.open(tmp_path / "db") as database:
