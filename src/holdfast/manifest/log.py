@@ -143,6 +143,27 @@ class VersionSet:
         before is, or the new one with the same version; nothing is lost and nothing may be
         unlinked. Raises: OSError.
         """
+        made = cls.prepare(
+            env, folder, number, database_id, version, iteration=iteration, alignment=alignment
+        )
+        made.publish()
+        return made
+
+    @classmethod
+    def prepare(
+        cls,
+        env: Env,
+        folder: str,
+        number: int,
+        database_id: bytes,
+        version: Version,
+        *,
+        iteration: int = 1,
+        alignment: int = ALIGNMENT_MIN,
+    ) -> VersionSet:
+        """Do all of `create` but its last step, the marker: the manifest is durable when it
+        returns, and nothing names it until `publish`. Raises: OSError, DiskFullError.
+        """
         require(len(database_id) == DATABASE_ID_BYTES, "a database id has 16 bytes")
         require(
             alignment == ALIGNMENT_MIN or is_alignment(alignment),
@@ -150,12 +171,17 @@ class VersionSet:
         )
         made = cls(env, folder, database_id, iteration, version, alignment)
         made._write_manifest(number)
-        try:
-            made._publish_marker()
-        except BaseException:
-            made._file.close()
-            raise
         return made
+
+    def publish(self) -> None:
+        """Make what `prepare` wrote the current manifest, durably; see `create`. Raises: OSError,
+        with the file closed.
+        """
+        try:
+            self._publish_marker()
+        except BaseException:
+            self._file.close()
+            raise
 
     @staticmethod
     def recover(env: Env, folder: str) -> Recovered:
