@@ -369,6 +369,17 @@ class LogWriter:
             self._discard(unused)
         self._rotate(0)
 
+    def settle(self) -> None:
+        """Arrive at the next segment where an exception cut the way to it off: then `segments` has
+        every one that an END record names. Serialised as `append`.
+
+        Raises: DatabasePoisonedError; DatabaseClosedError.
+        """
+        self._check_usable()
+        if self._following is not None:
+            mark("wal.settled")
+            self._rotate(0)
+
     def segments(self) -> list[SegmentInfo]:
         """Return this writer's segments that were not forgotten, oldest first, the current one
         last.

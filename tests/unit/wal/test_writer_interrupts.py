@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import DatabasePoisonedError
+from holdfast.base import DatabasePoisonedError, marks_seen
 from holdfast.env import FaultRule, SimEnv
 from holdfast.wal import LogWriter
 from tests.unit.wal.logs import Log, records
@@ -91,6 +91,27 @@ def test_an_interrupted_call_may_be_followed_by_others(site: str, when: str) -> 
         log.append(value)
     log.writer.sync()
     assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+
+
+def test_an_interrupted_way_to_the_next_segment_is_gone_to_its_end() -> None:
+    """The END record names a segment that `segments` does not have yet; `settle` brings it in."""
+    log = Log(InterruptingEnv())
+    log.writer.settle()
+    for _ in range(2):
+        log.append(BIG)
+    log.env.plan["wal.end.sync"] = "before"
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(4):
+            log.append(BIG)
+    log.writer.sync()
+    before = log.writer.segments()
+    log.writer.settle()
+    assert "wal.settled" in marks_seen()
+    after = log.writer.segments()
+    assert [one.number for one in after[:-1]] == [one.number for one in before]
+    assert records(log.read(durable_lsn=log.writer.durable_lsn)) == log.written
+    log.append(b"a")
+    assert after[-1].number == log.writer.segments()[-1].number
 
 
 @pytest.mark.parametrize(
