@@ -103,6 +103,9 @@ def unlock(
         raise CorruptionError(folder, 0, "the database is encrypted, and its key file is missing")
     if source is None:
         return env
+    if has_files and _lacks_marker(names):
+        # Of a backup that a crash cut off, for one: nobody can tell whether it was to be sealed.
+        raise CorruptionError(folder, 0, "the folder has database files but no CURRENT marker")
     if has_files:
         raise WrongKeyError(f"{folder}: the database is not encrypted; open it without a key")
     if not create:
@@ -165,6 +168,15 @@ def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
         return KeyRing.load_for_writing(env, folder, source, tuple)
     except CorruptionError:
         return KeyRing.create(env, folder, source)
+
+
+def _lacks_marker(names: list[str]) -> bool:
+    """Return whether there is a log or a table, which a database has only behind a marker."""
+    if any(parse_marker(name) for name in names):
+        return False
+    return any(
+        parsed[1] != "manifest" for name in names if (parsed := parse_numbered(name)) is not None
+    )
 
 
 def _is_sealed(env: Env, folder: str, names: list[str]) -> bool:
