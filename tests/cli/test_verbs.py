@@ -251,3 +251,19 @@ def test_verify_is_not_stopped_by_a_missing_table(holdfast, rows):
     assert 1 == found.status
     assert f"{first}: damaged at byte 0: the table is missing" in found.out
     assert "1 damaged places" in found.out
+
+
+def test_a_backup_is_a_database_with_the_same_content(holdfast, rows, tmp_path):
+    copy = tmp_path / "copy"
+    done = holdfast("backup", rows, copy)
+    assert (0, "") == (done.status, done.err)
+    assert f" bytes were copied to {copy}\n" in done.out
+    assert holdfast("scan", rows).out == holdfast("scan", copy).out != ""
+    assert "v\n" == holdfast("get", copy, "k", "--keyspace", "other").out
+    assert 0 == holdfast("verify", copy).status
+    again = holdfast("backup", rows, copy)
+    assert (1, "") == (again.status, again.out)
+    assert "is not empty" in again.err
+    assert 1 == holdfast("backup", tmp_path / "absent", tmp_path / "other").status
+    assert not (tmp_path / "other").exists()
+    assert 2 == holdfast("backup", rows).status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import Future, get_running_loop, sleep  # noqa: TID251  aio knows event loops
 from collections.abc import Awaitable, Callable
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import TypeVar
 
@@ -124,6 +125,12 @@ class Database(Keyspace):
     async def verify(self) -> Report:
         """Read and check every byte of every file; damage is in the report, not raised."""
         return await self._bridge.run(self._database.verify)
+
+    async def backup(self, folder: str | PathLike[str]) -> None:
+        """Copy the database as it is now to a new or empty folder, durably; see
+        `holdfast.Database.backup`. A backup whose task is cancelled goes on.
+        """
+        await self._bridge.run(partial(self._database.backup, folder))
 
     async def stats(self) -> Stats:
         """Return sizes, counters and amplifications."""

@@ -30,6 +30,7 @@ VERBS = {
     "verify": ("verify", "read and check every byte of every file"),
     "rekey": ("rekey", "change the key of an encrypted database"),
     "compact": ("compact", "bring the space of deleted and overwritten data back"),
+    "backup": ("backup", "copy a database, whole and verifiable, to another folder"),
     "torture": ("torture", "try to lose data, by crashes, kills, damage and I/O errors"),
     "bench": ("bench", "measure workloads, side by side with the peers that are installed"),
     "dump": ("dump", "show one log segment, table or manifest"),

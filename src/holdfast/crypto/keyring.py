@@ -195,6 +195,18 @@ class KeyRing:
             kept = {number: key for number, key in old.keys.items() if number >= epoch}
             self._go_over(replace(old, iteration=old.iteration + 1, keys=kept), *wrapping)
 
+    def read_file(self) -> tuple[str, bytes]:
+        """Return the name and the content of the key file in force, which has the data keys of all
+        files that were begun before the call. Raises: OSError.
+        """
+        with self._mutex:
+            name = key_file_name(self._keys.iteration)
+            file = self._env.open(f"{self._folder}/{name}")
+            try:
+                return name, file.read_at(0, KEYS_BYTES_MAX + 1)
+            finally:
+                file.close()
+
     def release(self) -> None:
         """Forget what the caller's key was made into: an open database needs only its data keys."""
         self._wrapping = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TypeVar
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
 from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
+from holdfast.engine.backup import backup
 from holdfast.engine.changes import Change, Feed
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
@@ -220,6 +222,32 @@ class Database(Keyspace):
             # A close in another thread takes the files away.
             self.read_point()
             raise
+
+    def backup(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy the database as it is now to `folder`, which is new or empty, while it stays open.
+
+        The copy holds everything that was acknowledged before the call, and of what is committed
+        meanwhile the earliest part or nothing; it opens as any database, an encrypted one with the
+        same key. Other commits wait for one sync of the log and until its files are open, not for
+        the copying. Segments that `wal_keep_bytes` keeps are not copied. The origin is only read;
+        its disk keeps what compactions replace until the copy has it. `progress` is called with the
+        bytes copied since its last call and the bytes there are to copy.
+
+        Durability: durable when it returns. After an exception what was made is removed again but
+        for the folder itself, and after a crash there is the whole copy or none: a folder with some
+        of it is refused when it is opened, and must be removed by hand.
+        Raises: FileExistsError when the folder is not empty; ValueError when it lies in the
+        database's own; FileNotFoundError when its parent is absent; DiskFullError; OSError when
+        either disk fails; DatabaseClosedError, DatabasePoisonedError, ReadOnlyError. Thread safety:
+        safe.
+        """
+        self.read_point()
+        backup(self._engine, os.fspath(folder), progress)
 
     def stats(self) -> Stats:
         """Return sizes, counters and amplifications; costs no I/O."""

@@ -276,14 +276,21 @@ class WritePath:
 
         Raises: DiskFullError with nothing lost; DatabasePoisonedError, DatabaseClosedError.
         """
-        self.exclusive(self._begin_segment)
+        self.exclusive(lambda: self._change_segment(LogWriter.begin_segment))
 
-    def _begin_segment(self) -> None:
+    def settle_held(self) -> None:
+        """Make everything that was written durable, in segments that the log knows of. Requires:
+        the leadership.
+        """
+        self.sync_held()
+        self._change_segment(LogWriter.settle)
+
+    def _change_segment(self, step: Callable[[LogWriter], None]) -> None:
         log = self._log
         if log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
         try:
-            log.begin_segment()
+            step(log)
         except BaseException as error:
             if log.poisoned or log.in_doubt:
                 self.poison(error)

@@ -1,0 +1,31 @@
+"""`holdfast backup DB DIR`: copies a database to a new or empty folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from holdfast.cli.opening import add_database, open_database
+from holdfast.cli.progress import Progress
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    add_database(parser)
+    parser.add_argument("folder", metavar="DIR", help="the folder of the copy: a new or empty one")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    copied = 0
+    with Progress("copying", None) as progress:
+
+        def advance(size: int, total: int) -> None:
+            nonlocal copied
+            progress.total = total
+            progress.add(size)
+            copied += size
+
+        with open_database(arguments) as database:
+            database.backup(arguments.folder, progress=advance)
+    print(f"{copied:,} bytes were copied to {arguments.folder}")
+    return 0
