@@ -112,7 +112,9 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
     except FileNotFoundError:
         if not create:
             raise FileNotFoundError(f"there is no database at {folder}") from None
-        env.make_dir(folder, site="database.folder.create")
+        with suppress(FileExistsError):
+            # Another open may be quicker; which of them has the database is for the lock to say.
+            env.make_dir(folder, site="database.folder.create")
         names = []
     is_ours = any(
         name.startswith("CURRENT.") or name.endswith((".table", ".wal", ".manifest"))
@@ -123,7 +125,9 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
     if not create:
         raise FileNotFoundError(f"there is no database at {folder}")
     # A folder that is there may be one that an attempt made which ended before this sync.
-    env.sync_dir(os.path.dirname(folder) or ".", site="database.parent.folder_sync")
+    # The parent of "db/" is not "db".
+    parent = os.path.dirname(folder.rstrip("/") or "/") or "."
+    env.sync_dir(parent, site="database.parent.folder_sync")
 
 
 def _drop_old_keys(env: Env, folder: str, recovery: Recovery) -> None:

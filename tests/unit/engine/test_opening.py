@@ -16,7 +16,7 @@ from holdfast.base import (
     ReadOnlyError,
 )
 from holdfast.engine import Database, open_database
-from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
+from holdfast.env import CrashPoint, FaultEnv, FaultRule, PosixEnv, SimEnv
 from holdfast.manifest import VersionSet
 from holdfast.recovery import stored_settings
 from tests.model.strategies import tiny
@@ -169,6 +169,25 @@ def test_a_path_may_be_a_path_object(tmp_path: Path) -> None:
 
 
 # --- settings
+
+
+def test_a_folder_that_another_open_makes_meanwhile_is_used() -> None:
+    env = SimEnv(1)
+    fault = FaultEnv(env)
+    fault.add(FaultRule(kind="list_dir", path="/db", error=errno.ENOENT))
+    env.make_dir("/db", site="test.folder")
+    with open_database("/db", env=fault) as database:
+        database[b"k"] = b"v"
+    assert fault.injected == 1
+
+
+@pytest.mark.parametrize("ending", ["", "/", "//"])
+def test_the_name_of_a_new_folder_is_synced_in_its_parent(tmp_path: Path, ending: str) -> None:
+    fault = FaultEnv(PosixEnv())
+    fault.add(FaultRule(site="database.parent.folder_sync"))
+    with pytest.raises(OSError, match="Input/output"):
+        open_database(f"{tmp_path}/db{ending}", env=fault)
+    assert [one.path for one in fault.faults] == [str(tmp_path)]
 
 
 def test_settings_are_kept_and_may_be_replaced() -> None:
