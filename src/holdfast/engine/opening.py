@@ -94,7 +94,7 @@ def open_database(
                     env, folder, settings, create=create, merges=functions
                 )
                 _drop_old_keys(env, folder, recovery)
-            database = Database(_start(env, folder, recovery, lock, functions))
+            database = _handle(_start(env, folder, recovery, lock, functions))
         except BaseException:
             lock.release()
             raise
@@ -102,7 +102,6 @@ def open_database(
         if is_shortage(error):
             raise DiskFullError(f"{folder}: no room to open the database: {error}") from error
         raise
-    _open_databases.add(database)
     return database
 
 
@@ -162,10 +161,22 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Me
         store.close()
         recovery.close()
         raise
-    if recovery.log is not None:
-        engine.schedule_compaction()
-        engine.pulse.start()
     return engine
+
+
+def _handle(engine: Engine) -> Database:
+    """Return a handle, and let the background work begin."""
+    try:
+        database = Database(engine)
+        _open_databases.add(database)
+        if engine.log is not None:
+            engine.schedule_compaction()
+            engine.pulse.start()
+    except BaseException:
+        # Nobody has it yet, so nobody else would close it.
+        engine.close()
+        raise
+    return database
 
 
 @atexit.register
