@@ -28,6 +28,7 @@ KERNELS = (
     "holdfast.engine._core",
     "holdfast.env._file",
     "holdfast.env._memory",
+    "holdfast.env._mutex",
     "holdfast.lsm._view",
     "holdfast.memtable._memtable",
     "holdfast.recovery._apply",

@@ -93,6 +93,7 @@ class SealedEnv:
         self.sleep = env.sleep
         self.random_bytes = env.random_bytes
         self.mutex = env.mutex
+        self.gate = env.gate
         self.condition = env.condition
         self.spawn = env.spawn
         self.thread_id = env.thread_id

@@ -88,6 +88,7 @@ cdef class CommitState:
         cdef uint64_t count
         cdef bint leads = False
         path = self.path
+        thread = None if path is None else path.thread_id()
         # In this order: after the last question nothing that could let others run comes before the
         # mutex.
         if (path is None or self.flags or self.user_bytes >= self.room_at
@@ -110,6 +111,7 @@ cdef class CommitState:
                         > self.buffer_bytes_max // 2):
                     return False
                 self.flags |= C_BUSY
+                waiter.thread = thread
                 path._leader, path._queue, path._group = waiter, queue, group
                 path._settled = False
                 leads = True
@@ -336,6 +338,7 @@ cdef class KeyspaceCore:
         mutex = path._mutex
         waiter = path.alone
         clock = path.clock
+        thread = path.thread_id()
         began = clock()
         try:
             mutex.acquire()
@@ -343,6 +346,7 @@ cdef class KeyspaceCore:
                 # While this thread waited for the mutex others may have run.
                 if state.flags or self.dropped or path._leader is not None:
                     return False
+                waiter.thread = thread
                 path._leader, path._queue, path._group = waiter, [waiter], [waiter]
                 path._settled = False
                 state.flags |= C_BUSY

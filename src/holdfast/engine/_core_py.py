@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from holdfast.base import DELETE, MERGE, PUT, check_key, check_value
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
+from holdfast.env import ReentryError, ThreadLife, this_thread
 from holdfast.lsm import ReadView
 from holdfast.wal import RecordBuffer, WriteBatch
 
@@ -88,13 +89,15 @@ class CommitState:
         self.room_at = 0
         # Whoever writes without a group holds this: taking an item off a list is one step.
         self._turn = [None]
+        self._writer: ThreadLife | None = None
 
     def begin_group(self) -> None:
         """Keep writes without a group out until BUSY is cleared. Requires: the leadership."""
         self.flags |= BUSY
         while not self._turn:
+            if self._writer is this_thread():
+                raise ReentryError("the fast way to write")
             # A thread is in the middle of such a write; it goes on as soon as this one pauses.
-            pass
 
     def commit_at_once(
         self, batch: WriteBatch, since: int, keyspaces: tuple[int, ...], memtables: object
@@ -209,8 +212,10 @@ class KeyspaceCore:
         except IndexError:
             return False
         try:
+            self.state._writer = this_thread()
             return self._write_alone(kind, key, value)
         finally:
+            self.state._writer = None
             self.state._turn.append(None)
 
     def _write_alone(self, kind: int, key: bytes, value: bytes) -> bool:

@@ -21,10 +21,11 @@ SHORTAGE_TRIES = 500
 def close_engine(engine: Engine) -> None:
     """Close an engine; a second close is harmless, and so is one in a forked child.
 
-    Everything acknowledged as durable is kept whatever happens here; so is everything else unless
-    it raises. A close while another thread closes waits for it. Raises: DiskFullError when unsynced
-    writes have no room in the log; DatabasePoisonedError when a sync failed now or earlier. The
-    files are closed and the lock is given back all the same.
+    One from the middle of a call to the database, or of background work, raises ReentryError with
+    nothing done. Otherwise everything acknowledged as durable is kept whatever happens here; so is
+    everything else unless it raises. A close while another thread closes waits for it. Raises:
+    DiskFullError when unsynced writes have no room in the log; DatabasePoisonedError when a sync
+    failed now or earlier. The files are closed and the lock is given back all the same.
     """
     if engine.state.flags & CLOSED:
         return
@@ -32,6 +33,7 @@ def close_engine(engine: Engine) -> None:
         # The parent owns the files; the child only forgets them.
         engine.state.flags |= CLOSED
         return
+    engine.write_path.require_outside()
     with engine.closing_mutex:
         if engine.state.flags & CLOSED:
             return

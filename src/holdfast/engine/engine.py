@@ -128,6 +128,7 @@ class Engine:
         self.throttle = throttle_of(self)
         self.pulse = Pulse(self)
         self.write_path = self._make_write_path(log)
+        self.write_path.background = self.upkeep.background
         if log is not None:
             self.state.path = self.write_path
         self.committer = Committer(env, self.state, self.write_path)

@@ -22,7 +22,7 @@ from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import CLOSED, FORKED, CommitState
 from holdfast.engine.stats import Counters
-from holdfast.env import Env, ThreadLife, this_thread
+from holdfast.env import Env, ReentryError, ThreadLife, this_thread
 from holdfast.txn import origin, warn_of_leak
 
 if TYPE_CHECKING:
@@ -288,13 +288,19 @@ class SnapshotRegistry:
 
     def release(self, held: list[int]) -> None:
         """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
-        with self._mutex:
-            self._tenures.pop(id(held), None)
-            if held:
-                live = self._live.copy()
-                live.remove(held[0])
-                self._live = live
-                held[:] = ()
+        try:
+            with self._mutex:
+                self._tenures.pop(id(held), None)
+                if held:
+                    live = self._live.copy()
+                    live.remove(held[0])
+                    self._live = live
+                    held[:] = ()
+        except ReentryError:
+            # Somebody's finalizer ends it, in the middle of another call here.
+            mark("engine.snapshot_ended_in_a_call")
+            with suppress(IndexError):
+                self.drop(held.pop())
 
     def drop(self, seq: int) -> None:
         """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it

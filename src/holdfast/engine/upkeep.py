@@ -50,6 +50,8 @@ class Upkeep:
         self._working: set[int] = set()
         """The threads that look for jobs, by the key of their task."""
         self._stopped = False
+        self.background: set[int] = set()
+        """The threads that flush or compact now: what waits for that must not run in them."""
 
     def submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
         """Queue `job` under (lane, key); nothing happens after `stop`."""
@@ -124,14 +126,22 @@ class Upkeep:
                 job = self._take(number)
                 if job is None:
                     return
-                try:
-                    job.function()
-                except Exception as error:  # noqa: BLE001  the engine must hear of it
-                    self._on_error(job.name[0], error)
+                self._run(job)
             except MemoryError:
                 # Others wait for this thread: it goes on with what it had not done.
                 mark("engine.upkeep_without_memory")
                 self._env.sleep(SHORTAGE_SECONDS)
+
+    def _run(self, job: _Job) -> None:
+        thread = self._env.thread_id()
+        try:
+            if job.name[0] in ("flush", "compact"):
+                self.background.add(thread)
+            job.function()
+        except Exception as error:  # noqa: BLE001  the engine must hear of it
+            self._on_error(job.name[0], error)
+        finally:
+            self.background.discard(thread)
 
     def pause(self, seconds: float) -> bool:
         """Wait inside a job, or less when `stop` is called. Return whether the job should go on."""

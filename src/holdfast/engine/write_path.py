@@ -22,6 +22,9 @@ group is settled, every step of handing over may be done twice, and a thread tha
 withdraws: what it had not begun is not done, and the others go on without it. Once the log has its
 record a commit is finished before the interruption is passed on.
 
+A finalizer or a signal handler runs in the middle of whatever its thread does. One that commits
+while that thread leads, or waits in the queue, would wait for itself: it gets ReentryError.
+
 Thread safety: safe. `CommitState.flags` has BUSY while there is a leader.
 """
 
@@ -30,6 +33,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from holdfast.base import (
@@ -43,7 +47,7 @@ from holdfast.base import (
 )
 from holdfast.engine._core import BUSY, CLOSED, CLOSING, FORKED, POISONED, READ_ONLY, CommitState
 from holdfast.engine.latency import Latencies
-from holdfast.env import Env, Mutex
+from holdfast.env import Env, Gate, ReentryError
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
 from holdfast.txn import Changes, Check, GroupWrites
@@ -112,12 +116,15 @@ class _Waiter:
     # What it commits for others, and the bytes of that.
     parts: Sequence[Submission] = ()
     parts_bytes = 0
-    gate: Mutex | None = None
+    gate: Gate | None = None
     check: Check | None = None
     finished = False
     # Its thread was interrupted while another one served it.
     abandoned = False
     error: BaseException | None = None
+    thread = -1
+    # The thread that does the work, if that is another one.
+    helper = -1
 
     def __init__(
         self, batch: WriteBatch | None, durable: bool, keyspaces: Collection[int] = ()
@@ -148,6 +155,7 @@ class WritePath:
         # What is asked whether something changed, by keyspace.
         self._changes = changes
         self.clock = env.monotonic
+        self.thread_id = env.thread_id
         self._latencies = Latencies() if latencies is None else latencies
         # Told the time when a commit has ended.
         self._on_commit = on_commit
@@ -159,6 +167,10 @@ class WritePath:
         # Guarded by the mutex: whose gates are to be opened, one after the other (see _pass_on).
         self._waking: deque[_Waiter] = deque()
         self._wake_all_at = 0.0
+        # Guarded by the mutex: the threads that are not let through yet.
+        self._waiting: set[int] = set()
+        self.background: set[int] = set()
+        """The threads whose work commits may have to wait for. A set that others change."""
         # Whether what happens to the group is decided. Of the leader.
         self._settled = False
         self._poison: BaseException | None = None
@@ -299,6 +311,9 @@ class WritePath:
     def _run(self, waiter: _Waiter) -> None:
         if self._state.flags & REFUSING:
             self.check_writable()
+        thread = waiter.thread = self.thread_id()
+        if self._leader is not None or self.background:
+            self._refuse_reentry(thread)
         try:
             with self._mutex:
                 if self._leader is None:
@@ -308,15 +323,15 @@ class WritePath:
                     self._group, self._settled = [waiter], False
                     self._state.begin_group()
                 else:
-                    gate = self._env.mutex()
-                    gate.acquire()
-                    waiter.gate = gate
+                    waiter.gate = self._env.gate()
+                    self._waiting.add(thread)
                     self._queue.append(waiter)
             if waiter.gate is not None:
                 # Until a leader has served it, or made it the leader.
                 waiter.gate.acquire()
                 with self._mutex:
                     self._pass_on(waiter)
+                    self._waiting.discard(thread)
                     if not waiter.finished:
                         self._group, self._settled = self._next_group(), False
             if not waiter.finished:
@@ -327,11 +342,30 @@ class WritePath:
         if waiter.error is not None:
             raise waiter.error
 
+    def require_outside(self) -> None:
+        """Raise ReentryError when this thread is in the middle of a commit, or of what commits wait
+        for.
+        """
+        self._refuse_reentry(self.thread_id())
+
+    def _refuse_reentry(self, thread: int) -> None:
+        leader = self._leader
+        if leader is not None and thread in (leader.thread, leader.helper):
+            mark("engine.commit_in_a_commit")
+            raise ReentryError("the way to the log")
+        if thread in self._waiting:
+            mark("engine.commit_in_a_wait")
+            raise ReentryError("the way to the log")
+        if thread in self.background:
+            mark("engine.commit_in_the_background")
+            raise ReentryError("the background work")
+
     def _withdraw(self, waiter: _Waiter) -> None:
         """Take a waiter whose thread was interrupted out of everything."""
         while True:
             try:
                 with self._mutex:
+                    self._waiting.discard(waiter.thread)
                     if waiter in self._waking:
                         self._waking.remove(waiter)
                     else:
@@ -439,7 +473,7 @@ class WritePath:
         if state.flags & REFUSING:
             self.check_writable()
         if first.work is not None:
-            self._env.uninterrupted(first.work)
+            self._env.uninterrupted(partial(self._work, first, first.work))
             return
         if first.batch is not None or first.parts or len(group) > 1:
             self._make_room()
@@ -449,6 +483,14 @@ class WritePath:
         interruption = self._write(accepted, durable=durable, settles=True)
         if interruption is not None:
             raise interruption
+
+    def _work(self, waiter: _Waiter, work: Callable[[], object]) -> None:
+        waiter.helper = self.thread_id()
+        try:
+            work()
+        finally:
+            # Another thread may get its number.
+            waiter.helper = -1
 
     def _accept(self, group: list[_Waiter]) -> tuple[list[WriteBatch], bool]:
         """Return the batches of a group that may be written, and whether one is to be durable.

@@ -34,6 +34,7 @@ from holdfast.env.protocol import (
     Env,
     File,
     FileLock,
+    Gate,
     Mutex,
     Task,
     ThreadLife,
@@ -289,6 +290,9 @@ class FaultEnv:
 
     def mutex(self) -> Mutex:
         return self.inner.mutex()
+
+    def gate(self) -> Gate:
+        return self.inner.gate()
 
     def condition(self, mutex: Mutex) -> Condition:
         return self.inner.condition(mutex)

@@ -31,13 +31,16 @@ from typing import cast
 
 from holdfast.base import DatabaseLockedError
 from holdfast.env._file import write_and_sync
+from holdfast.env._mutex import OwnedMutex
 from holdfast.env.data_sync import FULL_SYNC, choose_data_sync
 from holdfast.env.protocol import (
     Buffer,
     Condition,
     File,
     FileLock,
+    Gate,
     Mutex,
+    ReentryError,
     Result,
     Task,
     ThreadLife,
@@ -213,16 +216,25 @@ class PosixCondition:
     run, lets another thread wait, in pieces that a user who interrupts it does not notice.
     """
 
-    __slots__ = ("_condition",)
+    __slots__ = ("_condition", "_mutex")
 
-    def __init__(self, mutex: Mutex) -> None:
+    def __init__(self, mutex: OwnedMutex) -> None:
+        self._mutex = mutex
         self._condition = threading.Condition(mutex)  # type: ignore[arg-type]  # any lock will do
 
     def wait(self, timeout: float | None = None) -> bool:
         if not _may_be_interrupted():
             return self._condition.wait(timeout)
         piece = _WAIT_SECONDS_MAX if timeout is None else min(timeout, _WAIT_SECONDS_MAX)
-        notified = _uninterrupted(lambda: self._condition.wait(piece))
+        caller = threading.get_ident()
+
+        def wait() -> bool:
+            try:
+                return self._condition.wait(piece)
+            finally:
+                self._mutex.hand_to(caller)
+
+        notified = _uninterrupted(wait)
         # To end early is allowed, and no reason to say that the time is over.
         return notified or piece != timeout
 
@@ -248,6 +260,7 @@ class _Body:
 
     def __call__(self) -> None:
         task = self._task
+        task.ident = _thread.get_ident()
         task.begun.release()
         # From here on nothing but the function can fail.
         try:
@@ -258,6 +271,8 @@ class _Body:
         finally:
             # A finished task must not keep its owner alive through the function it ran.
             del self._function
+            # Another thread may get its number.
+            task.ident = 0
             task.done.release()
 
 
@@ -268,11 +283,12 @@ class PosixTask:
     that it runs.
     """
 
-    __slots__ = ("_body", "_name", "begun", "done", "error")
+    __slots__ = ("_body", "_name", "begun", "done", "error", "ident")
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
         self._name = name
         self.error: BaseException | None = None
+        self.ident = 0
         # Whatever the two wait for, a thread that is gone ends the wait.
         self.begun, self.done = _make_lock(), _make_lock()
         self.begun.acquire()
@@ -291,6 +307,8 @@ class PosixTask:
         return self._name
 
     def join(self) -> None:
+        if self.ident == _thread.get_ident():
+            raise ReentryError(f"the thread {self._name}")
         _wait_for(self.done, self._body)
         with contextlib.suppress(RuntimeError):
             # For other joins. One may have done it.
@@ -392,9 +410,16 @@ class PosixEnv:
         return os.urandom(count)
 
     def mutex(self) -> Mutex:
-        return _make_lock()
+        return OwnedMutex()
+
+    def gate(self) -> Gate:
+        gate = _make_lock()
+        gate.acquire()
+        return gate
 
     def condition(self, mutex: Mutex) -> Condition:
+        if not isinstance(mutex, OwnedMutex):
+            raise TypeError("a condition needs a mutex of the same env")
         return PosixCondition(mutex)
 
     def spawn(self, name: str, function: Callable[[], None]) -> Task:

@@ -66,6 +66,23 @@ def sync_error(exc: OSError) -> SyncError:
     return SyncError(exc.errno, exc.strerror, exc.filename)
 
 
+class ReentryError(RuntimeError):
+    """A thread would wait for itself, for ever: a finalizer or a signal handler that runs in the
+    middle of a call to a database calls the same database again. `what` is what it needs.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"this thread would wait for itself: {what} of the database is taken by the call in "
+            "whose middle this finalizer (__del__, a weak reference's callback) or signal handler "
+            "runs; let another thread do it, say one that takes work from a queue.SimpleQueue"
+        )
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[ReentryError], tuple[str]]:
+        return type(self), (self.what,)
+
+
 class File(Protocol):
     """An open regular file.
 
@@ -160,10 +177,13 @@ class FileLock(Protocol):
 
 
 class Mutex(Protocol):
-    """A lock that is not re-entrant. Any thread may release it, so ownership can be handed over."""
+    """A lock that is not re-entrant. Any thread may release it."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the mutex; return whether it was taken. A negative timeout waits without limit."""
+        """Take the mutex; return whether it was taken. A negative timeout waits without limit.
+
+        Raises: ReentryError when it would wait for its own thread without limit.
+        """
         ...
 
     def release(self) -> None:
@@ -178,6 +198,20 @@ class Mutex(Protocol):
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class Gate(Protocol):
+    """Where a thread waits until another one opens it. Made shut; it lets one through, and shuts
+    behind it.
+    """
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Go through; return whether it opened in time. A negative timeout waits without limit."""
+        ...
+
+    def release(self) -> None:
+        """Open the gate. Raises: RuntimeError when it is open."""
+        ...
 
 
 class Condition(Protocol):
@@ -211,7 +245,10 @@ class Task(Protocol):
         ...
 
     def join(self) -> None:
-        """Wait until the function has returned. Raises: what the function raised, at every join."""
+        """Wait until the function has returned.
+
+        Raises: what the function raised, at every join; ReentryError in the thread itself.
+        """
         ...
 
 
@@ -302,6 +339,10 @@ class Env(Protocol):
 
     def mutex(self) -> Mutex:
         """Return a new mutex."""
+        ...
+
+    def gate(self) -> Gate:
+        """Return a new gate, which is shut."""
         ...
 
     def condition(self, mutex: Mutex) -> Condition:

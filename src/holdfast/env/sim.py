@@ -34,6 +34,7 @@ from holdfast.env.protocol import (
     Condition,
     File,
     FileLock,
+    Gate,
     Mutex,
     Result,
     Task,
@@ -43,7 +44,14 @@ from holdfast.env.protocol import (
 from holdfast.env.sim_disk import Disk, FileNode, os_error
 from holdfast.env.sim_image import Image
 from holdfast.env.sim_profile import PROFILES, Profile
-from holdfast.env.sim_schedule import Policy, Scheduler, SimCondition, SimCrash, SimMutex
+from holdfast.env.sim_schedule import (
+    Policy,
+    Scheduler,
+    SimCondition,
+    SimCrash,
+    SimGate,
+    SimMutex,
+)
 
 _NANOSECONDS = 1_000_000_000
 _SYNC_SECONDS = 100e-6
@@ -384,6 +392,9 @@ class SimEnv:
 
     def mutex(self) -> Mutex:
         return SimMutex(self._scheduler)
+
+    def gate(self) -> Gate:
+        return SimGate(self._scheduler)
 
     def condition(self, mutex: Mutex) -> Condition:
         if not isinstance(mutex, SimMutex):

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-from holdfast.env.protocol import ThreadLife
+from holdfast.env.protocol import ReentryError, ThreadLife
 
 _NANOSECONDS = 1_000_000_000
 _STEP = 1_000
@@ -96,6 +96,8 @@ class SimTask:
     def join(self) -> None:
         scheduler = self._scheduler
         scheduler.pause()
+        if scheduler.running is self:
+            raise ReentryError(f"the thread {self._name}")
         while not self.done:
             self.joiners.append(scheduler.running)
             scheduler.block(None, f"the end of {self._name}")
@@ -141,6 +143,8 @@ class Scheduler:
         self.policy: Policy = "chance"
         self._random = random.Random(f"{seed}/schedule")
         self._main = SimTask(self, 0, "main", None)
+        self.nobody = SimTask(self, -1, "nobody", None)
+        """Holds what is shut."""
         self.running = self._main
         self._tasks: list[SimTask] = []
         self._ready: list[SimTask] = []
@@ -357,8 +361,11 @@ class SimMutex:
                 return False
             if not self._wait(None if timeout < 0 else timeout):
                 return False
-        self._holder = scheduler.running
+        self._take()
         return True
+
+    def _take(self) -> None:
+        self._holder = self._scheduler.running
 
     def release(self) -> None:
         scheduler = self._scheduler
@@ -380,6 +387,8 @@ class SimMutex:
     def _wait(self, seconds: float | None) -> bool:
         scheduler = self._scheduler
         task = scheduler.running
+        if seconds is None and self._holder is task:
+            raise ReentryError("a mutex")
         deadline = None if seconds is None else scheduler.now + round(seconds * _NANOSECONDS)
         while self._holder is not None:
             left = None if deadline is None else (deadline - scheduler.now) / _NANOSECONDS
@@ -401,6 +410,21 @@ class SimMutex:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class SimGate(SimMutex):
+    """A gate of the scheduler: a mutex that is held, by nobody in particular, while it is shut.
+    Implements `Gate`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(scheduler)
+        self._holder = scheduler.nobody
+
+    def _take(self) -> None:
+        self._holder = self._scheduler.nobody
 
 
 class SimCondition:

@@ -27,8 +27,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self, env: Env) -> None:
         super().__init__()
         self._env = env
-        self._gate = env.mutex()
-        self._gate.acquire()
+        self._gate = env.gate()
         # What the loop of the standard library asks for files that are ready.
         self._selector = self
 

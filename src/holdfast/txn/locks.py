@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast.base import ConflictError, DeadlockError, mark, successor
-from holdfast.env import Env
+from holdfast.env import Env, ReentryError
 from holdfast.txn.conflict import shown
 
 LOOK_SECONDS = 0.5
@@ -167,8 +167,15 @@ class LockTable:
     def release(self, owner: Owner, kept: int = 0) -> None:
         """Give back all locks of `owner` but the first `kept`."""
         if len(owner.grants) > kept or owner.waiting is not None:
-            with self._mutex:
-                self._release(owner, kept)
+            try:
+                with self._mutex:
+                    self._release(owner, kept)
+            except ReentryError:
+                if kept:
+                    raise
+                # Somebody's finalizer ends it, in the middle of another call here.
+                mark("txn.locks_released_in_a_call")
+                self.drop(owner)
 
     def drop(self, owner: Owner) -> None:
         """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it

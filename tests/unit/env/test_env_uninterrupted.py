@@ -121,4 +121,4 @@ def test_without_memory_for_locks_the_step_is_done_in_place(
     monkeypatch.setattr(threading, "Lock", refuse)
     assert threading.get_ident() == env.uninterrupted(threading.get_ident)
     with pytest.raises(MemoryError):
-        env.mutex()
+        env.gate()
