@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from holdfast.base.dataclass import dataclass, field, replace
 
 WINDOW_SECONDS = 60.0
 """What "recent" means."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 from typing import Any, Final
 
+from holdfast.base.dataclass import dataclass, fields, replace
 from holdfast.codec import checksum
 from holdfast.engine.latency import LatencyStats
 from holdfast.engine.stats import KeyspaceStats, LevelStats, Rates, Stats, WaitStats

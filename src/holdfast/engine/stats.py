@@ -4,8 +4,7 @@ the amplifications.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from holdfast.base.dataclass import dataclass, field
 from holdfast.engine.latency import LatencyStats
 
 WAITS = ("memtables", "level0", "debt", "log", "memory", "segment", "sync")

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from holdfast.base import (
@@ -32,6 +31,7 @@ from holdfast.base import (
     mark,
     require,
 )
+from holdfast.base.dataclass import dataclass
 from holdfast.env import Env, File, SyncError, is_disk_full, is_shortage
 from holdfast.wal._buffer import RecordBuffer
 from holdfast.wal.format import (
