@@ -2,12 +2,16 @@
 `holdfast torture` run longer ones.
 """
 
+from typing import Any
+
 import pytest
 
+from holdfast.testing import workload_merges
 from holdfast.testing.crash import Options, Outcome, Verdicts, record, replay
 from holdfast.testing.crash_command import main
-from holdfast.testing.exhaustive import count, explore, letters_of
+from holdfast.testing.exhaustive import count, explore, letters_of, workloads
 from holdfast.testing.mutants import without
+from holdfast.testing.oracle import State, WorkloadError
 from holdfast.testing.torture_crash import ExhaustivePart
 from holdfast.testing.workload import ALPHABET, EXHAUSTIVE, workload
 
@@ -28,20 +32,30 @@ def test_every_crash_of_every_workload_of_up_to_two_operations_is_survived() -> 
 
 
 def test_every_workload_has_one_number() -> None:
-    assert 1 + 8 + 64 + 512 + 4096 == count(4)
-    every = [letters_of(item) for item in range(count(3))]
+    plain = 1 + 8 + 64 + 512 + 4096
+    merging = 9 + 81 + 729 + 6561 - (plain - 1)
+    unsynced = 10 + 100 + 1000 - (9 + 81 + 729)
+    assert plain + merging + unsynced == count(4) == 7672
+    every = [letters_of(item) for item in range(count(4))]
     assert "" == every[0]
-    assert list(ALPHABET) == every[1:9]
+    assert list(ALPHABET) == [*every[1:9], "m", "n"]
     assert "pp" == every[9]
     assert len(every) == len(set(every))
-    assert sorted(every, key=len) == every
+    for part in (every[:plain], every[plain : plain + merging], every[plain + merging :]):
+        assert sorted(part, key=len) == part
+    assert {"m", "n"}.isdisjoint("".join(every[:plain]))
+    assert all("m" in word and "n" not in word for word in every[plain : plain + merging])
+    short = [letters_of(item, 2) for item in range(count(2))]
+    assert every[:73] == short[:73]
+    assert set(short) == {word for word in every if len(word) < 3 - word.count("n")}
+    assert set(every) >= {word[:-1] for word in every}, "each begins with another one"
     with pytest.raises(IndexError):
         letters_of(-1)
     with pytest.raises(KeyError):
         workload(EXHAUSTIVE + "x")
 
 
-@pytest.mark.parametrize("letters", ["pbfo", "uupc", "bodf", "rfcp"])
+@pytest.mark.parametrize("letters", ["pbfo", "uupc", "bodf", "rfcp", "mufm", "nmo"])
 def test_a_workload_begins_with_the_operations_of_the_one_without_its_last(letters: str) -> None:
     whole, part = (record(workload(EXHAUSTIVE + name)) for name in (letters, letters[:-1]))
     assert whole.operations[: len(part.operations)] == part.operations
@@ -67,10 +81,41 @@ def test_a_broken_engine_is_noticed_and_its_state_replays() -> None:
 def test_a_slice_is_run_by_item_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["--exhaustive", "2", "--items", "9:12", "--depth", "1"])
     printed = capsys.readouterr().out
-    assert "workloads 9 to 12 of 73" in printed
+    assert "workloads 9 to 12 of 92" in printed
     assert "failures  0  complete" in printed
     part = ExhaustivePart(0, lambda machine: machine, first=9)
     for _ in range(3):
         part.step()
     assert (9, 12) == (part.figures()["first item"], part.figures()["next item"])
     assert f"states {part.figures()['crash states run']:8}" in printed
+
+
+MERGED = ("m", "mm", "n", "nm", "mfm", "mom", "pmo", "mcm", "dm", "rn", "nfn", "bmf")
+
+
+def test_every_crash_of_workloads_that_merge_is_survived() -> None:
+    verdicts, total = Verdicts(), Outcome("merges", 0)
+    for letters in MERGED:
+        outcome = explore(workloads().index(letters), verdicts)
+        assert not outcome.failures, outcome.failures
+        total.add(outcome)
+    assert total.is_complete
+    assert total.states > 200
+
+
+@pytest.mark.parametrize("letters", ["m", "n", "mf"])
+def test_an_operand_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
+    real = workload_merges.merged
+
+    def once(state: State, keyspace: str, key: bytes, *merge: Any) -> None:
+        if key not in state[keyspace]:
+            real(state, keyspace, key, *merge)
+
+    # An oracle that leaves the second operand out is as good as an engine that counts one twice.
+    monkeypatch.setattr(workload_merges, "merged", once)
+    item = workloads().index(letters + letters[0])
+    try:
+        noticed = bool(explore(item, Verdicts()).failures)
+    except WorkloadError:
+        noticed = True
+    assert noticed

@@ -40,7 +40,8 @@ from holdfast.testing.oracle import (
     abandon,
     examine,
 )
-from holdfast.testing.workload import Work, workload
+from holdfast.testing.session import Work
+from holdfast.testing.workload import workload
 
 NESTED_CLASSES = ("none", "all", "prefix", "torn-last")
 """The classes that are tried while recovery runs."""

@@ -149,7 +149,9 @@ def _exhaust(given: argparse.Namespace, options: Options) -> int:
         if given.budget is not None and time.perf_counter() - began > given.budget:
             total.is_complete = False
             break
-        outcome = explore(item, verdicts, replace(options, budget=None), given.seed)
+        outcome = explore(
+            item, verdicts, replace(options, budget=None), given.seed, length=given.exhaustive
+        )
         total.add(outcome)
         boundaries += outcome.boundaries
         done += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from holdfast.base import DatabaseSettings
@@ -106,3 +106,24 @@ def value_of(number: int, key: bytes, size: int) -> bytes:
     """Return the value that commit `number` gives to `key`: it says so, and is hard to compress."""
     text = b"commit %d of %s " % (number, key)
     return text + random.Random(text).randbytes(max(0, size - len(text)))
+
+
+class Work(Protocol):
+    """What can be run and cut off."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> Sequence[object]: ...
+
+    def new_history(self) -> History:
+        """Return a history for one run."""
+        ...
+
+    def run(self, env: Env, history: History, on_step: Callable[[], None] = ...) -> Database | None:
+        """Run it; return the database if it is left open."""
+        ...

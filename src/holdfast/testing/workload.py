@@ -10,17 +10,16 @@ in its steps; for the others it decides when background work runs and what rando
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from holdfast.base import DatabaseSettings, KeyspaceSettings
 from holdfast.engine import Database
 from holdfast.env import Env
 from holdfast.testing.clients import OTHER, Clients
 from holdfast.testing.oracle import DEFAULT, History, State, WorkloadError
-from holdfast.testing.session import Session, Step, value_of
-from holdfast.testing.workload_merges import merges
+from holdfast.testing.session import Session, Step, Work, value_of
+from holdfast.testing.workload_merges import Merge, MergeMany, merges
 from holdfast.testing.workload_transactions import transacts
 from holdfast.wal import WriteBatch
 
@@ -694,9 +693,11 @@ ALPHABET: dict[str, Step] = {
     "f": Flush(),
     "c": Compact(),
     "o": Reopen(),
+    "m": MergeMany((b"a",), OTHER, "append", b"+"),
+    "n": Merge(b"b", "append", b"+", durability="none"),
 }
-"""Durable put, unsynced put, delete, range delete, batch over two keyspaces, flush, compaction, and
-close and open.
+"""Durable put, unsynced put, delete, range delete, batch over two keyspaces, flush, compaction,
+close and open, a transaction that merges into two keyspaces, and an unsynced merge.
 """
 
 
@@ -747,27 +748,6 @@ is what the log is aligned to.
 def disk_of(name: str) -> str:
     """Return the profile of the disk that a workload is for, where none is asked for."""
     return SECTORS[name][0] if name in SECTORS else "posix-min"
-
-
-class Work(Protocol):
-    """What can be run and cut off."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def steps(self) -> Sequence[object]: ...
-
-    def new_history(self) -> History:
-        """Return a history for one run."""
-        ...
-
-    def run(self, env: Env, history: History, on_step: Callable[[], None] = ...) -> Database | None:
-        """Run it; return the database if it is left open."""
-        ...
 
 
 def workload(name: str, seed: int = 0) -> Work:
