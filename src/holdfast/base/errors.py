@@ -117,8 +117,12 @@ class MergeError(Error):
     """A merge function is not registered, or failed on a key; the message says which and why.
 
     The operands of the key stay as they are. Open the database with the function, or write another
-    value over the key.
+    value over the key. `unregistered` is the name of a function that is not registered, else None.
     """
+
+    def __init__(self, *args: object, unregistered: str | None = None) -> None:
+        super().__init__(*args)
+        self.unregistered = unregistered
 
 
 class TransactionTooOldError(Error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from holdfast.cli.functions import add_functions
 from holdfast.cli.opening import (
     add_database,
     add_form,
@@ -17,6 +18,7 @@ from holdfast.cli.opening import (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
+    add_functions(parser)
     parser.add_argument("--start", metavar="KEY", help="the first key")
     parser.add_argument("--stop", metavar="KEY", help="the key before which compaction ends")
     add_keyspace(parser, "all of them; with --start or --stop the database's own")

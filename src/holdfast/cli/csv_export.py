@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import holdfast
 from holdfast.cli.csv_table import COLUMNS_KEY, ROWS_START, Columns, RowCoder, format_row
 from holdfast.cli.failure import CommandError
+from holdfast.cli.functions import add_functions
 from holdfast.cli.opening import add_database, add_keyspace, no_keyspace, open_database, rows_of
 from holdfast.cli.progress import Progress
 from holdfast.cli.text import shown
@@ -22,6 +23,7 @@ _PIECE_BYTES = 1 << 18
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
+    add_functions(parser)
     add_keyspace(parser, "the only one that was imported")
     parser.add_argument(
         "--output",

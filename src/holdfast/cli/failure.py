@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from holdfast.base import MergeError
+
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+
+MERGE_FUNCTION = "--merge-function"
+"""The option that gives a merge function."""
 
 
 class CommandError(Exception):
@@ -22,6 +27,12 @@ def wrong_usage(message: str) -> CommandError:
 
 def describe(error: BaseException) -> str:
     """Return an error as a sentence: file and reason, without numbers that only programs need."""
+    if isinstance(error, MergeError) and error.unregistered is not None:
+        return (
+            f"the merge function {error.unregistered!r} is none of Holdfast's own: give the one "
+            f"of the program that wrote it, {MERGE_FUNCTION} "
+            f"{error.unregistered}=MODULE:FUNCTION"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__

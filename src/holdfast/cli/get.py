@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from holdfast.cli.failure import CommandError
+from holdfast.cli.functions import add_functions
 from holdfast.cli.opening import (
     add_database,
     add_form,
@@ -20,6 +21,7 @@ from holdfast.cli.text import Form, show, shown
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
+    add_functions(parser)
     parser.add_argument("key", metavar="KEY", help="the key")
     add_keyspace(parser, "the database's own")
     add_form(parser, "key and value")

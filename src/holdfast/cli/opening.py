@@ -11,6 +11,7 @@ from typing import cast
 import holdfast
 from holdfast.base import VALUE_BYTES_MAX
 from holdfast.cli.failure import CommandError, wrong_usage
+from holdfast.cli.functions import functions_of
 from holdfast.cli.keys import add_key, key_of
 from holdfast.cli.text import Form, parse
 from holdfast.crypto import KeySource
@@ -66,12 +67,16 @@ def open_database(
     read_only: bool = False,
     key: KeySource | None = None,
 ) -> holdfast.Database:
-    """Open the database of a verb, with the key that its arguments name unless `key` is given.
+    """Open the database of a verb, with the merge functions that its arguments name and the key,
+    unless `key` is given.
 
     Raises: CommandError; what `holdfast.open` raises.
     """
+    functions = functions_of(arguments)
     source = key_of(arguments) if key is None else key
-    return holdfast.open(arguments.database, create=create, read_only=read_only, key=source)
+    return holdfast.open(
+        arguments.database, create=create, read_only=read_only, key=source, merges=functions
+    )
 
 
 def find_keyspace(

@@ -7,6 +7,7 @@ import json
 import sys
 
 from holdfast.cli.failure import wrong_usage
+from holdfast.cli.functions import add_functions
 from holdfast.cli.opening import (
     add_database,
     add_form,
@@ -22,6 +23,7 @@ from holdfast.cli.text import Form, show, shown
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
+    add_functions(parser)
     parser.add_argument("--start", metavar="KEY", help="the first key")
     parser.add_argument("--stop", metavar="KEY", help="the key before which the scan ends")
     parser.add_argument("--prefix", metavar="KEY", help="only keys that begin with this")

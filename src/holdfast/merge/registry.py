@@ -139,7 +139,8 @@ def _head(name: str) -> bytes:
 def _unregistered(name: str) -> MergeError:
     return MergeError(
         f"the merge function {name!r} is not registered: "
-        "open the database with merges={...} that has it"
+        "open the database with merges={...} that has it",
+        unregistered=name,
     )
 
 
