@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.base import DELETE, MERGE, PUT, MergeError, marks_seen
-from holdfast.compaction.retain import RUN_ENTRIES_MIN, MergeStop, merged_run, retained_tombstones
+from holdfast.compaction import retain
+from holdfast.compaction.retain import (
+    OPERANDS_KEPT_MAX,
+    RUN_ENTRIES_MIN,
+    MergeStop,
+    merged_run,
+    retained_tombstones,
+)
 from holdfast.cursor import RangeTombstones
 from holdfast.merge import Merges
 from tests.format.plain_table import read_table
@@ -93,6 +100,7 @@ def folded(key: bytes, base: bytes | None, found: list[bytes]) -> object:
     st.booleans(),
     st.sampled_from([1, 3, 1 << 40]),
     st.sampled_from([1, 200, 1 << 40]),
+    st.sampled_from([0, 1, 2, 32]),
 )
 def test_every_observer_sees_the_same_before_and_after(
     entries: list[Entry],
@@ -102,6 +110,7 @@ def test_every_observer_sees_the_same_before_and_after(
     bottom: bool,
     step_entries: int,
     drain_bytes: int,
+    kept_max: int,
 ) -> None:
     tombstones = [each for each in tombstones if each[0] < each[1]]
     snapshots = sorted(snapshots)
@@ -114,10 +123,12 @@ def test_every_observer_sees_the_same_before_and_after(
         retention = twin.Retention(
             snapshots, RangeTombstones(tombstones), bottom=bottom, older=spans, merges=MERGES
         )
-        tables, _, seen = run(
-            twin, builders, positioned(entries), retention,
-            step_entries=step_entries, drain_bytes=drain_bytes,
-        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(retain, "OPERANDS_KEPT_MAX", kept_max)
+            tables, _, seen = run(
+                twin, builders, positioned(entries), retention,
+                step_entries=step_entries, drain_bytes=drain_bytes,
+            )  # fmt: skip
         results.append((tables, seen[-1]))
     assert results[0] == results[1]
     after: list[Entry] = [
@@ -150,6 +161,91 @@ def test_operands_of_a_stripe_become_one(twin: ModuleType, builders: ModuleType)
         (b"k", 10 << 8 | MERGE, MERGES.value_of("add", 45)),
         (b"k", 4 << 8 | PUT, b"10"),
     ] == read_table(tables[0]).entries
+
+
+@both
+def test_many_operands_above_a_snapshot_become_a_value(
+    twin: ModuleType, builders: ModuleType
+) -> None:
+    """Of a function that cannot combine them; few stay, and so do those over what is not known."""
+    many = OPERANDS_KEPT_MAX + 1
+
+    def operands(first: int, count: int) -> list[Entry]:
+        return [
+            (b"k", seq, MERGE, MERGES.value_of("tag", b"%d" % seq))
+            for seq in range(first, first + count)
+        ]
+
+    def written(entries: list[Entry], snapshots: list[int], **options: Any) -> list[Any]:
+        options = {"bottom": True, "tombstones": [], **options}
+        tombstones = RangeTombstones(options.pop("tombstones"))
+        retention = twin.Retention(snapshots, tombstones, merges=MERGES, **options)
+        tables, _, _ = run(twin, builders, positioned(entries), retention, step_entries=3)
+        return [
+            (trailer >> 8, trailer & 0xFF, value)
+            for _, trailer, value in read_table(tables[0]).entries
+        ]
+
+    def value(base: bytes, first: int, last: int) -> bytes:
+        return b"/".join([base, *(b"%d" % seq for seq in range(first, last + 1))])
+
+    put, delete = (b"k", 1, PUT, b"base"), (b"k", 1, DELETE, b"")
+    above = operands(101, many)
+    top = 100 + many
+    assert [(top, PUT, value(b"base", 101, top)), (1, PUT, b"base")] == written(
+        [put, *above], [50]
+    ), "over a value that the snapshot sees"
+    assert [(top, PUT, value(b"", 101, top))] == written([delete, *above], [50])
+    assert [(top, PUT, value(b"", 101, top)), (1, DELETE, b"")] == written(
+        [delete, *above], [50], bottom=False
+    )
+    # Over operands of the snapshot's own, that become a value too.
+    below = operands(1, 3)
+    assert [(top, PUT, value(b"/1/2/3", 101, top)), (3, PUT, b"/1/2/3")] == written(
+        [*below, *above], [50]
+    )
+    assert many + 3 == len(written([*below, *above], [50], bottom=False)), "over nobody knows what"
+    # Between two snapshots, with few operands above and below them.
+    few = operands(301, 2)
+    made = written([put, *operands(51, 2), *above, *few], [50, 60, 250])
+    assert [302, 301, top, 52, 51, 1] == [seq for seq, _, _ in made]
+    assert [MERGE, MERGE, PUT, MERGE, MERGE, PUT] == [kind for _, kind, _ in made]
+    assert value(b"base/51/52", 101, top) == made[2][2]
+    # Few stay, whatever lies below.
+    assert [(seq, MERGE, entry) for _, seq, _, entry in reversed(above[1:])] + [
+        (1, PUT, b"base")
+    ] == written([put, *above[1:]], [50])
+    # What a tombstone between hides is not below.
+    assert [(top, PUT, value(b"", 101, top)), (1, PUT, b"base")] == written(
+        [put, *above], [50], tombstones=[(b"k", b"l", 60)]
+    )
+    assert [(top, PUT, value(b"base", 101, top)), (1, PUT, b"base")] == written(
+        [put, *above], [50], older=[(b"k", b"l")]
+    )
+    assert "compaction.merged_over_a_snapshot" in marks_seen()
+
+
+@both
+def test_operands_above_a_snapshot_that_cannot_be_merged_stay(
+    twin: ModuleType, builders: ModuleType
+) -> None:
+    def only_three(value: bytes | None, operands: Any) -> bytes:
+        if len(operands) > 3:
+            raise ValueError("too many")
+        return b"three"
+
+    merges = Merges({"three": only_three})
+    entries = [
+        (b"k", seq, MERGE, merges.value_of("three", b"")) for seq in (*range(1, 4), *range(9, 60))
+    ]
+    retention = twin.Retention([5], RangeTombstones(), bottom=True, merges=merges)
+    tables, _, _ = run(twin, builders, positioned(entries), retention)
+    found = read_table(tables[0]).entries
+    assert [(b"k", seq << 8 | MERGE, entry) for _, seq, _, entry in reversed(entries[3:])] == found[
+        :-1
+    ]
+    assert (b"k", 3 << 8 | PUT, b"three") == found[-1]
+    assert "compaction.merge_over_a_snapshot_failed" in marks_seen()
 
 
 @both

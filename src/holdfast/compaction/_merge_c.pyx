@@ -18,7 +18,7 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.sstable._builder_c cimport TableBuilder
 
 from holdfast.base import SEQ_MAX as _SEQ_MAX
-from holdfast.compaction.retain import RUN_ENTRIES_MIN, MergeStop, merged_run
+from holdfast.compaction.retain import RUN_ENTRIES_MIN, MergeStop, awaits, merged_run, resolved
 from holdfast.merge import Merges
 
 cdef enum:
@@ -60,6 +60,7 @@ cdef class Retention:
     cdef bint _in_run                 # a run has begun, or what came of it is to be written
     cdef bint _is_based
     cdef list _run
+    cdef list _above
     cdef list _made
     cdef Py_ssize_t _run_max
     cdef object _merges
@@ -86,6 +87,7 @@ cdef class Retention:
         self._snapshot_count = len(ordered)
         self._merges = Merges() if merges is None else merges
         self._run = []
+        self._above = []
         self._made = []
         self._run_max = RUN_ENTRIES_MIN
         self._tombstones = tombstones
@@ -179,6 +181,8 @@ cdef class Retention:
         cdef bytes value
         cdef uint64_t seq, kind
         cdef Py_ssize_t count = len(self._run)
+        cdef bint same = cursor.at and self._is_last_key(cursor.key_data, cursor.key_size)
+        cdef bint is_last
         if self._made:
             seq, kind, value = self._made[0]
             # Safety: the key is that of the last entry.
@@ -189,12 +193,26 @@ cdef class Retention:
             del self._made[0]
             self._in_run = bool(self._made)
         elif self._is_based or not (
-                cursor.at and self._is_last_key(cursor.key_data, cursor.key_size)
-                and self._stripe_of(cursor.trailer >> 8) == self._stripe):
-            self._made = merged_run(
-                self._merges, self._key_bytes(), self._run, is_based=self._is_based
-                or self._is_last(self._key, self._key_size, self._stripe))
+                same and self._stripe_of(cursor.trailer >> 8) == self._stripe):
+            if not self._is_based and same and not self._is_covered(
+                    cursor.key_data, cursor.key_size, cursor.trailer, self._stripe):
+                if count == 0:
+                    return False
+                group = merged_run(self._merges, self._key_bytes(), self._run, is_based=False)
+                if awaits(self._above, group):
+                    self._above = [*self._above, group]
+                else:
+                    self._made = group
+                self._run = []
+                self._run_max = RUN_ENTRIES_MIN
+                return True
+            is_last = self._is_last(self._key, self._key_size, self._stripe)
+            self._made = resolved(
+                self._merges, self._key_bytes(), self._above, self._run,
+                # At another version of the key there is a tombstone between.
+                is_based=self._is_based or is_last or same, is_last=is_last)
             self._run = []
+            self._above = []
             self._run_max = RUN_ENTRIES_MIN
             self._is_based = False
         elif count >= self._run_max:

@@ -5,8 +5,9 @@ a time: the versions of a key arrive newest first, so the newest of a stripe is 
 
 When that is a MERGE, it needs what is older: it begins a *run*, which all older versions of the key
 and stripe join, down to the first that is no MERGE. What comes of a run is written instead: a PUT
-of the folded value, where it is known what lies below the operands, or else fewer operands. When
-the merge functions raise, all of it is written as it was.
+of the folded value, where it is known what lies below the operands, or else fewer operands. Many
+that are left where older stripes of the key follow wait *above*, for the value that these have.
+When the merge functions raise, all of it is written as it was.
 
 Thread safety: a retention, its cursor and its builder belong to one thread.
 """
@@ -17,7 +18,15 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from holdfast.base import DELETE, MERGE, SEQ_MAX
-from holdfast.compaction.retain import RUN_ENTRIES_MIN, Entry, MergeStop, merged_run, stripe_of
+from holdfast.compaction.retain import (
+    RUN_ENTRIES_MIN,
+    Entry,
+    MergeStop,
+    awaits,
+    merged_run,
+    resolved,
+    stripe_of,
+)
 from holdfast.cursor import Cursor, RangeTombstones
 from holdfast.merge import Merges
 from holdfast.sstable import TableBuilder
@@ -46,6 +55,8 @@ class Retention:
         self._merges = Merges() if merges is None else merges
         self._run: list[Entry] = []
         """A run of the key and stripe that came last."""
+        self._above: list[list[Entry]] = []
+        """Runs of newer stripes of that key, which wait for a value; the newest first."""
         self._run_max = RUN_ENTRIES_MIN
         """With so many entries a run is made shorter, if that is possible."""
         self._is_based = False
@@ -93,7 +104,7 @@ class Retention:
             or is_covered
             or (kind == DELETE and self._is_last(key, stripe))
         )
-        if self._run:
+        if self._run or self._above:
             if not is_covered:
                 self._run.append((seq, kind, value))
             self._is_based = is_covered or kind != MERGE
@@ -119,10 +130,29 @@ class Retention:
         if self._made:
             self._write(builder, self._made[0], key)
             del self._made[0]
-        elif self._run and (self._is_based or not self._joins(cursor)):
-            is_based = self._is_based or self._is_last(key, self._stripe)
-            self._made = merged_run(self._merges, key, self._run, is_based=is_based)
-            self._run, self._run_max, self._is_based = [], RUN_ENTRIES_MIN, False
+        elif (self._run or self._above) and (self._is_based or not self._joins(cursor)):
+            if not self._is_based and self._goes_on(cursor):
+                if not self._run:
+                    return False
+                group = merged_run(self._merges, key, self._run, is_based=False)
+                if awaits(self._above, group):
+                    self._above = [*self._above, group]
+                else:
+                    self._made = group
+                self._run, self._run_max = [], RUN_ENTRIES_MIN
+                return True
+            is_last = self._is_last(key, self._stripe)
+            self._made = resolved(
+                self._merges,
+                key,
+                self._above,
+                self._run,
+                # At another version of the key there is a tombstone between.
+                is_based=self._is_based or is_last or self._is_same_key(cursor),
+                is_last=is_last,
+            )
+            self._run, self._above = [], []
+            self._run_max, self._is_based = RUN_ENTRIES_MIN, False
         elif len(self._run) >= self._run_max:
             self._run = merged_run(self._merges, key, self._run, is_based=False)
             self._run_max = max(RUN_ENTRIES_MIN, 2 * len(self._run))
@@ -132,11 +162,20 @@ class Retention:
 
     def _joins(self, cursor: Cursor) -> bool:
         """Return whether the cursor stands at a version of the run's key in the run's stripe."""
-        return (
-            cursor.valid
-            and cursor.key == self._key
-            and stripe_of(cursor.seq, self._snapshots) == self._stripe
+        return self._is_same_key(cursor) and (
+            stripe_of(cursor.seq, self._snapshots) == self._stripe
         )
+
+    def _goes_on(self, cursor: Cursor) -> bool:
+        """Return whether the cursor stands at an older version of the run's key, which those who
+        see the run's stripe would see without it.
+        """
+        return self._is_same_key(cursor) and not self._is_covered(
+            cursor.key, cursor.seq, self._stripe
+        )
+
+    def _is_same_key(self, cursor: Cursor) -> bool:
+        return cursor.valid and cursor.key == self._key
 
     def _is_last(self, key: bytes, stripe: int) -> bool:
         """Return whether nothing older than the inputs has the key, for those who see a stripe."""
@@ -178,7 +217,7 @@ def merge_into(
     if stop is not None and type(stop) is not bytes:
         raise TypeError(f"stop is bytes, not {type(stop).__name__}")
     steps = 0
-    while cursor.valid or retention._run or retention._made:
+    while cursor.valid or retention._run or retention._above or retention._made:
         if builder.output_size >= drain_bytes:
             return MergeStop.DRAIN
         if retention._go_on(cursor, builder):

@@ -9,12 +9,14 @@ all small universes.
 
 A MERGE is seen like a PUT, and needs the versions below it. So where it is the newest of a stripe,
 all of that stripe stays down to the first that is no MERGE, and `merged_run` makes it shorter;
-`retained` is about versions of the other kinds.
+`retained` is about versions of the other kinds. Operands that cannot be combined become a value
+over that of the older stripes, where many stay and that value is known (`resolved`): the versions
+that older observers see are not touched by it.
 
 Guarantees, for every observer, also over whatever older data lies in deeper levels unless `bottom`:
  1. What a reader sees is the same before and after.
  2. Of the versions of one key in one stripe at most one stays, but for operands that cannot be
-    combined.
+    combined: at most OPERANDS_KEPT_MAX where what lies below them is among the inputs, or nothing.
 
 Requires: the inputs of the merge and the deeper levels together hold every version older than those
 of the inputs, of every key within a key or range tombstone of the inputs. `bottom` says that the
@@ -34,6 +36,11 @@ from holdfast.merge import Merges
 
 RUN_ENTRIES_MIN = 1024
 """A run of operands that is at least as long is made shorter before it has ended."""
+
+OPERANDS_KEPT_MAX = 32
+"""With more in one stripe a value is made, if it can be. Each stripe has the whole value then, so
+it is not done for few.
+"""
 
 Entry = tuple[int, int, bytes]
 """The (sequence number, kind, value) of a version of a key."""
@@ -90,6 +97,53 @@ def merged_run(merges: Merges, key: bytes, run: list[Entry], *, is_based: bool) 
         # Reads tell why. What is kept is what was there, so nothing is lost meanwhile.
         mark("compaction.merge_failed")
         return run
+
+
+def awaits(above: list[list[Entry]], run: list[Entry]) -> bool:
+    """Return whether a run waits for what the older stripes of its key have, behind those `above`
+    it.
+    """
+    return bool(above) or len(run) > OPERANDS_KEPT_MAX
+
+
+def resolved(
+    merges: Merges,
+    key: bytes,
+    above: list[list[Entry]],
+    run: list[Entry],
+    *,
+    is_based: bool,
+    is_last: bool,
+) -> list[Entry]:
+    """Return what is written of a run and of those `above` it, which waited for its value: runs of
+    newer stripes, the newest first. `is_last` says that nothing older than the inputs has the key.
+    """
+    if not above:
+        return merged_run(merges, key, run, is_based=is_based)
+    value: bytes | None = None
+    if any(kind == MERGE for _, kind, _ in run):
+        made = merged_run(merges, key, run, is_based=is_based)
+        # They are operands still where a function failed.
+        is_based = is_based and made[0][1] == PUT
+        value = made[0][2]
+    else:
+        made = [entry for entry in run if entry[1] == PUT or not is_last]
+        value = run[0][2] if run and run[0][1] == PUT else None
+    pending: list[bytes] = []
+    for group in reversed(above):
+        entries = group
+        pending = [operand for _, _, operand in group] + pending
+        if is_based and len(group) > OPERANDS_KEPT_MAX:
+            try:
+                value = merges.fold(key, value, pending)
+            except MergeError:
+                mark("compaction.merge_over_a_snapshot_failed")
+                is_based = False
+            else:
+                mark("compaction.merged_over_a_snapshot")
+                entries, pending = [(group[0][0], PUT, value)], []
+        made = entries + made
+    return made
 
 
 def retained_tombstones(

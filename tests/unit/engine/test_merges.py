@@ -349,6 +349,35 @@ def test_a_key_with_very_many_operands_is_read_in_short_time(
     assert engine.counters.flushes > 3
 
 
+def test_operands_that_cannot_be_combined_do_not_pile_up_above_snapshots() -> None:
+    """Each reader keeps its own value, and few operands."""
+
+    def last(value: bytes | None, operands: Sequence[bytes]) -> bytes:
+        return b",".join([*(value or b"").split(b","), *operands][-3:])
+
+    def stored(database: Database) -> int:
+        levels = database._engine.trees[database.id].version.levels
+        return sum(info.entry_count for level in levels for info in level)
+
+    count, views = 600, {}
+    with open_database("/db", env=SimEnv(7), settings=TINY, merges={"last": last}) as database:
+        database[b"k"] = b"a,b,c"
+        for number in range(count):
+            if number % 200 == 100:
+                views[number] = database.snapshot()
+            database.merge(b"k", "last", b"%d" % number, durability="none")
+        database.compact()
+        assert b"597,598,599" == database[b"k"]
+        for number, view in views.items():
+            assert b"%d,%d,%d" % (number - 3, number - 2, number - 1) == view[b"k"]
+        assert stored(database) == 1 + len(views)
+        assert "compaction.merged_over_a_snapshot" in marks_seen()
+        for view in views.values():
+            view.close()
+        database.compact()
+        assert stored(database) == 1
+
+
 def test_what_is_known_takes_bounded_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merged, "KNOWN_BYTES_MAX", 2000)
     for key in range(30):
