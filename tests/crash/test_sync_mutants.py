@@ -24,6 +24,7 @@ KILLERS: dict[Site, str] = {
     ("sync", "manifest.create.sync"): "sync_puts",
     ("sync", "manifest.edit.sync"): "sync_puts",
     ("sync", "table.write.sync"): "sync_puts",
+    ("sync", "wal.beside.sync"): "batches_two_keyspaces",
     ("sync", "wal.end.sync"): "segment_rotation",
     ("sync", "wal.record.sync"): "sync_puts",
     ("sync", "wal.segment.sync"): "sync_puts",

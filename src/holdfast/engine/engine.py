@@ -397,8 +397,8 @@ class Engine:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
         if not tree.active.seq_min:
             return
-        # Its table must not enter the manifest before the log is durable up to its last operation.
-        self.write_path.sync_held()
+        # The flush makes the log durable up to its last operation, beside those who write.
+        self.write_path.log_held()
 
         def adopt() -> None:
             self.write_path.memtables[tree.version.id] = tree.active

@@ -28,6 +28,7 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
         memtable = tree.frozen[-1]
         began = engine.env.monotonic()
         result = write_tables(engine, tree, memtable)
+        _make_log_durable(engine, memtable, result)
         engine.env.uninterrupted(partial(_install, engine, tree, memtable, result))
         engine.schedule_compaction()
         engine.latencies.flush.record(engine.env.monotonic() - began)
@@ -51,6 +52,23 @@ def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
         spend=engine.throttle.spend,
         merges=engine.merges,
     )
+
+
+def _make_log_durable(engine: Engine, memtable: Memtable, result: JobResult) -> None:
+    """Make the log durable up to the last operation of `memtable`, so that its tables may enter the
+    manifest: a crash must not keep the half of a batch that is in them.
+
+    Not before they are written, when most of the log has reached the disk by itself.
+    """
+    log = engine.log
+    if log is None:
+        return
+    try:
+        log.sync_beside(memtable.seq_max)
+    except MemoryError:
+        with engine.version_mutex:
+            engine.discard(result.tables)
+        raise
 
 
 def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) -> None:

@@ -239,7 +239,17 @@ class WritePath:
 
     def sync_held(self) -> None:
         """Make everything that was written durable. Requires: the leadership."""
-        interruption = self._write([], durable=True, settles=False)
+        self._write_held(durable=True)
+
+    def log_held(self) -> None:
+        """Give everything that was written to the log, where `LogWriter.sync_beside` can make it
+        durable. Requires: the leadership.
+        """
+        if self._state.buffer.op_count:
+            self._write_held(durable=False)
+
+    def _write_held(self, *, durable: bool) -> None:
+        interruption = self._write([], durable=durable, settles=False, buffers=False)
         if interruption is not None:
             raise interruption
 
@@ -524,14 +534,14 @@ class WritePath:
         return accepted, durable
 
     def _write(
-        self, batches: list[WriteBatch], *, durable: bool, settles: bool
+        self, batches: list[WriteBatch], *, durable: bool, settles: bool, buffers: bool = True
     ) -> BaseException | None:
         """Log, sync, apply and publish one group. Return the exception of a signal handler that
         came when the log had the record already, for the caller to raise.
 
-        Operations that nobody asked to be durable may stay in the buffer. Between the first byte
-        for the log and the last operation applied nothing may be skipped, or the numbers given here
-        would be given again: any surprise there poisons the database.
+        Operations that nobody asked to be durable may stay in the buffer, if it `buffers`. Between
+        the first byte for the log and the last operation applied nothing may be skipped, or the
+        numbers given here would be given again: any surprise there poisons the database.
         """
         log = self._log
         if log is None:
@@ -554,7 +564,8 @@ class WritePath:
             user_bytes_near = state.user_bytes + user_bytes
             durable_before = log.durable_lsn
             began = self._env.monotonic() if durable else 0.0
-            if buffer.op_count and (durable or buffer.size > state.buffer_bytes_max // 2):
+            is_full = not buffers or buffer.size > state.buffer_bytes_max // 2
+            if buffer.op_count and (durable or is_full):
                 log.append(buffer, seq_first, durable=durable)
                 written = True
             elif durable:

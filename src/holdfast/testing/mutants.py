@@ -35,6 +35,7 @@ FOLLOWS: dict[Site, Site] = {
     ("sync", "manifest.create.sync"): ("write", "manifest.create.write"),
     ("sync", "manifest.edit.sync"): ("write", "manifest.edit.write"),
     ("sync", "table.write.sync"): ("write", "table.write.append"),
+    ("sync", "wal.beside.sync"): ("write", "wal.record.write"),
     ("sync", "wal.end.sync"): ("write", "wal.end.write"),
     ("sync", "wal.record.sync"): ("write", "wal.record.write"),
     ("sync", "wal.segment.sync"): ("write", "wal.segment.header"),

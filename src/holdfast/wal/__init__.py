@@ -31,7 +31,8 @@ from holdfast.wal.format import (
 )
 from holdfast.wal.reader import LogContents, LogRecord, LogSegment, read_log
 from holdfast.wal.sealed import LogSealing
-from holdfast.wal.writer import LogWriter, SegmentInfo
+from holdfast.wal.segment import SegmentInfo
+from holdfast.wal.writer import LogWriter
 
 __all__ = [
     "BLOCK_BYTES",

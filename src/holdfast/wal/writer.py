@@ -12,8 +12,8 @@ Guarantees:
 5. An ordinal (lsn) is given only to a record that was written.
 
 Thread safety: `append`, `sync`, `begin_segment` and `close` are serialised by the caller.
-`prepare_next`, `needs_next`, `segments`, `first_needed` and `forget_before` may run in other
-threads meanwhile.
+`sync_beside`, `prepare_next`, `needs_next`, `segments`, `first_needed` and `forget_before` may run
+in other threads meanwhile.
 `allocate_number` must not wait for a lock that a caller of `append` or `prepare_next` holds.
 """
 
@@ -31,8 +31,7 @@ from holdfast.base import (
     mark,
     require,
 )
-from holdfast.base.dataclass import dataclass
-from holdfast.env import Env, File, SyncError, is_disk_full, is_shortage
+from holdfast.env import Env, SyncError, is_disk_full, is_shortage
 from holdfast.wal._buffer import RecordBuffer
 from holdfast.wal.format import (
     BLOCK_BYTES,
@@ -51,7 +50,7 @@ from holdfast.wal.format import (
     segment_name,
     version_for,
 )
-from holdfast.wal.sealed import is_sealed
+from holdfast.wal.segment import Segment, SegmentInfo
 
 FIRST_SEGMENT_BYTES_MAX: Final = 1 << 20
 """The first segment of a process life is at most this large, so that a short process pays little
@@ -72,49 +71,6 @@ little (docs/adr/0021).
 _LOOK_BYTES: Final = 1 << 20
 _LOOK_SYNCS: Final = 32
 """After so many bytes or syncs, whatever comes first, it is looked at anew how often syncs are."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentInfo:
-    """A segment of this writer. Sequence numbers are 0 when it has no operation."""
-
-    number: int
-    lsn_first: int
-    """The ordinal of its first record, or of the next one when it has none yet."""
-    seq_first: int
-    seq_last: int
-    bytes_used: int
-    salt: int | None = None
-    """That of a sealed segment, by which the manifest tells it from one of a copy."""
-
-
-class _Segment:
-    """A segment that is or will be written to."""
-
-    __slots__ = (
-        "file", "header", "is_zeroed", "lsn_first", "number", "position", "seq_first", "seq_last",
-    )  # fmt: skip
-
-    def __init__(self, file: File, header: SegmentHeader, *, is_zeroed: bool) -> None:
-        self.file = file
-        self.header = header
-        self.is_zeroed = is_zeroed
-        self.number = header.number
-        self.position = header.records_offset
-        # Known when the segment before it is full.
-        self.lsn_first = 0
-        self.seq_first = 0
-        self.seq_last = 0
-
-    def info(self) -> SegmentInfo:
-        return SegmentInfo(
-            self.number,
-            self.lsn_first,
-            self.seq_first,
-            self.seq_last,
-            self.position,
-            self.header.salt if is_sealed(self.file) else None,
-        )
 
 
 class LogWriter:
@@ -148,10 +104,8 @@ class LogWriter:
         self._version = version_for(self._alignment)
         self._front_bytes = records_offset(self._version, self._alignment)
         self._end_bytes = record_bytes(END_PAYLOAD_BYTES, self._alignment)
-        self._written_lsn = lsn_first - 1
-        self._durable_lsn = lsn_first - 1
-        self._written_seq = 0
-        self._durable_seq = 0
+        self._written_lsn = self._durable_lsn = lsn_first - 1
+        self._written_seq = self._durable_seq = 0
         self._bytes_logged = 0
         self._syncs = 0
         # Each is of one thread at a time: segments are made one by one, links by whoever appends.
@@ -163,6 +117,10 @@ class LogWriter:
         self._full: list[SegmentInfo] = []
         self._closed = False
         self._poison: BaseException | None = None
+        # What `sync_beside` made durable, an ordinal and a sequence number; of whoever has its
+        # mutex. The fields for both above are of the thread that makes the calls.
+        self._synced_beside = (lsn_first - 1, 0)
+        self._beside_mutex = env.mutex()
         # A call that changes the disk is under way. It is still set at the next call when an
         # exception took the place of an error of the disk before that could be noted.
         self._in_doubt = False
@@ -173,7 +131,7 @@ class LogWriter:
         self._prepared = env.condition(self._mutex)
         # Guarded by _mutex, as is every change of _closed and _current. While an append is on its
         # way to another segment none is prepared: it would not continue the right one.
-        self._next: _Segment | None = None
+        self._next: Segment | None = None
         self._preparing = False
         self._rotating = False
         # How often syncs are: of all that was logged, what the last look saw; guarded likewise.
@@ -183,7 +141,7 @@ class LogWriter:
         # Syncs became frequent in a segment that has no zeros, and the next one is ready.
         self._leaves_early = False
         # The END record that names it is written; `_current` is still the segment before it.
-        self._following: _Segment | None = None
+        self._following: Segment | None = None
         try:
             self._current = self._create_segment(
                 0, min(self._segment_bytes, FIRST_SEGMENT_BYTES_MAX), lsn_first
@@ -202,7 +160,7 @@ class LogWriter:
     @property
     def durable_lsn(self) -> int:
         """The ordinal of the last record that is known to be synced."""
-        return self._durable_lsn
+        return max(self._durable_lsn, self._synced_beside[0])
 
     @property
     def chain(self) -> int:
@@ -217,7 +175,7 @@ class LogWriter:
     @property
     def durable_seq(self) -> int:
         """The last sequence number of this writer known to be synced, 0 when there is none."""
-        return self._durable_seq
+        return max(self._durable_seq, self._synced_beside[1])
 
     @property
     def bytes_logged(self) -> int:
@@ -291,6 +249,8 @@ class LogWriter:
             self._rotate(need)
         if self._link_due:
             self._write_link()
+        if self._synced_beside[0] > self._durable_lsn:
+            self._durable_lsn, self._durable_seq = self._synced_beside
         segment = self._current
         lsn = self._written_lsn + 1
         view, chain = buffer.seal(
@@ -318,9 +278,46 @@ class LogWriter:
         if self._stale:
             # Whoever says that all is durable must not find more than that in the log later.
             self._wipe()
-        if self._durable_lsn == self._written_lsn:
+        if self.durable_lsn == self._written_lsn:
             return
         self._sync_current("wal.record.sync")
+
+    def sync_beside(self, seq: int) -> None:
+        """Make every operation up to `seq` durable, which were all appended before, while others
+        are appended. May be called by any thread.
+
+        Raises: DatabasePoisonedError when it fails, and for good; DatabaseClosedError.
+        """
+        with self._beside_mutex:
+            if self.durable_seq >= seq:
+                return
+            with self._mutex:
+                self._check_open()
+                # The segments before it were synced when the writer left them. The last number is
+                # read before the ordinal, as the writer counts them the other way round: each was
+                # given to the file before it was counted, and the ordinal covers the number.
+                segment, seq_last = self._current, self._written_seq
+                lsn = self._written_lsn
+                require(seq <= seq_last, "what is synced was appended")
+                segment.is_held = True
+            try:
+                self._sync_segment_beside(segment)
+                self._synced_beside = lsn, seq_last
+            finally:
+                with self._mutex:
+                    segment.is_held = False
+                    is_used = segment is self._current and not self._closed
+                if not is_used:
+                    segment.close_beside()
+
+    def _sync_segment_beside(self, segment: Segment) -> None:
+        if segment.beside is None:  # unreachable: a segment that is used was made whole
+            raise AssertionError("a segment is open twice")
+        try:
+            segment.beside.sync(site="wal.beside.sync")
+        except OSError as exc:
+            # The writer is told by its own file, perhaps only after more was written.
+            raise self._poisoned_by(exc) from exc
 
     def prepare_next(self) -> None:
         """Make the next segment ready, so that no append has to. Does nothing when that is done or
@@ -334,7 +331,7 @@ class LogWriter:
                 return
             self._preparing = True
             previous = self._current
-        made: _Segment | None = None
+        made: Segment | None = None
         try:
             made = self._make_segment(previous)
         finally:
@@ -421,17 +418,24 @@ class LogWriter:
             while self._preparing:
                 self._prepared.wait()
             unused, self._next = self._next, None
+            is_held = self._current.is_held
         self._current.file.close()
+        if not is_held:
+            self._current.close_beside()
         if self._following is not None:
-            self._following.file.close()
+            self._following.close()
         if unused is not None:
             self._discard(unused)
 
     def _check_usable(self) -> None:
+        """Raise when the next call cannot be made. Of the thread that makes the calls."""
+        if self._in_doubt and self._poison is None and not self._closed:
+            self._poison = InterruptedError("a call of the disk was interrupted")
+        self._check_open()
+
+    def _check_open(self) -> None:
         if self._closed:
             raise DatabaseClosedError("the log is closed")
-        if self._in_doubt and self._poison is None:
-            self._poison = InterruptedError("a call of the disk was interrupted")
         if self._poison is not None:
             raise DatabasePoisonedError(
                 "the log failed earlier; reopen the database"
@@ -484,7 +488,7 @@ class LogWriter:
         *,
         seq_first: int = 0,
         seq_last: int = 0,
-        following: _Segment | None = None,
+        following: Segment | None = None,
         durable: bool = False,
     ) -> None:
         """Write a record at the position and accept it; an END record has a `following` segment.
@@ -505,11 +509,11 @@ class LogWriter:
             # raise, and nothing needs memory: the record is accepted with all that this means, or
             # not at all.
             segment.position = position
+            self._written_lsn = lsn
             if following is None:
                 segment.seq_first = segment.seq_first or seq_first
                 segment.seq_last = self._written_seq = seq_last
             self._bytes_logged = logged
-            self._written_lsn = lsn
             self._chain = chain
             self._following = following
             if durable:
@@ -609,11 +613,14 @@ class LogWriter:
             self._current, self._following = following, None
             self._rotating = self._leaves_early = False
             self._link_due = True
+            is_held = full.is_held
         with contextlib.suppress(OSError):
             # It was synced: closing cannot lose anything.
             full.file.close()
+        if not is_held:
+            full.close_beside()
 
-    def _take_next(self, need: int) -> _Segment:
+    def _take_next(self, need: int) -> Segment:
         """Return a segment for a record of `need` bytes: the prepared one, or one made now."""
         least = self._front_bytes + need + self._end_bytes
         began = self._env.monotonic()
@@ -642,7 +649,7 @@ class LogWriter:
             raise
         return following
 
-    def _make_segment(self, previous: _Segment, least: int = 0) -> _Segment:
+    def _make_segment(self, previous: Segment, least: int = 0) -> Segment:
         """Make a segment ready for records, of `least` bytes at the least. Raises: DiskFullError
         with nothing left behind; DatabasePoisonedError.
         """
@@ -654,7 +661,7 @@ class LogWriter:
                 raise DiskFullError(f"no room for the log: {exc}") from exc
             raise self._poisoned_by(exc) from exc
 
-    def _create_segment(self, previous: int, size: int, lsn_first: int | None) -> _Segment:
+    def _create_segment(self, previous: int, size: int, lsn_first: int | None) -> Segment:
         """Make a segment ready for records; with `lsn_first` it is the first of a process life and
         has its link.
         """
@@ -683,9 +690,10 @@ class LogWriter:
         allocated = self._bytes_allocated + (header.size if is_zeroed else 0)
         around = self._bytes_around + len(block)
         file = self._env.create(path, site="wal.segment.create")
-        segment = _Segment(file, header, is_zeroed=is_zeroed)
+        segment = Segment(file, header, is_zeroed=is_zeroed)
         segment.lsn_first = lsn_first or 0
         try:
+            segment.open_beside(self._env)
             file.allocate(header.size, written=is_zeroed, site="wal.segment.allocate")
             file.write_at(0, block, site="wal.segment.header")
             file.sync(site="wal.segment.sync")
@@ -695,19 +703,19 @@ class LogWriter:
             if is_shortage(exc):
                 self._discard(segment)
             else:
-                file.close()
+                segment.close()
             raise
         except BaseException:
-            file.close()
+            segment.close()
             raise
         return segment
 
-    def _discard(self, segment: _Segment) -> None:
+    def _discard(self, segment: Segment) -> None:
         """Give up a segment that is not linked into the log. What cannot be unlinked is an orphan
         for recovery.
         """
         with contextlib.suppress(OSError):
-            segment.file.close()
+            segment.close()
             if not self.poisoned:
                 self._env.unlink(segment.file.name, site="wal.segment.unlink")
 
