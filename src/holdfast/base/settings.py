@@ -8,10 +8,10 @@ each open. The table in docs/reference/settings.md is generated from this file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
-from holdfast.base.dataclass import dataclass, field, fields
 from holdfast.base.errors import LimitError
 
 KIB = 1024

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from holdfast.base import successor
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import pack_tuple, unpack_tuple
 
 # Part of the file format.

@@ -19,12 +19,12 @@ memtables may be read by others at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
 from holdfast.base import KeyspaceSettings
-from holdfast.base.dataclass import dataclass, replace
 from holdfast.codec import Compression
 from holdfast.compaction._merge import Retention, merge_into
 from holdfast.compaction.plan import Plan

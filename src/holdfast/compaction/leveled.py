@@ -48,8 +48,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 
-from holdfast.base.dataclass import replace
 from holdfast.base.limits import LEVELS_MAX
 from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (

@@ -16,10 +16,10 @@ Thread safety: pure functions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import inf
 
 from holdfast.base import KeyspaceSettings
-from holdfast.base.dataclass import dataclass, field
 
 LEVEL0_SOFT = 2
 LEVEL0_STOP = 5

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import dropwhile
 from math import inf
 
-from holdfast.base.dataclass import dataclass
 from holdfast.compaction.retain import united
 from holdfast.manifest import KeyspaceVersion, VersionEdit
 from holdfast.sstable import TableInfo

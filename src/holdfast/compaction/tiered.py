@@ -29,8 +29,8 @@ Thread safety: pure functions of immutable versions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from holdfast.base.dataclass import dataclass, replace
 from holdfast.base.limits import LEVELS_MAX
 from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (

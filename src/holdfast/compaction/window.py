@@ -34,10 +34,10 @@ Thread safety: pure functions of immutable versions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from holdfast.base import KeyspaceSettings
-from holdfast.base.dataclass import replace
 from holdfast.compaction.placement import places_up_to
 from holdfast.compaction.plan import (
     SMALL_FRACTION,

@@ -10,11 +10,11 @@ Thread safety: pure functions.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError, FormatError, WrongKeyError
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum
 from holdfast.crypto.secret import Secret
 from holdfast.crypto.source import (

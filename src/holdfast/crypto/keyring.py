@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from struct import Struct
 from typing import Final, NoReturn
 
 from holdfast.base import CorruptionError, LimitError, WrongKeyError, mark
-from holdfast.base.dataclass import replace
 from holdfast.crypto.cipher import FileCipher
 from holdfast.crypto.keyfile import (
     EPOCHS_MAX,

@@ -6,12 +6,12 @@ unnoticed: all its fields go into the file's key and into the associated data of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError, FormatError
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum
 from holdfast.crypto.suite import Suite
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NoReturn, Protocol
 
 from holdfast.base import WrongKeyError
-from holdfast.base.dataclass import dataclass, field
 from holdfast.crypto.secret import Secret
 from holdfast.crypto.suite import KEY_BYTES, derive
 

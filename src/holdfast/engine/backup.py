@@ -19,11 +19,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.base import DatabaseClosedError, DiskFullError, ReadOnlyError, mark
-from holdfast.base.dataclass import dataclass, field
 from holdfast.crypto import SealedEnv, plain_env
 from holdfast.engine.compact import while_open
 from holdfast.env import Env, File, is_shortage

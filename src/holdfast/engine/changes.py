@@ -9,10 +9,10 @@ is that of logical decoding in PostgreSQL and of `GetUpdatesSince` in RocksDB.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.base import DELETE, MERGE, PUT, ChangesGoneError
-from holdfast.base.dataclass import dataclass
 from holdfast.manifest import VersionSet
 from holdfast.merge import split
 from holdfast.wal import LogEnd, LogFeed, LoggedBatch

@@ -18,6 +18,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from holdfast.base import (
     DatabaseClosedError,
@@ -29,7 +30,6 @@ from holdfast.base import (
     ReadOnlyError,
     mark,
 )
-from holdfast.base.dataclass import replace
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
 from holdfast.compaction import JobStoppedError, Pace, strategy_of, write_pace

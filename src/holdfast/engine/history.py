@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-
-from holdfast.base.dataclass import dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 WINDOW_SECONDS = 60.0
 """What "recent" means."""

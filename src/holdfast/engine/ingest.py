@@ -15,11 +15,11 @@ Whatever fails before the edit leaves nothing behind but files that no manifest 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base import DatabaseClosedError, require
-from holdfast.base.dataclass import replace
 from holdfast.compaction import (
     JobResult,
     JobStoppedError,

@@ -20,9 +20,8 @@ which is a figure for people.
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from itertools import accumulate
-
-from holdfast.base.dataclass import dataclass
 
 GET_SAMPLE = 1021
 """One get in this many is measured: a prime, so that no pattern of calls hides one kind of them."""

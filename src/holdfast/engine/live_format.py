@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from holdfast.base.dataclass import dataclass, fields, replace
 from holdfast.codec import checksum
 from holdfast.engine.latency import LatencyStats
 from holdfast.engine.stats import KeyspaceStats, LevelStats, Rates, Stats, WaitStats

@@ -10,8 +10,8 @@ Thread safety: pure functions of what they are given.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from holdfast.base.dataclass import dataclass
 from holdfast.engine.history import Totals
 
 READS_MIN = 100

@@ -13,12 +13,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.base import DatabaseClosedError, DatabaseSettings, Error, TransactionTooOldError, mark
 from holdfast.base.bounds import key_range
-from holdfast.base.dataclass import dataclass
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import CLOSED, FORKED, CommitState
 from holdfast.engine.stats import Counters

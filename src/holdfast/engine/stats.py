@@ -4,7 +4,8 @@ the amplifications.
 
 from __future__ import annotations
 
-from holdfast.base.dataclass import dataclass, field
+from dataclasses import dataclass, field
+
 from holdfast.engine.latency import LatencyStats
 
 WAITS = ("memtables", "level0", "debt", "log", "memory", "segment", "sync")

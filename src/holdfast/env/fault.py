@@ -23,11 +23,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Protocol, TypeVar, runtime_checkable
 
-from holdfast.base.dataclass import dataclass
 from holdfast.env.protocol import (
     Buffer,
     Condition,

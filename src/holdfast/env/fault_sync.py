@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from holdfast.base.dataclass import dataclass
 from holdfast.env.fault import Effect, FaultRule
 from holdfast.env.protocol import File
 from holdfast.env.sim import WriteBack

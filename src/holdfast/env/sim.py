@@ -25,10 +25,10 @@ import errno
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from holdfast.base import DatabaseLockedError
-from holdfast.base.dataclass import replace
 from holdfast.env.protocol import (
     Buffer,
     Condition,

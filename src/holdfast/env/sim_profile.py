@@ -17,7 +17,7 @@ damaged neighbours are what SQLite calls the lack of powersafe overwrite.
 
 from __future__ import annotations
 
-from holdfast.base.dataclass import dataclass, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

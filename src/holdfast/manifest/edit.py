@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any
 
 from holdfast.base import CorruptionError, FormatError, KeyspaceSettings, LimitError
-from holdfast.base.dataclass import dataclass, field, fields
 from holdfast.base.settings import keyspace_settings_from, stored_settings
 from holdfast.codec import decode_varint, encode_varint
 from holdfast.sstable import TableInfo

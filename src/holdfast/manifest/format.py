@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 
 from holdfast.base import CorruptionError, FormatError
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum
 
 MAGIC = b"HFmanif\x00"

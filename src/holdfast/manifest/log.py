@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import dataclass, replace
 
 from holdfast.base import (
     CorruptionError,
@@ -31,7 +32,6 @@ from holdfast.base import (
     mark,
     require,
 )
-from holdfast.base.dataclass import dataclass, replace
 from holdfast.env import Env, File, is_disk_full, is_shortage
 from holdfast.manifest.edit import VersionEdit, encode_edit
 from holdfast.manifest.format import (

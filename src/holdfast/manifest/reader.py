@@ -20,9 +20,9 @@ synced before a marker names the file, so its damage is never a torn write.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from holdfast.base import CorruptionError, mark
-from holdfast.base.dataclass import dataclass
 from holdfast.manifest.edit import VersionEdit, decode_edit
 from holdfast.manifest.format import (
     HEADER_BYTES,

@@ -16,11 +16,11 @@ docs/format/sealed.md has the layout.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError, require
-from holdfast.base.dataclass import dataclass
 from holdfast.crypto import (
     PREAMBLE_BYTES,
     SEAL_BYTES,

@@ -28,11 +28,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
 from holdfast.base import SEQ_MAX, KeyspaceSettings
-from holdfast.base.dataclass import dataclass, field, replace
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX, LEVELS_MAX
 from holdfast.manifest.edit import VersionEdit
 from holdfast.sstable import TableInfo

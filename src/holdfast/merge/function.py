@@ -8,10 +8,10 @@ that sums would overflow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from holdfast.base import LimitError, check_value
-from holdfast.base.dataclass import dataclass
 from holdfast.merge.members import pack_set, unpack_set
 
 OPERAND_DIGITS_MAX = 1000

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
-from holdfast.base.dataclass import dataclass, field
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
 from holdfast.env import Env

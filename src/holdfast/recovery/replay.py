@@ -7,9 +7,9 @@ When a memtable gets full, `on_full` takes it away; without `on_full` it grows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from holdfast.base import SEQ_MAX, CorruptionError, DatabaseSettings
-from holdfast.base.dataclass import dataclass
 from holdfast.env import Env
 from holdfast.manifest import Recovered, Version, manifest_name, parse_numbered
 from holdfast.memtable import Memtable

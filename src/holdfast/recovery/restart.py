@@ -17,8 +17,9 @@ removes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from holdfast.base import DatabaseSettings, DiskFullError, FormatError, LimitError, mark
-from holdfast.base.dataclass import dataclass, replace
 from holdfast.compaction import run_flush
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env, is_shortage

@@ -24,13 +24,13 @@ from holdfast.codec._envelope_c cimport (
 from holdfast.codec._fixed cimport load64, store32, store64
 from holdfast.codec._varint cimport varint_put, varint_size
 
+from dataclasses import replace
 
 from holdfast.base import LimitError
 from holdfast.base import KEY_BYTES_MAX as _KEY_BYTES_MAX
 from holdfast.base import PAGE_BYTES_MAX as _PAGE_BYTES_MAX
 from holdfast.base import SEQ_MAX as _SEQ_MAX
 from holdfast.base import VALUE_BYTES_MAX as _VALUE_BYTES_MAX
-from holdfast.base.dataclass import replace
 from holdfast.codec import Compression, page_seed, seal_page
 from holdfast.sstable._filter_c cimport FilterBuilder
 from holdfast.sstable.format import (

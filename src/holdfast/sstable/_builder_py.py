@@ -18,6 +18,7 @@ Thread safety: a builder belongs to one thread.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, replace
 
 from holdfast.base import (
     DELETE,
@@ -31,7 +32,6 @@ from holdfast.base import (
     LimitError,
     pack_trailer,
 )
-from holdfast.base.dataclass import dataclass, replace
 from holdfast.codec import Compression, PageCipher, checksum, encode_varint, page_seed, seal_page
 from holdfast.sstable._filter import FilterBuilder
 from holdfast.sstable.format import (

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from holdfast.base import (
@@ -26,7 +27,6 @@ from holdfast.base import (
     FormatError,
     successor,
 )
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum, decode_varint, encode_varint
 
 MAGIC = b"HFtable\x00"

@@ -9,8 +9,9 @@ Thread safety: pure functions, but for reading the file.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from holdfast.base import KEY_BYTES_MAX, PUT, CorruptionError, pack_trailer, unpack_trailer
-from holdfast.base.dataclass import replace
 from holdfast.cursor import RangeTombstones
 from holdfast.env import File
 from holdfast.sstable.format import (

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast.base import MERGE, RANGE_DELETE, ConflictError, mark
-from holdfast.base.dataclass import dataclass
 from holdfast.txn.reads import Range
 from holdfast.wal import WriteBatch
 

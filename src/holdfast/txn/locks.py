@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from holdfast.base import ConflictError, DeadlockError, mark, successor
-from holdfast.base.dataclass import dataclass, field
 from holdfast.env import Env, ReentryError
 from holdfast.txn.conflict import shown
 

@@ -12,11 +12,11 @@ the one that would have to start there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
 
 from holdfast.base import require
-from holdfast.base.dataclass import dataclass, fields
 
 
 class Decision(Enum):

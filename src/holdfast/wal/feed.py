@@ -19,11 +19,11 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
-from holdfast.base.dataclass import dataclass
 from holdfast.env import Env
 from holdfast.wal._scan import decode_payload, scan_records
 from holdfast.wal.format import (

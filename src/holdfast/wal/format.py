@@ -10,12 +10,12 @@ Thread safety: pure functions and immutable values.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
 from holdfast.base import BATCH_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, require
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum
 
 VERSION_PLAIN: Final = 1

@@ -14,10 +14,10 @@ Thread safety: none; one thread reads.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from holdfast.base import CorruptionError, FormatError, mark, require
-from holdfast.base.dataclass import dataclass
 from holdfast.env import Env
 from holdfast.wal._scan import ScanResult, find_later_records, scan_records
 from holdfast.wal.decision import Decision, Situation, Subject, decide

@@ -13,11 +13,11 @@ plain format, and so do the rules for where a log ends. docs/format/sealed.md ha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError, require
-from holdfast.base.dataclass import dataclass
 from holdfast.codec import checksum
 from holdfast.crypto import (
     PREAMBLE_BYTES,
