@@ -200,7 +200,9 @@ cdef class Retention:
                     return False
                 group = merged_run(self._merges, self._key_bytes(), self._run, is_based=False)
                 if awaits(self._above, group):
-                    self._above = [*self._above, group]
+                    above = self._above.copy()
+                    above.append(group)
+                    self._above = above
                 else:
                     self._made = group
                 self._run = []
