@@ -19,6 +19,7 @@ KERNELS = (
     "holdfast.codec._lz4",
     "holdfast.codec._varint",
     "holdfast.compaction._merge",
+    "holdfast.crypto._cipher",
     "holdfast.cursor._column",
     "holdfast.cursor._cursor",
     "holdfast.cursor._gaps",
@@ -40,5 +41,6 @@ KERNELS = (
     "holdfast.txn._workspace",
     "holdfast.wal._buffer",
     "holdfast.wal._scan",
+    "holdfast.wal._unseal",
 )
 """Every kernel triple, named by its chooser. A test compares this list with the files."""

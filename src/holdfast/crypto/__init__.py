@@ -6,7 +6,7 @@ docs/format/keys.md, docs/format/sealed.md. Who opens a database with which key 
 affair.
 """
 
-from holdfast.crypto.cipher import SEAL_BYTES, FileCipher, SealError
+from holdfast.crypto._cipher import FileCipher
 from holdfast.crypto.keyfile import (
     KEYS_PREFIX,
     ClosedKeyFile,
@@ -17,6 +17,7 @@ from holdfast.crypto.keyfile import (
     parse_key_file_name,
 )
 from holdfast.crypto.keyring import KeyRing, key_files, read_key_file
+from holdfast.crypto.piece import SEAL_BYTES, SealError
 from holdfast.crypto.preamble import PREAMBLE_BYTES, SEAL_MAGIC, FileKind, Preamble
 from holdfast.crypto.sealed import SealedEnv, SealedFile, Sealing, plain_env
 from holdfast.crypto.secret import Secret

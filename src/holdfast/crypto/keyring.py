@@ -23,7 +23,7 @@ from struct import Struct
 from typing import Final, NoReturn
 
 from holdfast.base import CorruptionError, LimitError, WrongKeyError, mark
-from holdfast.crypto.cipher import FileCipher
+from holdfast.crypto._cipher import FileCipher
 from holdfast.crypto.keyfile import (
     EPOCHS_MAX,
     KEYS_BYTES_MAX,

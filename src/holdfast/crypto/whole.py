@@ -12,8 +12,8 @@ from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError
-from holdfast.crypto.cipher import SEAL_BYTES, SealError
 from holdfast.crypto.keyring import KeyRing
+from holdfast.crypto.piece import SEAL_BYTES, SealError
 from holdfast.crypto.preamble import PREAMBLE_BYTES, FileKind, Preamble
 from holdfast.crypto.sealed import SealedFile
 from holdfast.env import Buffer, File

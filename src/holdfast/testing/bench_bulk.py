@@ -123,8 +123,13 @@ LOGS: dict[str, tuple[Callable[[Database, bytes, bytes], None], Env | None]] = {
 
 def leave_log(what: str, folder: str, options: dict[str, Any]) -> NoReturn:
     """Write a log of one kind, print the number of its rows, and end without a close."""
+    leave(what, folder, Options(**options), None)
+
+
+def leave(what: str, folder: str, options: Options, key: bytes | None) -> NoReturn:
+    """Do so, encrypted with `key` if there is one."""
     put, env = LOGS[what]
-    print(log_rows(Options(**options), folder, put, env), flush=True)
+    print(log_rows(options, folder, put, env, key), flush=True)
     os._exit(0)
 
 
@@ -133,10 +138,11 @@ def log_rows(
     folder: str,
     put: Callable[[Database, bytes, bytes], None],
     env: Env | None,
+    key: bytes | None = None,
 ) -> int:
     """Write rows until the log has the wanted size; return their number."""
     # Nothing is flushed meanwhile, so that all of it must be replayed.
-    database = holdfast.open(folder, settings=ROOMY, env=env)
+    database = holdfast.open(folder, settings=ROOMY, env=env, key=key)
     source = random.Random(options.seed)
     values = itertools.cycle(values_of("incompressible", options.seed))
     rows = 0
@@ -160,14 +166,18 @@ def copy_synced(source: str, target: str) -> None:
 
 
 def reopen(
-    folder: str, read_only: bool, rows: int, take: Callable[[Callable[[], int]], None]
+    folder: str,
+    read_only: bool,
+    rows: int,
+    take: Callable[[Callable[[], int]], object],
+    key: bytes | None = None,
 ) -> None:
     """Take the time of one opening; check that every row is back."""
     opened: list[Database] = []
 
     def work() -> int:
         settings = None if read_only else DatabaseSettings()
-        opened.append(holdfast.open(folder, read_only=read_only, settings=settings))
+        opened.append(holdfast.open(folder, read_only=read_only, settings=settings, key=key))
         return 1
 
     take(work)

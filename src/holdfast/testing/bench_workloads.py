@@ -11,6 +11,7 @@ from collections.abc import Callable
 from holdfast.testing.bench_bulk import load, replay, series
 from holdfast.testing.bench_commit import batches, commit, threads
 from holdfast.testing.bench_counters import counters
+from holdfast.testing.bench_encrypted import recovery_encrypted
 from holdfast.testing.bench_held import held
 from holdfast.testing.bench_measure import Figure, Options
 from holdfast.testing.bench_recovery import recovery
@@ -32,6 +33,7 @@ WORKLOADS: dict[str, Callable[[Options], list[Figure]]] = {
     "held": held,
     "replay": replay,
     "recovery": recovery,
+    "recovery_encrypted": recovery_encrypted,
     "load": load,
     "series": series,
 }

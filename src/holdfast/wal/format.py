@@ -33,6 +33,19 @@ RECORD_MAGIC: Final = 0x4C415748
 LINK_MAGIC: Final = 0x4B4E4C48
 """Part of the file format: the bytes "HLNK"."""
 
+SEALED_MAGIC: Final = 0x4C535748
+"""Part of the file format: the bytes "HWSL", in front of a sealed record."""
+
+SEALED_FIELDS_BYTES: Final = 8
+"""What of a sealed record stands in clear: its magic and the size of its payload. Part of the file
+format.
+"""
+
+SEALED_KEPT_BYTES: Final = 48
+"""So much of a record's header, from byte 16 on, is sealed with its payload. Part of the file
+format.
+"""
+
 BLOCK_BYTES: Final = 4096
 """The unit of a segment's size, and the header block in front of the records of most. Every
 alignment divides it.

@@ -18,7 +18,6 @@ from struct import Struct
 from typing import Final
 
 from holdfast.base import CorruptionError, require
-from holdfast.codec import checksum
 from holdfast.crypto import (
     PREAMBLE_BYTES,
     SEAL_BYTES,
@@ -30,36 +29,30 @@ from holdfast.crypto import (
     SealError,
 )
 from holdfast.env import Buffer, File
+from holdfast.wal._unseal import open_records
 from holdfast.wal.format import (
     FRONT_BYTES_MAX,
     LINK_BYTES,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
+    SEALED_KEPT_BYTES,
+    SEALED_MAGIC,
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
     decode_segment_header,
     record_bytes,
 )
 
-SEALED_MAGIC: Final = 0x4C535748
-"""Part of the file format: the bytes "HWSL", in front of a sealed record."""
-
 _FIELDS: Final = Struct("<II")
-_FIXED: Final = Struct("<IIQ")
-_U64: Final = Struct("<Q")
-_KEPT: Final = slice(16, 64)
+_KEPT: Final = slice(16, 16 + SEALED_KEPT_BYTES)
 """What of a record's header is sealed."""
-_KEPT_BYTES: Final = 48
 _HEADER_END: Final = PREAMBLE_BYTES + SEGMENT_HEADER_BYTES + SEAL_BYTES
 _SEALED_LINK_BYTES: Final = LINK_BYTES + SEAL_BYTES
-_BUDGET: Final = 8
-"""How often the bytes of a segment are opened at most."""
-_ZEROS: Final = bytes(1 << 16)
 _HEADER: Final = b"header"
 _LINK: Final = b"link"
 
 require(
-    _FIELDS.size + SEAL_BYTES + _KEPT_BYTES == RECORD_HEADER_BYTES,
+    _FIELDS.size + SEAL_BYTES + SEALED_KEPT_BYTES == RECORD_HEADER_BYTES,
     "a sealed record is as long as a plain one",
 )
 
@@ -116,8 +109,7 @@ class SealedSegment(SealedFile):
         plain = front.block[offset : offset + count] if offset < start else b""
         if count <= len(plain) or len(front.block) < start:
             return plain
-        # A segment is long: one copy of it less.
-        return b"".join((plain, self._records(front, max(offset, start), count - len(plain))))
+        return self._records(front, plain, max(offset, start), count)
 
     def _sealed(self, offset: int, data: memoryview) -> Buffer:
         """Return what is stored for a write of the plain format."""
@@ -187,110 +179,35 @@ class SealedSegment(SealedFile):
         )
         return _Front(cipher, header, block[: min(len(data), header.records_offset)])
 
-    def _records(self, front: _Front, offset: int, count: int) -> memoryview:
-        """Return the plain bytes of records from `offset` on. The last one is read to its end to be
-        opened, however few bytes of it are asked for.
+    def _records(self, front: _Front, before: bytes, offset: int, count: int) -> bytes:
+        """Return `count` plain bytes, or as many as there are: `before`, and what follows, which
+        are records from `offset` on. The last one is read to its end to be opened, however few
+        bytes of it are asked for.
         """
-        opener = _Opener(front, self.name, offset, super().read_at(offset, count))
-        missing = opener.missing()
+        header = front.header
+        wanted = count - len(before)
+        stored = super().read_at(offset, wanted)
+        missing = _missing(stored, header.size - offset)
         if missing:
-            opener.extend(super().read_at(offset + count, missing))
-        return memoryview(opener.run())[:count]
+            stored += super().read_at(offset + wanted, missing)
+        plain = open_records(
+            before, stored, offset, header.number, header.salt, header.alignment, front.cipher,
+            self.name,
+        )  # fmt: skip
+        return plain[:count]
 
 
-class _Opener:
-    """Opens the records in a stretch of a segment that begins with one."""
-
-    def __init__(self, front: _Front, file: str, offset: int, stored: bytes) -> None:
-        self._cipher = front.cipher
-        self._header = front.header
-        self._file = file
-        self._offset = offset
-        self._stored = stored
-        self._plain = bytearray()
-        # Opening takes time in proportion to the size that a record gives itself.
-        self._budget = _BUDGET * (len(stored) + front.header.alignment)
-
-    def missing(self) -> int:
-        """Return how many bytes are missing of a single record that was not read whole."""
-        if not _FIELDS.size <= len(self._stored) <= RECORD_HEADER_BYTES:
-            return 0
-        fields: tuple[int, int] = _FIELDS.unpack_from(self._stored)
-        magic, size = fields
-        whole = RECORD_HEADER_BYTES + size
-        if magic != SEALED_MAGIC or whole > self._header.size - self._offset:
-            return 0
-        return max(whole - len(self._stored), 0)
-
-    def extend(self, more: bytes) -> None:
-        """Add what was missing."""
-        self._stored += more
-        self._budget += _BUDGET * len(more)
-
-    def run(self) -> bytearray:
-        """Return the plain bytes of the stretch."""
-        stored, alignment = self._stored, self._header.alignment
-        self._plain = bytearray(len(stored))
-        at = 0
-        while (size := self._open_at(at)) is not None:
-            end = at + RECORD_HEADER_BYTES + size
-            at += record_bytes(size, alignment)
-            # Padding that is not zero is damage in the plain format, too.
-            self._veil(end, min(at, len(stored)))
-        self._veil(at, len(stored))
-        # Behind damage a record still proves what is missing.
-        magic = _FIELDS.pack(SEALED_MAGIC, 0)[:4]
-        at = stored.find(magic, at + alignment)
-        while at >= 0:
-            if at % alignment == 0:
-                self._open_at(at)
-            at = stored.find(magic, at + 1)
-        return self._plain
-
-    def _open_at(self, at: int) -> int | None:
-        """Open the record at byte `at`; return the size of its payload, or None."""
-        stored = memoryview(self._stored)
-        if at > len(stored) - RECORD_HEADER_BYTES:
-            return None
-        fields: tuple[int, int] = _FIELDS.unpack_from(stored, at)
-        magic, size = fields
-        if magic != SEALED_MAGIC or size > len(stored) - RECORD_HEADER_BYTES - at:
-            return None
-        self._budget -= size
-        if self._budget < 0:
-            raise CorruptionError(
-                self._file,
-                self._offset + at,
-                "what looks like records is not sealed, again and again",
-            )
-        begin, end = at + _FIELDS.size, at + RECORD_HEADER_BYTES + size
-        try:
-            content = self._cipher.open(self._offset + at, stored[begin:end], stored[at:begin])
-        except SealError:
-            return None
-        salt = self._header.salt
-        front = b"".join(
-            (
-                _FIXED.pack(RECORD_MAGIC, size, self._header.number),
-                content[:_KEPT_BYTES],
-                _U64.pack(checksum(memoryview(content)[_KEPT_BYTES:], salt)),
-            )
-        )
-        plain = (front, _U64.pack(checksum(front, salt)), memoryview(content)[_KEPT_BYTES:])
-        self._plain[at:end] = b"".join(plain)
-        return size
-
-    def _veil(self, start: int, end: int) -> None:
-        # Most of a segment is what was not written yet: it is zero here already.
-        if not _is_zero(self._stored, start, end):
-            self._plain[start:end] = _veiled(self._stored, start, end)
-
-
-def _is_zero(data: bytes, start: int, end: int) -> bool:
-    size = len(_ZEROS)
-    return all(
-        data[at : min(at + size, end)] == _ZEROS[: end - at] for at in range(start, end, size)
-    )
+def _missing(stored: bytes, left: int) -> int:
+    """Return how many bytes are missing of a single record that was not read whole; `left` bytes
+    of the segment are there.
+    """
+    if not _FIELDS.size <= len(stored) <= RECORD_HEADER_BYTES:
+        return 0
+    magic, size = _FIELDS.unpack_from(stored)
+    whole: int = RECORD_HEADER_BYTES + size
+    if magic != SEALED_MAGIC or whole > left:
+        return 0
+    return max(whole - len(stored), 0)
 
 
 def _veiled(data: bytes, start: int, end: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`FileCipher`: seals and opens the pieces of one file.
+"""`FileCipher`: seals and opens the pieces of one file. The plain twin, which is the specification.
 
 Every file has a key of its own, derived from a data key and the file's random *seal id*. A piece is
 sealed under the nonce
@@ -27,25 +27,12 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, NoReturn
 
-from holdfast.crypto.suite import NONCE_BYTES, TAG_BYTES, Aead, invalid_tag
+from holdfast.crypto.piece import PLACE_UNIT_BYTES, SALT_BYTES, SEAL_BYTES, SealError
+from holdfast.crypto.suite import Aead, invalid_tag
 from holdfast.env import Buffer
-
-SALT_BYTES: Final = 8
-"""The random part of a nonce, in front of each sealed piece. Part of the file format."""
-
-SEAL_BYTES: Final = SALT_BYTES + TAG_BYTES
-"""So much longer than its content is a sealed piece. Part of the file format."""
 
 _PLACE: Final = Struct("<Q")
 _COUNTER: Final = Struct("<I")
-_UNIT_BYTES: Final = 8
-
-if _COUNTER.size + SALT_BYTES != NONCE_BYTES:  # unreachable: the sizes add up
-    raise ImportError("a nonce has 12 bytes")
-
-
-class SealError(ValueError):
-    """A piece does not open: it was changed, or sealed for another place, file or database."""
 
 
 class FileCipher:
@@ -75,7 +62,7 @@ class FileCipher:
         salt = self._random_bytes(SALT_BYTES)
         target[:SALT_BYTES] = salt
         self._aead.encrypt_into(
-            _COUNTER.pack(offset // _UNIT_BYTES & 0xFFFFFFFF) + salt,
+            _COUNTER.pack(offset // PLACE_UNIT_BYTES & 0xFFFFFFFF) + salt,
             data,
             b"".join((self._context, _PLACE.pack(offset), associated)),
             target[SALT_BYTES:],
@@ -89,7 +76,9 @@ class FileCipher:
             raise SealError("the sealed piece is shorter than its seal")
         try:
             return self._decrypt(
-                b"".join((_COUNTER.pack(offset // _UNIT_BYTES & 0xFFFFFFFF), view[:SALT_BYTES])),
+                b"".join(
+                    (_COUNTER.pack(offset // PLACE_UNIT_BYTES & 0xFFFFFFFF), view[:SALT_BYTES])
+                ),
                 view[SALT_BYTES:],
                 b"".join((self._context, _PLACE.pack(offset), associated)),
             )

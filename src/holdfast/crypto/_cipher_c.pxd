@@ -1,0 +1,20 @@
+"""The compiled face of the cipher of a file: what kernels of formats open pieces with."""
+cimport cython
+from libc.stdint cimport uint64_t
+
+
+@cython.final
+cdef class FileCipher:
+    # Constant after construction.
+    cdef object _encrypt_into
+    cdef object _decrypt
+    cdef bytes _context
+    cdef object _random_bytes
+    cdef object _invalid_tag
+
+    # The content of a piece whose parts are given; None when it does not open. `salt` has 8 bytes.
+    cdef bytes c_open(self, uint64_t offset, const unsigned char* salt, object ciphertext,
+                      const unsigned char* associated, Py_ssize_t size)
+
+    # Private.
+    cdef bytes _bound(self, uint64_t offset, const unsigned char* associated, Py_ssize_t size)
