@@ -28,6 +28,7 @@ from holdfast.crypto.suite import (
     KEY_BYTES,
     NONCE_BYTES,
     TAG_BYTES,
+    Aead,
     Suite,
     invalid_tag,
     make_aead,
@@ -98,10 +99,9 @@ class ClosedKeyFile:
         aead = make_aead(self.suite, wrapping)
         nonce, sealed = self.sealed[:NONCE_BYTES], self.sealed[NONCE_BYTES:]
         try:
-            packed = aead.decrypt(nonce, sealed, self.clear)
+            keys = _unpacked(aead.decrypt(nonce, sealed, self.clear))
         except invalid_tag():
             raise WrongKeyError(f"{self.name}: the key is not that of this database") from None
-        keys = {epoch: Secret(key) for epoch, key in _ENTRY.iter_unpack(packed)}
         if len(keys) != self.key_count or self.epoch not in keys or 0 in keys:
             raise CorruptionError(self.name, len(self.clear), "the epochs of the keys do not agree")
         found = KeyFile(
@@ -140,11 +140,36 @@ def encode_key_file(
         KEYS_MAGIC, KEYS_VERSION, keys.suite, protection.kind, size, keys.ring_id, keys.iteration,
         keys.epoch, len(keys.keys), cost.log2_n, cost.r, cost.p, len(wrapped), protection.salt,
     ) + wrapped  # fmt: skip
-    packed = b"".join(_ENTRY.pack(epoch, keys.keys[epoch].reveal()) for epoch in sorted(keys.keys))
-    sealed = bytearray(len(packed) + TAG_BYTES)
-    make_aead(keys.suite, wrapping_key).encrypt_into(nonce, packed, clear, sealed)
-    body = clear + nonce + sealed
+    aead = make_aead(keys.suite, wrapping_key)
+    body = clear + nonce + _sealed(keys.keys, aead, nonce, clear)
     return body + _CHECKSUM.pack(checksum(body))
+
+
+# The frame of whoever raises, or lets an error pass, is kept with the traceback, and with the frame
+# all its names: so what follows holds keys under no name when it is left.
+
+
+def _sealed(keys: dict[int, Secret], aead: Aead, nonce: bytes, clear: bytes) -> bytes:
+    """Return the ciphertext and the tag of the data keys."""
+    packed = b"".join(_ENTRY.pack(epoch, keys[epoch].reveal()) for epoch in sorted(keys))
+    try:
+        sealed = bytearray(len(packed) + TAG_BYTES)
+        aead.encrypt_into(nonce, packed, clear, sealed)
+        return bytes(sealed)
+    finally:
+        del packed
+
+
+def _unpacked(packed: bytes) -> dict[int, Secret]:
+    """Return the data keys by epoch."""
+    key = b""
+    try:
+        keys = {}
+        for epoch, key in _ENTRY.iter_unpack(packed):
+            keys[epoch] = Secret(key)
+        return keys
+    finally:
+        del packed, key
 
 
 def decode_key_file(data: bytes, file: str, iteration: int) -> ClosedKeyFile:

@@ -1,4 +1,4 @@
-"""What was refused as a key may be one that was mistyped: no traceback shows it either."""
+"""No traceback shows a key, nor what was refused as one and may be a key that was mistyped."""
 
 import asyncio
 import traceback
@@ -7,7 +7,18 @@ import pytest
 
 import holdfast
 import holdfast.aio
-from holdfast.crypto import SCRYPT_DEFAULT, KeySource, Protection, SourceKind
+from holdfast.crypto import (
+    SCRYPT_DEFAULT,
+    KeyFile,
+    KeySource,
+    Protection,
+    Secret,
+    SourceKind,
+    Suite,
+    decode_key_file,
+    encode_key_file,
+    keyfile,
+)
 
 HIDDEN = b"#" * 30
 WORDS = "#" * 30
@@ -67,6 +78,56 @@ def test_the_answer_of_a_callable(answer):
 def test_the_answer_of_a_callable_for_a_wrapped_key(answer):
     source = KeySource(lambda wrapped: answer)
     assert "####" not in refused(lambda: source.unlock(WRAPPED))
+
+
+def key_file(keys, epoch):
+    """A closed key file with these data keys, and what opens it."""
+    source = KeySource(bytes(32))
+    protection, wrapping = source.protect(SALT)
+    made = KeyFile(
+        ring_id=bytes(16),
+        iteration=1,
+        suite=Suite.AES_256_GCM,
+        epoch=epoch,
+        keys={number: Secret(key) for number, key in keys.items()},
+    )
+    data = encode_key_file(made, protection, wrapping, bytes(12))
+    return decode_key_file(data, "KEYS.1", 1), source
+
+
+def test_data_keys_whose_epochs_do_not_agree():
+    closed, source = key_file({1: HIDDEN + b"##", 2: HIDDEN + b"##"}, epoch=5)
+    with pytest.raises(holdfast.CorruptionError, match="do not agree") as caught:
+        closed.unlock(source)
+    assert "####" not in shown(caught.value)
+
+
+def test_data_keys_that_find_no_memory(monkeypatch):
+    closed, source = key_file({1: HIDDEN + b"##", 2: HIDDEN + b"##"}, epoch=1)
+    made = []
+
+    def failing(data):
+        made.append(data)
+        if len(made) == 2:
+            raise MemoryError
+        return Secret(data)
+
+    monkeypatch.setattr(keyfile, "Secret", failing)
+    with pytest.raises(MemoryError) as caught:
+        closed.unlock(source)
+    assert len(made) == 2
+    assert "####" not in shown(caught.value)
+
+
+def test_data_keys_that_cannot_be_sealed(monkeypatch):
+    class Failing:
+        def encrypt_into(self, *arguments):
+            raise MemoryError
+
+    monkeypatch.setattr(keyfile, "make_aead", lambda suite, key: Failing())
+    with pytest.raises(MemoryError) as caught:
+        key_file({1: HIDDEN + b"##"}, epoch=1)
+    assert "####" not in shown(caught.value)
 
 
 def test_the_check_finds_a_key_where_there_is_one():
