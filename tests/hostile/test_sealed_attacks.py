@@ -7,6 +7,7 @@ are mended by the attacker wherever that helps.
 import random
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from holdfast.bufferpool import BufferPool
 from holdfast.codec import checksum, page_seed
 from holdfast.crypto import PREAMBLE_BYTES, KeyRing, KeySource
 from holdfast.env import PosixEnv
+from holdfast.manifest import ManifestSealing, sealed
 from holdfast.recovery import check_folder, sealed_env
 from holdfast.sstable import (
     FOOTER_BYTES,
@@ -368,6 +370,85 @@ def test_an_edit_that_is_dropped_doubled_or_moved_is_found(victim, made):
         attacked(victim, made[1])
     # Behind the end it does not open, and changes nothing.
     path.write_bytes(data + last)
+    assert verdict(victim, made[1]) == "right"
+
+
+class Extended:
+    """A manifest with something behind it, and what was asked of it."""
+
+    name = "00000001.manifest"
+
+    def __init__(self, data, unit, size):
+        self.data, self.unit, self.whole = data, unit, size
+        self.asked = []
+
+    def size(self):
+        return self.whole
+
+    def read_at(self, offset, count):
+        self.asked.append(count)
+        count = min(count, self.whole - offset)
+        start = len(self.data)
+        tail = max(offset + count - max(offset, start), 0)
+        skip = max(offset - start, 0) % len(self.unit)
+        part = (self.unit * (tail // len(self.unit) + 2))[skip : skip + tail]
+        return self.data[offset : offset + count] + part
+
+
+@pytest.mark.parametrize(
+    "unit", [bytes(8), b"\xab" * 8, FRAME + bytes(4), FRAME + bytes([200] * 4)]
+)
+def test_a_manifest_is_read_in_parts_whatever_stands_behind_it(victim, unit):
+    """What was appended to a file must not take memory: no more is read at once than what a frame
+    that lies within the file asks for.
+    """
+    (path,) = only(victim, ".manifest")
+    data = path.read_bytes()
+    ring = KeyRing.load(PosixEnv(), str(victim), KeySource(KEY))
+    expected = ManifestSealing().opened(Extended(data, b"\0", len(data)), ring).read_at(0, 1 << 20)
+    file = Extended(data, unit, 1 << 26)
+    tracemalloc.start()
+    try:
+        face = ManifestSealing().opened(file, ring)
+        shown = None
+        try:
+            shown = face.read_at(0, 1 << 20)
+        except holdfast.CorruptionError as error:
+            assert "another follows" in str(error)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(file.asked) <= 1 << 18
+    assert peak < 4 << 20
+    # More than 64 places that look like frames count as one that was synced.
+    assert shown == (None if unit.startswith(FRAME) else expected + b"\xff")
+
+
+def test_frames_that_claim_all_of_an_extended_manifest_are_not_tried_for_ever(victim, monkeypatch):
+    (path,) = only(victim, ".manifest")
+    data = path.read_bytes()
+    ring = KeyRing.load(PosixEnv(), str(victim), KeySource(KEY))
+    size = 1 << 22
+    unit = (FRAME + (size // 2).to_bytes(4, "little")).ljust(4096, b"\1")
+    monkeypatch.setattr(sealed, "_TRIED_BYTES_MAX", 3 * size)
+    file = Extended(data, unit, size)
+    with pytest.raises(holdfast.CorruptionError, match="another follows"):
+        ManifestSealing().opened(file, ring).read_at(0, 1)
+    # The one at the place, and those behind it.
+    assert file.asked.count(size // 2) == 1 + 6
+    # A piece longer than any manifest is not even read.
+    monkeypatch.setattr(sealed, "_PIECE_BYTES_MAX", size // 2 - 1)
+    file = Extended(data, unit, size)
+    with pytest.raises(holdfast.CorruptionError, match="another follows"):
+        ManifestSealing().opened(file, ring).read_at(0, 1)
+    assert max(file.asked) <= 1 << 18
+
+
+def test_a_manifest_that_was_extended_opens(victim, made):
+    """Zeros behind it are what a crash may leave there."""
+    (path,) = only(victim, ".manifest")
+    with path.open("r+b") as file:
+        file.truncate(64 << 20)
     assert verdict(victim, made[1]) == "right"
 
 

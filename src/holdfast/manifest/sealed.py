@@ -15,7 +15,7 @@ docs/format/sealed.md has the layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -33,6 +33,7 @@ from holdfast.crypto import (
 )
 from holdfast.env import Buffer, File
 from holdfast.manifest.format import ALIGNMENT_MAX, ALIGNMENT_MIN, HEADER_BYTES, Header
+from holdfast.manifest.log import FILE_BYTES_MAX
 
 FRAME_MAGIC: Final = 0x4D535748
 """Part of the file format: the bytes "HWSM"."""
@@ -42,9 +43,20 @@ _CHAIN_BYTES: Final = 16
 _PLACE: Final = Struct(f"<{_CHAIN_BYTES}sQII")
 _FRAME_BYTES_MIN: Final = _FIELDS.size + SEAL_BYTES + _PLACE.size
 _ATTEMPTS_MAX: Final = 64
-"""So many frames are tried behind one that does not open: each may be as long as the file."""
+"""So many frames are tried behind one that does not open."""
 
-SEALED_BYTES_MAX: Final = 1 << 31
+_TRIED_BYTES_MAX: Final = 1 << 31
+"""So many bytes are tried there, about a second's work: each frame may be as long as the file."""
+
+_WINDOW_BYTES: Final = 1 << 18
+"""So much is read at once, a multiple of every alignment: what stands behind the frames of a file
+must not take memory.
+"""
+
+_PIECE_BYTES_MAX: Final = SEAL_BYTES + _PLACE.size + FILE_BYTES_MAX
+"""No piece is longer than one that holds a whole manifest."""
+
+SEALED_BYTES_MAX: Final = 2 * FILE_BYTES_MAX
 """A longer file is refused before it is read: twice the longest plain manifest."""
 
 
@@ -126,9 +138,28 @@ class ManifestAtRest(SealedFile):
                 raise CorruptionError(
                     self.name, SEALED_BYTES_MAX, f"a manifest of {size} bytes is longer than any"
                 )
-            data = super().read_at(0, size)
-            self._plain = b"".join(_frames(data, self._cipher, self.name))
+            stored = _Stored(super().read_at, size)
+            self._plain = b"".join(_frames(stored, self._cipher, self.name))
         return self._plain
+
+
+class _Stored:
+    """The bytes of a sealed manifest, of which a window is in memory."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read = read
+        self._start = 0
+        self._window = b""
+        self.size = size
+
+    def part(self, at: int, count: int) -> bytes:
+        """Return `count` bytes from `at` on, fewer at the end of the file."""
+        if count > _WINDOW_BYTES:
+            # Of a frame that may be one: no longer than the file.
+            return self._read(at, count)
+        if not self._start <= at <= self._start + len(self._window) - count:
+            self._start, self._window = at, self._read(at, _WINDOW_BYTES)
+        return self._window[at - self._start : at - self._start + count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,31 +173,31 @@ class _Frame:
     end: int
     """Where its padding begins."""
 
-    def is_whole(self, data: bytes, alignment: int) -> bool:
+    def is_whole(self, stored: _Stored, alignment: int) -> bool:
         """Return whether the padding is there."""
-        padding = data[self.end : self.padded_end(alignment)]
-        return not any(padding) and self.padded_end(alignment) <= len(data)
+        end = self.padded_end(alignment)
+        return end <= stored.size and not any(stored.part(self.end, end - self.end))
 
     def padded_end(self, alignment: int) -> int:
         """Return where the next frame begins."""
         return self.end + -self.end % alignment
 
 
-def _frames(data: bytes, cipher: FileCipher, file: str) -> Iterator[bytes]:
+def _frames(stored: _Stored, cipher: FileCipher, file: str) -> Iterator[bytes]:
     """Yield the plain bytes of the frames. Raises: CorruptionError for a frame that does not belong
     where it is, and for one that does not open though another one behind it does.
     """
     ends = _Ends(0, PREAMBLE_BYTES, bytes(_CHAIN_BYTES))
     alignment = ALIGNMENT_MIN
-    while ends.stored < len(data) or ends.plain == 0:
-        frame = _open(data, ends.stored, cipher)
+    while ends.stored < stored.size or ends.plain == 0:
+        frame = _open(stored, ends.stored, cipher)
         if frame is not None and ends.plain == 0:
             alignment = Header.decode(frame.plain[:HEADER_BYTES], file).alignment
-        if frame is None or not frame.is_whole(data, alignment):
+        if frame is None or not frame.is_whole(stored, alignment):
             if ends.plain == 0:
                 raise CorruptionError(file, ends.stored, "the seal of the first record is damaged")
             behind = ends.stored + alignment if frame is None else frame.padded_end(alignment)
-            if _is_followed(data, behind, alignment, cipher):
+            if _is_followed(stored, behind, alignment, cipher):
                 raise CorruptionError(
                     file, ends.stored, "a record is damaged, but it was synced: another follows it"
                 )
@@ -178,17 +209,15 @@ def _frames(data: bytes, cipher: FileCipher, file: str) -> Iterator[bytes]:
         ends = _Ends(ends.plain + len(frame.plain), frame.padded_end(alignment), frame.tag)
 
 
-def _open(data: bytes, at: int, cipher: FileCipher) -> _Frame | None:
+def _open(stored: _Stored, at: int, cipher: FileCipher) -> _Frame | None:
     """Return the frame at byte `at`, or None when none opens there."""
-    if len(data) - at < _FRAME_BYTES_MIN:
+    size = _piece_size(stored, at)
+    if size is None:
         return None
-    magic, size = _FIELDS.unpack_from(data, at)
     begin = at + _FIELDS.size
-    if magic != FRAME_MAGIC or not _FRAME_BYTES_MIN - _FIELDS.size <= size <= len(data) - begin:
-        return None
-    sealed = memoryview(data)[begin : begin + size]
+    sealed = stored.part(begin, size)
     try:
-        content = cipher.open(at, sealed, data[at:begin])
+        content = cipher.open(at, sealed, stored.part(at, _FIELDS.size))
     except SealError:
         return None
     chain, plain_offset, plain_size, zero = _PLACE.unpack_from(content)
@@ -196,23 +225,52 @@ def _open(data: bytes, at: int, cipher: FileCipher) -> _Frame | None:
     if zero != 0 or not 0 <= plain_size - len(kept) <= ALIGNMENT_MAX + ALIGNMENT_MIN:
         return None
     return _Frame(
-        chain, plain_offset, kept.ljust(plain_size, b"\x00"), bytes(sealed[-_CHAIN_BYTES:]),
-        begin + size,
-    )  # fmt: skip
+        chain, plain_offset, kept.ljust(plain_size, b"\x00"), sealed[-_CHAIN_BYTES:], begin + size
+    )
 
 
-def _is_followed(data: bytes, start: int, alignment: int, cipher: FileCipher) -> bool:
-    """Return whether a frame opens behind a damaged one, or too many look as if one might."""
-    attempts = 0
-    magic = _FIELDS.pack(FRAME_MAGIC, 0)[:4]
-    at = data.find(magic, start)
-    while at >= 0:
-        if at % alignment == 0:
-            attempts += 1
-            if attempts > _ATTEMPTS_MAX or _open(data, at, cipher) is not None:
-                return True
-        at = data.find(magic, at + 1)
+def _piece_size(stored: _Stored, at: int) -> int | None:
+    """Return the size of the piece of what looks like a frame at byte `at` and lies within the
+    file, or None.
+    """
+    if at > stored.size - _FRAME_BYTES_MIN:
+        return None
+    fields = stored.part(at, _FIELDS.size)
+    if len(fields) < _FIELDS.size:
+        return None
+    magic, size = _FIELDS.unpack(fields)
+    most = min(stored.size - at - _FIELDS.size, _PIECE_BYTES_MAX)
+    if magic != FRAME_MAGIC or not _FRAME_BYTES_MIN - _FIELDS.size <= size <= most:
+        return None
+    return int(size)
+
+
+def _is_followed(stored: _Stored, start: int, alignment: int, cipher: FileCipher) -> bool:
+    """Return whether a frame opens behind a damaged one, or too many look as if one might.
+
+    Requires: `start` is a multiple of `alignment`.
+    """
+    tried = 0
+    for attempts, at in enumerate(_magics(stored, start, alignment)):
+        tried += _piece_size(stored, at) or 0
+        if attempts >= _ATTEMPTS_MAX or tried > _TRIED_BYTES_MAX:
+            return True
+        if _open(stored, at, cipher) is not None:
+            return True
     return False
+
+
+def _magics(stored: _Stored, start: int, alignment: int) -> Iterator[int]:
+    """Yield the multiples of `alignment` from `start` on where the magic of a frame stands."""
+    magic = _FIELDS.pack(FRAME_MAGIC, 0)[:4]
+    for window_start in range(start, stored.size, _WINDOW_BYTES):
+        # No magic stands across two windows: each begins at a multiple of the alignment.
+        window = stored.part(window_start, _WINDOW_BYTES)
+        place = window.find(magic)
+        while place >= 0:
+            if place % alignment == 0:
+                yield window_start + place
+            place = window.find(magic, place + 1)
 
 
 class ManifestSealing:
