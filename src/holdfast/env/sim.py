@@ -408,6 +408,8 @@ class SimEnv:
         return task
 
     def thread_id(self) -> int:
+        if self._scheduler.off:
+            raise SimCrash("the power is off")
         return self._scheduler.running.number
 
     def thread_life(self) -> ThreadLife:
