@@ -201,13 +201,37 @@ def file_system(folder: str) -> str:
 
 def commit() -> str:
     """Return which commit of the repository runs, or nothing outside of one."""
-    folder = os.path.dirname(os.path.abspath(holdfast.__file__))
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+    name = _git(_folder(), "describe", "--always", "--abbrev=10")
+    if name is None:
         return ""
-    return f", commit {done.stdout.strip()}" if done.returncode == 0 else ""
+    return f", commit {name.strip()}{'-dirty' if uncommitted() else ''}"
+
+
+def uncommitted(folder: str | None = None) -> list[str]:
+    """Return the files that differ from the commit of the repository that runs, or of `folder`;
+    none outside of a repository. Pages of results do not count, nor what git does not know.
+    """
+    place = _folder() if folder is None else folder
+    listed = _git(
+        place, "status", "--porcelain", "--untracked-files=no", "--no-renames", "-z", "--",
+        ":/", ":(exclude,top)docs/results",
+    )  # fmt: skip
+    return [line[3:] for line in (listed or "").split("\0") if line]
+
+
+def _folder() -> str:
+    return os.path.dirname(os.path.abspath(holdfast.__file__))
+
+
+def _git(folder: str, *words: str) -> str | None:
+    """Return what git says of the repository around a folder, or None where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def version_of(package: str) -> str:

@@ -37,6 +37,7 @@ from holdfast.sstable._page_py import decode_entries
 from holdfast.sstable.format import PageType, decode_root_value
 from holdfast.testing.bench_measure import settle
 from holdfast.testing.bench_report import machine
+from holdfast.testing.result_page import require_commit, write_page
 
 PAGE = os.path.join("docs", "results", "filters.md")
 BITS = (4, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20)
@@ -357,6 +358,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, default=300_000, help="of the database")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     if min(given.keys, given.rows) < 1:
         print("--keys and --rows are at least 1", file=sys.stderr)
         return 2
@@ -364,8 +366,7 @@ def main(arguments: Sequence[str]) -> int:
     tables.append(search_table())
     print("\n\n".join(tables))
     if given.write:
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(shlex.join(["./dev", "filters", *arguments]), tables))
+        write_page(PAGE, page(shlex.join(["./dev", "filters", *arguments]), tables))
     return 0
 
 

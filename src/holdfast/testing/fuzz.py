@@ -44,6 +44,7 @@ from holdfast.testing import (
 from holdfast.testing.bench_report import machine
 from holdfast.testing.fuzz_oracle import Target
 from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
+from holdfast.testing.result_page import require_commit, write_page
 
 _MODULES = (
     fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
@@ -213,8 +214,7 @@ def _all(names: list[str], given: argparse.Namespace) -> int:
     if len(names) > 1:
         print(table(results), flush=True)
     if given.write:
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(results, given))
+        write_page(PAGE, page(results, given))
     return status
 
 
@@ -279,6 +279,7 @@ def main(arguments: list[str]) -> int:
     """Run the command. Returns the exit status: 0 good, 1 something was found, 2 wrong usage."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     names: Iterable[str] = given.targets
     if not given.targets or given.targets == ["all"]:
         names = TARGETS

@@ -31,7 +31,6 @@ from typing import get_args
 
 from holdfast.testing import encrypted, histories_engine
 from holdfast.testing.anomaly import LEVELS, READ_COMMITTED, Report
-from holdfast.testing.bench_report import machine
 from holdfast.testing.broken_engines import (
     FAULTS,
     PROMISED,
@@ -43,6 +42,7 @@ from holdfast.testing.check_small import levels_kept
 from holdfast.testing.history import History, Isolation, Kind, read_history, write_history
 from holdfast.testing.history_run import Load, run_steps
 from holdfast.testing.judge import judge
+from holdfast.testing.result_page import require_commit, result_page, write_page
 from holdfast.testing.small_histories import small_histories, with_times
 
 PAGE = "docs/results/checkers.md"
@@ -230,23 +230,6 @@ def _right_tallies(given: argparse.Namespace) -> Iterator[tuple[str, Kind, Tally
         yield "slices of 10,000, serializable", kind, tally
 
 
-def page(command: str, lines: Sequence[str]) -> str:
-    """Return the page of results."""
-    head = [
-        "# Measured: checkers of histories",
-        "",
-        "This page was written by the command below; nothing in it was typed by hand.",
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
-        "",
-        EXPLANATION,
-        "",
-    ]
-    return "\n".join([*head, *lines]) + "\n"
-
-
 def _keep(folder: str, tallies: Sequence[Tally]) -> None:
     os.makedirs(folder, exist_ok=True)
     for name, history, report in (one for tally in tallies for one in tally.wrong):
@@ -276,6 +259,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="of --engine: processes")
     parser.add_argument("--encrypted", action="store_true", help="of --engine: with a key")
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     encrypted.use(given.encrypted)
     if given.check or given.show:
         if given.check:
@@ -294,8 +278,9 @@ def main(arguments: Sequence[str]) -> int:
     if given.keep and wrong:
         _keep(given.keep, tallies)
     if given.write:
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(shlex.join(["./dev", "histories", *arguments]), lines))
+        command = shlex.join(["./dev", "histories", *arguments])
+        text = result_page("checkers of histories", command, lines, explanation=EXPLANATION)
+        write_page(PAGE, text)
     return 1 if wrong else 0
 
 

@@ -20,17 +20,16 @@ import os
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import get_context
 
-from holdfast.testing.bench_report import machine
 from holdfast.testing.broken_engines import PROMISED
 from holdfast.testing.history import History, Isolation, write_history
 from holdfast.testing.history_machine import Trial, draw_trial, run_trial
 from holdfast.testing.history_real import RealRun, draw_real_run, run_real
 from holdfast.testing.judge import judge
+from holdfast.testing.pieces import do_pieces
+from holdfast.testing.result_page import result_page, write_page
 
 PAGE = "docs/results/histories.md"
 
@@ -136,28 +135,21 @@ def collect(seed: int, jobs: int, transactions: int | None, minutes: float | Non
     """
     total = Piece()
     began = time.monotonic()
-    numbers = count(seed * PER_SEED)
-    waiting: list[Future[Piece]] = []
 
     def goes_on() -> bool:
         if transactions is not None and total.transactions >= transactions:
             return False
         return minutes is None or time.monotonic() - began < 60 * minutes
 
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        while goes_on():
-            while len(waiting) < 2 * jobs:
-                waiting.append(pool.submit(do_piece, next(numbers)))
-            total.add(waiting.pop(0).result())
-            spent = time.monotonic() - began
-            print(
-                f"{total.transactions:,} transactions in {spent:.0f} s, "
-                f"{len(total.wrong)} with anomalies",
-                flush=True,
-            )
-        for future in waiting:
-            if not future.cancel():
-                total.add(future.result())
+    pieces = ((number,) for number in count(seed * PER_SEED))
+    for piece in do_pieces(do_piece, pieces, jobs, goes_on):
+        total.add(piece)
+        spent = time.monotonic() - began
+        print(
+            f"{total.transactions:,} transactions in {spent:.0f} s, "
+            f"{len(total.wrong)} with anomalies",
+            flush=True,
+        )
     return total
 
 
@@ -177,24 +169,6 @@ def tables(piece: Piece) -> list[str]:
     for name in sorted({*simulated, *real}):
         lines.append(f"| {name} | {simulated[name]:,} | {real[name]:,} |")
     return lines
-
-
-def page(command: str, piece: Piece, seconds: float) -> str:
-    """Return the page of results."""
-    head = [
-        "# Measured: histories of the engine",
-        "",
-        "This page was written by the command below; nothing in it was typed by hand.",
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
-        f"- took: {seconds:,.0f} seconds",
-        "",
-        EXPLANATION,
-        "",
-    ]
-    return "\n".join([*head, *tables(piece)]) + "\n"
 
 
 def keep(folder: str, piece: Piece) -> None:
@@ -219,6 +193,12 @@ def run(given: argparse.Namespace, command: str) -> int:
     if given.keep and total.wrong:
         keep(given.keep, total)
     if given.write:
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(command, total, time.monotonic() - began))
+        text = result_page(
+            "histories of the engine",
+            command,
+            tables(total),
+            explanation=EXPLANATION,
+            seconds=time.monotonic() - began,
+        )
+        write_page(PAGE, text)
     return 1 if total.wrong else 0

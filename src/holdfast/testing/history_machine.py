@@ -44,7 +44,6 @@ from holdfast.env import (
 from holdfast.env.sim_schedule import Policy
 from holdfast.testing import encrypted, sim_loop
 from holdfast.testing.history import History, Isolation, Kind
-from holdfast.testing.history_engine import AsyncEngineStore, EngineStore
 from holdfast.testing.history_run import (
     AsyncSession,
     Load,
@@ -54,6 +53,7 @@ from holdfast.testing.history_run import (
     draw_plan,
     final_plans,
 )
+from holdfast.testing.history_store import AsyncEngineStore, EngineStore
 from holdfast.testing.oracle import FOLDER, abandon
 from holdfast.testing.workload import SIZE_TIERED, TINY
 

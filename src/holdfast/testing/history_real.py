@@ -30,7 +30,6 @@ from holdfast.engine import Database
 from holdfast.env import PosixEnv
 from holdfast.testing import encrypted
 from holdfast.testing.history import History, Isolation, Kind
-from holdfast.testing.history_engine import AsyncEngineStore, EngineStore, Served
 from holdfast.testing.history_run import (
     AsyncSession,
     Load,
@@ -40,6 +39,7 @@ from holdfast.testing.history_run import (
     final_plans,
     run_threads,
 )
+from holdfast.testing.history_store import AsyncEngineStore, EngineStore, Served
 from holdfast.testing.oracle import WorkloadError
 from holdfast.testing.workload import SIZE_TIERED, TINY
 

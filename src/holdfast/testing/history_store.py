@@ -18,11 +18,11 @@ Thread safety: each client belongs to one thread or task; a store is shared by a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 import holdfast.aio
 from holdfast import txn as transactions
@@ -37,6 +37,9 @@ NEVER = b"-7"
 """What is written where it is rolled back: no client writes a number below 1."""
 
 LOCK_SECONDS = 0.05
+
+Txn = TypeVar("Txn")
+Space = TypeVar("Space")
 
 
 @dataclass(slots=True)
@@ -146,14 +149,14 @@ class _Undone(Exception):  # noqa: N818  leaves a savepoint's block, so that it 
     pass
 
 
-class EngineClient:
-    """A client. Implements `history_run.Client`."""
+class _Client(Generic[Txn, Space]):
+    """What clients have in common, whether they wait in a thread or in a task."""
 
     def __init__(self, store: EngineStore, rng: Random) -> None:
         self._store = store
         self._rng = rng
-        self._txn: transactions.Transaction | None = None
-        self._spaces: list[transactions.TransactionKeyspace] = []
+        self._txn: Txn | None = None
+        self._spaces: list[Space] = []
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -175,10 +178,33 @@ class EngineClient:
     def _let_go(self) -> None:
         txn, self._txn, self._spaces = self._txn, None, []
         if txn is not None:
-            let_go(txn)
+            self._end(txn)
+
+    def _end(self, txn: Txn) -> None:
+        """End a transaction, whatever state its machine is in."""
+        raise NotImplementedError  # unreachable: each client has its own
 
     def _is_odd(self) -> bool:
         return self._rng.random() < self._store.oddity
+
+    def _locks(self) -> bool:
+        """Whether a key is to be locked first."""
+        locks = self._rng.random() < self._store.oddity / 4
+        self._store.served.locks += locks
+        return locks
+
+    def _space(self, key: str) -> Space:
+        return self._spaces[int(key[-6:]) % len(self._spaces)]
+
+    def _ended(self) -> None:
+        self._txn, self._spaces = None, []
+
+
+class EngineClient(_Client[transactions.Transaction, transactions.TransactionKeyspace]):
+    """A client. Implements `history_run.Client`."""
+
+    def _end(self, txn: transactions.Transaction) -> None:
+        let_go(txn)
 
     def begin(self, isolation: Isolation, *, read_only: bool) -> None:
         """Begin a transaction."""
@@ -194,9 +220,6 @@ class EngineClient:
             )
             others = [txn.keyspace(name, create=False) for name in store.names[1:]]
             self._spaces = [txn, *others]
-
-    def _space(self, key: str) -> transactions.TransactionKeyspace:
-        return self._spaces[int(key[-6:]) % len(self._spaces)]
 
     def get(self, key: str) -> Value:
         """Return the value of a key."""
@@ -245,8 +268,7 @@ class EngineClient:
             self._write(self._space(key), _plain(key), b"%d" % value)
 
     def _lock(self, space: transactions.TransactionKeyspace, plain: bytes) -> None:
-        if self._rng.random() < self._store.oddity / 4:
-            self._store.served.locks += 1
+        if self._locks():
             space.lock(plain, timeout=LOCK_SECONDS)
 
     def _write(self, space: transactions.TransactionKeyspace, plain: bytes, value: bytes) -> None:
@@ -284,7 +306,7 @@ class EngineClient:
         with self._calling():
             if self._txn is not None:
                 self._txn.commit()
-        self._txn, self._spaces = None, []
+        self._ended()
         self._store.served.committed += 1
         return True
 
@@ -293,41 +315,14 @@ class EngineClient:
         with self._calling():
             if self._txn is not None:
                 self._txn.rollback()
-        self._txn, self._spaces = None, []
+        self._ended()
 
 
-class AsyncEngineClient:
+class AsyncEngineClient(_Client[AsyncTransaction, AsyncTransactionKeyspace]):
     """A client that is a task. Implements `history_run.AsyncClient`."""
 
-    def __init__(self, store: EngineStore, rng: Random) -> None:
-        self._store = store
-        self._rng = rng
-        self._txn: AsyncTransaction | None = None
-        self._spaces: list[AsyncTransactionKeyspace] = []
-
-    @asynccontextmanager
-    async def _calling(self) -> AsyncIterator[None]:
-        store = self._store
-        try:
-            store.pause()
-            yield
-        except REFUSALS as error:
-            self._let_go()
-            raise store.refused(error) from error
-        except (Error, OSError) as error:
-            self._let_go()
-            raise store.stopped(error) from error
-        except BaseException:
-            self._let_go()
-            raise
-
-    def _let_go(self) -> None:
-        txn, self._txn, self._spaces = self._txn, None, []
-        if txn is not None:
-            let_go(txn._txn)  # noqa: SLF001  there is no other way in when the machine is off
-
-    def _is_odd(self) -> bool:
-        return self._rng.random() < self._store.oddity
+    def _end(self, txn: AsyncTransaction) -> None:
+        let_go(txn._txn)  # noqa: SLF001  there is no other way in when the machine is off
 
     async def begin(self, isolation: Isolation, *, read_only: bool) -> None:
         """Begin a transaction."""
@@ -335,7 +330,7 @@ class AsyncEngineClient:
         database = store.awaited
         if database is None:
             raise StoppedError("there is no database")
-        async with self._calling():
+        with self._calling():
             txn = self._txn = database.transaction(
                 isolation=isolation,
                 read_only=read_only,
@@ -344,12 +339,9 @@ class AsyncEngineClient:
             others = [await txn.keyspace(name, create=False) for name in store.names[1:]]
             self._spaces = [txn, *others]
 
-    def _space(self, key: str) -> AsyncTransactionKeyspace:
-        return self._spaces[int(key[-6:]) % len(self._spaces)]
-
     async def get(self, key: str) -> Value:
         """Return the value of a key."""
-        async with self._calling():
+        with self._calling():
             return await self._get(self._space(key), _plain(key))
 
     async def _get(self, space: AsyncTransactionKeyspace, plain: bytes) -> Value:
@@ -363,7 +355,7 @@ class AsyncEngineClient:
     async def scan(self, lower: str, upper: str) -> Sequence[tuple[str, Value]]:
         """Return the keys from `lower` up to `upper` with their values, in order."""
         reverse = self._is_odd()
-        async with self._calling():
+        with self._calling():
             parts: list[list[tuple[bytes, bytes]]] = []
             for space in self._spaces:
                 rows = space.items(_plain(lower), _plain(upper), reverse=reverse)
@@ -373,9 +365,8 @@ class AsyncEngineClient:
     async def append(self, key: str, element: int) -> tuple[int, ...] | None:
         """Append to a list; return the list before."""
         space, plain = self._space(key), _plain(key)
-        async with self._calling():
-            if self._rng.random() < self._store.oddity / 4:
-                self._store.served.locks += 1
+        with self._calling():
+            if self._locks():
                 await space.lock(plain, timeout=LOCK_SECONDS)
             before = await self._get(space, plain)
             await self._write(space, plain, _appended(before, element))
@@ -383,7 +374,7 @@ class AsyncEngineClient:
 
     async def put(self, key: str, value: int) -> None:
         """Give a key a value."""
-        async with self._calling():
+        with self._calling():
             await self._write(self._space(key), _plain(key), b"%d" % value)
 
     async def _write(self, space: AsyncTransactionKeyspace, plain: bytes, value: bytes) -> None:
@@ -399,19 +390,19 @@ class AsyncEngineClient:
 
     async def commit(self) -> bool:
         """Commit; return True."""
-        async with self._calling():
+        with self._calling():
             if self._txn is not None:
                 await self._txn.commit()
-        self._txn, self._spaces = None, []
+        self._ended()
         self._store.served.committed += 1
         return True
 
     async def abort(self) -> None:
         """End the transaction without effect."""
-        async with self._calling():
+        with self._calling():
             if self._txn is not None:
                 await self._txn.rollback()
-        self._txn, self._spaces = None, []
+        self._ended()
 
 
 def let_go(txn: transactions.Transaction) -> None:

@@ -13,19 +13,17 @@ Thread safety: none; one thread, and processes of its own.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from random import Random
 
 from holdfast.testing import encrypted
-from holdfast.testing.bench_report import machine
 from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
+from holdfast.testing.pieces import do_pieces
+from holdfast.testing.result_page import require_commit, result_page, write_page
 
 PAGE = "docs/results/interleavings.md"
 
@@ -64,41 +62,17 @@ def explore(scope: str, seed: int, jobs: int, minutes: float | None) -> tuple[Ta
     count = len(_sets(scope, seed))
     total = Tally()
     began = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting: list[Future[Tally]] = []
-        firsts = iter(range(0, count, CHUNK))
-        told = 0.0
-        while True:
-            spent = time.monotonic() - began
-            is_over = minutes is not None and spent > 60 * minutes
-            while (
-                not is_over and len(waiting) < 2 * jobs and (at := next(firsts, None)) is not None
-            ):
-                waiting.append(pool.submit(_piece, scope, seed, at))
-            if not waiting:
-                return total, count
-            total.add(waiting.pop(0).result())
-            if spent > told + 10:
-                told = spent
-                print(f"{scope}: {total.sets:,} of {count:,} sets, {total.runs:,} runs", flush=True)
-
-
-def page(command: str, rows: Sequence[str], seconds: float) -> str:
-    """Return the page of results."""
-    head = [
-        "# Measured: every interleaving of small transactions",
-        "",
-        "This page was written by the command below; nothing in it was typed by hand.",
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
-        f"- took: {seconds:,.0f} seconds",
-        "",
-        EXPLANATION,
-        "",
-    ]
-    return "\n".join([*head, *rows]) + "\n"
+    told = 0.0
+    pieces = ((scope, seed, at) for at in range(0, count, CHUNK))
+    for tally in do_pieces(
+        _piece, pieces, jobs, lambda: minutes is None or time.monotonic() - began < 60 * minutes
+    ):
+        total.add(tally)
+        spent = time.monotonic() - began
+        if spent > told + 10:
+            told = spent
+            print(f"{scope}: {total.sets:,} of {count:,} sets, {total.runs:,} runs", flush=True)
+    return total, count
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     parser.add_argument("--encrypted", action="store_true", help="with a key")
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     encrypted.use(given.encrypted)
     began = time.monotonic()
     rows = [
@@ -130,8 +105,17 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join([*rows, *faults[:FAULTS_SHOWN]]))
     if given.write:
         command = shlex.join(["./dev", "interleavings", *arguments])
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(command, rows, time.monotonic() - began))
+        seconds = time.monotonic() - began
+        write_page(
+            PAGE,
+            result_page(
+                "every interleaving of small transactions",
+                command,
+                rows,
+                explanation=EXPLANATION,
+                seconds=seconds,
+            ),
+        )
     return 1 if faults else 0
 
 

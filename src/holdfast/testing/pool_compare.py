@@ -24,15 +24,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
-from holdfast.testing.bench_report import machine
 from holdfast.testing.pool_policies import NEVER, Arc, Furthest, Key, Lru, Lru2, Policy
 from holdfast.testing.pool_trace import ASK, DROP, PEEK, PIN, READS, ROWS, TRACES, Event
+from holdfast.testing.result_page import require_commit, result_page, write_page
 
 PAGE = os.path.join("docs", "results", "pool.md")
 SHARES = (0.05, 0.1, 0.25, 0.5)
 """Capacities, as parts of all bytes that a trace asks for."""
 
 HOLDFAST = "holdfast"
+
+EXPLANATION = """\
+Each figure is the part of all requests for pages that a policy had in memory.
+A capacity is a part of all bytes that the trace asks for, less what is pinned.
+`holdfast` is the pool of the engine, compiled.
+The others are written in src/holdfast/testing/pool_policies.py.
+`future` knows what comes and is a bound.
+The best of the others is bold.
+Compactions ask for pages and put none in; their requests are not counted."""
 
 
 class OurPool:
@@ -174,29 +183,13 @@ def table(found: dict[str, dict[float, dict[str, float]]]) -> str:
 def page(command: str, traces: dict[str, str], body: str) -> str:
     """Return the page of the documents."""
     lines = [
-        "# Measured: policies of the buffer pool",
-        "",
-        "This page was written by the command below; nothing in it was typed by hand.",
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
-        "",
-        "Each figure is the part of all requests for pages that a policy had in memory.",
-        "A capacity is a part of all bytes that the trace asks for, less what is pinned.",
-        "`holdfast` is the pool of the engine, compiled.",
-        "The others are written in src/holdfast/testing/pool_policies.py.",
-        "`future` knows what comes and is a bound.",
-        "The best of the others is bold.",
-        "Compactions ask for pages and put none in; their requests are not counted.",
-        "",
         body,
         "",
         "## The traces",
         "",
         *(f"- {name}: {text}" for name, text in traces.items()),
     ]
-    return "\n".join(lines) + "\n"
+    return result_page("policies of the buffer pool", command, lines, explanation=EXPLANATION)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -208,6 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--reads", type=int, default=READS)
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     names = given.names or list(TRACES)
     unknown = [name for name in names if name not in TRACES]
     if unknown:
@@ -225,8 +219,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name}: {texts[name]}\n{table({name: found[name]})}\n", flush=True)
     if given.write:
         body = table(found)
-        with open(PAGE, "w", encoding="ascii") as file:
-            file.write(page(shlex.join(["./dev", "pool", *arguments]), texts, body))
+        write_page(PAGE, page(shlex.join(["./dev", "pool", *arguments]), texts, body))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast.testing import histories
+from holdfast.testing import histories, result_page
 from holdfast.testing.anomaly import Report
 from holdfast.testing.broken_engines import FAULTS, broken_history
 from holdfast.testing.history import write_history
@@ -66,6 +66,7 @@ def test_one_report_is_shown(capsys):
 def test_the_page_has_the_command_and_the_tables(monkeypatch, tmp_path):
     (tmp_path / "docs" / "results").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", list)
     assert histories.main([*FEW, "--write"]) == 0
     text = (tmp_path / histories.PAGE).read_text()
     assert f"    ./dev histories {' '.join(FEW)} --write\n" in text
