@@ -38,7 +38,7 @@ class Holder(Protocol):
 
     @property
     def moved(self) -> bool:
-        """Whether another thread than the one that began it has used it."""
+        """Whether another thread than the one that began it has used it, and may go on."""
         ...
 
     def let_go(self, why: Error) -> bool:
@@ -471,8 +471,8 @@ class Snapshot(SnapshotKeyspace):
         self._held: list[int] = []
         self._refusal: Error = DatabaseClosedError("the snapshot is closed")
         self._home = this_thread()
-        self.moved = False
-        """Whether another thread than the one that began it has used it."""
+        # The lives of other threads that have used it. One step adds to it.
+        self._others: set[ThreadLife] = set()
         super().__init__(keyspace, None)
         try:
             self._tenure = registry.acquire(self._held, self)
@@ -491,13 +491,22 @@ class Snapshot(SnapshotKeyspace):
 
         Raises: DatabaseClosedError when it is closed.
         """
-        if this_thread() is not self._home:
-            self.moved = True
+        thread = this_thread()
+        if thread is not self._home and thread not in self._others:
+            self._others.add(thread)
         if self._registry.has_limits:
             self._registry.check(self._tenure)
         for seq in self._held:
             return seq
         raise self._refusal
+
+    @property
+    def moved(self) -> bool:
+        """Whether another thread than the one that began it has used it, and lives."""
+        for life in self._others.copy():
+            if life.has_ended:
+                self._others.discard(life)
+        return bool(self._others)
 
     def let_go(self, why: Error) -> bool:
         """End; uses raise `why` from now on."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,66 @@ def test_one_that_another_thread_took_over_is_left_alone(tmp_path: Path, kind: s
             assert 1 == len(database.transactions())
         assert b"1" == frozen.get(b"a")
         getattr(frozen, "rollback" if kind == "transaction" else "close")()
+
+
+def test_a_snapshot_whose_users_have_all_ended_is_ended(tmp_path: Path) -> None:
+    with holdfast.open(tmp_path / "db") as database:
+        database[b"a"] = b"1"
+        view = in_a_thread(database.snapshot)
+        goes_on, used = threading.Event(), threading.Event()
+
+        def use() -> None:
+            view.get(b"a")
+            used.set()
+            goes_on.wait(60)
+
+        idle = threading.Thread(target=use)
+        idle.start()
+        assert used.wait(60)
+        assert b"1" == in_a_thread(lambda: view.get(b"a"))
+        for _ in range(2):
+            assert 1 == len(database.transactions()), "one of them may still use it"
+            time.sleep(LEFT_SECONDS + 0.1)
+        goes_on.set()
+        idle.join()
+        assert 1 == len(database.transactions())
+        time.sleep(LEFT_SECONDS + 0.1)
+        with pytest.warns(ResourceWarning, match=r"a snapshot of .* was left by its thread"):
+            assert [] == database.transactions()
+        with pytest.raises(DatabaseClosedError, match="the thread that began it has ended"):
+            view.get(b"a")
+
+
+@pytest.mark.parametrize("way", ["forgotten", "thread", "process"])
+def test_an_iterator_that_nobody_ends_keeps_no_files(tmp_path: Path, way: str) -> None:
+    """It has no entry in a list: it holds what it reads, and that goes with it."""
+    with holdfast.open(tmp_path / "db") as database:
+        database.put_many({b"%d" % number: b"v" * 100 for number in range(500)})
+        database.flush()
+        before = {path.name for path in (tmp_path / "db").glob("*.table")}
+        kept: list[Any] = []
+
+        def begin() -> None:
+            rows = database.items()
+            next(rows)
+            kept.append(weakref.ref(rows))
+
+        if way == "forgotten":
+            begin()
+        elif way == "thread":
+            in_a_thread(begin)
+        else:
+            rows = database.items()
+            next(rows)
+            child = os.fork()
+            if child == 0:
+                # The copy of a child holds nothing in the parent.
+                os._exit(0)
+            os.waitpid(child, 0)
+            del rows
+        database.clear()
+        database.compact()
+        assert before.isdisjoint(path.name for path in (tmp_path / "db").glob("*.table"))
 
 
 def test_a_transaction_whose_iterator_another_thread_took_over_is_left_alone(
