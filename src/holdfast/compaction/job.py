@@ -34,7 +34,7 @@ from holdfast.cursor import Cursor, MergeCursor, PairCursor, RangeTombstones
 from holdfast.env import Env
 from holdfast.memtable import Memtable
 from holdfast.merge import Merges
-from holdfast.sstable import TableInfo, TableReader, TableWriter, table_name
+from holdfast.sstable import TableInfo, TableOrigin, TableReader, TableWriter, table_name
 
 DRAIN_BYTES = 1024 * 1024
 STEP_ENTRIES = 4096
@@ -98,6 +98,7 @@ def run_flush(
     older: Iterable[TableInfo] | None = None,
     spend: Callable[[int], None] | None = None,
     merges: Merges | None = None,
+    origin: TableOrigin | None = None,
 ) -> JobResult:
     """Write a frozen memtable as tables of level 0.
 
@@ -106,7 +107,8 @@ def run_flush(
     are the live ones, ascending. `older` are all tables of the keyspace that are older than the
     memtable, if these are known: a delete of a key that lies in none of them is not written, so
     what was put and deleted within one memtable leaves nothing.
-    `spend` is told of bytes that were written, and may wait. `merges` fold operands.
+    `spend` is told of bytes that were written, and may wait. `merges` fold operands. `origin` says
+    whose tables they are.
 
     Raises: OSError; JobStoppedError.
     """
@@ -121,6 +123,7 @@ def run_flush(
         with_filters_over(settings) if is_over else settings,
         Compression.from_name(settings.compression),
         spend,
+        origin,
     )
     part = _Part(
         outputs,
@@ -148,6 +151,7 @@ def run_compaction(
     parts_max: int = 1,
     spend: Callable[[int], None] | None = None,
     merges: Merges | None = None,
+    origin: TableOrigin | None = None,
 ) -> JobResult:
     """Merge the inputs of a plan that neither moves nor drops into tables for its output level.
 
@@ -156,7 +160,7 @@ def run_compaction(
     `compression_last`. Pages that the pool has are used, and none are put into it. `snapshots` are
     the live ones, ascending, read so that one taken later sees every operation of the inputs.
     `spend` is told of bytes that were written, in any thread of the job, and may wait. `merges`
-    fold operands, in any thread of the job.
+    fold operands, in any thread of the job. `origin` says whose tables they are.
 
     Raises: CorruptionError from an input; UnreadableInputError; OSError; JobStoppedError.
     """
@@ -170,10 +174,12 @@ def run_compaction(
     written = with_filters_over(settings) if plan.older else settings
     tombstones = RangeTombstones().merged([reader.range_tombstones for reader in readers])
     cuts = split_keys(plan, settings, parts_max)
+    if origin is not None:
+        origin = origin.replacing(plan.input_numbers)
     return run_parts(
         [
             _Part(
-                _Outputs(env, folder, allocate_number, written, compression, spend),
+                _Outputs(env, folder, allocate_number, written, compression, spend, origin),
                 MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
                 tombstones,
                 snapshots,
@@ -209,9 +215,10 @@ def run_ingest(
     compression_at: Callable[[bytes], str],
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool],
+    origin: TableOrigin | None = None,
 ) -> JobResult:
     """Write pairs of ascending keys as ingested tables. `compression_at` names the compression of a
-    table that begins with a key.
+    table that begins with a key, `origin` says whose tables they are.
 
     `should_stop` is asked after a few pairs, so that a slow iterable ends soon.
     Raises: UnreadableInputError from an OSError of the iterable, and whatever else that raises;
@@ -219,7 +226,7 @@ def run_ingest(
     JobStoppedError.
     """
     part = _Part(
-        _IngestOutputs(env, folder, allocate_number, settings, compression_at),
+        _IngestOutputs(env, folder, allocate_number, settings, compression_at, origin),
         PairCursor(pairs),
         RangeTombstones(),
         [],
@@ -262,6 +269,7 @@ class _Outputs:
         settings: KeyspaceSettings,
         compression: Compression,
         spend: Callable[[int], None] | None,
+        origin: TableOrigin | None,
     ) -> None:
         self._env = env
         self._folder = folder
@@ -269,6 +277,7 @@ class _Outputs:
         self.settings = settings
         self._compression = compression
         self._spend = spend
+        self._origin = b"" if origin is None else origin.encode()
         self._writers: list[TableWriter] = []
         self.tables: list[TableInfo] = []
 
@@ -289,6 +298,7 @@ class _Outputs:
             file_id,
             settings=self.settings,
             compression=self._compression,
+            origin=self._origin,
         )
 
     def drain(self) -> None:
@@ -337,9 +347,10 @@ class _IngestOutputs(_Outputs):
         allocate_number: Callable[[], int],
         settings: KeyspaceSettings,
         compression_at: Callable[[bytes], str],
+        origin: TableOrigin | None,
     ) -> None:
         # Somebody waits for an ingest: the rate of the background is not for it.
-        super().__init__(env, folder, allocate_number, settings, Compression.NONE, None)
+        super().__init__(env, folder, allocate_number, settings, Compression.NONE, None, origin)
         self._compression_at = compression_at
 
     def _writer(self, path: str, number: int, file_id: bytes, first: bytes | None) -> TableWriter:
@@ -351,6 +362,7 @@ class _IngestOutputs(_Outputs):
             settings=self.settings,
             compression=Compression.from_name(self._compression_at(first or b"")),
             is_ingested=True,
+            origin=self._origin,
             site="ingest.write",
         )
 

@@ -198,6 +198,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
             parts_max=parts_max,
             spend=engine.throttle.spend,
             merges=engine.merges,
+            origin=tree.version.origin,
         )
     except (CorruptionError, UnreadableInputError) as error:
         raise InputError(error) from error

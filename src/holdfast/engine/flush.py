@@ -51,6 +51,7 @@ def write_tables(engine: Engine, tree: Tree, memtable: Memtable) -> JobResult:
         older=[table for _, table in version.tables()],
         spend=engine.throttle.spend,
         merges=engine.merges,
+        origin=version.origin,
     )
 
 

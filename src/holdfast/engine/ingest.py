@@ -58,6 +58,7 @@ def _ingest(engine: Engine, keyspace: int, pairs: Iterable[tuple[object, object]
             allocate_number=engine.numbers.allocate,
             compression_at=lambda first: compression_at(tree.version, first),
             settings=tree.version.settings,
+            origin=tree.version.origin,
             should_stop=lambda: engine.upkeep.is_stopped,
         )
     except UnreadableInputError as error:

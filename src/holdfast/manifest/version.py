@@ -35,7 +35,7 @@ from types import MappingProxyType
 from holdfast.base import SEQ_MAX, KeyspaceSettings
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX, LEVELS_MAX
 from holdfast.manifest.edit import VersionEdit
-from holdfast.sstable import TableInfo
+from holdfast.sstable import TableInfo, TableOrigin
 
 KEYSPACE_ID_MAX = (1 << 32) - 1
 NUMBER_MAX = (1 << 64) - 2
@@ -53,6 +53,11 @@ class KeyspaceVersion:
     levels: tuple[Level, ...] = ((),) * LEVELS_MAX
     """Always LEVELS_MAX of them; see invariants 2 and 3."""
     flushed_seq: int = 0
+
+    @property
+    def origin(self) -> TableOrigin:
+        """What new tables of the keyspace say of themselves."""
+        return TableOrigin(keyspace=self.id, name=self.name, settings=self.settings)
 
     @cached_property
     def numbers(self) -> frozenset[int]:

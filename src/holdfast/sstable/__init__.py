@@ -21,8 +21,10 @@ from holdfast.sstable.format import (
     table_name,
 )
 from holdfast.sstable.format import MAGIC as TABLE_MAGIC
+from holdfast.sstable.origin import TableOrigin
+from holdfast.sstable.salvage import Gap, TableSalvage
 from holdfast.sstable.sealed import TAIL_BYTES as TABLE_TAIL_BYTES
-from holdfast.sstable.sealed import SealedTable, TableSealing, page_cipher
+from holdfast.sstable.sealed import SealedTable, TableSealing, opened_for_salvage, page_cipher
 from holdfast.sstable.writer import TableWriter
 
 __all__ = [
@@ -32,13 +34,16 @@ __all__ = [
     "TABLE_TAIL_BYTES",
     "FilterBuilder",
     "Footer",
+    "Gap",
     "Handle",
     "PageCursor",
     "PageType",
     "SealedTable",
     "TableBuilder",
     "TableInfo",
+    "TableOrigin",
     "TableReader",
+    "TableSalvage",
     "TableSealing",
     "TableWriter",
     "decode_entries",
@@ -46,6 +51,7 @@ __all__ = [
     "decode_root_value",
     "filter_check",
     "filter_may_contain",
+    "opened_for_salvage",
     "page_cipher",
     "stamp_entries",
     "table_name",

@@ -49,6 +49,7 @@ cdef class TableBuilder:
     cdef int _compression
     cdef bint _is_ingested
     cdef object _cipher                       # what seals the pages, or None
+    cdef bytes _origin                        # an encoded TableOrigin, or empty
     cdef FilterBuilder _filter                # None: no filter
     cdef EntryPage _data
     cdef EntryPage _index

@@ -226,7 +226,8 @@ cdef class TableBuilder:
     """Makes a table out of entries in internal order.
 
     One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
-    is. With a `cipher` the pages are sealed. Raises: LimitError when a setting is out of range.
+    is. With a `cipher` the pages are sealed. `origin` is an encoded `TableOrigin`, or empty.
+    Raises: LimitError when a setting is out of range.
     """
 
     def __cinit__(self):
@@ -235,7 +236,8 @@ cdef class TableBuilder:
         self._seq_min = SEQ_LAST
 
     def __init__(self, bytes file_id not None, *, page_bytes, restart_interval, filter_bits_per_key,
-                 compression, prefix_bytes=0, bint is_ingested=False, cipher=None):
+                 compression, prefix_bytes=0, bint is_ingested=False, cipher=None,
+                 bytes origin not None=b""):
         if not 0 <= prefix_bytes <= KEY_MAX:
             raise LimitError(
                 f"prefix_bytes is {prefix_bytes}; it must lie between 0 and {KEY_MAX}")
@@ -253,6 +255,7 @@ cdef class TableBuilder:
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
         self._cipher = cipher
+        self._origin = origin
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data.interval = restart_interval
@@ -423,7 +426,8 @@ cdef class TableBuilder:
             delete_count=self._delete_count, range_tombstone_count=len(spans),
             raw_bytes=self._raw_bytes + sum(len(start) + len(stop) for start, stop in spans),
             root_checksum=root.checksum, created_us=created_us)
-        for name, value in encode_properties(info, self._compression, self._prefix_bytes):
+        for name, value in encode_properties(info, self._compression, self._prefix_bytes,
+                                             self._origin):
             self._append_index(name, 0, value)
         properties = self._seal(self._close_index(), PageType.PROPERTIES)
         size = self._sealed_bytes + FOOTER_BYTES

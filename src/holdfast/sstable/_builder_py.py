@@ -141,7 +141,8 @@ class TableBuilder:
     """Makes a table out of entries in internal order.
 
     One that `is_ingested` has puts with the number 0 only; the manifest will say what their number
-    is. With a `cipher` the pages are sealed. Raises: LimitError when a setting is out of range.
+    is. With a `cipher` the pages are sealed. `origin` is an encoded `TableOrigin`, or empty.
+    Raises: LimitError when a setting is out of range.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class TableBuilder:
         prefix_bytes: int = 0,
         is_ingested: bool = False,
         cipher: PageCipher | None = None,
+        origin: bytes = b"",
     ) -> None:
         if not 0 <= prefix_bytes <= KEY_BYTES_MAX:
             raise LimitError(
@@ -176,6 +178,7 @@ class TableBuilder:
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
         self._cipher = cipher
+        self._origin = bytes(origin)
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data = _EntryPage(restart_interval)
@@ -386,9 +389,10 @@ class TableBuilder:
 
     def _finish_file(self, info: TableInfo, root: Handle) -> TableInfo:
         page = _EntryPage(1)
-        for name, value in encode_properties(info, self._compression, self._prefix_bytes):
+        properties = encode_properties(info, self._compression, self._prefix_bytes, self._origin)
+        for name, value in properties:
             page.append(name, 0, value)
-        properties = self._seal(page.close(), PageType.PROPERTIES)
+        handle = self._seal(page.close(), PageType.PROPERTIES)
         size = self._sealed_bytes + FOOTER_BYTES
         self._emit(
             Footer(
@@ -396,7 +400,7 @@ class TableBuilder:
                 info.number,
                 root,
                 self._tombstone_page,
-                properties,
+                handle,
                 size,
                 self._is_ingested,
             ).encode()

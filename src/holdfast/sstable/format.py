@@ -321,14 +321,19 @@ PREFIX_SEED = 1
 """Seed of the hashes of prefixes in a filter. Part of the file format."""
 
 
+ORIGIN_PROPERTY = "origin"
+
+
 def encode_properties(
-    info: TableInfo, compression: int, prefix_bytes: int = 0
+    info: TableInfo, compression: int, prefix_bytes: int = 0, origin: bytes = b""
 ) -> list[tuple[bytes, bytes]]:
     """Return names and values of the PROPERTIES page, sorted by name. What the footer says is not
-    repeated, nor filters without prefixes.
+    repeated, nor filters without prefixes, nor an origin that is not known.
     """
     values = {name: _U64.pack(getattr(info, name)) for name in _NUMBERS}
     values |= {"lower": info.lower, "upper": info.upper, "compression": _U64.pack(compression)}
+    if origin:
+        values[ORIGIN_PROPERTY] = origin
     if prefix_bytes:
         values[PREFIX_PROPERTY] = _U64.pack(prefix_bytes)
     return [(name.encode(), values[name]) for name in sorted(values)]

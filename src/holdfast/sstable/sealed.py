@@ -67,6 +67,17 @@ class SealedTable(SealedFile):
         return self._file.fileno()
 
 
+def opened_for_salvage(file: File, ring: KeyRing) -> SealedTable:
+    """Return the plain face of a table whose footer, or the seal of that, may be damaged.
+
+    Raises: CorruptionError, FormatError when nothing says which key opens it; OSError.
+    """
+    at = max(file.size() - TAIL_BYTES, 0)
+    stored = file.read_at(at, PREAMBLE_BYTES)
+    preamble = Preamble.decode(stored, FileKind.TABLE, file.name, at)
+    return SealedTable(file, ring.opened_file(preamble, file.name, at), preamble, is_new=False)
+
+
 class TableSealing:
     """How tables are sealed. Implements `Sealing`."""
 

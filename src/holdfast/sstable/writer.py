@@ -45,6 +45,7 @@ class TableWriter:
         settings: KeyspaceSettings,
         compression: Compression,
         is_ingested: bool = False,
+        origin: bytes = b"",
         site: str = "table.write",
     ) -> None:
         self._env = env
@@ -64,6 +65,7 @@ class TableWriter:
                 prefix_bytes=settings.prefix_bytes,
                 is_ingested=is_ingested,
                 cipher=page_cipher(self._file),
+                origin=origin,
             )
             """What entries are added to. Constant after construction."""
         except BaseException:
