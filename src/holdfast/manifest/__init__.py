@@ -21,6 +21,7 @@ from holdfast.manifest.format import (
 from holdfast.manifest.format import MAGIC as MANIFEST_MAGIC
 from holdfast.manifest.log import Recovered, VersionSet
 from holdfast.manifest.reader import Manifest, ManifestRecord, decode_manifest
+from holdfast.manifest.salvage import SalvagedEdits, salvage_edits
 from holdfast.manifest.sealed import ManifestSealing
 from holdfast.manifest.version import KeyspaceVersion, Version
 
@@ -35,6 +36,7 @@ __all__ = [
     "ManifestRecord",
     "ManifestSealing",
     "Recovered",
+    "SalvagedEdits",
     "Version",
     "VersionEdit",
     "VersionSet",
@@ -47,4 +49,5 @@ __all__ = [
     "parse_marker",
     "parse_numbered",
     "record_header_at",
+    "salvage_edits",
 ]

@@ -216,7 +216,22 @@ class VersionSet:
                 is_tail_cut=False,
                 unrelated=unrelated,
             )
-        iteration, number = markers[-1]
+        return VersionSet.recover_named(env, folder, *markers[-1])
+
+    @staticmethod
+    def recover_named(
+        env: Env, folder: str, iteration: int, number: int, *, has_foreign: bool = False
+    ) -> Recovered:
+        """Read what manifest `number` says, as if the current marker named it.
+
+        With `has_foreign` files with numbers that no database gives are overlooked. Raises: as
+        `recover`.
+        """
+        names = env.list_dir(folder)
+        numbered = {name: parsed for name in names if (parsed := parse_numbered(name)) is not None}
+        unrelated = tuple(
+            name for name in names if name not in numbered and not name.startswith(MARKER_PREFIX)
+        )
         path = f"{folder}/{manifest_name(number)}"
         manifest = decode_manifest(_read_whole(env, path), path)
         if manifest.header.number != number:
@@ -224,8 +239,10 @@ class VersionSet:
                 path, 0, f"the header says that this is manifest {manifest.header.number}"
             )
         version = manifest.version(path)
+        limit = version.next_number + NUMBER_LEAP_MAX
+        number_next = max((n for n, _ in numbered.values() if n <= limit), default=0) + 1
         for name, (found, _) in numbered.items():
-            if found > version.next_number + NUMBER_LEAP_MAX:
+            if found > limit and not has_foreign:
                 reason = "no database gives this number; the file is not one of this database"
                 raise CorruptionError(f"{folder}/{name}", 0, reason)
         return Recovered(

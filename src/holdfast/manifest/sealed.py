@@ -131,6 +131,20 @@ class ManifestAtRest(SealedFile):
         """Return the size of the plain bytes. Raises: CorruptionError."""
         return len(self._opened())
 
+    def read_salvaged(self) -> bytes:
+        """Return the plain bytes of every frame that opens, at their places; 0xFF between them.
+
+        For looking at damaged files. Raises: OSError.
+        """
+        stored = _Stored(super().read_at, min(super().size(), SEALED_BYTES_MAX))
+        plain = bytearray()
+        for frame in _frames_anywhere(stored, self._cipher):
+            end = frame.plain_offset + len(frame.plain)
+            if end <= SEALED_BYTES_MAX:
+                plain.extend(b"\xff" * (end - len(plain)))
+                plain[frame.plain_offset : end] = frame.plain
+        return bytes(plain)
+
     def _opened(self) -> bytes:
         if self._plain is None:
             size = super().size()
@@ -243,6 +257,21 @@ def _piece_size(stored: _Stored, at: int) -> int | None:
     if magic != FRAME_MAGIC or not _FRAME_BYTES_MIN - _FIELDS.size <= size <= most:
         return None
     return int(size)
+
+
+def _frames_anywhere(stored: _Stored, cipher: FileCipher) -> Iterator[_Frame]:
+    """Yield the frames that open, wherever they stand."""
+    tried = attempts = 0
+    for at in _magics(stored, PREAMBLE_BYTES, ALIGNMENT_MIN):
+        frame = _open(stored, at, cipher)
+        if frame is not None:
+            yield frame
+            continue
+        # As many as open, but few that do not.
+        attempts += 1
+        tried += _piece_size(stored, at) or 0
+        if attempts >= _ATTEMPTS_MAX or tried > _TRIED_BYTES_MAX:
+            return
 
 
 def _is_followed(stored: _Stored, start: int, alignment: int, cipher: FileCipher) -> bool:

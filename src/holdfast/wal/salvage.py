@@ -1,0 +1,296 @@
+"""Salvage: what can still be read of a log, where recovery refuses it.
+
+A record is believed when header and payload match their checksums, which are seeded with the salt
+of the segment, and its ordinal says where in the log it belongs. So records behind damage are found
+by themselves, and what is missing between them is known by their ordinals.
+
+Guarantees:
+1. Runs come out in the order of the log; within a run nothing is missing.
+2. Of records with one ordinal those of the latest segment count: what an earlier process life
+   wrote behind a torn end, the next one has written anew.
+3. The bytes of one segment are in memory at a time.
+
+Where `read_log` decides whether a log can be trusted, nothing is decided here: whoever replays runs
+across a gap chooses to. That records which are whole are kept is what LevelDB's repair does, too;
+it goes on behind damage without asking.
+
+Thread safety: none; one thread reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from holdfast.base import CorruptionError, FormatError
+from holdfast.env import Env
+from holdfast.wal._scan import ScanResult, find_later_records, scan_records
+from holdfast.wal.format import (
+    BLOCK_BYTES,
+    FRONT_BYTES_MAX,
+    RECORD_HEADER_BYTES,
+    SEGMENT_BYTES_MAX,
+    SEGMENT_MAGIC,
+    SegmentHeader,
+    StopReason,
+    decode_segment_header,
+    is_alignment,
+    parse_segment_name,
+    segment_header_as_stored,
+    segment_name,
+)
+
+_ZERO_BLOCK: Final = bytes(1 << 16)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRun:
+    """Records that follow each other without a gap, in one segment."""
+
+    segment: int
+    path: str
+    offset: int
+    """Where the first one stands."""
+    lsn_first: int
+    lsn_last: int
+    seq_first: int
+    """The sequence number of the first operation; where the run has none, that of the next."""
+    seq_next: int
+    operations: int
+    salt: int
+    alignment: int
+
+
+@dataclass(slots=True)
+class SalvagedLog:
+    """What is left of a log."""
+
+    runs: list[LogRun] = field(default_factory=list)
+    """In the order of their ordinals, which do not overlap."""
+    database_id: bytes = b""
+    """That of the segments; empty when there is none that can be read."""
+    alignment: int = 0
+    durable_lsn: int = 0
+    """The highest ordinal that a record knows to be durable."""
+    manifest_edit: int = 0
+    """The highest edit that a record knows to be durable."""
+    damage: list[CorruptionError] = field(default_factory=list)
+    """Every place at which something cannot be read that may have been records."""
+
+    @property
+    def lsn_last(self) -> int:
+        """The highest ordinal that was found, 0 when there is none."""
+        return self.runs[-1].lsn_last if self.runs else 0
+
+    @property
+    def seq_last(self) -> int:
+        """The highest sequence number that was found, 0 when there is none."""
+        return max((run.seq_next - 1 for run in self.runs), default=0)
+
+
+def salvage_log(
+    env: Env,
+    folder: str,
+    first_segment: int = 0,
+    *,
+    database_id: bytes = b"",
+    last_segment: int | None = None,
+) -> SalvagedLog:
+    """Return what can be read of the segments from number `first_segment` on. Those of another
+    database than `database_id` are left out, if that is given, and are damage.
+
+    Raises: FormatError for a segment of a newer version; OSError when the folder cannot be listed.
+    """
+    found = SalvagedLog(database_id=database_id)
+    numbers = (parse_segment_name(name) for name in env.list_dir(folder))
+    for number in sorted(n for n in numbers if n is not None and n >= first_segment):
+        if last_segment is not None and number > last_segment:
+            break
+        path = f"{folder}/{segment_name(number)}"
+        try:
+            data = _bytes(env, path)
+            header = _header(data, path, number, found)
+        except CorruptionError as error:
+            found.damage.append(error)
+            continue
+        except OSError as error:
+            found.damage.append(CorruptionError(path, 0, f"it cannot be read: {error}"))
+            continue
+        if header is not None:
+            _salvage_segment(found, path, header, data)
+    return found
+
+
+def read_run(env: Env, run: LogRun) -> tuple[bytes, ScanResult]:
+    """Return the bytes of a run's segment and the scan of the run. Raises: CorruptionError when it
+    cannot be read as it could before; OSError.
+    """
+    data = _padded(_bytes(env, run.path), run.offset, run.segment, run.salt, run.alignment)
+    scan = scan_records(data, run.offset, run.segment, run.salt, 0, 0, run.alignment)
+    if scan.lsn_next <= run.lsn_last:
+        raise CorruptionError(run.path, run.offset, "it reads otherwise than a moment ago")
+    if scan.lsn_next > run.lsn_last + 1:
+        # What follows was replaced by a later segment.
+        index = scan.record_count - (scan.lsn_next - 1 - run.lsn_last)
+        end = scan.record(index).payload_offset - RECORD_HEADER_BYTES
+        data = data[:end]
+        scan = scan_records(data, run.offset, run.segment, run.salt, 0, 0, run.alignment)
+    return data, scan
+
+
+def _bytes(env: Env, path: str) -> bytes:
+    file = env.open(path)
+    try:
+        # Of a sealed segment the header block is read by itself: it has a size of its own.
+        return file.read_at(0, min(file.size(), SEGMENT_BYTES_MAX))
+    finally:
+        file.close()
+
+
+def _header(data: bytes, path: str, number: int, found: SalvagedLog) -> SegmentHeader | None:
+    """Return the header of a segment, as it stands when it is damaged; None for a segment that was
+    never used. Raises: CorruptionError when nothing can be read with it; FormatError when it is of
+    a newer version.
+    """
+    front = data[:FRONT_BYTES_MAX]
+    try:
+        header = decode_segment_header(front, path)
+    except CorruptionError as error:
+        if _is_zero(data, min(BLOCK_BYTES, len(data))):
+            # It was being prepared when the power went, and holds nothing.
+            return None
+        stored = segment_header_as_stored(front)
+        found.damage.append(error)
+        if stored is None or not is_alignment(stored.alignment):
+            return None
+        return stored
+    except FormatError as error:
+        if front.startswith(SEGMENT_MAGIC):
+            raise
+        raise CorruptionError(path, 0, str(error)) from error
+    if header.number != number:
+        raise CorruptionError(path, 16, f"this is segment {header.number}")
+    if found.database_id and header.database_id != found.database_id:
+        raise CorruptionError(path, 32, "it is a log segment of another database")
+    found.database_id = header.database_id
+    found.alignment = header.alignment
+    return header
+
+
+def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data: bytes) -> None:
+    """Add the runs of a segment."""
+    number, salt, alignment = header.number, header.salt, header.alignment
+    number = parse_segment_name(path.rpartition("/")[2]) or number
+    at = header.records_offset
+    is_first = True
+    while at <= len(data) - RECORD_HEADER_BYTES:
+        scan = scan_records(data, at, number, salt, 0, 0, alignment)
+        if scan.record_count:
+            _add_run(found, path, number, salt, alignment, at, scan, is_first=is_first)
+            is_first = False
+        if scan.stop == StopReason.END_OF_SEGMENT or _is_zero(data, scan.end_offset):
+            return
+        if scan.stop != StopReason.BROKEN_CHAIN:
+            reason = "here stand bytes that are no whole record"
+            found.damage.append(CorruptionError(path, scan.end_offset, reason))
+        data = _padded(data, scan.end_offset, number, salt, alignment)
+        # A record whose payload is damaged has a header that is right, and is no way on.
+        behind = scan.end_offset + (0 if scan.stop == StopReason.BROKEN_CHAIN else alignment)
+        following = _next_whole(data, behind, number, salt, alignment)
+        if following is None:
+            return
+        at = following
+
+
+def _padded(data: bytes, start: int, number: int, salt: int, alignment: int) -> bytes:
+    """Return the bytes of a segment with zeros behind each record from `start` on.
+
+    Behind damage a sealed segment shows what is not part of a record as 0xFF, and no checksum
+    needs the padding.
+    """
+    start += -start % alignment
+    later = find_later_records(data, start, number, salt, alignment)
+    mended: bytearray | None = None
+    for index in range(later.record_count):
+        record = later.record(index)
+        end = record.payload_offset + record.payload_size
+        padded = min(end + -end % alignment, len(data))
+        if any(data[end:padded]):
+            mended = bytearray(data) if mended is None else mended
+            mended[end:padded] = bytes(padded - end)
+    return data if mended is None else bytes(mended)
+
+
+def _next_whole(data: bytes, start: int, number: int, salt: int, alignment: int) -> int | None:
+    """Return where the next whole record stands, or None."""
+    start += -start % alignment
+    later = find_later_records(data, start, number, salt, alignment)
+    for index in range(later.record_count):
+        offset = later.record(index).payload_offset - RECORD_HEADER_BYTES
+        if scan_records(data, offset, number, salt, 0, 0, alignment).record_count:
+            return offset
+    return None
+
+
+def _add_run(
+    found: SalvagedLog,
+    path: str,
+    number: int,
+    salt: int,
+    alignment: int,
+    offset: int,
+    scan: ScanResult,
+    *,
+    is_first: bool,
+) -> None:
+    first, last = scan.record(0), scan.record(scan.record_count - 1)
+    found.durable_lsn = max(found.durable_lsn, scan.durable_lsn_max)
+    found.manifest_edit = max(found.manifest_edit, scan.manifest_edit_max)
+    if is_first:
+        found.runs[:] = _before(found.runs, first.lsn)
+    elif found.runs and first.lsn <= found.runs[-1].lsn_last:
+        # Within a segment ordinals only grow.
+        return
+    found.runs.append(
+        LogRun(
+            segment=number,
+            path=path,
+            offset=offset,
+            lsn_first=first.lsn,
+            lsn_last=last.lsn,
+            seq_first=scan.seq_first,
+            seq_next=scan.seq_next,
+            operations=sum(scan.record(index).op_count for index in range(scan.record_count)),
+            salt=salt,
+            alignment=alignment,
+        )
+    )
+
+
+def _before(runs: list[LogRun], lsn: int) -> Iterator[LogRun]:
+    """Yield what runs have of records below an ordinal."""
+    for run in runs:
+        if run.lsn_last < lsn:
+            yield run
+        elif run.lsn_first < lsn:
+            yield LogRun(
+                segment=run.segment,
+                path=run.path,
+                offset=run.offset,
+                lsn_first=run.lsn_first,
+                lsn_last=lsn - 1,
+                seq_first=run.seq_first,
+                seq_next=run.seq_next,
+                operations=run.operations,
+                salt=run.salt,
+                alignment=run.alignment,
+            )
+
+
+def _is_zero(data: bytes, start: int) -> bool:
+    size = len(_ZERO_BLOCK)
+    return all(
+        data[at : at + size] == _ZERO_BLOCK[: len(data) - at]
+        for at in range(start, len(data), size)
+    )
