@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     )
     from holdfast.engine import open_database as open  # noqa: A004  the contract's name
     from holdfast.merge import MergeFunction, pack_set, unpack_set
+    from holdfast.recovery import Loss, LossKind, Outcome, RepairReport
+    from holdfast.recovery import repair_database as repair
 
 __version__ = "0.1.0"
 
@@ -79,7 +81,15 @@ _ENGINE = {
 }
 """Public names that live in the engine, and what they are called there."""
 _MERGE = ("MergeFunction", "pack_set", "unpack_set")
-"""Public names that live in `merge`. The rest are in `base`."""
+"""Public names that live in `merge`."""
+_RECOVERY = {
+    "Loss": "Loss",
+    "LossKind": "LossKind",
+    "Outcome": "Outcome",
+    "RepairReport": "RepairReport",
+    "repair": "repair_database",
+}
+"""Public names that live in `recovery`, and what they are called there. The rest are in `base`."""
 
 __all__ = [
     "Change",
@@ -101,11 +111,15 @@ __all__ = [
     "LatencyStats",
     "LevelStats",
     "LimitError",
+    "Loss",
+    "LossKind",
     "MergeError",
     "MergeFunction",
     "Operation",
+    "Outcome",
     "Rates",
     "ReadOnlyError",
+    "RepairReport",
     "Report",
     "SlowCause",
     "SlowReport",
@@ -119,6 +133,7 @@ __all__ = [
     "WrongKeyError",
     "open",
     "pack_set",
+    "repair",
     "unpack_set",
 ]
 
@@ -132,6 +147,8 @@ def __getattr__(name: str) -> object:
         value = getattr(import_module("holdfast.engine"), _ENGINE[name])
     elif name in _MERGE:
         value = getattr(import_module("holdfast.merge"), name)
+    elif name in _RECOVERY:
+        value = getattr(import_module("holdfast.recovery"), _RECOVERY[name])
     else:
         value = getattr(import_module("holdfast.base"), name)
     globals()[name] = value

@@ -28,6 +28,7 @@ VERBS = {
     "export": ("csv_export", "write a keyspace that was imported as CSV again"),
     "stats": ("stats", "sizes of keyspaces and levels, and amplifications"),
     "verify": ("verify", "read and check every byte of every file"),
+    "repair": ("repair", "make a database that opens out of a damaged one"),
     "rekey": ("rekey", "change the key of an encrypted database"),
     "compact": ("compact", "bring the space of deleted and overwritten data back"),
     "backup": ("backup", "copy a database, whole and verifiable, to another folder"),

@@ -1,13 +1,16 @@
 """Floor 7: from a folder in whatever state a crash left it to a database that can be trusted.
 
 `replay` reads without writing, `restart` makes new files out of what was read before anything is
-acknowledged again, `check` verifies every byte. `apply_buffer` and `apply_payload` are the one way
-that commits and their replay take.
+acknowledged again, `check` verifies every byte, `repair` makes the best of what is damaged.
+`apply_buffer` and `apply_payload` are the one way that commits and their replay take.
 """
 
 from holdfast.recovery._apply import apply_buffer, apply_payload, apply_records
 from holdfast.recovery.check import Report, check_folder, check_log, check_manifest, check_tables
+from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.numbers import FileNumbers
+from holdfast.recovery.repair import repair_database
+from holdfast.recovery.repair_report import Loss, LossKind, Outcome, RepairReport
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.recovery.restart import (
     DEFAULT_KEYSPACE,
@@ -17,7 +20,6 @@ from holdfast.recovery.restart import (
     Recovery,
     recover_for_reading,
     recover_for_writing,
-    stored_settings,
 )
 from holdfast.recovery.root import check_root, read_root, root_of
 from holdfast.recovery.sealing import drop_old_keys, key_source, sealed_env, unlock
@@ -28,7 +30,11 @@ __all__ = [
     "LOCK_NAME",
     "WATCH_NAME",
     "FileNumbers",
+    "Loss",
+    "LossKind",
+    "Outcome",
     "Recovery",
+    "RepairReport",
     "Replayed",
     "Report",
     "apply_buffer",
@@ -41,9 +47,12 @@ __all__ = [
     "check_tables",
     "drop_old_keys",
     "key_source",
+    "needed_log",
+    "needed_tables",
     "read_root",
     "recover_for_reading",
     "recover_for_writing",
+    "repair_database",
     "replay",
     "root_of",
     "sealed_env",

@@ -15,11 +15,12 @@ from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
 from holdfast.env import Env
 from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
+from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.replay import replay
-from holdfast.recovery.restart import LOCK_NAME, stored_settings
+from holdfast.recovery.restart import LOCK_NAME
 from holdfast.recovery.sealing import unlock
 from holdfast.sstable import TableInfo, TableReader, table_name
-from holdfast.wal import LogEnd, LogFeed, read_log
+from holdfast.wal import LogEnd, LogFeed
 
 _POOL_BYTES = 1 << 20
 """Verification reads pages from the file and keeps none; only open tables pin their roots."""
@@ -86,18 +87,7 @@ def check_log(env: Env, folder: str, manifest: Recovered, report: Report) -> Non
     if not version.wal_first:
         return
     try:
-        for segment in read_log(
-            env,
-            folder,
-            version.wal_first,
-            database_id=manifest.database_id,
-            alignment=stored_settings(manifest).wal_alignment_bytes,
-            first_lsn=version.wal_first_lsn,
-            first_salt=version.wal_first_salt,
-            durable_lsn=version.durable_lsn,
-            manifest_edit_seen=version.edit_seq,
-            clean=version.clean,
-        ):
+        for segment in needed_log(env, folder, manifest):
             report.segments += 1
             report.records += sum(1 for _ in segment.records())
     except (CorruptionError, FormatError) as error:
@@ -145,21 +135,29 @@ def check_folder(
             # Of the key file: without it nothing else can be read.
             report.errors.append(_as_corruption(error, folder))
             return report
-        manifest = check_manifest(env, folder, None, report)
-        if manifest is not None and manifest.is_new:
-            raise FileNotFoundError(f"there is no database at {folder}")
-        if manifest is not None:
-            _check_replay(env, folder, manifest, report)
-            tables = [
-                info
-                for keyspace in manifest.version.keyspaces.values()
-                for level in keyspace.levels
-                for info in level
-            ]
-            _check_closed_tables(env, folder, tables, report, progress)
+        check_locked(env, folder, report, progress)
     finally:
         lock.release()
     return report
+
+
+def check_locked(
+    env: Env,
+    folder: str,
+    report: Report,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recovered | None:
+    """Check a database that the caller has locked and unlocked; return its manifest, or None when
+    that is damaged and nothing else was looked at. Raises: as `check_folder`.
+    """
+    manifest = check_manifest(env, folder, None, report)
+    if manifest is not None and manifest.is_new:
+        raise FileNotFoundError(f"there is no database at {folder}")
+    if manifest is not None:
+        _check_replay(env, folder, manifest, report)
+        tables = [info for _, _, info in needed_tables(manifest.version)]
+        _check_closed_tables(env, folder, tables, report, progress)
+    return manifest
 
 
 def _check_replay(env: Env, folder: str, manifest: Recovered, report: Report) -> None:

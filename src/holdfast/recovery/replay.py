@@ -14,6 +14,7 @@ from holdfast.env import Env
 from holdfast.manifest import Recovered, Version, manifest_name, parse_numbered
 from holdfast.memtable import Memtable
 from holdfast.recovery._apply import apply_records
+from holdfast.recovery.needed import needed_log
 from holdfast.wal import read_log
 
 STEP_BYTES = 64 * 1024
@@ -55,18 +56,7 @@ def replay(
     records = payload_bytes = 0
     is_tail_cut = False
     if version.wal_first:
-        contents = read_log(
-            env,
-            folder,
-            version.wal_first,
-            database_id=manifest.database_id,
-            alignment=settings.wal_alignment_bytes,
-            first_lsn=version.wal_first_lsn,
-            first_salt=version.wal_first_salt,
-            durable_lsn=version.durable_lsn,
-            manifest_edit_seen=version.edit_seq,
-            clean=version.clean,
-        )
+        contents = needed_log(env, folder, manifest)
         for segment in contents:
             index = 0
             while index < segment.scan.record_count:

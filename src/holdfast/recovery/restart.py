@@ -34,6 +34,7 @@ from holdfast.manifest import (
 )
 from holdfast.memtable import Memtable
 from holdfast.merge import Merges
+from holdfast.recovery.needed import stored_settings
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
 from holdfast.sstable import TableInfo, table_name
@@ -139,6 +140,7 @@ def _recover(
                 *(info for owner, info in tables if owner == keyspace),
             ],
             merges=merges,
+            origin=version.origin,
         )
         tables.extend((keyspace, info) for info in result.tables)
 
@@ -167,17 +169,6 @@ def _remove_attempt(env: Env, folder: str, manifest: Recovered) -> None:
                 env.unlink(f"{folder}/{name}", site="recovery.attempt.unlink")
             except OSError:
                 mark("recovery.orphan_kept")
-
-
-def stored_settings(manifest: Recovered) -> DatabaseSettings:
-    """Return the settings that the manifest holds.
-
-    Raises: FormatError for those of a newer version.
-    """
-    try:
-        return DatabaseSettings.from_text(manifest.version.settings_text)
-    except (ValueError, TypeError) as error:
-        raise FormatError(f"the stored settings cannot be used: {error}") from error
 
 
 def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSettings:

@@ -19,8 +19,7 @@ from typing import Final
 from holdfast.base import CorruptionError
 from holdfast.env import Env
 from holdfast.manifest import Version, VersionSet, encode_edit
-from holdfast.recovery.restart import stored_settings
-from holdfast.wal import read_log
+from holdfast.recovery.needed import needed_log
 
 _NUMBERS: Final = Struct(">QQ")
 _CHAIN: Final = Struct(">Q")
@@ -56,18 +55,7 @@ def read_root(env: Env, folder: str) -> bytes:
     version = manifest.version
     lsn, chain = version.durable_lsn, 0
     if version.wal_first:
-        contents = read_log(
-            env,
-            folder,
-            version.wal_first,
-            database_id=manifest.database_id,
-            alignment=stored_settings(manifest).wal_alignment_bytes,
-            first_lsn=version.wal_first_lsn,
-            first_salt=version.wal_first_salt,
-            durable_lsn=version.durable_lsn,
-            manifest_edit_seen=version.edit_seq,
-            clean=version.clean,
-        )
+        contents = needed_log(env, folder, manifest)
         for _ in contents:
             pass
         lsn, chain = max(lsn, contents.last_lsn), contents.chain

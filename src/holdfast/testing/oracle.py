@@ -42,10 +42,9 @@ from holdfast.engine._core import CLOSED
 from holdfast.env import CrashPoint, Env, Operation, SimCrash, SimEnv
 from holdfast.manifest import VersionSet, manifest_name
 from holdfast.merge import Merges
-from holdfast.recovery import stored_settings
+from holdfast.recovery import needed_log, stored_settings
 from holdfast.sstable import table_name
 from holdfast.testing import encrypted
-from holdfast.wal import read_log
 
 ABSENT = -1
 FOLDER = "/db"
@@ -429,18 +428,7 @@ def _check_closed(machine: SimEnv, env: Env, complain: Callable[[str], None]) ->
     version = manifest.version
     expected = {manifest_name(manifest.manifest_number)}
     expected.update(table_name(number) for number in version.table_numbers())
-    log = read_log(
-        env,
-        FOLDER,
-        version.wal_first,
-        database_id=manifest.database_id,
-        alignment=stored_settings(manifest).wal_alignment_bytes,
-        first_lsn=version.wal_first_lsn,
-        first_salt=version.wal_first_salt,
-        durable_lsn=version.durable_lsn,
-        manifest_edit_seen=version.edit_seq,
-        clean=version.clean,
-    )
+    log = needed_log(env, FOLDER, manifest)
     expected.update(segment.path.rpartition("/")[2] for segment in log)
     present = {name for name in env.list_dir(FOLDER) if name.endswith(_DATA_SUFFIXES)}
     if stored_settings(manifest).wal_keep_bytes:

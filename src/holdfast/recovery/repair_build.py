@@ -1,0 +1,202 @@
+"""The end of a repair: a new log and a new manifest, the originals put aside, and the marker.
+
+Thread safety: none; one thread repairs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from holdfast.base import DatabaseSettings, mark
+from holdfast.compaction import run_flush
+from holdfast.crypto import SealedEnv, parse_key_file_name, plain_env
+from holdfast.env import Env
+from holdfast.manifest import (
+    KeyspaceVersion,
+    Version,
+    VersionEdit,
+    VersionSet,
+    parse_marker,
+    parse_numbered,
+)
+from holdfast.memtable import Memtable
+from holdfast.recovery.repair_survey import last_iteration
+from holdfast.recovery.repair_tables import Piece, Workshop
+from holdfast.recovery.set_aside import copy_aside, copy_file
+from holdfast.recovery.unfinished import (
+    clear_unfinished,
+    is_unfinished,
+    mark_finished,
+    mark_unfinished,
+)
+from holdfast.sstable import table_name
+from holdfast.wal import LogWriter
+
+
+@dataclass(slots=True, kw_only=True)
+class Repaired:
+    """A database that is ready but for its log, its manifest and its marker."""
+
+    version: Version
+    database_id: bytes
+    settings: DatabaseSettings
+    last_seq: int
+    """No operation that was ever committed, lost ones included, has a greater number."""
+    last_lsn: int
+    """The same of records."""
+    kept: frozenset[str]
+    """The names of files that are used as they are."""
+    originals: list[str]
+    """The names of all other files of the damaged database."""
+
+
+def flush_replayed(
+    workshop: Workshop, keyspace: KeyspaceVersion, memtable: Memtable
+) -> list[Piece]:
+    """Write what was replayed of a keyspace to tables. Raises: OSError."""
+    result = run_flush(
+        workshop.env,
+        workshop.target,
+        memtable,
+        allocate_number=workshop.numbers.allocate,
+        snapshots=[],
+        settings=keyspace.settings,
+        merges=workshop.merges,
+        origin=keyspace.origin,
+    )
+    return [Piece(info=info, folder=workshop.target, is_new=True) for info in result.tables]
+
+
+def make_target(env: Env, target: str) -> None:
+    """Make the folder of the repaired database, or see that it is empty but for what a repair that
+    was cut off left. Raises: FileExistsError; OSError.
+    """
+    machine = plain_env(env)
+    try:
+        names = machine.list_dir(target)
+    except FileNotFoundError:
+        machine.make_dir(target, site="repair.target.folder")
+        machine.sync_dir(os.path.dirname(target) or ".", site="repair.parent.folder_sync")
+        names = []
+    if is_unfinished(names):
+        clear_unfinished(machine, target, names, site="repair.target")
+    elif names:
+        raise FileExistsError(
+            f"{target} is not empty: it holds {names[0]!r}; give a new or an empty folder"
+        )
+    mark_unfinished(machine, target, site="repair.target")
+
+
+def install(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | None:
+    """Make what was repaired the database in the target; return where the originals of what it does
+    not use are now, None when they are where they were.
+
+    Durability: durable when it returns. Raises: OSError, and then the database is as it was, unless
+    the marker may be there.
+    """
+    env, target = workshop.env, workshop.target
+    is_in_place = target == workshop.folder
+    if not is_in_place:
+        for name in sorted(repaired.kept):
+            copy_file(plain_env(env), f"{workshop.folder}/{name}", f"{target}/{name}")
+    version_sets: list[VersionSet] = []
+    log = LogWriter(
+        env,
+        target,
+        settings=repaired.settings,
+        database_id=repaired.database_id,
+        allocate_number=workshop.numbers.allocate,
+        lsn_first=repaired.last_lsn + 1,
+        # Asked for when a record is sealed, and none is.
+        manifest_edit=lambda: version_sets[0].durable_edit,
+    )
+    try:
+        segment = log.segments()[0]
+        number = workshop.numbers.allocate()
+        version = repaired.version.apply(
+            VersionEdit(
+                next_number=workshop.numbers.next_number,
+                last_seq=repaired.last_seq,
+                wal_first=segment.number,
+                wal_first_lsn=segment.lsn_first,
+                wal_first_salt=segment.salt,
+                durable_lsn=repaired.last_lsn,
+                settings_text=repaired.settings.to_text(),
+            )
+        )
+        version_set = VersionSet.prepare(
+            env, target, number, repaired.database_id, version,
+            iteration=last_iteration(names) + 1 if is_in_place else 1,
+            alignment=repaired.settings.wal_alignment_bytes,
+        )  # fmt: skip
+        version_sets.append(version_set)
+        into = _preserve(workshop, repaired, names)
+        version_set.publish()
+    finally:
+        for opened in version_sets:
+            opened.close()
+        log.close()
+    if is_in_place:
+        _remove_originals(plain_env(env), workshop, repaired)
+    else:
+        mark_finished(plain_env(env), target, site="repair.target")
+    return into
+
+
+def _preserve(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | None:
+    """Copy the originals away, or in another folder what the manifest needs besides."""
+    env, target = workshop.env, workshop.target
+    machine = plain_env(env)
+    machine.sync_dir(target, site="repair.folder_sync")
+    if target == workshop.folder:
+        keys = [name for name in names if parse_key_file_name(name) is not None]
+        return copy_aside(machine, target, [*repaired.originals, *keys])
+    if isinstance(env, SealedEnv):
+        # The caller has the folder locked, so nobody changes the keys meanwhile.
+        name, content = env.ring.read_file()
+        file = machine.create(f"{target}/{name}", site="repair.copy.create")
+        try:
+            file.write_at(0, content, site="repair.copy.write")
+            file.sync(site="repair.copy.sync")
+        finally:
+            file.close()
+        machine.sync_dir(target, site="repair.folder_sync")
+    return None
+
+
+def _remove_originals(env: Env, workshop: Workshop, repaired: Repaired) -> None:
+    """Remove what was copied away, and what the repair wrote on its way. What cannot be removed is
+    left to the next open: the manifest does not name it.
+    """
+    needed = {table_name(number) for number in repaired.version.table_numbers()}
+    try:
+        for name in env.list_dir(workshop.folder):
+            parsed = parse_numbered(name)
+            is_spent = parsed is not None and parsed[1] == "table" and name not in needed
+            if name in repaired.originals or is_spent:
+                env.unlink(f"{workshop.folder}/{name}", site="repair.original.unlink")
+        env.sync_dir(workshop.folder, site="repair.folder_sync")
+    except OSError:
+        mark("recovery.orphan_kept")
+
+
+def remove_attempt(workshop: Workshop, first: int, names: list[str]) -> None:
+    """Remove what a repair wrote before it failed, from number `first` on, unless it may be in
+    force. `names` are those that were in the damaged folder before.
+    """
+    env, target = plain_env(workshop.env), workshop.target
+    before = set(names) if target == workshop.folder else set[str]()
+    try:
+        made = [name for name in env.list_dir(target) if name not in before]
+        if any(parse_marker(name) is not None for name in made):
+            return
+        for name in made:
+            parsed = parse_numbered(name)
+            is_copy = target != workshop.folder and (
+                parsed is not None or parse_key_file_name(name) is not None
+            )
+            if is_copy or (parsed is not None and parsed[0] >= first):
+                env.unlink(f"{target}/{name}", site="repair.attempt.unlink")
+    except OSError:
+        mark("recovery.orphan_kept")

@@ -1,0 +1,152 @@
+"""What a repair can rely on: the manifest, when it can be read and the log does not contradict it.
+
+Thread safety: none; one thread repairs.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from holdfast.base import CorruptionError, FormatError
+from holdfast.crypto import plain_env
+from holdfast.env import Env
+from holdfast.manifest import (
+    MANIFEST_MAGIC,
+    Recovered,
+    VersionSet,
+    manifest_name,
+    parse_marker,
+    parse_numbered,
+)
+from holdfast.recovery.needed import needed_log
+from holdfast.wal import SalvagedLog, salvage_log
+
+NUMBER_LEAP_MAX = 2**32
+"""See `manifest.log`: a file whose number is so far above the others is none of this database."""
+MARKER_PREFIX = "CURRENT."
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is to begin with."""
+
+    manifest: Recovered | None
+    """None when there is none that can be relied on."""
+    log: SalvagedLog | None
+    """What is left of the log; None when it is whole, and recovery can read it."""
+    is_marked: bool
+    """Whether the manifest is the one that the current marker names."""
+
+
+def survey(env: Env, folder: str, names: list[str]) -> Survey:
+    """Look at manifest and log. Raises: FormatError when they are of a newer version; OSError."""
+    manifest, is_marked = _find_manifest(env, folder, names)
+    if manifest is None:
+        return Survey(None, salvage_log(env, folder), is_marked=False)
+    version = manifest.version
+    if not version.wal_first:
+        # A creation that was cut off, or a manifest that lost its later edits.
+        log = salvage_log(env, folder, database_id=manifest.database_id)
+        has_data = bool(log.runs) or any(name.endswith(".table") for name in names)
+        return Survey(None if has_data else manifest, log, is_marked)
+    try:
+        for _ in needed_log(env, folder, manifest):
+            pass
+    except CorruptionError:
+        log = salvage_log(env, folder, version.wal_first, database_id=manifest.database_id)
+        is_behind = log.manifest_edit > version.edit_seq or (
+            version.clean and log.lsn_last > version.durable_lsn
+        )
+        if is_behind:
+            whole = salvage_log(env, folder, database_id=manifest.database_id)
+            return Survey(None, whole, is_marked)
+        return Survey(manifest, log, is_marked)
+    except FormatError as error:
+        if "another database" not in str(error):
+            raise
+        log = salvage_log(env, folder, version.wal_first, database_id=manifest.database_id)
+        return Survey(manifest, log, is_marked)
+    return Survey(manifest, None, is_marked)
+
+
+def _find_manifest(env: Env, folder: str, names: list[str]) -> tuple[Recovered | None, bool]:
+    """Return the manifest in force, and whether a marker names it."""
+    markers = sorted(parsed for name in names if (parsed := parse_marker(name)) is not None)
+    if markers:
+        iteration, number = markers[-1]
+        is_doubled = len(markers) > 1 and markers[-2][0] == iteration
+        found = None if is_doubled else _read(env, folder, iteration, number)
+        return found, found is not None
+    # Without a marker the newest one that is whole is as good: a manifest is made durable with all
+    # that it names before its marker is made.
+    numbers = manifest_numbers(names)
+    for number in sorted(numbers, reverse=True):
+        found = _read(env, folder, 0, number)
+        if found is not None and _names_are_there(found, names):
+            return found, False
+        if found is not None:
+            break
+    return None, False
+
+
+def _read(env: Env, folder: str, iteration: int, number: int) -> Recovered | None:
+    try:
+        return VersionSet.recover_named(env, folder, iteration, number, has_foreign=True)
+    except CorruptionError:
+        return None
+    except FormatError:
+        if _is_newer(env, folder, number):
+            raise
+        return None
+
+
+def _is_newer(env: Env, folder: str, number: int) -> bool:
+    """Return whether a manifest that cannot be read is one of a newer version, and not damaged."""
+    with (
+        suppress(CorruptionError, OSError),
+        closing(plain_env(env).open(f"{folder}/{manifest_name(number)}")) as file,
+    ):
+        stored = file.read_at(0, len(MANIFEST_MAGIC))
+        return stored == MANIFEST_MAGIC or plain_env(env) is not env
+    return False
+
+
+def _names_are_there(manifest: Recovered, names: list[str]) -> bool:
+    present = set(names)
+    version = manifest.version
+    return bool(version.wal_first) and all(
+        f"{number:08d}.table" in present for number in version.table_numbers()
+    )
+
+
+def manifest_numbers(names: list[str]) -> list[int]:
+    """Return the numbers of the manifests among names."""
+    parsed = (parse_numbered(name) for name in names)
+    return [found[0] for found in parsed if found is not None and found[1] == "manifest"]
+
+
+def own_numbers(names: list[str], known: int = 0) -> list[int]:
+    """Return the numbers of files that this database gave, ascending: without those that lie far
+    above all others.
+    """
+    parsed = (parse_numbered(name) for name in names)
+    found = []
+    for number in sorted({number for number, _ in (each for each in parsed if each is not None)}):
+        if number > known + NUMBER_LEAP_MAX:
+            break
+        found.append(number)
+        known = max(known, number)
+    return found
+
+
+def next_number(names: list[str], manifest: Recovered | None) -> int:
+    """Return a number above all that this database gave."""
+    known = 0 if manifest is None else manifest.version.next_number
+    return max([*own_numbers(names, known), known]) + 1
+
+
+def last_iteration(names: list[str]) -> int:
+    """Return the highest iteration of a marker among names, 0 when there is none."""
+    markers = (parse_marker(name) for name in names)
+    return max((found[0] for found in markers if found is not None), default=0)
