@@ -11,6 +11,7 @@ import argparse
 import json
 
 from holdfast.base import CorruptionError
+from holdfast.cli.functions import add_functions, functions_of
 from holdfast.cli.keys import key_of
 from holdfast.cli.opening import add_database
 from holdfast.cli.progress import Progress
@@ -23,6 +24,7 @@ STATUS = {Outcome.HEALTHY: 0, Outcome.REPAIRED: 3, Outcome.REPAIRED_WITH_LOSS: 4
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
+    add_functions(parser)
     parser.add_argument(
         "target",
         metavar="NEW_DIR",
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.target,
             key=key_of(arguments),
             keep_behind=arguments.keep_behind,
+            merges=functions_of(arguments),
             progress=advance,
         )
     print(json.dumps(_plain(report)) if arguments.json else report)
