@@ -25,7 +25,9 @@ def test_power_cuts(workload, capsys):
     assert crash(arguments) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["errors", "syncs", "faults", "clients", "damage", "kills"])
+@pytest.mark.parametrize(
+    "part", ["errors", "syncs", "faults", "clients", "damage", "flips", "kills"]
+)
 def test_torture(part, tmp_path, capsys):
     arguments = [str(tmp_path), "--minutes", "0.03", "--parts", part, "--encrypted"]
     assert torture.main(arguments) == 0, capsys.readouterr().out
@@ -40,10 +42,22 @@ def _given(arguments):
     return parser.parse_args(arguments)
 
 
-@pytest.mark.parametrize("part", ["flips", "fuzz"])
-def test_parts_that_take_plain_files_apart_are_refused(part, tmp_path, capsys):
-    assert torture.main([str(tmp_path), "--parts", part, "--encrypted"]) == 2
-    assert "plain files only" in capsys.readouterr().err
+def test_the_part_that_a_key_changes_nothing_of_is_refused(tmp_path, capsys):
+    assert torture.main([str(tmp_path), "--parts", "crash,fuzz", "--encrypted"]) == 2
+    assert "run it without --encrypted" in capsys.readouterr().err
+
+
+def test_all_parts_are_all_others(tmp_path, monkeypatch):
+    made = []
+
+    def run_here(names, given, wrap, report):
+        made.append((names, given.parts))
+
+    monkeypatch.setattr(torture, "run_here", run_here)
+    assert torture.main([str(tmp_path), "--encrypted"]) == 0
+    ((names, parts),) = made
+    assert parts == ",".join(names)
+    assert set(names) == set(torture.PARTS) - {"fuzz"}
 
 
 @pytest.mark.parametrize(

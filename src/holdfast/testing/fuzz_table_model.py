@@ -20,7 +20,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from holdfast.base import DELETE, unpack_trailer
-from holdfast.codec import checksum, decode_varint, encode_varint, open_page, page_seed, seal_page
+from holdfast.codec import (
+    PageCipher,
+    checksum,
+    decode_varint,
+    encode_varint,
+    open_page,
+    page_seed,
+    seal_page,
+)
 from holdfast.sstable import FilterBuilder, PageType
 from holdfast.sstable.format import (
     FOOTER_BYTES,
@@ -109,9 +117,11 @@ class Table:
     """Bytes between the last page and the footer."""
 
     @classmethod
-    def parse(cls, data: bytes) -> Table:
-        """Take a table apart. Raises: CorruptionError and UNPARSABLE when it is none."""
-        return _Parser(data).table()
+    def parse(cls, data: bytes, cipher: PageCipher | None = None) -> Table:
+        """Take a table apart, one with sealed pages by their cipher; such a one cannot be put
+        together again. Raises: CorruptionError and UNPARSABLE when it is none.
+        """
+        return _Parser(data, cipher).table()
 
     def of_type(self, page_type: int) -> list[Node]:
         """Return the pages of one type, in the order of the file."""
@@ -158,8 +168,9 @@ class Table:
 
 
 class _Parser:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, cipher: PageCipher | None) -> None:
         self._data = data
+        self._cipher = cipher
         magic, version, zero, file_id, number, *handles, _, _ = FOOTER.unpack(data[-FOOTER_BYTES:])
         self._file_id = file_id
         self._fixed = (magic, version, zero, number)
@@ -188,7 +199,8 @@ class _Parser:
         node = self._nodes.get(offset)
         if node is None:
             stored = self._data[offset : offset + size]
-            page_type, body = open_page(stored, page_seed(self._file_id, offset), "", offset)
+            seed = page_seed(self._file_id, offset)
+            page_type, body = open_page(stored, seed, "", offset, self._cipher)
             node = Node(page_type, stored[-16], body=body)
             node.place = (offset, size, int.from_bytes(stored[-8:], "little"))
             if len(self._nodes) >= _PAGES_MAX:

@@ -20,6 +20,7 @@ from math import gcd
 from random import Random
 
 from holdfast.recovery import check_folder
+from holdfast.testing import encrypted
 from holdfast.testing.oracle import FOLDER
 from holdfast.testing.torture_damage import (
     Damage,
@@ -316,7 +317,7 @@ def compare(world: World, damage: Damage, verdict: str, rng: Random) -> None:
     """
     machine = machine_with(damage.files)
     try:
-        is_sound = check_folder(machine, FOLDER).ok
+        is_sound = check_folder(machine, FOLDER, source=encrypted.source()).ok
     finally:
         machine.cut_power()
     if is_sound != (verdict in ("right", "cut")):

@@ -12,14 +12,24 @@ Thread safety: a judge belongs to one thread.
 
 from __future__ import annotations
 
-from typing import cast
+import contextlib
+from dataclasses import replace
+from typing import NoReturn, cast
 
-from holdfast.base import SEQ_MAX, CorruptionError, FormatError, pack_trailer, unpack_trailer
+from holdfast.base import (
+    SEQ_MAX,
+    CorruptionError,
+    FormatError,
+    WrongKeyError,
+    pack_trailer,
+    unpack_trailer,
+)
 from holdfast.bufferpool import BufferPool
-from holdfast.env import Env, File
+from holdfast.env import Env
 from holdfast.manifest import Recovered, VersionSet
 from holdfast.recovery import stored_settings
 from holdfast.sstable import PageType, TableReader
+from holdfast.testing import encrypted
 from holdfast.testing.fuzz_table import MemoryFile
 from holdfast.testing.oracle import FOLDER, State
 from holdfast.testing.torture_damage import (
@@ -29,7 +39,7 @@ from holdfast.testing.torture_damage import (
     state_of,
     without_ends,
 )
-from holdfast.testing.torture_flips_base import Entry, KnownTable, World
+from holdfast.testing.torture_flips_base import SEGMENT_HEADER_BYTES, Entry, KnownTable, World
 from holdfast.wal import read_log
 
 _POOL_BYTES = 1 << 20
@@ -41,7 +51,7 @@ Outcome = tuple[Recovered, tuple[tuple[int, int, int, int, bytes], ...], int, in
 
 
 class Shelf:
-    """The part of an env that readers of manifests and logs use, over files in memory."""
+    """The part of an env that readers of a database use, over files in memory."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -54,6 +64,20 @@ class Shelf:
         if data is None:
             raise FileNotFoundError(path)
         return MemoryFile(data, path)
+
+    def mutex(self) -> contextlib.AbstractContextManager[None]:
+        # One thread reads.
+        return contextlib.nullcontext()
+
+    def __getattr__(self, name: str) -> object:
+        # What a sealed env takes from the env below, and no reader asks for.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _refused
+
+
+def _refused(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a reader does more than read")
 
 
 class Judge:
@@ -87,8 +111,9 @@ class Judge:
         known = self._world.tables[name]
         info = known.info
         hit = _pages_hit(known, self._world.files[name], after)
-        file = cast("File", MemoryFile(after, name))
         try:
+            # The other files are sound, so what opens this one is there.
+            file = _shelf(self._world.files | {name: after}).open(f"{FOLDER}/{name}")
             reader = TableReader(file, info.number, info.file_id, self._pool, info)
         except (CorruptionError, FormatError) as error:
             if all(page_type in _READ_LATER for _, page_type in hit):
@@ -151,7 +176,7 @@ class Judge:
             if manifest.is_new:
                 raise WrongAnswerError("the database is taken for one that was never there")
             outcome = self._outcome(damage.files, manifest)
-        except (CorruptionError, FormatError):
+        except (CorruptionError, FormatError, WrongKeyError):
             return "refused"
         if _told(outcome) == _told(self._truth):
             return "right"
@@ -160,14 +185,30 @@ class Judge:
             return "refused"
         if state == self._world.states[-1]:
             return "right"
-        whole, is_closed = self._world.files, self._world.is_closed
-        reference = without_ends(whole, damage, is_closed=is_closed)
+        reference = self._without_ends(damage)
         if reference is None or state not in self._world.states:
             raise WrongAnswerError("something that was durable is gone")
         manifest = VersionSet.recover(_shelf(reference), FOLDER)
         if self._state(reference, self._outcome(reference, manifest)) != state:
             raise WrongAnswerError("more is gone than a crash may take")
         return "cut"
+
+    def _without_ends(self, damage: Damage) -> Files | None:
+        """Return the files as a crash may have left them for which the damage can be taken."""
+        whole, is_closed = self._world.files, self._world.is_closed
+        left = without_ends(whole, damage, is_closed=is_closed)
+        newest = max(name for name in whole if name.endswith(".wal"))
+        if left is not None or not encrypted.is_used() or newest not in damage.changed:
+            return left
+        if _header(damage.files, newest) == _header(whole, newest):
+            return None
+        # In a sealed segment whose header does not open no records are looked for: without the END
+        # record that names it, too, it looks like one that was prepared and never used.
+        others = [name for name in damage.changed if name != newest]
+        if not others:
+            return None
+        unused = {**whole, newest: bytes(len(whole[newest]))}
+        return without_ends(unused, replace(damage, changed=others), is_closed=is_closed)
 
     def _outcome(self, files: Files, manifest: Recovered) -> Outcome:
         version = manifest.version
@@ -204,7 +245,16 @@ def _told(outcome: Outcome) -> tuple[object, ...]:
 
 
 def _shelf(files: Files) -> Env:
-    return cast("Env", Shelf(files))
+    """Return an env that shows the files in their plain formats.
+
+    Raises: WrongKeyError, CorruptionError, FormatError for a key file that is not what it was.
+    """
+    return encrypted.plain_face(cast("Env", Shelf(files)), FOLDER)
+
+
+def _header(files: Files, name: str) -> bytes:
+    """Return the plain bytes of a segment's header, as far as it opens."""
+    return _shelf(files).open(f"{FOLDER}/{name}").read_at(0, SEGMENT_HEADER_BYTES)
 
 
 def _pages_hit(known: KnownTable, before: bytes, after: bytes) -> list[tuple[int, int]]:

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from holdfast.testing import torture_flips, torture_flips_judge
-from holdfast.testing.torture_damage import WrongAnswerError, matrix
+from holdfast.testing import encrypted, torture_flips, torture_flips_judge
+from holdfast.testing.torture_damage import Damage, WrongAnswerError, matrix
 from holdfast.testing.torture_flips import Drawing, FlipsPart
 from holdfast.testing.torture_flips_base import make_world
 
@@ -23,6 +23,13 @@ PLACES = {
 @pytest.fixture(scope="module")
 def killed():
     return make_world(1, is_closed=False)
+
+
+@pytest.fixture
+def with_a_key():
+    encrypted.use(True)
+    yield
+    encrypted.use(False)
 
 
 def test_the_databases_have_every_page_type_and_codec_and_several_partitions(killed):
@@ -57,6 +64,68 @@ def test_databases_with_aligned_records_are_judged_alike(is_closed, alignment):
     judge, drawing, rng = torture_flips_judge.Judge(world), Drawing(world), Random(alignment)
     verdicts = {judge.judge(drawing.draw(rng)[1]) for _ in range(150)}
     assert {"refused", "found", "right"} <= verdicts
+
+
+def test_sealed_databases_have_the_same_places_and_those_of_seals(with_a_key):
+    world = make_world(1, is_closed=False)
+    assert {unit.kind for unit in world.units} == PLACES | {"table, tail", "key file"}
+    for name, data in world.files.items():
+        covered = sorted((u.start, u.start + u.size) for u in world.units if u.name == name)
+        assert all(a[1] <= b[0] for a, b in pairwise(covered))
+        if name.endswith((".table", ".manifest")) or name.startswith("KEYS."):
+            assert sum(end - start for start, end in covered) == len(data)
+
+
+@pytest.mark.parametrize("alignment", [8, 512, 4096])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_no_damage_of_a_sealed_database_gives_a_wrong_answer(with_a_key, is_closed, alignment):
+    world = make_world(1, is_closed=is_closed, alignment=alignment)
+    judge, drawing, rng = torture_flips_judge.Judge(world), Drawing(world), Random(alignment)
+    places = {}
+    for number in range(400):
+        unit, damage = drawing.draw(rng) if number % 2 else drawing.flip(number)
+        places.setdefault(unit.kind, set()).add(judge.judge(damage))
+    assert {"refused", "found", "right"} <= set().union(*places.values())
+    for kind in ("table, tail", "table, footer", "table, index_root"):
+        assert places.get(kind, {"refused"}) == {"refused"}
+    assert "right" not in places["table, data (lz4)"]
+
+
+def test_a_segment_whose_header_and_name_are_lost_looks_unused_when_it_is_sealed(with_a_key):
+    """docs/format/sealed.md says so; of either damage alone the other one tells."""
+    world = make_world(1, is_closed=False)
+    judge = torture_flips_judge.Judge(world)
+    (end,) = (unit for unit in world.units if unit.kind == "log, END record")
+    newest = max(name for name in world.files if name.endswith(".wal"))
+    before = world.files[end.name]
+    lost = before[: end.start] + bytes(end.size) + before[end.start + end.size :]
+    headless = bytes(64) + world.files[newest][64:]
+    for changed, verdict in (
+        ({end.name: lost}, "refused"),
+        ({newest: headless}, "refused"),
+        ({end.name: lost, newest: headless}, "cut"),
+    ):
+        damage = Damage("both", world.files | changed, list(changed))
+        assert judge.judge(damage) == verdict
+        torture_flips.compare(world, damage, verdict, Random(1))
+
+
+def test_a_sealed_table_that_lies_is_noticed(with_a_key, monkeypatch):
+    Careless.true = torture_flips_judge.TableReader
+    monkeypatch.setattr(torture_flips_judge, "TableReader", Careless)
+    part = FlipsPart(1)
+    while not part.failures:
+        part.step()
+    assert "has a wrong value" in part.failures[0].complaints[1]
+
+
+def test_items_of_sealed_databases_depend_on_the_seed_alone(with_a_key):
+    one, other = FlipsPart(5), FlipsPart(5)
+    for item in range(40):
+        one.replay(str(item))
+        other.replay(str(39 - item))
+    assert one.counts == other.counts
+    assert not one.failures
 
 
 def test_each_bit_has_one_number(killed):
