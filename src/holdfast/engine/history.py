@@ -34,6 +34,7 @@ class Totals:
     reads: int = 0
     rows: int = 0
     deleted: int = 0
+    operands: int = 0
     pages_read: int = 0
     page_bytes_read: int = 0
     pool_hits: int = 0
@@ -53,6 +54,7 @@ class Totals:
             reads=self.reads - before.reads,
             rows=self.rows - before.rows,
             deleted=self.deleted - before.deleted,
+            operands=self.operands - before.operands,
             # A table that goes while they are summed may be counted twice, once.
             pages_read=max(self.pages_read - before.pages_read, 0),
             page_bytes_read=max(self.page_bytes_read - before.page_bytes_read, 0),

@@ -1,8 +1,8 @@
 """Why a database is slow: what `db.why_slow()` returns, derived from counters alone.
 
 Two kinds of causes. What writers waited for was timed while they waited. Reads that go to the disk
-or past deleted keys are told from how many pages and keys that took, in the last minute and since
-open, above a bound below which it is the ordinary course of things.
+past deleted keys, or through operands of merges are told from how many of these that took, in the
+last minute and since open, above a bound below which it is the ordinary course of things.
 
 Thread safety: pure functions of what they are given.
 """
@@ -18,6 +18,7 @@ READS_MIN = 100
 """Of fewer keys and rows nothing is said."""
 PAGES_PER_READ_MIN = 0.1
 DELETED_PER_ROW_MIN = 4.0
+OPERANDS_PER_READ_MIN = 16.0
 
 _WAITS = {
     "memtables": (
@@ -70,7 +71,7 @@ class SlowCause:
     """One cause."""
 
     name: str
-    """One of the causes of `WaitStats`, or `pool` or `tombstones`."""
+    """One of the causes of `WaitStats`, or `pool`, `tombstones` or `operands`."""
     meaning: str
     figure: str
     """The counters behind it, as a person reads them."""
@@ -78,7 +79,7 @@ class SlowCause:
     setting: str | None
     """The setting that the advice is about."""
     recent_count: int
-    """How often in the last minute: waits, pages read, deleted keys passed over."""
+    """How often in the last minute: waits, pages read, deleted keys passed over, operands."""
     recent_seconds: float | None
     """How long in the last minute; None where that is not timed."""
     seconds: float | None
@@ -115,7 +116,12 @@ def explain(recent: Totals, ever: Totals) -> SlowReport:
     """Return the report of what happened recently, and ever since open; `at` of both is the length
     of that time.
     """
-    causes = [*_waits(recent, ever), *_pool(recent, ever), *_tombstones(recent, ever)]
+    causes = [
+        *_waits(recent, ever),
+        *_pool(recent, ever),
+        *_tombstones(recent, ever),
+        *_operands(recent, ever),
+    ]
     causes.sort(key=lambda cause: (-(cause.recent_seconds or 0.0), -(cause.seconds or 0.0)))
     return SlowReport(window_seconds=recent.at, seconds_open=ever.at, causes=tuple(causes))
 
@@ -169,6 +175,27 @@ def _tombstones(recent: Totals, ever: Totals) -> Iterator[SlowCause]:
         recent_seconds=None,
         seconds=None,
     )
+
+
+def _operands(recent: Totals, ever: Totals) -> Iterator[SlowCause]:
+    if max(_operands_per_read(recent), _operands_per_read(ever)) < OPERANDS_PER_READ_MIN:
+        return
+    yield SlowCause(
+        name="operands",
+        meaning="reads of merged keys work through many operands",
+        figure=f"{_operands_per_read(recent):.1f} operands for each key or row; since open "
+        f"{_operands_per_read(ever):.1f}",
+        advice="give the merge function a combine; compact() makes values of operands",
+        setting=None,
+        recent_count=recent.operands,
+        recent_seconds=None,
+        seconds=None,
+    )
+
+
+def _operands_per_read(totals: Totals) -> float:
+    asked = totals.reads + totals.rows
+    return totals.operands / asked if asked >= READS_MIN else 0.0
 
 
 def _pages_per_read(totals: Totals) -> float:

@@ -102,6 +102,7 @@ def collect_totals(engine: Engine, at: float) -> Totals:
         reads=state.read_count,
         rows=tally.rows,
         deleted=tally.deleted,
+        operands=engine.store.merge_tally.operands,
         pages_read=pages,
         page_bytes_read=page_bytes,
         pool_hits=pool.hits,

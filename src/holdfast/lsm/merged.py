@@ -50,11 +50,22 @@ class _Missed:
 _MISSED = _Missed()
 
 
+class MergeTally:
+    """What reads of merged keys cost, of one database. Two threads may count too few."""
+
+    __slots__ = ("operands",)
+
+    def __init__(self) -> None:
+        self.operands = 0
+        """How many operands were worked through."""
+
+
 class MergeReads:
     """The merge functions of a tree, and what is known of long runs of operands in it."""
 
-    def __init__(self, merges: Merges) -> None:
+    def __init__(self, merges: Merges, tally: MergeTally | None = None) -> None:
         self._merges = merges
+        self._tally = MergeTally() if tally is None else tally
         self._known: dict[bytes, Known] = {}
         self._known_bytes = 0
 
@@ -63,6 +74,7 @@ class MergeReads:
 
         Raises: MergeError.
         """
+        self._tally.operands += len(entries)
         return self._merges.fold(key, base, entries)
 
     def value_at(self, view: ReadView, key: bytes, snapshot: int) -> bytes | None:
@@ -89,7 +101,7 @@ class MergeReads:
         newest, base = _walk(view, key, snapshot, known, entries, cached_only=cached_only)
         if not entries:
             return base
-        folded = self._merges.fold(key, base, entries)
+        folded = self.fold(key, base, entries)
         if len(entries) > KNOWN_OPERANDS_MIN:
             self._remember(key, newest, folded)
         return folded

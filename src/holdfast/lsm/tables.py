@@ -22,6 +22,7 @@ from holdfast.bufferpool import BufferPool
 from holdfast.cursor import ScanTally
 from holdfast.env import Env
 from holdfast.lsm._view import ReadView
+from holdfast.lsm.merged import MergeTally
 from holdfast.merge import Merges
 from holdfast.sstable import TableInfo, TableReader, table_name
 
@@ -38,6 +39,7 @@ class TableStore:
         self, env: Env, folder: str, pool: BufferPool, merges: Merges | None = None
     ) -> None:
         self.merges = Merges() if merges is None else merges
+        self.merge_tally = MergeTally()
         """The merge functions of the database."""
         self._env = env
         self._folder = folder

@@ -27,7 +27,7 @@ class Tree:
         self.active = Memtable()
         self.frozen: tuple[Memtable, ...] = ()
         self._levels = self._open_levels(version)
-        self._merges = MergeReads(store.merges)
+        self._merges = MergeReads(store.merges, store.merge_tally)
         self.view = self._publish()
 
     def _open_levels(self, version: KeyspaceVersion) -> tuple[tuple[TableReader, ...], ...]:
@@ -94,7 +94,7 @@ class Tree:
         if _seq_max(version) > known:
             self.active.gaps.clear(_seq_max(version))
         # What is known of values was read from the old tables, of which some may have been dropped.
-        merges = MergeReads(self._store.merges)
+        merges = MergeReads(self._store.merges, self._store.merge_tally)
         view = self._watched(self.active, frozen, levels, merges)
         # One after the other: nothing here needs memory.
         self.version = version

@@ -378,6 +378,36 @@ def test_operands_that_cannot_be_combined_do_not_pile_up_above_snapshots() -> No
         assert stored(database) == 1
 
 
+def test_reads_that_work_through_many_operands_are_told_of() -> None:
+    """Once: what came of them is known then, and a compaction makes values of them."""
+
+    def last(value: bytes | None, operands: Sequence[bytes]) -> bytes:
+        return operands[-1]
+
+    def causes(database: Database) -> dict[str, str]:
+        return {cause.name: cause.figure for cause in database.why_slow().causes}
+
+    def read(database: Database) -> None:
+        for key in range(120):
+            assert b"79" == database[b"k%d" % key]
+
+    with open_database("/db", env=SimEnv(7), merges={"last": last}) as database:
+        for number in range(80):
+            for key in range(120):
+                database.merge(b"k%d" % key, "last", b"%d" % number, durability="none")
+        assert "operands" not in causes(database)
+        read(database)
+        assert "80.0 operands for each key or row; since open 80.0" == causes(database)["operands"]
+        # They are known now.
+        for _ in range(5):
+            read(database)
+        assert "operands" not in causes(database)
+        database.compact()
+        before = database._engine.store.merge_tally.operands
+        read(database)
+        assert before == database._engine.store.merge_tally.operands
+
+
 def test_what_is_known_takes_bounded_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merged, "KNOWN_BYTES_MAX", 2000)
     for key in range(30):
