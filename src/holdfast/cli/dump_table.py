@@ -68,7 +68,7 @@ class _Dump:
         """Print all that the footer leads to."""
         footer, output = self._footer, self._output
         for name, _, value in self._entries(footer.properties, PageType.PROPERTIES):
-            number = len(value) == _U64_BYTES and name not in {b"lower", b"upper"}
+            number = len(value) == _U64_BYTES and name not in {b"lower", b"upper", b"origin"}
             shown = int.from_bytes(value, "little") if number else value
             output.line("property", 1, name=name, value=shown)
         if footer.tombstones is not None:

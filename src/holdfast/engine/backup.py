@@ -9,9 +9,10 @@
    version, and of an encrypted database the key file that is in force by then: it has the data key
    of everything before it. With their names and that of the folder durable, the marker is made.
 
-The marker comes last, and segments first: a folder in which a crash left anything at all has
-segments or tables and no marker, which every open refuses, or is whole. Removal after a failure
-goes the other way round.
+The marker comes last, and segments first: a folder in which a crash left more than the file
+UNFINISHED has segments or tables and no marker, which every open refuses, or is whole. Removal
+after a failure goes the other way round. That file is the first that is made, and goes last: by it
+the next backup to the same folder knows that what is there are copies which it may remove.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ from holdfast.engine.compact import while_open
 from holdfast.env import Env, File, is_shortage
 from holdfast.lsm import ReadView
 from holdfast.manifest import Version, VersionSet, manifest_name, marker_name
+from holdfast.recovery import (
+    UNFINISHED,
+    check_free,
+    claimed_folder,
+    mark_finished,
+    mark_unfinished,
+)
 from holdfast.sstable import table_name
 from holdfast.wal import FRONT_BYTES_MAX, segment_name
 
@@ -83,13 +91,14 @@ def _backup(engine: Engine, folder: str, progress: Progress | None) -> None:
     held = _Held()
     try:
         _prepare_folder(env, engine.folder, folder)
-        engine.write_path.exclusive(partial(_hold, engine, env, held))
-        copy = _Copy(engine, env, folder, held, progress)
-        try:
-            copy.make()
-        except BaseException:
-            copy.remove()
-            raise
+        with claimed_folder(env, folder, site="backup"):
+            engine.write_path.exclusive(partial(_hold, engine, env, held))
+            copy = _Copy(engine, env, folder, held, progress)
+            try:
+                copy.make()
+            except BaseException:
+                copy.remove()
+                raise
     except OSError as error:
         if is_shortage(error):
             raise DiskFullError(f"{folder}: no room for the backup: {error}") from error
@@ -104,19 +113,13 @@ def _backup(engine: Engine, folder: str, progress: Progress | None) -> None:
 
 
 def _prepare_folder(env: Env, origin: str, folder: str) -> None:
-    """Make the folder, or see that it is empty."""
+    """Make the folder, or see that it is empty, but for what a crash left of a backup."""
     outer, inner = os.path.realpath(origin), os.path.realpath(folder)
     if os.path.commonpath((outer, inner)) == outer:
         raise ValueError(f"{folder} lies in the folder of the database; give another one")
-    try:
-        names = env.list_dir(folder)
-    except FileNotFoundError:
+    check_free(env, folder)
+    with contextlib.suppress(FileExistsError):
         env.make_dir(folder, site="backup.folder.create")
-        return
-    if names:
-        raise FileExistsError(
-            f"{folder} is not empty: it holds {names[0]!r}; give a new or an empty folder"
-        )
 
 
 def _hold(engine: Engine, env: Env, held: _Held) -> None:
@@ -164,6 +167,8 @@ class _Copy:
     def make(self) -> None:
         """Copy everything, durably. Raises: OSError; DatabaseClosedError."""
         engine, env, folder = self._engine, self._env, self._folder
+        self._made.append(UNFINISHED)
+        mark_unfinished(env, folder, site="backup")
         for segment in self._held.segments:
             self._copy(segment.name, segment.file, segment.bytes_used, segment.front)
         for number in sorted(self._held.version.table_numbers()):
@@ -186,6 +191,7 @@ class _Copy:
             manifest.publish()
         finally:
             manifest.close()
+        mark_finished(env, folder, site="backup")
 
     def _write_manifest(self) -> VersionSet:
         engine, version_set = self._engine, self._engine.version_set
@@ -252,6 +258,9 @@ class _Copy:
         """Remove what was made, the marker first; what cannot be removed is no database."""
         try:
             for name in reversed(self._made):
+                if name == UNFINISHED:
+                    # What would come back without it, nobody would know to be a copy.
+                    self._env.sync_dir(self._folder, site="backup.attempt.folder_sync")
                 with contextlib.suppress(FileNotFoundError):
                     self._env.unlink(f"{self._folder}/{name}", site="backup.attempt.unlink")
                 if not name.endswith((".table", ".wal")):

@@ -23,11 +23,19 @@ from holdfast.recovery.restart import (
 )
 from holdfast.recovery.root import check_root, read_root, root_of
 from holdfast.recovery.sealing import drop_old_keys, key_source, sealed_env, unlock
+from holdfast.recovery.unfinished import (
+    UNFINISHED,
+    check_free,
+    claimed_folder,
+    mark_finished,
+    mark_unfinished,
+)
 
 __all__ = [
     "DEFAULT_KEYSPACE",
     "LIVE_NAME",
     "LOCK_NAME",
+    "UNFINISHED",
     "WATCH_NAME",
     "FileNumbers",
     "Loss",
@@ -41,12 +49,16 @@ __all__ = [
     "apply_payload",
     "apply_records",
     "check_folder",
+    "check_free",
     "check_log",
     "check_manifest",
     "check_root",
     "check_tables",
+    "claimed_folder",
     "drop_old_keys",
     "key_source",
+    "mark_finished",
+    "mark_unfinished",
     "needed_log",
     "needed_tables",
     "read_root",

@@ -27,22 +27,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from holdfast.base import DiskFullError
-from holdfast.crypto import Key, KeySource
+from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.env import Env, PosixEnv, is_shortage
 from holdfast.merge import MergeFunction, Merges
 from holdfast.recovery.check import Report, check_locked
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.repair_build import install, make_target, remove_attempt
 from holdfast.recovery.repair_report import Outcome, RepairReport
-from holdfast.recovery.repair_survey import next_number, survey
+from holdfast.recovery.repair_survey import Survey, next_number, survey
 from holdfast.recovery.repair_tables import Workshop
 from holdfast.recovery.repair_trusted import repair_trusted
 from holdfast.recovery.repair_untrusted import repair_untrusted
 from holdfast.recovery.restart import LOCK_NAME
 from holdfast.recovery.sealing import key_source, unlock
-from holdfast.recovery.unfinished import is_unfinished
+from holdfast.recovery.unfinished import check_free, claimed_folder, mark_unfinished
 
 Progress = Callable[[int, int], None]
 
@@ -130,14 +131,7 @@ def _check_folders(env: Env, folder: str, target: str | None) -> None:
     outer, inner = os.path.realpath(folder), os.path.realpath(target)
     if os.path.commonpath((outer, inner)) == outer:
         raise ValueError(f"{target} lies in the folder of the database; give another one")
-    try:
-        taken = env.list_dir(target)
-    except FileNotFoundError:
-        return
-    if taken and not is_unfinished(taken):
-        raise FileExistsError(
-            f"{target} is not empty: it holds {taken[0]!r}; give a new or an empty folder"
-        )
+    check_free(env, target)
 
 
 def _repair(
@@ -165,18 +159,31 @@ def _repair(
         merges=merges,
         report=report,
     )
-    try:
+    with ExitStack() as stack:
         if target != folder:
             make_target(env, target)
+            stack.enter_context(claimed_folder(plain_env(env), target, site="repair.target"))
+        _write(workshop, found, names, first, keep_behind=keep_behind)
+    report.outcome = Outcome.REPAIRED_WITH_LOSS if report.losses else Outcome.REPAIRED
+    return report
+
+
+def _write(
+    workshop: Workshop, found: Survey, names: list[str], first: int, *, keep_behind: bool
+) -> None:
+    """Write the repaired database, or leave things as they were. `first` is the number from which
+    on its files are numbered.
+    """
+    try:
+        if workshop.target != workshop.folder:
+            mark_unfinished(plain_env(workshop.env), workshop.target, site="repair.target")
         if found.manifest is not None:
             repaired = repair_trusted(
                 workshop, found.manifest, found, names, keep_behind=keep_behind
             )
         else:
             repaired = repair_untrusted(workshop, found, names, keep_behind=keep_behind)
-        report.set_aside = install(workshop, repaired, names)
+        workshop.report.set_aside = install(workshop, repaired, names)
     except BaseException:
         remove_attempt(workshop, first, names)
         raise
-    report.outcome = Outcome.REPAIRED_WITH_LOSS if report.losses else Outcome.REPAIRED
-    return report

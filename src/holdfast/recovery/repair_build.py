@@ -6,6 +6,7 @@ Thread safety: none; one thread repairs.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from holdfast.base import DatabaseSettings, mark
@@ -24,12 +25,7 @@ from holdfast.memtable import Memtable
 from holdfast.recovery.repair_survey import last_iteration
 from holdfast.recovery.repair_tables import Piece, Workshop
 from holdfast.recovery.set_aside import copy_aside, copy_file
-from holdfast.recovery.unfinished import (
-    clear_unfinished,
-    is_unfinished,
-    mark_finished,
-    mark_unfinished,
-)
+from holdfast.recovery.unfinished import mark_finished
 from holdfast.sstable import table_name
 from holdfast.wal import LogWriter
 
@@ -69,23 +65,13 @@ def flush_replayed(
 
 
 def make_target(env: Env, target: str) -> None:
-    """Make the folder of the repaired database, or see that it is empty but for what a repair that
-    was cut off left. Raises: FileExistsError; OSError.
+    """Make the folder of the repaired database if it is absent, and its name durable. Raises:
+    OSError.
     """
     machine = plain_env(env)
-    try:
-        names = machine.list_dir(target)
-    except FileNotFoundError:
+    with suppress(FileExistsError):
         machine.make_dir(target, site="repair.target.folder")
-        machine.sync_dir(os.path.dirname(target) or ".", site="repair.parent.folder_sync")
-        names = []
-    if is_unfinished(names):
-        clear_unfinished(machine, target, names, site="repair.target")
-    elif names:
-        raise FileExistsError(
-            f"{target} is not empty: it holds {names[0]!r}; give a new or an empty folder"
-        )
-    mark_unfinished(machine, target, site="repair.target")
+    machine.sync_dir(os.path.dirname(target) or ".", site="repair.parent.folder_sync")
 
 
 def install(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | None:

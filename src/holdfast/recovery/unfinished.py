@@ -4,22 +4,67 @@ The file UNFINISHED comes before everything else and goes when all else is durab
 crash left with it holds copies only, of files that are all still where they came from; so the next
 copy to that folder may remove them and begin anew.
 
+Whoever copies to a folder holds its lock, so that nobody takes what is under way for what was left.
+
 A folder that has a CURRENT marker is a database, whatever else is in it, and is never cleared: its
 owner may have opened it since. Nor is one that has a name which no copy makes.
 
-Thread safety: none; one thread copies to a folder.
+Thread safety: safe; the lock lets one copy at a time into a folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
+from holdfast.base import mark
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env
 from holdfast.manifest import parse_numbered
+from holdfast.recovery.restart import LOCK_NAME
 
 UNFINISHED: Final = "UNFINISHED"
 """Part of the file format."""
+
+
+@contextmanager
+def claimed_folder(env: Env, folder: str, *, site: str) -> Iterator[None]:
+    """Hold the lock of a folder that is copied to. It is empty within, or becomes so: what a copy
+    that was cut off left is removed.
+
+    Raises: DatabaseLockedError while another copy to it is under way; FileExistsError when it is
+    not empty; OSError.
+    """
+    check_free(env, folder)
+    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    try:
+        # Another copy may have come to its end since.
+        check_free(env, folder)
+        names = env.list_dir(folder)
+        if UNFINISHED in names:
+            mark("recovery.unfinished_cleared")
+            clear_unfinished(env, folder, names, site=site)
+        yield
+    finally:
+        with suppress(OSError):
+            env.unlink(f"{folder}/{LOCK_NAME}", site=f"{site}.unlock")
+        lock.release()
+
+
+def check_free(env: Env, folder: str) -> None:
+    """Check that a folder is empty, but for what a copy that was cut off left, or absent. Raises:
+    FileExistsError; OSError.
+    """
+    try:
+        names = env.list_dir(folder)
+    except FileNotFoundError:
+        return
+    others = [name for name in names if name != LOCK_NAME]
+    if others and not is_unfinished(names):
+        raise FileExistsError(
+            f"{folder} is not empty: it holds {others[0]!r}; give a new or an empty folder"
+        )
 
 
 def mark_unfinished(env: Env, folder: str, *, site: str) -> None:
@@ -42,7 +87,7 @@ def is_unfinished(names: list[str]) -> bool:
 def clear_unfinished(env: Env, folder: str, names: list[str], *, site: str) -> None:
     """Remove what a copy that was cut off left. Requires: `is_unfinished`. Raises: OSError."""
     for name in names:
-        if name != UNFINISHED:
+        if name not in (UNFINISHED, LOCK_NAME):
             env.unlink(f"{folder}/{name}", site=f"{site}.clear")
     # Last: until then, what is there is known to be copies.
     env.sync_dir(folder, site=f"{site}.folder_sync")
@@ -51,7 +96,7 @@ def clear_unfinished(env: Env, folder: str, names: list[str], *, site: str) -> N
 
 def _is_copied(name: str) -> bool:
     return (
-        name == UNFINISHED
+        name in (UNFINISHED, LOCK_NAME)
         or parse_numbered(name) is not None
         or parse_key_file_name(name) is not None
     )

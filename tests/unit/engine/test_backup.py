@@ -270,6 +270,23 @@ def test_tasks_go_on_during_a_backup(path, copy):
     assert copied(copy) == {"default": {b"k": b"v"}}
 
 
+def test_two_backups_to_one_folder_do_not_meet(path, copy, tmp_path):
+    with holdfast.open(path) as db, holdfast.open(tmp_path / "other") as other:
+        db[b"k"] = b"v"
+        refused = []
+
+        def try_too(size, total):
+            with pytest.raises(holdfast.DatabaseLockedError):
+                other.backup(copy)
+            refused.append(1)
+
+        db.backup(copy, progress=try_too)
+        assert refused
+        with pytest.raises(FileExistsError):
+            other.backup(copy)
+    assert copied(copy) == {"default": {b"k": b"v"}}
+
+
 # --- failures
 
 
@@ -289,8 +306,10 @@ def judge_copy(env, expected, key=None):
         names = env.list_dir("/copy")
     except FileNotFoundError:
         return "absent"
-    if not names:
+    if set(names) <= {"LOCK"}:
         return "empty"
+    if set(names) <= {"LOCK", "UNFINISHED"}:
+        return "begun"
     try:
         found = copied("/copy", key, env=env)
     except (AssertionError, holdfast.CorruptionError):
@@ -329,7 +348,9 @@ def test_every_call_of_a_backup_fails_once_and_leaves_nothing(key, effect):
             assert db.verify().ok
         with suppress(holdfast.DatabasePoisonedError):
             db.close()
-        if not any(fault.kind in ("open", "create") and effect for fault in env.faults):
+        if not any(
+            fault.kind in ("open", "create", "lock_file") and effect for fault in env.faults
+        ):
             # Nobody has a file that was opened although the call said that it failed.
             assert not inner.unreturned()
         with open_database("/db", env=inner, key=key) as again:
@@ -374,8 +395,10 @@ def test_a_copy_whose_removal_fails_too_is_refused():
             db.backup("/copy")
         assert "backup.attempt_kept" in marks_seen()
         assert judge_copy(inner, expected) == "refused"
-        with pytest.raises(FileExistsError):
-            db.backup("/copy")
+        db.backup("/copy")
+        assert "recovery.unfinished_cleared" in marks_seen()
+        assert judge_copy(inner, expected) == "whole"
+        assert "UNFINISHED" not in inner.list_dir("/copy")
         assert content(db) == expected
 
 
@@ -414,10 +437,19 @@ def test_the_power_goes_at_every_point_of_a_backup(key, has_folder):
         assert verdict == "whole" or not has_returned
         with open_database("/db", env=machine, key=key) as db:
             found = content(db)
+            if verdict == "whole":
+                with pytest.raises(FileExistsError):
+                    db.backup("/copy")
+            else:
+                # What is there is known to be what a backup left.
+                db.backup("/copy")
+                assert judge_copy(machine, found, key) == "whole"
         # What was not synced may be lost until the backup has synced it.
         found["default"].setdefault(b"unsynced", b"1")
         assert found == expected
-    assert verdicts == {"empty", "refused", "whole"} | (set() if has_folder else {"absent"})
+    assert verdicts == {"empty", "begun", "refused", "whole"} | (
+        set() if has_folder else {"absent"}
+    )
 
 
 @pytest.mark.parametrize("site", ["backup.sync", "backup.folder_sync", "backup.parent.folder_sync"])
@@ -455,5 +487,5 @@ def test_the_power_goes_at_every_point_of_a_removal():
             verdict = judge_copy(state.build(), expected)
             if is_removing:
                 verdicts.add(verdict)
-    assert verdicts == {"whole", "refused"}
+    assert verdicts == {"whole", "refused", "begun", "empty"}
     assert env.list_dir("/copy") == []
