@@ -12,12 +12,9 @@ from typing import TypeVar
 from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
 from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
-from holdfast.engine.backup import backup
 from holdfast.engine.changes import Change, Feed
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
-from holdfast.engine.rekey import rekey
-from holdfast.engine.root import root_digest
 from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
@@ -247,6 +244,8 @@ class Database(Keyspace):
         safe.
         """
         self.read_point()
+        from holdfast.engine.backup import backup  # noqa: PLC0415  an open does not need it
+
         backup(self._engine, os.fspath(folder), progress)
 
     def stats(self) -> Stats:
@@ -290,6 +289,8 @@ class Database(Keyspace):
             # What a traceback shows of this frame must not be the key.
             del key
         self.read_point()
+        from holdfast.engine.rekey import rekey  # noqa: PLC0415  an open does not need it
+
         rekey(self._engine, source, rewrite=rewrite, progress=progress)
 
     def root_digest(self) -> bytes:
@@ -302,6 +303,8 @@ class Database(Keyspace):
         Raises: CorruptionError; OSError; DatabasePoisonedError.
         """
         self.read_point()
+        from holdfast.engine.root import root_digest  # noqa: PLC0415  an open does not need it
+
         return root_digest(self._engine)
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
 from holdfast.engine.compact import compact_range
-from holdfast.engine.ingest import ingest
 from holdfast.engine.transactions import TransactionHost
 from holdfast.engine.write_path import check_durability
 from holdfast.txn import Check, Transaction
@@ -225,6 +224,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         otherwise what `put_many` raises. Then nothing was written.
         """
         self.read_point()
+        from holdfast.engine.ingest import ingest  # noqa: PLC0415  an open does not need it
+
         return ingest(self._engine, self.id, pairs.items() if isinstance(pairs, Mapping) else pairs)
 
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:

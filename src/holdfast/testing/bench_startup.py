@@ -17,7 +17,7 @@ PROGRAMS = {
     "import holdfast": "import holdfast",
     "import holdfast, and holdfast.open (loads the engine)": "import holdfast; holdfast.open",
     "the same, and create, close": OPEN,
-    "the same, and open what is there, close": OPEN,
+    "first open: the same, and open what is there, close": OPEN,
 }
 WRITING = ("create", "open what")
 
@@ -27,6 +27,7 @@ def startup(options: Options) -> list[Figure]:
 
     The rows behind the first are what each program takes more than the bare interpreter of the same
     turn. `import holdfast` alone loads little: the engine comes with the first use of its names.
+    What is opened is small and was closed cleanly: a first open is the wait until it can be used.
     """
     taken: dict[str, Rounds] = {what: Rounds() for what in PROGRAMS}
     with scratch(options) as folder:

@@ -137,5 +137,6 @@ TABLE: Final = (
 def decide(situation: Situation) -> Row:
     """Return the one row that matches."""
     matching = [row for row in TABLE if row.matches(situation)]
-    require(len(matching) == 1, f"exactly one row matches {situation}")
+    if len(matching) != 1:
+        require(False, f"exactly one row matches {situation}")
     return matching[0]
