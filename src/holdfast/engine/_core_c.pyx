@@ -4,7 +4,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 
 from holdfast.lsm._view_c cimport ReadView
+from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.wal._buffer_c cimport RecordBuffer, WriteBatch
+from holdfast.wal._payload cimport (
+    OP_RANGE_DELETE, PAYLOAD_OPERATION, PayloadWalk, payload_next, payload_start,
+)
 
 from holdfast.base import check_key, check_value
 from holdfast.base.bounds import key_range
@@ -47,21 +51,6 @@ CLOSING = C_CLOSING
 @cython.final
 cdef class CommitState:
     """See `_core_py.CommitState`."""
-    cdef public uint64_t next_seq
-    cdef public uint64_t visible_seq
-    cdef public uint64_t user_bytes
-    cdef public uint64_t write_count
-    cdef public uint64_t read_count
-    cdef public uint64_t sample_at
-    cdef public uint64_t scan_count
-    cdef public object sampler
-    cdef public int flags
-    cdef public bint interval_armed
-    cdef public RecordBuffer buffer
-    cdef public Py_ssize_t buffer_bytes_max
-    cdef public uint64_t room_at
-    cdef public object path
-
     def __init__(self, RecordBuffer buffer not None, Py_ssize_t buffer_bytes_max,
                  uint64_t last_seq):
         self.buffer = buffer
@@ -95,6 +84,8 @@ cdef class CommitState:
                 or since + 1 != self.next_seq
                 or buffer.size + batch.used + OPERATION_OVERHEAD > self.buffer_bytes_max // 2):
             return False
+        if batch.op_count == 1 and self.commit_operation(batch, memtables):
+            return True
         mutex = path._mutex
         waiter = path.alone
         try:
@@ -144,6 +135,38 @@ cdef class CommitState:
             if leads:
                 path._withdraw(waiter)
             raise
+        return True
+
+    cdef bint commit_operation(self, WriteBatch batch, dict memtables) except -1:
+        """Log the one operation of a batch into the buffer and apply it at once, as an unsynced put
+        does: as one step, in which nobody else runs. Return whether that was possible. Requires:
+        what `commit_at_once` asks first.
+        """
+        cdef RecordBuffer buffer = self.buffer
+        cdef Py_ssize_t size_before = buffer.size
+        cdef PayloadWalk walk
+        cdef Memtable table
+        payload_start(&walk, batch.operations_data(), batch.used)
+        walk.left = 1
+        if payload_next(&walk) != PAYLOAD_OPERATION or walk.kind == OP_RANGE_DELETE:
+            return False
+        found = memtables.get(walk.keyspace)
+        if found is None:
+            return False
+        table = <Memtable?>found
+        buffer.c_append_batch(batch)
+        try:
+            table.c_put(self.next_seq, walk.kind, walk.key, walk.key_size, walk.value,
+                        walk.value_size)
+        except BaseException:
+            # The log must not hold an operation that was never applied.
+            buffer.size = size_before
+            buffer.op_count -= 1
+            raise
+        self.visible_seq = self.next_seq
+        self.next_seq += 1
+        self.user_bytes += <uint64_t>(walk.key_size + walk.value_size)
+        self.write_count += 1
         return True
 
 

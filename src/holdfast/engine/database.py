@@ -19,6 +19,7 @@ from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
 from holdfast.engine.stats import Stats
+from holdfast.engine.write_path import DURABILITIES, check_durability
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
@@ -166,7 +167,13 @@ class Database(Keyspace):
         "snapshot", where only two that write the same exclude each other. A read-only transaction
         waits for nobody and always succeeds. `durability` is that of the commit.
         """
-        return self.begin(isolation=isolation, read_only=read_only, durability=durability)
+        # As `begin` does: each frame of a transaction shows.
+        if durability is not None and durability not in DURABILITIES:
+            check_durability(durability)
+        self.read_point()
+        return Transaction(
+            self._host, self, isolation=isolation, read_only=read_only, durability=durability
+        )
 
     def sibling(self, name: str, *, create: bool) -> Keyspace:
         return self.keyspace(name, create=create)

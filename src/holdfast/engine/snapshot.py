@@ -1,96 +1,33 @@
 """Snapshots: the registry that holds versions back, and the read-only mapping a user sees.
 
-A snapshot is a sequence number. While it is registered, flush and compaction keep every version it
-can see.
-
-A signal handler may raise in the main thread behind every call. So a registration changes by a few
-assignments without a call between them: it is never in the list without somebody who holds it.
+A snapshot is a sequence number. While it is registered (see `_tenure`), flush and compaction keep
+every version it can see.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base import DatabaseClosedError, DatabaseSettings, Error, TransactionTooOldError, mark
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import CLOSED, FORKED, CommitState
+from holdfast.engine._tenure import RegistryCore, Tenure
 from holdfast.engine.stats import Counters
-from holdfast.env import Env, ReentryError, ThreadLife, this_thread
-from holdfast.txn import origin, warn_of_leak
+from holdfast.env import Env, ThreadLife, this_thread
+from holdfast.txn import warn_of_leak
 
 if TYPE_CHECKING:
+    from holdfast.engine._tenure_py import Holder
     from holdfast.engine.keyspace import Keyspace
 
 
 LEFT_SECONDS = 1.0
 """So long after it was seen that its thread has ended another one may take a snapshot over."""
-
-
-class Holder(Protocol):
-    """Who holds a snapshot: a transaction, or a `Snapshot` that a user has."""
-
-    @property
-    def moved(self) -> bool:
-        """Whether another thread than the one that began it has used it, and may go on."""
-        ...
-
-    def let_go(self, why: Error) -> bool:
-        """End, unless it must not be ended now; return whether it did.
-
-        From then on nothing can be read, and uses raise `why`. Called with the registry's mutex.
-        """
-        ...
-
-    def about(self) -> tuple[str, bool]:
-        """Return what it is (an isolation level, or "view") and whether it only reads."""
-        ...
-
-
-class Tenure:
-    """How long somebody has held a snapshot, and what that costs."""
-
-    __slots__ = (
-        "began",
-        "bytes_before",
-        "held",
-        "holder",
-        "left_at",
-        "life",
-        "number",
-        "origin",
-        "seq",
-        "thread",
-    )
-
-    def __init__(
-        self,
-        holder: Holder,
-        held: list[int],
-        seq: int,
-        number: int,
-        began: float,
-        bytes_before: int,
-        thread: int,
-        life: ThreadLife,
-    ) -> None:
-        self.life = life
-        self.left_at: float | None = None
-        """When somebody saw that its thread had ended."""
-        self.holder = weakref.ref(holder)
-        self.held = held
-        self.seq = seq
-        self.number = number
-        self.began = began
-        self.bytes_before = bytes_before
-        self.thread = thread
-        self.origin = origin()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +53,7 @@ class TransactionInfo:
     """
 
 
-class SnapshotRegistry:
+class SnapshotRegistry(RegistryCore):
     """The live snapshots of a database. Thread safety: safe.
 
     Those that are older than `age_max` seconds, or since which more than `bytes_max` bytes were
@@ -126,35 +63,26 @@ class SnapshotRegistry:
     def __init__(
         self,
         env: Env,
-        visible_seq: Callable[[], int],
-        written_bytes: Callable[[], int] = lambda: 0,
+        state: CommitState,
+        counters: Counters,
         *,
         age_max: int = 0,
         bytes_max: int = 0,
     ) -> None:
-        self._env = env
+        RegistryCore.__init__(self, env, state, counters)
+        self._now = env.monotonic
+        # Of whoever looks: one at a time.
         self._mutex = env.mutex()
-        self._visible_seq = visible_seq
-        self._written_bytes = written_bytes
-        self._live: list[int] = []
-        self._dropped: deque[int] = deque()
-        # By the identity of the list that has the number, which the tenure keeps alive.
-        self._tenures: dict[int, Tenure] = {}
-        # What is to be warned of when nobody holds the mutex.
-        self._leaks: deque[str] = deque()
-        self._count = 0
         self.age_max = age_max
         self.bytes_max = bytes_max
 
     def _sweep(self) -> None:
-        """Forget those who gave back theirs, and end those who are over a limit, or whom nobody
-        will end. Requires: the mutex.
-        """
-        now, written = self._env.monotonic(), self._written_bytes()
-        for tenure in list(self._tenures.values()):
+        """End those who are over a limit, or whom nobody will end. Requires: the mutex."""
+        now, written = self._now(), self.written_bytes()
+        for tenure in self.tenures():
             holder = tenure.holder()
-            if holder is None or not tenure.held:
-                del self._tenures[id(tenure.held)]
+            if holder is None:
+                # A commit keeps the snapshot of a transaction that its thread has left.
                 continue
             limit = self.over_limit(now - tenure.began, written - tenure.bytes_before)
             if limit is not None:
@@ -166,27 +94,18 @@ class SnapshotRegistry:
                 )
             else:
                 continue
-            if holder.let_go(why):
+            if holder.let_go(why) and self.drop(tenure.held):
                 if limit is not None:
                     mark("engine.snapshot_too_old")
                 else:
                     mark("engine.snapshot_of_an_ended_thread")
-                    self._leaks.append(
-                        f"{_where(holder, tenure)} was left by its thread, which ended"
+                    self.leaks.append(
+                        f"a {_what(holder)} of {tenure.site} was left by its thread, which ended"
                     )
-                del self._tenures[id(tenure.held)]
-                try:
-                    tenure.held.pop()
-                except IndexError:
-                    # A finalizer was quicker, and has queued it.
-                    continue
-                live = self._live.copy()
-                live.remove(tenure.seq)
-                self._live = live
 
     def _is_left(self, tenure: Tenure, holder: Holder, now: float) -> bool:
         """Whether the thread that began it has ended, and nobody else took it over since."""
-        if not tenure.life.has_ended or holder.moved:
+        if tenure.life is None or not tenure.life.has_ended or holder.moved:
             return False
         if tenure.left_at is None:
             tenure.left_at = now
@@ -212,36 +131,35 @@ class SnapshotRegistry:
         """End the holder of a snapshot if it is over a limit."""
         if tenure is None:
             return
-        age = self._env.monotonic() - tenure.began
-        if self.over_limit(age, self._written_bytes() - tenure.bytes_before) is not None:
+        age = self._now() - tenure.began
+        if self.over_limit(age, self.written_bytes() - tenure.bytes_before) is not None:
             with self._mutex:
                 self._sweep()
 
     def look(self) -> None:
         """End who is to be ended. Nobody is warned yet."""
-        if self._tenures:
+        if self.tenures():
             with self._mutex:
                 self._sweep()
 
     def origin_of(self, held: list[int]) -> str:
         """Return where in the user's code the snapshot in `held` was taken. Takes no mutex."""
-        tenure = self._tenures.get(id(held))
-        return "?" if tenure is None else "{}:{}".format(*tenure.origin)
+        tenure = self.tenure_of(held)
+        return "?" if tenure is None else str(tenure.site)
 
     def _warn(self) -> None:
         """Warn of what was left. Requires: nobody in this thread holds the mutex."""
-        while self._leaks:
+        while self.leaks:
             with suppress(IndexError):
-                warn_of_leak(self._leaks.popleft())
+                warn_of_leak(self.leaks.popleft())
 
     def infos(self) -> list[TransactionInfo]:
         """Return who holds what, the oldest first."""
-        now, written = self._env.monotonic(), self._written_bytes()
+        now, written = self._now(), self.written_bytes()
         found = []
         with self._mutex:
-            self._drain()
             self._sweep()
-            for tenure in self._tenures.values():
+            for tenure in self.tenures():
                 holder = tenure.holder()
                 if holder is not None:
                     isolation, read_only = holder.about()
@@ -253,79 +171,18 @@ class SnapshotRegistry:
                             seq=tenure.seq,
                             age_seconds=now - tenure.began,
                             thread=tenure.thread,
-                            file=tenure.origin[0],
-                            line=tenure.origin[1],
+                            file=tenure.site.file,
+                            line=tenure.site.line,
                             held_bytes=written - tenure.bytes_before,
                         )
                     )
         self._warn()
         return found
 
-    def acquire(self, held: list[int], holder: Holder | None = None) -> Tenure | None:
-        """Register the newest visible sequence number and put it into `held`, which is empty. Know
-        that `holder` has it until it is given back.
-        """
-        env = self._env
-        began, before, thread = env.monotonic(), self._written_bytes(), env.thread_id()
-        life = env.thread_life()
-        if self._leaks:
-            self._warn()
-        # Reading and registering are one step, so that a compaction which lists the snapshots
-        # either sees this one or works on nothing newer than it.
-        with self._mutex:
-            self._drain()
-            taken = [self._visible_seq()]
-            live = self._live + taken
-            self._count += 1
-            tenure = None
-            if holder is not None:
-                tenure = Tenure(holder, held, taken[0], self._count, began, before, thread, life)
-            self._live = live
-            held[:] = taken
-            if tenure is not None:
-                self._tenures[id(held)] = tenure
-            return tenure
-
-    def release(self, held: list[int]) -> None:
-        """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
-        try:
-            with self._mutex:
-                self._tenures.pop(id(held), None)
-                if held:
-                    live = self._live.copy()
-                    live.remove(held[0])
-                    self._live = live
-                    held[:] = ()
-        except ReentryError:
-            # Somebody's finalizer ends it, in the middle of another call here.
-            mark("engine.snapshot_ended_in_a_call")
-            with suppress(IndexError):
-                self.drop(held.pop())
-
-    def drop(self, seq: int) -> None:
-        """Like `release`, from a finalizer: it may run while this thread holds the mutex, so it
-        only queues.
-        """
-        self._dropped.append(seq)
-
-    def _drain(self) -> None:
-        if self._dropped:
-            gone = [each for each in self._tenures.values() if not each.held]
-            for tenure in gone:
-                del self._tenures[id(tenure.held)]
-        while self._dropped:
-            live = self._live.copy()
-            live.remove(self._dropped[0])
-            self._live = live
-            del self._dropped[0]
-
     def live(self) -> list[int]:
         """Return the distinct live sequence numbers, ascending."""
-        with self._mutex:
-            self._drain()
-            if self._tenures:
-                self._sweep()
-            live = sorted(set(self._live))
+        self.look()
+        live = sorted({tenure.seq for tenure in self.tenures()})
         self._warn()
         return live
 
@@ -334,18 +191,14 @@ def _what(holder: Holder) -> str:
     return "snapshot" if holder.about()[0] == "view" else "transaction"
 
 
-def _where(holder: Holder, tenure: Tenure) -> str:
-    return "a {} of {}:{}".format(_what(holder), *tenure.origin)
-
-
 def registry_of(
     env: Env, state: CommitState, counters: Counters, settings: DatabaseSettings
 ) -> SnapshotRegistry:
     """Return the registry of a database."""
     return SnapshotRegistry(
         env,
-        lambda: state.visible_seq,
-        lambda: state.user_bytes + counters.ingested_user_bytes,
+        state,
+        counters,
         age_max=settings.max_transaction_age,
         bytes_max=settings.max_held_bytes,
     )
@@ -478,8 +331,7 @@ class Snapshot(SnapshotKeyspace):
             self._tenure = registry.acquire(self._held, self)
         except BaseException:
             # Whoever was interrupted here has nothing to close.
-            with suppress(IndexError):
-                registry.drop(self._held.pop())
+            registry.drop(self._held)
             raise
 
     def _at(self) -> int:
@@ -542,9 +394,8 @@ class Snapshot(SnapshotKeyspace):
         self.close()
 
     def __del__(self) -> None:
-        # One step: the registry may be ending it at the same time.
-        with suppress(IndexError, AttributeError):
-            self._registry.drop(self._held.pop())
-            if not self._keyspace.state.flags & CLOSED:
-                where = self._registry.origin_of(self._held)
+        with suppress(AttributeError):
+            where = self._registry.origin_of(self._held)
+            # Unless the registry ended it at the same time.
+            if self._registry.drop(self._held) and not self._keyspace.state.flags & CLOSED:
                 warn_of_leak(f"a snapshot of {where} was never closed")

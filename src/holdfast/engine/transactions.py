@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base import BATCH_BYTES_MAX, DatabaseClosedError
-from holdfast.engine._core import FORKED, READ_ONLY
+from holdfast.engine._core import FORKED
+from holdfast.engine._host import HostCore
 from holdfast.lsm import ReadView
-from holdfast.txn import Check, LockTable, Owner, Transaction
+from holdfast.txn import Check, LockTable, Owner
 from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
     from holdfast.engine.keyspace import Keyspace
 
 
-class TransactionHost:
+class TransactionHost(HostCore):
     """Implements `txn.Host` for the transactions over one keyspace. Thread safety: safe."""
 
     def __init__(self, engine: Engine, keyspace: Keyspace) -> None:
-        self._engine = engine
-        # They are in memory until it ends.
-        self.batch_bytes_max = min(BATCH_BYTES_MAX, engine.settings.memory_bytes)
-        """The most bytes that one transaction may write."""
+        # What one writes is in memory until it ends.
+        HostCore.__init__(self, engine, min(BATCH_BYTES_MAX, engine.settings.memory_bytes))
         # A transaction holds the keyspace it is over anyway.
         self._keyspace = weakref.ref(keyspace)
 
@@ -39,31 +36,6 @@ class TransactionHost:
         # In a forked child nobody waits, and a thread of the parent may hold the mutex for ever.
         if not self._engine.state.flags & FORKED:
             self._engine.locks.release(owner, kept)
-
-    @property
-    def is_read_only(self) -> bool:
-        """Whether nothing can be written."""
-        return bool(self._engine.state.flags & READ_ONLY)
-
-    def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
-        """Register the newest visible sequence number and put it into `held`. Return what is to be
-        called before a read, or None.
-        """
-        snapshots = self._engine.snapshots
-        tenure = snapshots.acquire(held, holder)
-        return partial(snapshots.check, tenure) if snapshots.has_limits else None
-
-    def release(self, held: list[int]) -> None:
-        """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
-        if self._engine.state.flags & FORKED:
-            # Another thread of the parent may hold the registry's mutex for ever.
-            held[:] = ()
-        else:
-            self._engine.snapshots.release(held)
-
-    def drop(self, seq: int) -> None:
-        """Like `release`, from a finalizer."""
-        self._engine.snapshots.drop(seq)
 
     def origin_of(self, held: list[int]) -> str:
         """Return where in the user's code the snapshot in `held` was taken."""
@@ -87,25 +59,6 @@ class TransactionHost:
         if tree is None:
             raise DatabaseClosedError("a keyspace of this commit was dropped")
         return tree.view
-
-    def commit_at_once(
-        self,
-        batch: WriteBatch,
-        durability: str | None,
-        keyspaces: tuple[int, ...],
-        since: int,
-    ) -> bool:
-        """Write a batch if nobody has to wait for it, and nothing was committed behind `since`;
-        return whether it was written.
-        """
-        engine = self._engine
-        if durability == "none" or (durability == "interval" and engine.state.interval_armed):
-            done = engine.state.commit_at_once(batch, since, keyspaces, engine.write_path.memtables)
-            if done and durability == "interval":
-                # The timer may have ended while the commit waited for the mutex.
-                engine.arm_interval()
-            return done
-        return False
 
     def commit(
         self,

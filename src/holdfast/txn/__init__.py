@@ -6,16 +6,19 @@ right before the batch is logged, and then writes it like any other. The room kn
 log: a `Host` gives snapshots and keyspaces and takes the batch.
 """
 
-from holdfast.txn.callsite import origin, warn_of_leak
+from holdfast.txn._callsite import CallSite
+from holdfast.txn._transaction import ISOLATIONS
 from holdfast.txn.conflict import Changes, Check, GroupWrites
 from holdfast.txn.keyspace import Source, TransactionKeyspace
+from holdfast.txn.leak import warn_of_leak
 from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span
 from holdfast.txn.retry import Retry, run
-from holdfast.txn.transaction import ISOLATIONS, Host, Prepared, Savepoint, Transaction
+from holdfast.txn.transaction import Host, Prepared, Savepoint, Transaction
 
 __all__ = [
     "ISOLATIONS",
     "LOOK_SECONDS",
+    "CallSite",
     "Changes",
     "Check",
     "GroupWrites",
@@ -29,7 +32,6 @@ __all__ = [
     "Span",
     "Transaction",
     "TransactionKeyspace",
-    "origin",
     "run",
     "warn_of_leak",
 ]

@@ -37,18 +37,11 @@ READ_BYTES = C_READ_BYTES
 @cython.final
 cdef class WorkState:
     """See `_workspace_py.WorkState`."""
-    cdef public uint64_t snapshot
-    cdef public WriteBatch batch
-    cdef public int64_t reads_left
-    cdef public uint64_t next_own
-    cdef public int depth
-    cdef public int flags
-    cdef public object guard
-    cdef public bint moved
-    cdef uint64_t home
-    cdef bint busy
 
     def __init__(self, uint64_t snapshot, WriteBatch batch not None, int64_t reads_left):
+        self.begin(snapshot, batch, reads_left)
+
+    cdef void begin(self, uint64_t snapshot, WriteBatch batch, int64_t reads_left):
         self.snapshot = snapshot
         self.batch = batch
         self.reads_left = reads_left
@@ -66,7 +59,7 @@ cdef class WorkState:
         """End a use of the transaction."""
         self.busy = False
 
-    cdef inline int c_enter(self) except -1:
+    cdef int c_enter(self) except -1:
         if self.busy:
             raise RuntimeError("the transaction is in use: one thread or task at a time")
         self.busy = True
@@ -77,21 +70,32 @@ cdef class WorkState:
 
 cdef class WorkspaceCore:
     """See `_workspace_py.WorkspaceCore`."""
-    cdef public WorkState state
-    cdef public uint32_t id
-    cdef public object read_at
-    cdef public set read_keys
-    cdef public list tables
-    cdef public int table_depth
-    cdef public bint has_asked
 
     def __init__(self, WorkState state not None, uint32_t keyspace_id, read_at, bint tracks):
+        self.begin(state, keyspace_id, read_at, tracks)
+
+    cdef int begin(self, WorkState state, uint32_t keyspace_id, read_at, bint tracks) except -1:
         self.state = state
         self.id = keyspace_id
         self.read_at = read_at
         self.read_keys = set() if tracks else None
         self.tables = []
         self.table_depth = -1
+        self.ranges = []
+        self.scans = []
+        return 0
+
+    def forget(self):
+        """Let go of everything that was read and written."""
+        self.c_forget()
+
+    cdef int c_forget(self) except -1:
+        self.tables.clear()
+        self.merged = None
+        self.ranges.clear()
+        if self.read_keys is not None:
+            self.read_keys.clear()
+        return 0
 
     cdef object _find(self, key):
         cdef bytes plain = key if type(key) is bytes else check_key(key)

@@ -14,6 +14,7 @@ Thread safety: one thread at a time; a second one gets RuntimeError.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
 from holdfast.env import this_thread
@@ -96,6 +97,24 @@ class WorkspaceCore:
         """The own writes, oldest first."""
         self.table_depth = -1
         """The number of savepoints around the last of `tables`, -1 when there is none."""
+        self.source: Any = None  # of the subclass: `txn.Source`
+        """The keyspace."""
+        self.ranges: list[tuple[bytes | None, bytes | None]] = []
+        """The ranges that were read, of cursors that ended."""
+        self.scans: list[Any] = []  # of the subclass: `reads.Scan`
+        """Cursors, and what they read so far."""
+        self.merged: dict[bytes, tuple[int, bytes]] | None = None
+        """Values after long runs of own operands, with the number of the newest one. Most have
+        none.
+        """
+
+    def forget(self) -> None:
+        """Let go of everything that was read and written."""
+        self.tables.clear()
+        self.merged = None
+        self.ranges.clear()
+        if self.read_keys is not None:
+            self.read_keys.clear()
 
     def _refuse(self) -> None:
         """Raise the error that says why this cannot be done."""

@@ -105,13 +105,13 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
 
     def __init__(self, state: WorkState, source: Source, tracks: bool) -> None:
         WorkspaceCore.__init__(self, state, source.id, source.get_at, tracks)
-        self._source = source
-        self._ranges: list[Range] = []
-        self._scans: list[Scan] = []
-        self._scans_max = SCANS_MIN
+        self.source = source
 
-    _merged: dict[bytes, tuple[int, bytes]] | None = None
-    """Values after long runs of own operands, with the number of the newest one. Most have none."""
+    source: Source
+    ranges: list[Range]
+    scans: list[Scan]
+    # Most transactions never change it, so it is of the class.
+    _scans_max = SCANS_MIN
 
     # Two handles are equal when they are one.
     __eq__ = object.__eq__
@@ -130,7 +130,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     @property
     def name(self) -> str:
         """The name of the keyspace."""
-        return self._source.name
+        return self.source.name
 
     # -- reading
 
@@ -148,7 +148,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         read_at = self.read_at
 
         def read(plain: bytes, snapshot: int) -> Any:
-            found = self._source.get_cached(plain, otherwise, snapshot)
+            found = self.source.get_cached(plain, otherwise, snapshot)
             if found is otherwise:
                 raise _NotCachedError
             return found
@@ -166,12 +166,12 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         newest, is_based, base = self._own_operands(key, entries)
         if not is_based:
             base = self.read_snapshot(key)
-        folded = self._source.fold(key, base, entries) if entries else base
+        folded = self.source.fold(key, base, entries) if entries else base
         if folded is not None and len(entries) > MERGED_MIN:
             # Numbers of own writes are not given again, so this stays true.
-            if self._merged is None:
-                self._merged = {}
-            self._merged[key] = newest, folded
+            if self.merged is None:
+                self.merged = {}
+            self.merged[key] = newest, folded
         return folded
 
     def _own_operands(self, key: bytes, entries: list[bytes]) -> tuple[int, bool, bytes | None]:
@@ -181,7 +181,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         newest = cover = 0
         # Where memtables could not be made one, a write may be in two of them.
         below = SEQ_MAX
-        known, value_known = (self._merged or {}).get(key, (0, b""))
+        known, value_known = (self.merged or {}).get(key, (0, b""))
         for table in reversed(self.tables):
             cover = max(cover, table.range_tombstones.cover(key, SEQ_MAX))
             found = table.get(key, below)
@@ -255,7 +255,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         try:
             if state.guard is not None:
                 state.guard()
-            view, _ = self._source.read_point()
+            view, _ = self.source.read_point()
             if state.flags & ENDED:
                 # For its age, just now: what it saw may not have been kept.
                 self._refuse()
@@ -279,8 +279,8 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
                 overlay=overlay,
                 merges=view,
             )
-            self._scans.append(Scan(overlay, lower, upper, reverse=reverse))
-            if len(self._scans) >= self._scans_max:
+            self.scans.append(Scan(overlay, lower, upper, reverse=reverse))
+            if len(self.scans) >= self._scans_max:
                 self._settle_scans()
         finally:
             state.leave()
@@ -317,7 +317,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         plain = check_key(key)
         if self.state.flags:
             self._refuse()
-        self.write_merge(plain, self._source.merge_value(function, operand))
+        self.write_merge(plain, self.source.merge_value(function, operand))
 
     def add(self, key: object, amount: int = 1) -> None:
         """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
@@ -326,7 +326,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     @property
     def has_merges(self) -> bool:
         """Whether the database is marked as one that may have MERGE entries."""
-        return self._source.has_merges
+        return self.source.has_merges
 
     def insert(self, key: object, value: object) -> bool:
         """Set `key` to `value` if it is absent, and return whether it was."""
@@ -381,42 +381,43 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     @property
     def has_scans(self) -> bool:
         """Whether it has cursors."""
-        return bool(self._scans)
+        return bool(self.scans)
 
     def scans_reached(self) -> list[bytes | None]:
         """Return the key of the last row of each cursor."""
-        return [scan.overlay.reached for scan in list(self._scans)]
+        return [scan.overlay.reached for scan in list(self.scans)]
 
     @property
     def has_read(self) -> bool:
         """Whether anything may have been read."""
-        return self.has_asked or bool(self._scans or self._ranges)
+        return self.has_asked or bool(self.scans or self.ranges)
 
     def require_unchanged(self, span: Span) -> None:
         """Return when nothing in `span` changed since the snapshot. Raises: ConflictError."""
-        view, _ = self._source.read_point()
+        view, _ = self.source.read_point()
         depends = Dependence(self.id, self.name, (), [(span.start, span.stop)])
         Check(self.state.snapshot, lambda: [depends]).require_unchanged(lambda _: view, None)
 
     def _settle_scans(self) -> None:
         """Turn cursors that ended into ranges."""
-        scans, self._scans = self._scans, []
-        for scan in scans:
+        left, read = [], []
+        for scan in self.scans:
             if not scan.overlay.closed:
-                self._scans.append(scan)
-                continue
-            read = scan.read()
-            if self.read_keys is not None and read is not None:
-                self._ranges.append(read)
-                self.state.reads_left -= range_bytes((read,))
-        self._scans_max = max(SCANS_MIN, 2 * len(self._scans))
+                left.append(scan)
+            elif self.read_keys is not None and (found := scan.read()) is not None:
+                read.append(found)
+        # In this order: where memory runs out, nothing that was read is forgotten.
+        self.ranges += read
+        self.scans = left
+        self.state.reads_left -= range_bytes(read)
+        self._scans_max = max(SCANS_MIN, 2 * len(self.scans))
         if self.state.reads_left < 0:
             self._widen()
 
     def ranges_read(self) -> list[Range]:
         """Return the ranges that were read, of all cursors so far."""
-        open_now = (scan.read() for scan in self._scans)
-        return joined([*self._ranges, *(read for read in open_now if read is not None)])
+        open_now = (scan.read() for scan in self.scans)
+        return joined([*self.ranges, *(read for read in open_now if read is not None)])
 
     def halve_reads(self) -> int:
         """Remember about half as much of what was read, which is more than what was read. Return
@@ -424,9 +425,9 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         """
         if self.read_keys is None:
             return 0
-        self._ranges = widened(self.read_keys, self._ranges)
+        self.ranges = widened(self.read_keys, self.ranges)
         self.read_keys.clear()
-        return range_bytes(self._ranges) if len(self._ranges) > 1 else 0
+        return range_bytes(self.ranges) if len(self.ranges) > 1 else 0
 
     def place(self) -> tuple[int, int]:
         """Return where the own writes end."""
@@ -436,7 +437,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         """Drop the own writes behind `place`, whose numbers begin with `own_from`."""
         del self.tables[place[0] :]
         self.table_depth = place[1]
-        for scan in self._scans:
+        for scan in self.scans:
             if scan.overlay.last >= own_from:
                 scan.overlay.refusal = DatabaseClosedError(
                     "this iterator shows writes of a savepoint that was rolled back"
@@ -465,17 +466,9 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
 
     def end_scans(self, refusal: Error) -> None:
         """Refuse rows of all cursors from now on."""
-        for scan in self._scans:
+        for scan in self.scans:
             scan.overlay.refusal = refusal
-        self._scans = []
-
-    def forget(self) -> None:
-        """Let go of everything."""
-        self.tables.clear()
-        self._merged = None
-        self._ranges = []
-        if self.read_keys:
-            self.read_keys = set()
+        self.scans = []
 
     def __repr__(self) -> str:
         return f"<holdfast.TransactionKeyspace {self.name!r}>"

@@ -14,9 +14,8 @@ ran alone at the moment of its snapshot.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
 from typing import Protocol
 
 from holdfast.base import (
@@ -26,23 +25,14 @@ from holdfast.base import (
     ReadOnlyError,
     mark,
 )
-from holdfast.txn._workspace import ENDED, READ_ONLY, WorkState
-from holdfast.txn.callsite import origin, warn_of_leak
+from holdfast.txn._callsite import CallSite
+from holdfast.txn._transaction import READS_BYTES_MAX, TransactionCore
+from holdfast.txn._workspace import ENDED, READ_ONLY
 from holdfast.txn.conflict import Check, Dependence, written_by
 from holdfast.txn.keyspace import Source, TransactionKeyspace
+from holdfast.txn.leak import warn_of_leak
 from holdfast.txn.locks import LockTable, Owner, Request, Span
 from holdfast.wal import WriteBatch
-
-ISOLATIONS = ("serializable", "snapshot")
-
-READS_BYTES_MAX = 16 << 20
-"""The most memory of one transaction for what it read. Beyond it neighbouring keys and ranges are
-remembered as one, so that it may lose to a transaction that did it no harm.
-"""
-
-
-_NOTHING = WriteBatch()
-"""The batch of transactions that have ended, to which nobody adds."""
 
 
 class Host(Protocol):
@@ -66,8 +56,8 @@ class Host(Protocol):
         """Unregister the snapshot in `held` and take it out; does nothing when that is done."""
         ...
 
-    def drop(self, seq: int) -> None:
-        """Like `release`, from a finalizer."""
+    def drop(self, held: list[int]) -> bool:
+        """Like `release`, from a finalizer; return whether it was there."""
         ...
 
     def origin_of(self, held: list[int]) -> str:
@@ -145,7 +135,7 @@ class _OtherKeyspace(TransactionKeyspace):
         return txn
 
 
-class Transaction(TransactionKeyspace):
+class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  # any bytes-like key
     """A transaction; the mapping itself is the default keyspace.
 
     As a context manager it commits at the end, and rolls back when an exception leaves the block.
@@ -153,53 +143,9 @@ class Transaction(TransactionKeyspace):
     one gets RuntimeError.
     """
 
-    # What most transactions never change is of the class: making one is a part of each.
-    _others: Mapping[int, TransactionKeyspace] = MappingProxyType({})
-    _lock_owner: Owner | None = None
-    _savepoints: Sequence[Savepoint] = ()
-    _committing = False
-    """From when a commit begins until the end, or until it is refused."""
-    _let_go_of = False
-    _refusal: Error | None = None
-    """Why uses are refused, where `_why` does not say it."""
-    _why = "the transaction has not begun"
+    _others: Mapping[int, TransactionKeyspace]
     _reached: list[bytes | None] | None = None
     """How far cursors had come when somebody asked whether it `moved`."""
-    _spare: list[int] | None = None
-    """As `_held`, for a moment in which it changes to a newer snapshot."""
-
-    def __init__(
-        self,
-        host: Host,
-        default: Source,
-        *,
-        isolation: str = "serializable",
-        read_only: bool = False,
-        durability: str | None = None,
-    ) -> None:
-        if isolation not in ISOLATIONS:
-            raise ValueError(
-                f"isolation is {isolation!r}; it must be one of {', '.join(ISOLATIONS)}"
-            )
-        self._host = host
-        self._isolation = isolation
-        self._durability = durability
-        self._tracks = isolation == "serializable" and not read_only
-        # The number stands in the list until it is given back, as in a Snapshot.
-        self._held: list[int] = []
-        state = WorkState(0, WriteBatch(host.batch_bytes_max), READS_BYTES_MAX)
-        super().__init__(state, default, self._tracks)
-        if read_only or host.is_read_only:
-            state.flags |= READ_ONLY
-        try:
-            # From here on others may ask about it, and end it.
-            state.guard = host.acquire(self._held, self)
-            self._read_at(self._held)
-        except BaseException:
-            # Whoever was interrupted here has nothing to end.
-            with suppress(IndexError):
-                host.drop(self._held.pop())
-            raise
 
     # -- what it is
 
@@ -274,8 +220,7 @@ class Transaction(TransactionKeyspace):
         """Who holds the locks of this transaction."""
         owner = self._lock_owner
         if owner is None:
-            file, line = origin()
-            owner = self._lock_owner = Owner(f"the transaction of {file}:{line}")
+            owner = self._lock_owner = Owner(f"the transaction of {CallSite()}")
         return owner
 
     def take_lock(self, span: Span, *, shared: bool, timeout: float | None) -> None:
@@ -294,7 +239,7 @@ class Transaction(TransactionKeyspace):
 
     def _refuse_in_a_child(self) -> None:
         """Raise in a forked child, where a thread of the parent may hold the mutex for ever."""
-        self._source.read_point()
+        self.source.read_point()
 
     def request_lock(self, span: Span, *, shared: bool, wake: Callable[[], None]) -> Request:
         """Ask for a lock without waiting; see `LockTable.request`. Requires: the turn."""
@@ -330,11 +275,6 @@ class Transaction(TransactionKeyspace):
         self.state.guard = guard
         self._read_at(held)
         self._host.release(self._spare)
-
-    def _read_at(self, held: list[int]) -> None:
-        """Read at the snapshot in `held` from now on; when it was ended, nothing is read."""
-        for seq in held:
-            self.state.snapshot = seq
 
     # -- savepoints
 
@@ -399,14 +339,8 @@ class Transaction(TransactionKeyspace):
 
     # -- the end
 
-    def commit(self) -> None:
-        """Make all writes durable and visible, all or none, and end the transaction.
-
-        Raises: ConflictError when a concurrent transaction won; what a commit raises; RuntimeError
-        while a savepoint is open. After anything but that RuntimeError the transaction has ended.
-        """
-        if self._durability is not None and self._commit_at_once():
-            return
+    def _commit_by_group(self) -> None:
+        """Commit as a member of a commit group; see `commit`."""
         prepared = None
         try:
             prepared = self.prepare()
@@ -420,36 +354,6 @@ class Transaction(TransactionKeyspace):
                 self.finish(error, None if prepared is None else prepared.check)
             raise
         self.finish(None)
-
-    def _commit_at_once(self) -> bool:
-        """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that
-        there is nothing to check. Return whether that was possible; if not, nothing was done.
-        """
-        state = self.state
-        if state.flags & ENDED or self._savepoints or not state.batch.op_count:
-            return False
-        state.enter()
-        try:
-            self._committing = True
-            # It may have been ended for its age just now.
-            if not state.flags & ENDED and self._host.commit_at_once(
-                state.batch, self._durability, self._written_ids(), state.snapshot
-            ):
-                self._why = "the transaction was committed"
-                self._end(None)
-                return True
-        except BaseException as error:
-            self.finish(error)
-            raise
-        self._committing = False
-        state.leave()
-        return False
-
-    def _written_ids(self) -> tuple[int, ...]:
-        """Return the keyspaces that must be there when it commits."""
-        if not self._others:
-            return (self.id,) if self.tables else ()
-        return tuple(space.id for space in self._spaces() if space is not self or space.tables)
 
     def prepare(self) -> Prepared | None:
         """Begin to commit. Return what is to be written, for the caller to call `finish`; or None
@@ -532,7 +436,12 @@ class Transaction(TransactionKeyspace):
         return state.moved
 
     def let_go(self, why: Error) -> bool:
-        """End, so that uses raise `why`, unless a commit is on its way. Return whether it ended."""
+        """End, so that uses raise `why`, unless it has ended or a commit is on its way. Return
+        whether it ended.
+        """
+        if self.state.flags & ENDED:
+            # It is letting go already, perhaps of a commit that was done.
+            return False
         refusal = self._refusal
         self._refusal = why
         # First the flag: a commit that begins now sees it, or is seen.
@@ -552,64 +461,21 @@ class Transaction(TransactionKeyspace):
         """Return what it is, for those who list transactions."""
         return self._isolation, self.read_only
 
-    def _end(self, refusal: Error | None) -> None:
-        """Let go of everything. Uses raise `refusal` from now on, or an error that says `_why`."""
-        state = self.state
-        self._let_go_of = False
-        self._refusal = refusal
-        state.flags |= ENDED
-        try:
-            for space in self._spaces() if self._others else (self,):
-                if space.has_scans:
-                    space.end_scans(self.refusal())
-                space.forget()
-            state.batch = _NOTHING
-            self._savepoints = ()
-        finally:
-            # Also when a signal handler came in between.
-            self._others = {}
-            try:
-                self._host.release(self._held)
-                if self._spare is not None:
-                    self._host.release(self._spare)
-            finally:
-                if self._lock_owner is not None:
-                    self._host.release_locks(self._lock_owner, 0)
-                state.leave()
-
-    def __enter__(self) -> Transaction:
-        if self.state.flags & ENDED:
-            self._refuse()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.rollback()
-        elif self.is_open or self._let_go_of:
-            self.commit()
-
-    def __del__(self) -> None:
-        try:
-            if self._lock_owner is not None:
-                # Also when its end was interrupted behind the snapshot.
-                self._host.locks.drop(self._lock_owner)
-            if self._spare:
-                self._host.drop(self._spare.pop())
-            if not self._held:
-                # It ended as it should, or never began.
-                return
-            self.state.flags |= ENDED
-            # One step: the registry may be ending it at the same time.
-            self._host.drop(self._held.pop())
-        except (AttributeError, IndexError):
+    def _forgotten(self) -> None:
+        """Give back what it holds, for a finalizer."""
+        if self._lock_owner is not None:
+            # Also when its end was interrupted behind the snapshot.
+            self._host.locks.drop(self._lock_owner)
+        if self._spare:
+            self._host.drop(self._spare)
+        if not self._held:
+            # It ended as it should, or never began.
             return
+        self.state.flags |= ENDED
         where = self._host.origin_of(self._held)
-        warn_of_leak(f"a transaction of {where} was never ended")
+        # Unless the registry ended it at the same time.
+        if self._host.drop(self._held):
+            warn_of_leak(f"a transaction of {where} was never ended")
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "ended"
@@ -624,8 +490,7 @@ class _Hold:
         self._held = held
 
     def __del__(self) -> None:
-        for seq in self._held:
-            self._host.drop(seq)
+        self._host.drop(self._held)
 
 
 class Savepoint:

@@ -10,7 +10,6 @@ import pytest
 
 from holdfast.base import DatabaseClosedError
 from holdfast.engine import Database, open_database
-from holdfast.engine.snapshot import SnapshotRegistry
 from holdfast.env import SimEnv
 from tests.model.strategies import tiny
 
@@ -24,47 +23,6 @@ def churn(database: Database, round_: int) -> None:
     for number in range(30):
         database.put(b"k%02d" % number, b"%d" % round_ + b"x" * 400, durability="none")
     database.compact()
-
-
-class Registry(SnapshotRegistry):
-    """A registry whose newest sequence number the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        super().__init__(SimEnv(), lambda: self.now)
-
-
-def test_the_registry_lists_each_live_number_once_in_order() -> None:
-    registry = Registry()
-    taken: list[list[int]] = [[], [], [], []]
-    for registry.now, held in zip((5, 9, 9, 2), taken, strict=True):
-        registry.acquire(held)
-    assert [[5], [9], [9], [2]] == taken
-    assert [2, 5, 9] == registry.live()
-    registry.release(taken[1])
-    assert [2, 5, 9] == registry.live()
-    # What was given back is not given back again.
-    registry.release(taken[1])
-    assert [2, 5, 9] == registry.live()
-    registry.release(taken[2])
-    registry.release(taken[3])
-    assert [5] == registry.live()
-
-
-def test_a_dropped_number_is_gone_at_the_next_look() -> None:
-    registry = Registry()
-    registry.now = 3
-    registry.acquire([])
-    registry.acquire([])
-    registry.drop(3)
-    assert [3] == registry.live()
-    registry.drop(3)
-    assert [] == registry.live()
-
-
-def test_a_number_that_nobody_holds_cannot_be_released() -> None:
-    with pytest.raises(ValueError):
-        Registry().release([1])
 
 
 def test_a_snapshot_stays_while_everything_is_rewritten() -> None:

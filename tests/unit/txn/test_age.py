@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import DatabaseSettings, TransactionTooOldError, marks_seen
+from holdfast.base import DatabaseClosedError, DatabaseSettings, TransactionTooOldError, marks_seen
 from holdfast.engine import Database, Snapshot, open_database
 from holdfast.env import SimEnv
 from holdfast.txn import Transaction
@@ -90,6 +90,30 @@ def test_one_whose_begin_was_interrupted_holds_nothing(
         db.transaction()
     assert [] == registry.live()
     assert [] == db.transactions()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_one_that_is_letting_go_already_is_not_ended_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Whoever looks meanwhile would open a committed one again."""
+    registry = db._engine.snapshots
+    release, ended = registry.release, []
+
+    def look_and_release(held: list[int]) -> None:
+        ended.append(txn.let_go(TransactionTooOldError("it was too old")))
+        release(held)
+
+    txn = db.transaction()
+    txn[b"a"] = b"2"
+    monkeypatch.setattr(registry, "release", look_and_release)
+    getattr(txn, end)()
+    assert [False] == ended
+    assert not txn.is_open
+    with pytest.raises(DatabaseClosedError, match=r"the transaction was (committed|rolled back)"):
+        txn.get(b"a")
+    txn.rollback()
+    assert [] == registry.live()
 
 
 READS: list[Callable[[Any], object]] = [

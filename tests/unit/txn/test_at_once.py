@@ -176,7 +176,8 @@ def test_the_timer_that_ended_meanwhile_is_started_again(
     db.sync()
     assert db.state.interval_armed
     txn = db.transaction(durability="interval")
-    txn[b"a"] = b"2"
+    # One operation would need no mutex.
+    txn[b"a"] = txn[b"d"] = b"2"
     path = db._engine.write_path
     groups.clear()
 
@@ -195,3 +196,39 @@ def test_a_memtable_that_is_full_is_frozen_all_the_same(db: Database) -> None:
             txn[b"%04d" % number] = b"x" * 5000
     assert db.stats().flushes > 0
     assert 302 == len(db)
+
+
+@pytest.mark.parametrize("kind", ["put", "delete", "merge", "range"])
+def test_a_single_operation_needs_no_mutex(
+    db: Database, groups: list[int], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is one step, as an unsynced put is. A range delete could not be taken back."""
+    db.add(b"n", 1)
+    groups.clear()
+    path, taken = db._engine.write_path, []
+    monkeypatch.setattr(path, "_mutex", LetsOthers(path._mutex, lambda: taken.append(1)))
+    seq, written, size = db.state.visible_seq, db.stats().writes, db.state.user_bytes
+    with db.transaction(durability="none") as txn:
+        assert b"1" == txn[b"a"]
+        if kind == "put":
+            txn[b"a"] = b"22"
+        elif kind == "delete":
+            del txn[b"a"]
+        elif kind == "merge":
+            txn.add(b"n", 4)
+        else:
+            txn.delete_range(b"a", b"b")
+    assert [] == groups
+    assert [1] * (kind == "range") == taken
+    assert (seq + 1, written + 1) == (db.state.visible_seq, db.stats().writes)
+    assert size < db.state.user_bytes
+    expected = {b"a": b"1", b"b": b"2", b"n": b"1"}
+    if kind == "put":
+        expected[b"a"] = b"22"
+    elif kind == "merge":
+        expected[b"n"] = b"5"
+    else:
+        del expected[b"a"]
+    assert expected == dict(db.items())
+    db.sync()
+    assert seq + 1 == list(db.changes())[-1].seq

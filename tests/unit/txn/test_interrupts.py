@@ -36,7 +36,7 @@ class OutsideOfFinalizers(Interruptor):
         for _ in range(4):
             if above is None:
                 break
-            if above.f_code.co_name == "__del__":
+            if above.f_code.co_name in {"__del__", "_forgotten"}:
                 return
             above = above.f_back
         super().__call__(frame, event, argument)
@@ -96,4 +96,4 @@ def test_an_interrupted_transaction_is_decided_and_holds_nothing(
     at = 0
     while interrupted(at % 3, at, lock, durability):
         at += 5 if lock else 3
-    assert at > 100
+    assert at > 50

@@ -280,6 +280,7 @@ def test_reads_beyond_the_limit_of_memory_are_widened(
     monkeypatch.setattr(room, "READS_BYTES_MAX", 4000)
     for changed, lost in ((b"k0500", True), (b"k0500x", True), (b"zz", False)):
         txn = db.transaction(durability="none")
+        txn.state.reads_left = 4000
         for number in range(1000):
             txn.get(b"k%04d" % number)
             list(txn.keys(b"r%04d" % number, b"r%04dx" % number))
@@ -385,7 +386,7 @@ def test_many_cursors_cost_no_more_than_their_ranges(db: Database) -> None:
     kept = [txn.keys(b"%04d" % number) for number in range(50)]
     for number in range(500):
         list(txn.keys(b"%04d" % number, b"%04dx" % number))
-    assert len(txn._scans) < 200
+    assert len(txn.scans) < 200
     assert 500 == len(txn.ranges_read())
     del kept
     txn.rollback()

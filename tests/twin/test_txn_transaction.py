@@ -1,0 +1,332 @@
+"""Goal: both twins of a transaction's beginning and end hold a snapshot from one to the other,
+commit at once only where the host can, and let go of everything whatever fails.
+"""
+
+from __future__ import annotations
+
+import gc
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from holdfast.base import PURE, DatabaseClosedError
+from holdfast.txn import _transaction_c, _transaction_py
+from holdfast.txn._workspace import ENDED, READ_ONLY
+
+# The compiled twin takes compiled collaborators only, so in plain mode the plain twin is alone.
+MODULES = (_transaction_py,) if PURE else (_transaction_c, _transaction_py)
+TWINS = [pytest.param(module, id=module.__name__.rpartition("_")[2]) for module in MODULES]
+twins = pytest.mark.parametrize("twin", TWINS)
+
+SEQ = 40
+
+
+class Source:
+    id = 7
+    name = "default"
+
+    def get_at(self, key: bytes, snapshot: int) -> bytes:
+        assert SEQ == snapshot
+        return b"of " + key
+
+
+class Host:
+    """Notes what it is asked in `calls`; `at_once` is what a commit at once comes to."""
+
+    batch_bytes_max = 1000
+    is_read_only = False
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.at_once: bool | BaseException = True
+        self.refuses: BaseException | None = None
+        self.guard: object = None
+
+    def acquire(self, held: list[int], holder: Any) -> object:
+        assert not holder.state.flags & ENDED
+        assert holder.source.id == holder.id
+        held.append(SEQ)
+        if self.refuses is not None:
+            raise self.refuses
+        return self.guard
+
+    def release(self, held: list[int]) -> None:
+        self.calls.append(("release", held.copy()))
+        held.clear()
+
+    def drop(self, held: list[int]) -> bool:
+        self.calls.append(("drop", held.copy()))
+        held.clear()
+        return True
+
+    def release_locks(self, owner: object, kept: int) -> None:
+        self.calls.append(("release_locks", owner, kept))
+
+    def commit_at_once(self, batch: Any, durability: str, keyspaces: Any, since: int) -> bool:
+        operations = list(batch.operations())
+        self.calls.append(("commit_at_once", len(operations), durability, keyspaces, since))
+        if isinstance(self.at_once, BaseException):
+            raise self.at_once
+        return self.at_once
+
+
+def transaction(twin: ModuleType, host: Host, **settings: Any) -> Any:
+    class Transaction(twin.TransactionCore):  # type: ignore[name-defined,misc]
+        def owner(self) -> Any:
+            return self
+
+        def _spaces(self) -> Any:
+            yield self
+            yield from self._others.values()
+
+        def _refuse(self) -> None:
+            raise self.refusal()
+
+        def refusal(self) -> Exception:
+            return self._refusal or DatabaseClosedError(self._why)
+
+        def _commit_by_group(self) -> None:
+            host.calls.append("group")
+            self._why = "by group"
+            self._end(None)
+
+        def finish(self, error: BaseException | None) -> None:
+            host.calls.append(("finish", error))
+            self._end(None)
+
+        def rollback(self) -> None:
+            host.calls.append("rollback")
+            self._end(None)
+
+        def _forgotten(self) -> None:
+            host.calls.append("forgotten")
+            host.drop(self._held)
+
+        def end_scans(self, refusal: Exception) -> None:
+            host.calls.append(("end_scans", str(refusal)))
+            self.scans = []
+
+    return Transaction(host, Source(), **settings)
+
+
+@twins
+def test_it_reads_at_its_snapshot(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host)
+    assert (SEQ, 0) == (txn.state.snapshot, txn.state.flags)
+    assert [SEQ] == txn._held
+    assert b"of k" == txn.get(b"k")
+    assert {b"k"} == txn.read_keys
+    assert ("serializable", None, True) == (txn._isolation, txn._durability, txn._tracks)
+    txn.rollback()
+
+
+@twins
+@pytest.mark.parametrize(
+    ("settings", "tracks", "flags"),
+    [
+        ({"isolation": "snapshot"}, False, 0),
+        ({"read_only": True}, False, READ_ONLY),
+        ({"isolation": "snapshot", "read_only": True, "durability": "none"}, False, READ_ONLY),
+        ({"durability": "none"}, True, 0),
+    ],
+)
+def test_its_settings(twin: ModuleType, settings: dict[str, Any], tracks: bool, flags: int) -> None:
+    txn = transaction(twin, Host(), **settings)
+    assert (tracks, flags) == (txn._tracks, txn.state.flags)
+    assert tracks == (txn.read_keys is not None)
+    txn.rollback()
+
+
+@twins
+def test_an_unknown_level_is_refused_before_anything_is_held(twin: ModuleType) -> None:
+    host = Host()
+    with pytest.raises(ValueError, match="isolation is 'none'; it must be one of serializable"):
+        transaction(twin, host, isolation="none")
+    gc.collect()
+    assert [] == host.calls
+
+
+@twins
+def test_a_database_that_is_read_only_makes_it_so(twin: ModuleType) -> None:
+    host = Host()
+    host.is_read_only = True
+    txn = transaction(twin, host)
+    assert READ_ONLY == txn.state.flags
+    txn.rollback()
+
+
+@twins
+def test_one_whose_begin_fails_gives_back_what_it_had(twin: ModuleType) -> None:
+    host = Host()
+    host.refuses = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        transaction(twin, host)
+    gc.collect()
+    assert [("drop", [SEQ])] == host.calls
+
+
+@twins
+def test_the_guard_is_called_before_reads(twin: ModuleType) -> None:
+    host, asked = Host(), []
+    host.guard = lambda: asked.append(1)
+    txn = transaction(twin, host)
+    txn.get(b"a")
+    assert [1] == asked
+    txn.rollback()
+
+
+@twins
+def test_a_commit_at_once_ends_it(twin: ModuleType) -> None:
+    host = Host()
+    with transaction(twin, host, durability="none") as txn:
+        txn[b"a"] = b"1"
+        del txn[b"a"]
+    assert [("commit_at_once", 2, "none", (7,), SEQ), ("release", [SEQ])] == host.calls
+    assert txn.state.flags & ENDED
+    assert ([], set(), []) == (txn.tables, txn.read_keys, txn._held)
+    assert 0 == txn.state.batch.op_count
+    with pytest.raises(DatabaseClosedError, match="was committed"):
+        txn.get(b"a")
+    with pytest.raises(DatabaseClosedError, match="was committed"):
+        txn.__enter__()
+    # Nobody has the turn.
+    txn.state.enter()
+    txn.state.leave()
+
+
+@twins
+@pytest.mark.parametrize("why", ["durable", "not possible", "nothing written", "savepoint"])
+def test_what_cannot_be_at_once_is_by_a_group(twin: ModuleType, why: str) -> None:
+    host = Host()
+    host.at_once = why != "not possible"
+    txn = transaction(twin, host, durability=None if why == "durable" else "none")
+    if why != "nothing written":
+        txn[b"a"] = b"1"
+    if why == "savepoint":
+        txn._savepoints = [object()]
+    txn.commit()
+    at_once = [call for call in host.calls if call[0] == "commit_at_once"]
+    assert (why == "not possible") == bool(at_once)
+    assert ["group", ("release", [SEQ])] == host.calls[len(at_once) :]
+
+
+@twins
+def test_a_commit_at_once_that_fails_is_finished_with_its_error(twin: ModuleType) -> None:
+    host = Host()
+    host.at_once = MemoryError()
+    with pytest.raises(MemoryError), transaction(twin, host, durability="none") as txn:
+        txn[b"a"] = b"1"
+    assert [("finish", host.at_once), ("release", [SEQ])] == host.calls[1:]
+    assert txn._committing
+
+
+@twins
+def test_a_commit_beside_another_use_is_refused(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host, durability="none")
+    txn[b"a"] = b"1"
+    txn.state.enter()
+    with pytest.raises(RuntimeError, match="in use"):
+        txn.commit()
+    assert [] == host.calls
+    assert not txn._committing
+    txn.state.leave()
+    txn.commit()
+
+
+@twins
+def test_an_exception_rolls_back(twin: ModuleType) -> None:
+    host = Host()
+    with pytest.raises(KeyError), transaction(twin, host) as txn:
+        txn[b"a"] = b"1"
+        raise KeyError
+    assert ["rollback", ("release", [SEQ])] == host.calls
+
+
+@twins
+def test_a_block_whose_transaction_has_ended_does_nothing_more(twin: ModuleType) -> None:
+    host = Host()
+    with transaction(twin, host) as txn:
+        txn.rollback()
+    assert ["rollback", ("release", [SEQ])] == host.calls
+
+
+@twins
+def test_a_block_whose_transaction_was_let_go_of_commits_to_hear_why(twin: ModuleType) -> None:
+    host = Host()
+    with transaction(twin, host) as txn:
+        txn.state.flags |= ENDED
+        txn._let_go_of = True
+    assert "group" == host.calls[0]
+    assert not txn._let_go_of
+
+
+@twins
+def test_its_end_lets_go_of_other_keyspaces_cursors_and_locks(twin: ModuleType) -> None:
+    host = Host()
+    txn, other = transaction(twin, host), transaction(twin, host)
+    owner = object()
+    txn._others = {other.id: other}
+    txn._lock_owner, txn._spare = owner, [SEQ + 1]
+    txn[b"a"] = other[b"b"] = b"1"
+    txn.ranges.append((None, None))
+    txn.merged = {}
+    txn.scans.append(None)
+    other.scans.append(None)
+    txn._why = "so"
+    txn._end(None)
+    assert [("end_scans", "so")] * 2 == host.calls[:2]
+    assert [("release", [SEQ]), ("release", [SEQ + 1])] == host.calls[2:4]
+    assert [("release_locks", owner, 0)] == host.calls[4:]
+    assert [] == txn.tables == other.tables == txn.ranges
+    assert txn.merged is None
+    assert not txn._others
+    txn._lock_owner = None
+    other.rollback()
+
+
+@twins
+def test_the_keyspaces_it_needs_are_those_it_wrote_and_those_it_named(twin: ModuleType) -> None:
+    host = Host()
+    txn, other = transaction(twin, host), transaction(twin, host)
+    assert () == txn._written_ids()
+    other.id = 8
+    txn._others = {8: other}
+    assert (8,) == txn._written_ids()
+    txn[b"a"] = b"1"
+    assert (7, 8) == txn._written_ids()
+    for each in (txn, other):
+        each.rollback()
+
+
+@twins
+def test_an_end_that_is_interrupted_gives_the_snapshot_back(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host)
+    txn.scans.append(None)
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    txn.end_scans = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        txn._end(None)
+    assert [("release", [SEQ])] == host.calls
+    txn.state.enter()
+
+
+@twins
+def test_one_that_is_forgotten_says_so_once(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host)
+    del txn
+    gc.collect()
+    assert ["forgotten", ("drop", [SEQ])] == host.calls
+    host.calls.clear()
+    txn = transaction(twin, host)
+    txn.rollback()
+    del txn
+    gc.collect()
+    assert ["rollback", ("release", [SEQ])] == host.calls
