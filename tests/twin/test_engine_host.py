@@ -44,7 +44,7 @@ class Registry:
 def host(twin: ModuleType) -> tuple[Any, Any]:
     """A host and its engine."""
     state = CommitState(RecordBuffer(), 1 << 16, 40)
-    path = SimpleNamespace(memtables={7: Memtable()}, _leader=None)
+    path = SimpleNamespace(memtables={7: Memtable()}, _leader=None, thread_id=lambda: 1)
     armed: list[int] = []
     engine = SimpleNamespace(
         state=state,

@@ -42,6 +42,8 @@ class Host:
         self.at_once: bool | BaseException = True
         self.refuses: BaseException | None = None
         self.guard: object = None
+        self.fails: BaseException | None = None
+        self.committed: Any = None
 
     def acquire(self, held: list[int], holder: Any) -> object:
         assert not holder.state.flags & ENDED
@@ -70,6 +72,12 @@ class Host:
             raise self.at_once
         return self.at_once
 
+    def commit(self, batch: Any, durability: str, keyspaces: Any, check: Any) -> None:
+        self.calls.append("group")
+        self.committed = len(list(batch.operations())), durability, keyspaces, check
+        if self.fails is not None:
+            raise self.fails
+
 
 def transaction(twin: ModuleType, host: Host, **settings: Any) -> Any:
     class Transaction(twin.TransactionCore):  # type: ignore[name-defined,misc]
@@ -86,13 +94,12 @@ def transaction(twin: ModuleType, host: Host, **settings: Any) -> Any:
         def refusal(self) -> Exception:
             return self._refusal or DatabaseClosedError(self._why)
 
-        def _commit_by_group(self) -> None:
-            host.calls.append("group")
-            self._why = "by group"
-            self._end(None)
+        def _check(self) -> str:
+            return "any check"
 
-        def finish(self, error: BaseException | None) -> None:
+        def finish(self, error: BaseException | None, check: object = None) -> None:
             host.calls.append(("finish", error))
+            self._why = "the transaction was finished"
             self._end(None)
 
         def rollback(self) -> None:
@@ -197,19 +204,94 @@ def test_a_commit_at_once_ends_it(twin: ModuleType) -> None:
 
 
 @twins
-@pytest.mark.parametrize("why", ["durable", "not possible", "nothing written", "savepoint"])
-def test_what_cannot_be_at_once_is_by_a_group(twin: ModuleType, why: str) -> None:
+@pytest.mark.parametrize("durability", [None, "none"])
+def test_what_cannot_be_at_once_is_by_a_group(twin: ModuleType, durability: str | None) -> None:
     host = Host()
-    host.at_once = why != "not possible"
-    txn = transaction(twin, host, durability=None if why == "durable" else "none")
-    if why != "nothing written":
-        txn[b"a"] = b"1"
-    if why == "savepoint":
-        txn._savepoints = [object()]
+    host.at_once = False
+    txn = transaction(twin, host, durability=durability)
+    txn[b"a"] = b"1"
     txn.commit()
-    at_once = [call for call in host.calls if call[0] == "commit_at_once"]
-    assert (why == "not possible") == bool(at_once)
-    assert ["group", ("release", [SEQ])] == host.calls[len(at_once) :]
+    calls = [call for call in host.calls if call[0] not in {"commit_at_once", "finish"}]
+    assert ["group", ("release", [SEQ])] == calls
+    assert (durability == "none") == (host.calls[0][0] == "commit_at_once")
+    assert (1, durability, (7,)) == host.committed[:3]
+    assert txn.state.flags & ENDED
+
+
+@twins
+def test_one_that_wrote_nothing_ends_without_a_commit(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host, durability="none")
+    txn.get(b"a")
+    txn.commit()
+    assert [("finish", None), ("release", [SEQ])] == host.calls
+
+
+@twins
+def test_one_with_an_open_savepoint_is_not_committed_and_goes_on(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host, durability="none")
+    txn[b"a"] = b"1"
+    txn._savepoints = [object()]
+    with pytest.raises(RuntimeError, match="a savepoint of the transaction is still open"):
+        txn.commit()
+    assert [] == host.calls
+    assert not txn._committing
+    txn._savepoints = ()
+    txn.commit()
+    assert "commit_at_once" == host.calls[0][0]
+
+
+@twins
+def test_one_that_has_ended_is_refused(twin: ModuleType) -> None:
+    host = Host()
+    txn = transaction(twin, host)
+    txn.rollback()
+    with pytest.raises(DatabaseClosedError):
+        txn.commit()
+
+
+@twins
+def test_what_it_depends_on(twin: ModuleType) -> None:
+    """The keys that it read, of one keyspace; where there is more, the subclass says so."""
+    host = Host()
+    txn, other = transaction(twin, host), transaction(twin, host)
+    txn.get(b"a")
+    txn[b"a"] = b"1"
+    check = txn._prepare()
+    if check != "any check":
+        ((source, keys, ranges),) = [(d.source, d.keys, d.ranges) for d in check.dependences]
+        assert (SEQ, txn.source, [b"a"], []) == (check.since, source, keys, ranges)
+    with pytest.raises(RuntimeError, match="in use"):
+        txn.get(b"a")
+    txn.state.leave()
+    for change in ("ranges", "scans", "others"):
+        if change == "others":
+            txn._others = {8: other}
+        else:
+            getattr(txn, change).append(None)
+        assert "any check" == txn._prepare()
+        txn.state.leave()
+        txn.scans.clear()
+        txn.ranges.clear()
+    for each in (txn, other):
+        each.rollback()
+    weaker = transaction(twin, host, isolation="snapshot")
+    weaker[b"a"] = b"1"
+    assert "any check" == weaker._prepare()
+    weaker.state.leave()
+    weaker.rollback()
+
+
+@twins
+def test_a_commit_that_fails_is_finished_with_its_error(twin: ModuleType) -> None:
+    host = Host()
+    host.fails = KeyboardInterrupt()
+    txn = transaction(twin, host)
+    txn[b"a"] = b"1"
+    with pytest.raises(KeyboardInterrupt):
+        txn.commit()
+    assert ["group", ("finish", host.fails), ("release", [SEQ])] == host.calls
 
 
 @twins
@@ -256,11 +338,14 @@ def test_a_block_whose_transaction_has_ended_does_nothing_more(twin: ModuleType)
 @twins
 def test_a_block_whose_transaction_was_let_go_of_commits_to_hear_why(twin: ModuleType) -> None:
     host = Host()
-    with transaction(twin, host) as txn:
+    with (
+        pytest.raises(DatabaseClosedError) as seen,
+        transaction(twin, host) as txn,
+    ):
+        txn._why = "the transaction was finished for its age"
         txn.state.flags |= ENDED
         txn._let_go_of = True
-    assert "group" == host.calls[0]
-    assert not txn._let_go_of
+    assert "was finished" in str(seen.value)
 
 
 @twins

@@ -41,6 +41,7 @@ KERNELS = (
     "holdfast.sstable._page",
     "holdfast.sstable._reader",
     "holdfast.txn._callsite",
+    "holdfast.txn._check",
     "holdfast.txn._transaction",
     "holdfast.txn._workspace",
     "holdfast.wal._buffer",

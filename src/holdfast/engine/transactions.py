@@ -69,7 +69,7 @@ class TransactionHost(HostCore):
     ) -> None:
         """Write a batch if `check` holds right before."""
         engine = self._engine
-        if check is not None:
+        if check is not None and engine.state.visible_seq != check.since and check.is_large:
             self.look_ahead(check)
         engine.write_path.commit(batch, durability, keyspaces, check)
         if durability == "interval":

@@ -7,8 +7,9 @@ log: a `Host` gives snapshots and keyspaces and takes the batch.
 """
 
 from holdfast.txn._callsite import CallSite
+from holdfast.txn._check import Check, GroupWrites
 from holdfast.txn._transaction import ISOLATIONS
-from holdfast.txn.conflict import Changes, Check, GroupWrites
+from holdfast.txn.conflict import Changes
 from holdfast.txn.keyspace import Source, TransactionKeyspace
 from holdfast.txn.leak import warn_of_leak
 from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span

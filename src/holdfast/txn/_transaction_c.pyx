@@ -1,4 +1,5 @@
 """Compiled beginning and end of transactions; `_transaction_py` is the specification."""
+from holdfast.txn._check_c cimport Check, Dependence
 from holdfast.txn._workspace_c cimport WorkspaceCore, WorkState
 from holdfast.wal._buffer_c cimport WriteBatch
 
@@ -84,7 +85,51 @@ cdef class TransactionCore(WorkspaceCore):
         while a savepoint is open. After anything but that RuntimeError the transaction has ended.
         """
         if self._durability is None or not self.c_commit_at_once():
-            self._commit_by_group()
+            self.c_commit_by_group()
+
+    cdef int c_commit_by_group(self) except -1:
+        """Commit as a member of a commit group; see `commit`."""
+        cdef WorkState state = self.state
+        check = self._prepare()
+        if state.flags & C_ENDED:
+            return 0
+        try:
+            self._host.commit(state.batch, self._durability, self._written_ids(), check)
+        except BaseException as error:
+            self.finish(error, check)
+            raise
+        self._why = COMMITTED
+        self.c_end(None)
+        return 0
+
+    cpdef _prepare(self):
+        """Begin to commit. Return under which condition; the caller has the turn, and ends. When
+        there is nothing to write the transaction has ended.
+        """
+        cdef WorkState state = self.state
+        if state.flags & C_ENDED:
+            self._refuse()
+        state.c_enter()
+        try:
+            if self._savepoints:
+                raise RuntimeError("a savepoint of the transaction is still open")
+            self._committing = True
+            if state.flags & C_ENDED:
+                # For its age, just now.
+                self._refuse()
+            if not state.batch.op_count:
+                self.finish(None)
+                return None
+            if not self._tracks or self._others is not NO_OTHERS or self.scans or self.ranges:
+                return self._check()
+            # What most depend on: keys of one keyspace.
+            if not self.read_keys:
+                return None
+            return Check(state.snapshot, [Dependence(self.source, list(self.read_keys), [])])
+        except BaseException:
+            self._committing = False
+            state.busy = False
+            raise
 
     cdef bint c_commit_at_once(self) except -1:
         """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that

@@ -17,6 +17,7 @@ from holdfast.txn._workspace import ENDED, READ_ONLY, WorkspaceCore, WorkState
 from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
+    from holdfast.txn._check_py import Check
     from holdfast.txn.keyspace import Source, TransactionKeyspace
     from holdfast.txn.locks import Owner
     from holdfast.txn.transaction import Host, Savepoint, Transaction
@@ -104,7 +105,7 @@ class TransactionCore(WorkspaceCore):
             """Return the error that says why a use is refused."""
             ...
 
-        def finish(self, error: BaseException | None) -> None:
+        def finish(self, error: BaseException | None, check: Check | None = None) -> None:
             """End after a commit."""
             ...
 
@@ -113,7 +114,7 @@ class TransactionCore(WorkspaceCore):
             ...
 
         def _spaces(self) -> Iterator[TransactionKeyspace]: ...
-        def _commit_by_group(self) -> None: ...
+        def _check(self) -> Check | None: ...
         def _forgotten(self) -> None: ...
 
     # -- the end
@@ -126,6 +127,44 @@ class TransactionCore(WorkspaceCore):
         """
         if self._durability is None or not self._commit_at_once():
             self._commit_by_group()
+
+    def _commit_by_group(self) -> None:
+        """Commit as a member of a commit group; see `commit`."""
+        state, check = self.state, None
+        try:
+            check = self._prepare()
+            if state.flags & ENDED:
+                return
+            self._host.commit(state.batch, self._durability, self._written_ids(), check)
+        except BaseException as error:
+            if self._committing:
+                self.finish(error, check)
+            raise
+        self.finish(None)
+
+    def _prepare(self) -> Check | None:
+        """Begin to commit. Return under which condition; the caller has the turn, and ends. When
+        there is nothing to write the transaction has ended.
+        """
+        state = self.state
+        if state.flags & ENDED:
+            self._refuse()
+        state.enter()
+        try:
+            if self._savepoints:
+                raise RuntimeError("a savepoint of the transaction is still open")
+            self._committing = True
+            if state.flags & ENDED:
+                # For its age, just now.
+                self._refuse()
+            if not state.batch.op_count:
+                self.finish(None)
+                return None
+            return self._check()
+        except BaseException:
+            self._committing = False
+            state.leave()
+            raise
 
     def _commit_at_once(self) -> bool:
         """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that

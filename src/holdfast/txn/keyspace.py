@@ -21,8 +21,9 @@ from holdfast.base import (
 from holdfast.base.bounds import key_range
 from holdfast.cursor import Cursor, MergeCursor, MergeSource, Overlay, RangeTombstones, UserCursor
 from holdfast.memtable import Memtable
+from holdfast.txn._check import Check, Dependence
 from holdfast.txn._workspace import ENDED, OWN_FIRST, WorkspaceCore, WorkState
-from holdfast.txn.conflict import Changes, Check, Dependence
+from holdfast.txn.conflict import Changes
 from holdfast.txn.locks import Span
 from holdfast.txn.reads import Range, Scan, joined, range_bytes, widened
 
@@ -395,8 +396,8 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
     def require_unchanged(self, span: Span) -> None:
         """Return when nothing in `span` changed since the snapshot. Raises: ConflictError."""
         view, _ = self.source.read_point()
-        depends = Dependence(self.id, self.name, (), [(span.start, span.stop)])
-        Check(self.state.snapshot, lambda: [depends]).require_unchanged(lambda _: view, None)
+        depends = Dependence(self.source, [], [(span.start, span.stop)])
+        Check(self.state.snapshot, [depends]).require_unchanged(lambda _: view, None)
 
     def _settle_scans(self) -> None:
         """Turn cursors that ended into ranges."""

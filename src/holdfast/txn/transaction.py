@@ -14,11 +14,13 @@ ran alone at the moment of its snapshot.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
 from holdfast.base import (
+    MERGE,
+    RANGE_DELETE,
     ConflictError,
     DatabaseClosedError,
     Error,
@@ -26,12 +28,13 @@ from holdfast.base import (
     mark,
 )
 from holdfast.txn._callsite import CallSite
+from holdfast.txn._check import Check, Dependence
 from holdfast.txn._transaction import READS_BYTES_MAX, TransactionCore
 from holdfast.txn._workspace import ENDED, READ_ONLY
-from holdfast.txn.conflict import Check, Dependence, written_by
 from holdfast.txn.keyspace import Source, TransactionKeyspace
 from holdfast.txn.leak import warn_of_leak
 from holdfast.txn.locks import LockTable, Owner, Request, Span
+from holdfast.txn.reads import Range
 from holdfast.wal import WriteBatch
 
 
@@ -339,59 +342,29 @@ class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  
 
     # -- the end
 
-    def _commit_by_group(self) -> None:
-        """Commit as a member of a commit group; see `commit`."""
-        prepared = None
-        try:
-            prepared = self.prepare()
-            if prepared is None:
-                return
-            self._host.commit(
-                prepared.batch, prepared.durability, prepared.keyspaces, prepared.check
-            )
-        except BaseException as error:
-            if self._committing:
-                self.finish(error, None if prepared is None else prepared.check)
-            raise
-        self.finish(None)
-
     def prepare(self) -> Prepared | None:
         """Begin to commit. Return what is to be written, for the caller to call `finish`; or None
         when there was nothing to write and the transaction has ended.
         """
+        check = self._prepare()
+        if self.state.flags & ENDED:
+            return None
+        return Prepared(self.state.batch, self._durability, self._written_ids(), check)
+
+    def _check(self) -> Check | None:
+        """Return the condition of a commit, whatever was read or written."""
         state = self.state
-        if state.flags & ENDED:
-            self._refuse()
-        state.enter()
-        try:
-            if self._savepoints:
-                raise RuntimeError("a savepoint of the transaction is still open")
-            self._committing = True
-            if state.flags & ENDED:
-                # For its age, just now.
-                self._refuse()
-            if not state.batch.op_count:
-                self.finish(None)
-                return None
-            spaces = list(self._spaces())
-            check = None
-            if self._isolation == "snapshot":
-                names = {space.id: space.name for space in spaces if space.tables}
-                batch = state.batch
-                check = Check(state.snapshot, lambda: written_by(batch, names))
-            else:
-                depends = [
-                    Dependence(space.id, space.name, list(space.read_keys or ()), ranges)
-                    for space in spaces
-                    if (ranges := space.ranges_read()) or space.read_keys
-                ]
-                if depends:
-                    check = Check(state.snapshot, lambda: depends)
-            return Prepared(state.batch, self._durability, self._written_ids(), check)
-        except BaseException:
-            self._committing = False
-            state.leave()
-            raise
+        spaces = list(self._spaces())
+        if self._isolation == "snapshot":
+            sources = [space.source for space in spaces if space.tables]
+            batch = state.batch
+            return Check(state.snapshot, lambda: written_by(batch, sources))
+        depends = [
+            Dependence(space.source, list(space.read_keys or ()), ranges)
+            for space in spaces
+            if (ranges := space.ranges_read()) or space.read_keys
+        ]
+        return Check(state.snapshot, depends) if depends else None
 
     def finish(self, error: BaseException | None, check: Check | None = None) -> None:
         """End the transaction after a commit: `error` says why nothing, or who knows what, was
@@ -480,6 +453,22 @@ class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  
     def __repr__(self) -> str:
         state = "open" if self.is_open else "ended"
         return f"<holdfast.Transaction {self._isolation} at {self.seq} {state}>"
+
+
+def written_by(batch: WriteBatch, sources: Sequence[Source]) -> list[Dependence]:
+    """Return the keys and ranges that a batch writes, but for keys that are only merged: operands
+    are applied to whatever is there.
+    """
+    keys: dict[int, dict[bytes, None]] = {}
+    ranges: dict[int, list[Range]] = {}
+    for kind, keyspace, key, value in batch.operations():
+        if kind == RANGE_DELETE:
+            ranges.setdefault(keyspace, []).append((key, value))
+        elif kind != MERGE:
+            keys.setdefault(keyspace, {})[key] = None
+    return [
+        Dependence(each, list(keys.get(each.id, ())), ranges.get(each.id, [])) for each in sources
+    ]
 
 
 class _Hold:
