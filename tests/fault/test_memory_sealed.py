@@ -1,7 +1,7 @@
 """Sealing or opening a piece finds no memory: MemoryError or nothing, as for plain databases.
 
-What the library of the ciphers does without memory is its own affair; here its calls fail, each in
-turn.
+What the library of the ciphers does when `malloc` fails is its own affair; here its calls fail,
+each in turn, or the allocations of Python objects do.
 """
 
 from contextlib import suppress
@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from holdfast import DatabaseSettings, KeyspaceSettings
-from holdfast.crypto import keyring
+from holdfast.crypto import FileCipher, Secret, Suite, keyring
+from holdfast.crypto.suite import make_aead
 from holdfast.engine import open_database
 from holdfast.env import SimEnv
+from holdfast.wal._unseal import open_records
+from holdfast.wal.format import SEALED_MAGIC
 
 KEY = bytes(range(32))
 SETTINGS = DatabaseSettings(
@@ -114,3 +117,77 @@ def test_a_read_without_memory_is_a_memory_error_and_no_damage(monkeypatch):
         with pytest.raises(MemoryError):
             db.get(b"k")
         assert db.get(b"k") == b"v"
+
+
+def without_memory(call, most):
+    """Run a call with its nth allocation of an object failing, for each n below `most`; yield n,
+    and what it returned or the error, with None in place of the other.
+    """
+    _testcapi = pytest.importorskip("_testcapi")
+    for nth in range(1, most):
+        answer = told = None
+        _testcapi.set_nomemory(nth, nth + 1)
+        try:
+            answer = call(nth)
+        except MemoryError as error:
+            told = error
+        finally:
+            _testcapi.remove_mem_hooks()
+        yield nth, answer, told
+
+
+def test_the_kernels_of_seals_give_what_is_right_or_a_memory_error():
+    """Every allocation of an object fails once, those of the library among them."""
+    cipher = FileCipher(make_aead(Suite.AES_256_GCM, Secret(KEY)), b"context", bytes)
+    piece = cipher.seal(64, b"content" * 9, b"extra")
+    stored = b""
+    for size in range(20, 90, 10):
+        fields = SEALED_MAGIC.to_bytes(4, "little") + size.to_bytes(4, "little")
+        record = fields + cipher.seal(4096 + len(stored), bytes(48 + size), fields)
+        stored += record.ljust(-(-len(record) // 8) * 8, b"\0")
+    calls = {
+        "seal": lambda _: cipher.seal(64, b"content" * 9, b"extra"),
+        "open": lambda _: cipher.open(64, piece, b"extra"),
+        "records": lambda _: open_records(b"front", stored, 4096, 7, 9, 8, cipher, "file"),
+    }
+    for name, call in calls.items():
+        expected = call(0)
+        told = 0
+        for _, answer, error in without_memory(call, most=120):
+            assert error is not None or answer == expected, name
+            told += error is not None
+        assert told > 5, name
+
+
+def test_a_read_of_a_sealed_page_is_right_or_a_memory_error(tmp_path):
+    """Each key has a page of its own, which is not in memory when it is asked for."""
+    path = str(tmp_path / "db")
+    values = {b"%03d" % number: b"%03d" % number * 200 for number in range(200)}
+    with open_database(path, key=KEY, settings=SETTINGS) as db:
+        db.put_many(values.items())
+        db.flush()
+    with open_database(path, key=KEY, read_only=True) as db:
+        told = 0
+        for nth, answer, error in without_memory(lambda nth: db.get(b"%03d" % nth), most=60):
+            assert error is not None or answer == values[b"%03d" % nth]
+            told += error is not None
+        assert told > 5
+        assert dict(db.items()) == values
+
+
+def test_a_commit_that_is_sealed_happens_or_not(tmp_path):
+    path = str(tmp_path / "db")
+    settings = DatabaseSettings(wal_segment_bytes=1 << 20)
+    expected = {}
+    with open_database(path, key=KEY, settings=settings) as db:
+        told = 0
+        for nth, _, error in without_memory(lambda nth: db.put(b"%03d" % nth, b"v" * 50), most=90):
+            found = db.get(b"%03d" % nth)
+            assert found == b"v" * 50 or (error is not None and found is None)
+            expected |= {} if found is None else {b"%03d" % nth: found}
+            told += error is not None
+        assert told > 5
+        assert not db.stats().poisoned
+        assert dict(db.items()) == expected
+    with open_database(path, key=KEY) as db:
+        assert dict(db.items()) == expected
