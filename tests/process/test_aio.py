@@ -46,7 +46,10 @@ for life in range(8):
     else:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, 0.15 + chance.random() * 0.2)
+    # A loop that is interrupted between taking a step off its list and running it forgets the task,
+    # and then waits for its end for ever: the next interrupt ends that.
+    again = 5.0 if how == "anywhere" else 0.0
+    signal.setitimer(signal.ITIMER_REAL, 0.15 + chance.random() * 0.2, again)
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
