@@ -180,12 +180,15 @@ def test_a_flush_does_not_wait_for_what_is_frozen_after_it(monkeypatch: pytest.M
     with open_database("/db", env=SimEnv()) as database:
         engine = database._engine
 
+        def write() -> None:
+            database.put(b"other", b"%d" % rounds, durability="none")
+            engine.write_path.exclusive(lambda: engine.freeze(engine.trees[0]))
+
         def write_and_freeze(*arguments: object) -> object:
             nonlocal rounds
             if rounds < rounds_max:
                 rounds += 1
-                database.put(b"other", b"%d" % rounds, durability="none")
-                engine.write_path.exclusive(lambda: engine.freeze(engine.trees[0]))
+                engine.env.spawn("somebody else", write).join()
             return write_tables(*arguments)
 
         monkeypatch.setattr("holdfast.engine.flush.write_tables", write_and_freeze)
