@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from holdfast.base import Error, mark
 from holdfast.engine._core import CommitState
-from holdfast.env import Env, ReentryError, ThreadLife
+from holdfast.env import Env, OwnedMutex, ReentryError, ThreadLife
 from holdfast.txn import CallSite
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ class RegistryCore:
         self._env = env
         self._state = state
         self._counters = counters
-        self._step = env.mutex()
+        # Not one of the env: the compiled twin needs none, and simulated machines whose clocks tick
+        # at each of theirs must go alike with both.
+        self._step = OwnedMutex()
         # By the identity of the list that has the number, which the tenure keeps alive.
         self._tenures: dict[int, Tenure] = {}
         self._count = 0

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from holdfast.env._memory import release_memory
+from holdfast.env._mutex import OwnedMutex
 from holdfast.env.posix import PosixEnv, this_thread
 from holdfast.env.protocol import (
     Buffer,
@@ -79,6 +80,7 @@ __all__ = [
     "Gate",
     "Mutex",
     "Operation",
+    "OwnedMutex",
     "PosixEnv",
     "Profile",
     "ReentryError",

@@ -19,8 +19,9 @@ from holdfast.testing.interleavings import (
     sets_of_programs,
     who_may_lose,
 )
-from holdfast.txn.conflict import Check, GroupWrites
+from holdfast.txn._check import Check, Dependence
 from holdfast.txn.keyspace import TransactionKeyspace
+from tests.unit.testing.broken import change_checks, do_not_look_into_groups, do_not_validate
 
 
 @pytest.fixture
@@ -116,23 +117,32 @@ def test_the_definition_says_no_to_write_skew_and_to_stale_reads():
     assert is_serializable(("X", "x"), late, fresh)
 
 
+def do_not_validate_ranges(monkeypatch):
+    monkeypatch.setattr(TransactionKeyspace, "ranges_read", lambda _: [])
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "broken", "sets"),
+    ("broken", "sets"),
     [
-        (Check, "require_unchanged", lambda *_: None, [("xX", "xX")]),
-        (TransactionKeyspace, "ranges_read", lambda _: [], [("sX", "sY")]),
-        (GroupWrites, "of", lambda *_: None, [("xX", "xX")]),
+        (do_not_validate, [("xX", "xX")]),
+        (do_not_validate_ranges, [("sX", "sY")]),
+        (do_not_look_into_groups, [("xX", "xX")]),
     ],
 )
-def test_a_broken_engine_is_noticed(arena, monkeypatch, owner, name, broken, sets):
-    monkeypatch.setattr(owner, name, broken)
+def test_a_broken_engine_is_noticed(arena, monkeypatch, broken, sets):
+    broken(monkeypatch)
     tally = tally_of(arena, sets)
     assert any(fault.startswith("no serial order") for fault in tally.faults)
 
 
 def test_an_engine_that_refuses_without_need_is_noticed(arena, monkeypatch):
     """Whoever read a key loses to whoever wrote the other one."""
-    monkeypatch.setattr(TransactionKeyspace, "ranges_read", lambda _: [(None, None)])
+
+    def depends_on_everything(check):
+        found = [Dependence(each.source, each.keys, [(None, None)]) for each in check.dependences]
+        return Check(check.since, found)
+
+    change_checks(monkeypatch, depends_on_everything)
     tally = tally_of(arena, [("xX", "yY")])
     assert any(fault.startswith("expected to lose") for fault in tally.faults)
 
