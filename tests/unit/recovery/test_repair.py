@@ -557,7 +557,7 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_repaired_database(kind, targe
             expected = found if expected is None else expected
             assert found == expected, state.name
             after.cut_power()
-        step += 1 if step < 8 else 5
+        step += 1
     assert step > 20
 
 
