@@ -14,11 +14,14 @@ from holdfast.cli.csv_table import Columns
 from holdfast.cli.stats_table import live_lines
 from holdfast.codec import checksum
 from holdfast.engine.live_format import LIVE_HEADER_BYTES, decode_live
-from holdfast.env import PosixEnv
-from holdfast.manifest import Version, VersionEdit
+from holdfast.env import PosixEnv, SimEnv
+from holdfast.manifest import Version, VersionEdit, encode_edit
+from holdfast.manifest.format import Header, encode_record, manifest_name
+from holdfast.manifest.salvage import salvage_edits
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_payload
-from holdfast.sstable import FOOTER_BYTES, Footer, Handle
+from holdfast.sstable import FOOTER_BYTES, Footer, Handle, PageType
+from holdfast.sstable.salvage import TableSalvage
 from holdfast.testing import fuzz_live, fuzz_log, fuzz_manifest, fuzz_table, fuzz_table_model
 from holdfast.wal.format import decode_segment_header
 
@@ -182,3 +185,40 @@ def test_a_text_of_another_process_does_not_reach_the_terminal_as_it_is():
     text = "".join(live_lines(figures, defaultdict(float)))
     assert text.isprintable()
     assert "failed: /db-\\xff: \\x1b[2J" in text
+
+
+def test_salvage_takes_the_edits_of_every_alignment():
+    """It took the alignment under which most were whole, so an edit in front of damage was lost
+    when as many stood behind it that look right under another one.
+    """
+    header = Header(42, bytes(16), 7, 512)
+    data, chain = header.encode(), header.chain
+    for number, alignment in ((8, 512), (9, 8)):
+        encoded, chain = encode_record(
+            encode_edit(VersionEdit(last_seq=number)), number, chain, header.salt,
+            offset=len(data), alignment=alignment,
+        )  # fmt: skip
+        # The second one stands where the first one's sectors do not end.
+        data = (data + encoded).ljust(1024 + 8, b"\0") if number == 8 else data + encoded
+    env = SimEnv()
+    file = env.create(manifest_name(42), site="test")
+    file.write_at(0, data, site="test")
+    file.close()
+    assert [number for number, _ in salvage_edits(env, "/", [42]).edits] == [8, 9]
+
+
+def test_salvage_of_an_ingested_table_steps_over_pages_that_cannot_be_of_one():
+    """A page whose checksum held and whose entries had numbers of their own ended the repair."""
+    tables = [fuzz_table_model.Table.parse(data) for data in fuzz_table.seed_tables()]
+    table = next(t for t in tables if t.version == 2)
+    pages = table.of_type(PageType.DATA)
+    assert len(pages) > 2
+    entry = pages[1].page.entries[0]
+    entry.trailer = 7 << 8 | 1
+    salvage = TableSalvage(
+        fuzz_table.MemoryFile(table.encode()), table.number, stamp=fuzz_table.STAMP
+    )
+    entries = list(salvage.entries())
+    assert len(entries) == salvage.entry_count > 0
+    assert {trailer >> 8 for _, trailer, _ in entries} == {fuzz_table.STAMP}
+    assert salvage.gaps

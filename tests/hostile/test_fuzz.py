@@ -19,6 +19,7 @@ EXECUTIONS = {
     "varint": 1000, "lz4": 1500, "page": 1200, "tuple": 2000, "entries": 800, "filter": 1000,
     "table": 200, "payload": 500, "segment": 150, "edit": 1000, "manifest": 400, "settings": 800,
     "csv": 1000, "folder": 40, "live": 600, "operand": 600, "sealed": 300,
+    "salvaged-log": 60, "salvaged-manifest": 300, "salvaged-table": 300,
 }  # fmt: skip
 
 
@@ -52,6 +53,19 @@ def test_a_run_with_the_same_seed_is_the_same_run(name, root):
         run.run(executions=len(run.corpus) + 60)
     assert runs[0].digest == runs[1].digest
     assert runs[0].kept == runs[1].kept
+
+
+def test_targets_side_by_side_find_what_they_find_one_by_one(tmp_path, capfd):
+    """`--jobs` says how fast a run is, not what it executes."""
+    told = []
+    for jobs in ("1", "3"):
+        arguments = ["lz4", "edit", "operand", "--executions", "90", "--jobs", jobs]
+        assert fuzz.main([*arguments, "--corpus", str(tmp_path)]) == 0
+        lines = capfd.readouterr().out.splitlines()
+        told.append(sorted(re.sub(r" *[0-9]+/s", "", line) for line in lines if "digest" in line))
+        assert [line.split()[0] for line in lines[-4:]] == ["lz4", "edit", "operand", "together"]
+    assert told[0] == told[1]
+    assert len(told[0]) == 3
 
 
 class Broken:

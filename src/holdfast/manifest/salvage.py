@@ -96,9 +96,12 @@ def salvage_edits(env: Env, folder: str, numbers: list[int]) -> SalvagedEdits:
         header = Header.as_stored(data)
         if header is None:
             continue
-        # What the records are aligned to may be what is damaged.
-        tries = {header.alignment, ALIGNMENT_MIN, *_ALIGNMENTS}
-        edits = max((_edits(data, header.salt, tried, path) for tried in sorted(tries)), key=len)
+        # What the records are aligned to may be what is damaged. A checksum covers the padding, so
+        # a record that is whole under another alignment is one of this file, too; what the header
+        # says is taken before it.
+        edits: dict[int, VersionEdit] = {}
+        for tried in (ALIGNMENT_MIN, *_ALIGNMENTS, header.alignment):
+            edits.update(_edits(data, header.salt, tried, path))
         if edits:
             # A checksum held under the salt that stands there, so this is the header.
             found.database_id = header.database_id

@@ -46,6 +46,7 @@ from holdfast.sstable.opening import StoredEntry
 from holdfast.sstable.origin import TableOrigin
 from holdfast.sstable.sealed import page_cipher
 
+_NUMBERLESS: Final = pack_trailer(0, PUT)
 _TRAILER_BYTES: Final = 16
 _TRAILER: Final = re.compile(rb"[\x00-\x02\x10-\x12][\x01-\x06]\x00\x00", re.DOTALL)
 """How the trailer of a page begins: compression, type, zero."""
@@ -80,6 +81,8 @@ class _Found:
     """(key, trailer), of data pages."""
     last: tuple[bytes, int] = (b"", 0)
     count: int = 0
+    is_numberless: bool = False
+    """Whether all entries are puts without a number, as those of an ingested table are."""
 
     @property
     def end(self) -> int:
@@ -312,7 +315,8 @@ class TableSalvage:
             return _Found(offset, size, page.page_type)
         entries = decode_entries(page, self.name, offset)
         first, last = entries[0][:2], entries[-1][:2]
-        return _Found(offset, size, PageType.DATA, first, last, len(entries))
+        is_numberless = all(trailer == _NUMBERLESS for _, trailer, _ in entries)
+        return _Found(offset, size, PageType.DATA, first, last, len(entries), is_numberless)
 
     # --- what was found
 
@@ -351,7 +355,7 @@ class TableSalvage:
         """Return whether the entries have no number of their own, when no footer says so."""
         if self.info is None or not self.info.seq_max or not self._pages:
             return False
-        return all(unpack_trailer(found.first[1])[0] == 0 for found in self._pages)
+        return all(found.is_numberless for found in self._pages)
 
     def _entries(self, found: _Found, page: Page) -> list[StoredEntry]:
         if self._stamp:
@@ -362,6 +366,8 @@ class TableSalvage:
         """Keep the pages that follow each other in order, and name what lies between them."""
         kept: list[_Found] = []
         for found in self._pages:
+            if self._stamp and not found.is_numberless:
+                continue
             if not kept or _order(kept[-1].last) < _order(found.first):
                 kept.append(found)
         self._pages = kept

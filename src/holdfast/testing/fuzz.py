@@ -12,7 +12,8 @@ Each target runs in a process of its own, with its memory limited; an input that
 is kept like any other finding. Findings are written to `fuzz/<target>/` and replayed by every later
 run. Exit status: 0 good, 1 something was found, 2 wrong usage. docs/internals/fuzzing.md says more.
 
-Thread safety: one run of a process; processes share only the folder of the corpus.
+Thread safety: one run of a process; processes share only the folder of the corpus. What a target
+finds depends on its seed and corpus, not on what runs beside it, so `--jobs` changes no digest.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.testing import (
     fuzz_codec,
@@ -38,6 +40,7 @@ from holdfast.testing import (
     fuzz_manifest,
     fuzz_merge,
     fuzz_page,
+    fuzz_salvage,
     fuzz_sealed,
     fuzz_table,
 )
@@ -48,13 +51,16 @@ from holdfast.testing.result_page import require_commit, write_page
 
 _MODULES = (
     fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
-    fuzz_merge, fuzz_sealed,
+    fuzz_merge, fuzz_sealed, fuzz_salvage,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {
     target.name: target for module in _MODULES for target in module.TARGETS
 }
 
-SHARES = {"folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6, "sealed": 4}
+SHARES = {
+    "folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6, "sealed": 4,
+    "salvaged-log": 2, "salvaged-manifest": 2, "salvaged-table": 2,
+}  # fmt: skip
 SHARE_OTHERS = 9
 """What part of `--executions` a target gets: the slow ones get less of it."""
 
@@ -119,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--executions", type=int, help="executions of the targets together")
     add("--seed", type=int, default=1, help="another seed, other inputs (default: 1)")
     add("--corpus", default=FOLDER, metavar="FOLDER", help=f"default: {FOLDER}")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="targets at once; default: the cores")
     add("--keep", action="store_true", help="add inputs that show something new to the corpus")
     add("--replay", metavar="FILE", help="execute one input and show what comes out")
     add("--in-process", action="store_true", help="without a process and limits for each target")
@@ -206,11 +213,16 @@ def _row(name: str, executions: float, seconds: float, found: float) -> str:
 def _all(names: list[str], given: argparse.Namespace) -> int:
     """Run each target in a process of its own; show a table when there are several."""
     counts = None if given.executions is None else shared(names, given.executions)
-    results: dict[str, list[float] | None] = {}
-    status = 0
-    for name in names:
+    results: dict[str, list[float] | None] = dict.fromkeys(names)
+
+    def supervise(name: str) -> int:
         arguments = _options(given, None if counts is None else counts[name])
-        status = max(status, _supervise(name, arguments, given, results))
+        return _supervise(name, arguments, given, results)
+
+    # Those that are slow begin first, so that none of them is left over for one core at the end.
+    slow_first = sorted(names, key=lambda name: SHARES.get(name, SHARE_OTHERS))
+    with ThreadPoolExecutor(max(1, given.jobs)) as pool:
+        status = max(pool.map(supervise, slow_first))
     if len(names) > 1:
         print(table(results), flush=True)
     if given.write:
