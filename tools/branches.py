@@ -26,9 +26,24 @@ DATA = tree.ROOT / "build" / "coverage"
 PRAGMA = r"# unreachable: \S"
 
 SUITES = {
-    "recovery": ("tests/unit/recovery",),
-    "manifest": ("tests/unit/manifest", "tests/format/test_manifest.py"),
-    "wal": ("tests/unit/wal", "tests/format/test_wal.py"),
+    "recovery": (
+        "tests/unit/recovery",
+        "tests/unit/engine/test_encrypted.py",
+        "tests/unit/engine/test_key_files.py",
+        "tests/unit/engine/test_rekey.py",
+    ),
+    "manifest": (
+        "tests/unit/manifest",
+        "tests/format/test_manifest.py",
+        "tests/hostile/test_sealed_attacks.py",
+    ),
+    "wal": (
+        "tests/unit/wal",
+        "tests/format/test_wal.py",
+        "tests/unit/engine/test_changes.py",
+        "tests/unit/engine/test_rekey_log.py",
+        "tests/hostile/test_sealed_attacks.py",
+    ),
     "codec": ("tests/unit/codec", "tests/format/test_page.py", "tests/format/test_tuple.py"),
 }
 TWINS = ("tests/twin",)

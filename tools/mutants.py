@@ -73,7 +73,7 @@ class Mutant:
     def code(self) -> types.CodeType:
         """Return the compiled module with this change."""
         old = self._place.get()
-        self._place.put(self._new)
+        self._place.put(_kept_in_sight(old) if isinstance(self._new, ast.Pass) else self._new)
         try:
             return compile(self._tree, str(self.path), "exec", dont_inherit=True)
         finally:
@@ -140,6 +140,14 @@ def mutants(path: Path) -> list[Mutant]:
                 )
             )
     return found
+
+
+def _kept_in_sight(node: ast.AST) -> ast.AST:
+    """Return a statement as one that never runs. The function keeps the variables that it takes
+    from around it, as `super()` takes the class: code that has others does not fit a function.
+    """
+    never = ast.If(ast.Constant(value=False), [node], [])  # type: ignore[list-item]  # a statement
+    return ast.fix_missing_locations(ast.copy_location(never, node))
 
 
 def _is_function(node: ast.AST) -> bool:

@@ -31,7 +31,11 @@ EXPLAINED = tree.ROOT / "tools" / "survivors.toml"
 TWINS = {
     "recovery": ("tests/twin/test_recovery_apply.py",),
     "manifest": (),
-    "wal": ("tests/twin/test_wal_buffer.py", "tests/twin/test_wal_scan.py"),
+    "wal": (
+        "tests/twin/test_wal_buffer.py",
+        "tests/twin/test_wal_scan.py",
+        "tests/twin/test_wal_unseal.py",
+    ),
     "codec": (
         "tests/twin/test_codec_checksum.py",
         "tests/twin/test_codec_envelope.py",
@@ -99,7 +103,7 @@ def run(
     outcome = Outcome(list(found))
     random.Random(seed).shuffle(found)  # noqa: S311  an order that replays
     rooms = [room for room in ROOMS if any(shown(each).startswith(room + "/") for each in found)]
-    suites = [path for room in rooms for path in (*SUITES[room], *TWINS[room])]
+    suites = list(dict.fromkeys(path for room in rooms for path in (*SUITES[room], *TWINS[room])))
     start = time.monotonic()
     print(f"./dev mutate: {len(found)} mutants; running the tests without one", flush=True)
     workers = min(workers, len(found))

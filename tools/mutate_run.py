@@ -282,9 +282,14 @@ def _try_warm(
     """
     folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
 
+    begun[:8] = bytes(8)
+
     def child() -> int:
-        if not _give_code(mutant):
-            return 2
+        try:
+            if not _give_code(mutant):
+                return 2
+        except ValueError:
+            return 2  # Code that does not fit the function, which no test would then see.
         # The temporary folders of tests are private to each child.
         items[0].config._tmp_path_factory._basetemp = Path(folder)  # type: ignore[attr-defined]  # noqa: SLF001  pytest has no other way
         for at, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
@@ -352,7 +357,7 @@ def _judge(child: Callable[[], int]) -> str:
         return KILLED
     code = os.WEXITSTATUS(status)
     if code == 2:
-        raise RuntimeError("the function of a mutant was not found")
+        raise RuntimeError("a mutant was not given to its function")
     return KILLED if code else SURVIVED
 
 

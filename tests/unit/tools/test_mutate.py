@@ -122,6 +122,22 @@ def test_an_unreachable_line_is_left_alone(tmp_path):
     assert [mutant.line for mutant in mutants(path)] == [3]
 
 
+def test_code_without_its_only_super_call_fits_the_function(tmp_path):
+    """A function has a cell for the class of `super()`; a removed call must not take it away."""
+    path = tmp_path / "child.py"
+    source = "class Child(dict):\n    def clear(self):\n        super().clear()\n"
+    path.write_text(source)
+    space = {}
+    exec(compile(source, str(path), "exec"), space)
+    clear = space["Child"].clear
+    (mutant,) = mutants(path)
+    assert mutant.name == "Child.clear: super().clear() -> removed"
+    clear.__code__ = mutate_run._code_of(mutant.code(), mutant)
+    child = space["Child"](a=1)
+    child.clear()
+    assert child == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("only", "verdict"),
     [
