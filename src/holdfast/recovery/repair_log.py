@@ -57,8 +57,8 @@ class RunReplay:
                 self._report_gap(runs, index, expected, seq_next)
                 if not self.keep_behind:
                     return self._finish()
-            self._apply(run)
-            expected, seq_next = run.lsn_last + 1, run.seq_next
+            # A life that begins with an END record does not know the numbers of earlier ones.
+            expected, seq_next = run.lsn_last + 1, max(seq_next, self._apply(run))
         self._report_end(expected)
         return self._finish()
 
@@ -119,14 +119,17 @@ class RunReplay:
             )
         )
 
-    def _apply(self, run: LogRun) -> None:
+    def _apply(self, run: LogRun) -> int:
+        """Apply what a run has; return the sequence number behind it."""
         data, scan = read_run(self.env, run)
         self.report.records += scan.record_count
-        self.report.operations += run.operations
+        # A run that was cut short says how many it had before.
+        self.report.operations += sum(record.op_count for record in scan.records)
         if self.is_trusted:
             self._apply_unflushed(run, data, scan)
         else:
             self._apply_missing(run, data, scan)
+        return scan.seq_next
 
     def _apply_unflushed(self, run: LogRun, data: bytes, scan: ScanResult) -> None:
         """Apply the operations that the manifest says are in no table."""

@@ -7,7 +7,7 @@ by themselves, and what is missing between them is known by their ordinals.
 Guarantees:
 1. Runs come out in the order of the log; within a run nothing is missing.
 2. Of records with one ordinal those of the latest segment count: what an earlier process life
-   wrote behind a torn end, the next one has written anew.
+   wrote behind a torn end, the next one has written anew. Its link says from where on.
 3. The bytes of one segment are in memory at a time.
 
 Where `read_log` decides whether a log can be trusted, nothing is decided here: whoever replays runs
@@ -34,6 +34,7 @@ from holdfast.wal.format import (
     SEGMENT_MAGIC,
     SegmentHeader,
     StopReason,
+    decode_link,
     decode_segment_header,
     is_alignment,
     parse_segment_name,
@@ -42,6 +43,8 @@ from holdfast.wal.format import (
 )
 
 _ZERO_BLOCK: Final = bytes(1 << 16)
+_PERHAPS_WHOLE: Final = (StopReason.BROKEN_CHAIN, StopReason.BAD_PAYLOAD)
+"""Where a scan ended before one of these, a record may still be whole by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,10 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
     """Add the runs of a segment."""
     number, salt, alignment = header.number, header.salt, header.alignment
     number = parse_segment_name(path.rpartition("/")[2]) or number
+    link = decode_link(data[:FRONT_BYTES_MAX], header)
+    if link is not None:
+        # A life says so where it begins, also when no record of it is left.
+        found.runs[:] = _before(found.runs, link.lsn_first)
     at = header.records_offset
     is_first = True
     while at <= len(data) - RECORD_HEADER_BYTES:
@@ -195,8 +202,9 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
             reason = "here stand bytes that are no whole record"
             found.damage.append(CorruptionError(path, scan.end_offset, reason))
         data = _padded(data, scan.end_offset, number, salt, alignment)
-        # A record whose payload is damaged has a header that is right, and is no way on.
-        behind = scan.end_offset + (0 if scan.stop == StopReason.BROKEN_CHAIN else alignment)
+        # What only breaks the chain is whole, and so is a record of which only the padding was
+        # damaged.
+        behind = scan.end_offset + (0 if scan.stop in _PERHAPS_WHOLE else alignment)
         following = _next_whole(data, behind, number, salt, alignment)
         if following is None:
             return
