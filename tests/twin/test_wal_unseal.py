@@ -206,6 +206,40 @@ def test_records_that_claim_all_that_follows_are_not_opened_for_ever() -> None:
     assert "again and again" in text
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_as_many_bytes_are_tried_as_eight_times_the_stretch(more: int) -> None:
+    stored = bytearray(hostile(20))
+    budget = 8 * (len(stored) + 8)
+    # The first ones claim all that follows, one of them what is left then, the rest nothing.
+    left = budget + more
+    for at in range(0, len(stored) - 80, 80):
+        size = min(left, len(stored) - at - 80)
+        left -= size
+        stored[at + 4 : at + 8] = size.to_bytes(4, "little")
+    assert left == 0
+    plain = agreed(bytes(stored))
+    assert plain == b"\xff" * len(stored) if more == 0 else plain[0] is CorruptionError
+
+
+def test_the_smallest_record_at_the_end_of_a_stretch_opens() -> None:
+    segment = Segment().record(b"first").record(b"")
+    assert agreed(bytes(segment.stored)) == segment.plain
+    stored = bytearray(segment.stored)
+    stored[40] ^= 1
+    assert agreed(bytes(stored))[segment.offsets[1] :] == segment.plain[segment.offsets[1] :]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_numbers_may_be_zero_and_have_64_bits(twin: str) -> None:
+    module, cipher = TWINS[twin][0], CIPHER.twins[twin]
+    for offset, number, salt in ((0, 0, 0), ((1 << 64) - 8, (1 << 64) - 1, (1 << 64) - 1)):
+        shown = module.open_records(b"", b"x", offset, number, salt, 8, cipher, "file")
+        assert shown == b"\xff"
+    for arguments in ((-1, 1, 1), (0, 1 << 64, 1), (0, 1, -1)):
+        with pytest.raises(OverflowError):
+            module.open_records(b"", b"", *arguments, 8, cipher, "file")
+
+
 @pytest.mark.parametrize("twin", TWINS)
 def test_arguments_that_no_segment_has_are_refused(twin: str) -> None:
     for alignment in (0, 7, 12, 8192, -8):

@@ -212,12 +212,12 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
 
 
 def _padded(data: bytes, start: int, number: int, salt: int, alignment: int) -> bytes:
-    """Return the bytes of a segment with zeros behind each record from `start` on.
+    """Return the bytes of a segment with zeros behind each record from `start` on, a multiple of
+    the alignment.
 
     Behind damage a sealed segment shows what is not part of a record as 0xFF, and no checksum
     needs the padding.
     """
-    start += -start % alignment
     later = find_later_records(data, start, number, salt, alignment)
     mended: bytearray | None = None
     for index in range(later.record_count):
@@ -231,8 +231,9 @@ def _padded(data: bytes, start: int, number: int, salt: int, alignment: int) -> 
 
 
 def _next_whole(data: bytes, start: int, number: int, salt: int, alignment: int) -> int | None:
-    """Return where the next whole record stands, or None."""
-    start += -start % alignment
+    """Return where the next whole record stands, at a multiple of the alignment as `start` is, or
+    None.
+    """
     later = find_later_records(data, start, number, salt, alignment)
     for index in range(later.record_count):
         offset = later.record(index).payload_offset - RECORD_HEADER_BYTES

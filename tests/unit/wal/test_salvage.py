@@ -96,6 +96,8 @@ def test_a_whole_log_is_one_run_in_each_segment() -> None:
     assert (found.database_id, found.alignment) == (DATABASE_ID, 8)
     assert (found.durable_lsn, found.manifest_edit, found.damage) == (6, 14, [])
     assert read_back(log, found) == log.written
+    log.writer.close()
+    assert log.sim.unreturned() == []
 
 
 def test_where_there_is_no_log_nothing_is_found() -> None:
@@ -103,7 +105,9 @@ def test_where_there_is_no_log_nothing_is_found() -> None:
     found = salvaged(log)
     assert (found.runs, found.damage, found.lsn_last, found.seq_last) == ([], [], 0, 0)
     assert found.database_id == DATABASE_ID, "a segment without records says whose it is"
-    assert salvaged(log, 2) == SalvagedLog()
+    nothing = salvaged(log, 2)
+    assert (nothing.durable_lsn, nothing.manifest_edit, nothing.alignment) == (0, 0, 0)
+    assert (nothing.runs, nothing.damage, nothing.database_id) == ([], [], b"")
 
 
 def test_segments_are_read_from_the_first_to_the_last_that_is_asked_for() -> None:
@@ -206,6 +210,21 @@ def test_a_run_behind_another_life_is_cut_where_that_begins() -> None:
     assert spans(salvaged(log)) == [(later.number, 1, 1)]
 
 
+@pytest.mark.parametrize("lsn", [1, 4, 5])
+@pytest.mark.parametrize("has_link", [True, False])
+def test_the_first_record_of_a_life_replaces_all_from_it_on(lsn: int, has_link: bool) -> None:
+    log = log_of(5, value=b"y")
+    log.writer.close()
+    later = Log(log.env, lsn_first=lsn, number=log.number)
+    later.seq = lsn
+    later.append(b"other", durable=True)
+    if not has_link:
+        overwrite(log, later.first, BLOCK_BYTES // 2, bytes(48))
+    found = salvaged(log)
+    assert spans(found) == [(1, 1, lsn - 1)][: lsn - 1] + [(later.first, lsn, lsn)]
+    assert read_back(log, found) == [*log.written[: lsn - 1], *later.written]
+
+
 def two_lives() -> tuple[Log, Log]:
     """A life whose second record was torn and whose third was not, and the next one, which begins
     with the second.
@@ -261,6 +280,19 @@ def test_a_record_that_is_doubled_is_not_read_twice(index: int) -> None:
     _, behind = place(log, 2)
     overwrite(log, 1, behind, copy)
     assert spans(salvaged(log)) == [(1, 1, 3)]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_record_that_is_doubled_behind_damage_is_not_read_twice(index: int) -> None:
+    """There nothing tells what must follow, but that ordinals grow."""
+    log = log_of(5, value=b"y" * 200)
+    start, end = place(log, index)
+    copy = bytes_of(log.env, 1)[start:end]
+    overwrite(log, 1, place(log, 2)[0], b"????")
+    overwrite(log, 1, place(log, 3)[0], copy)
+    found = salvaged(log)
+    assert spans(found) == [(1, 1, 2), (1, 5, 5)]
+    assert read_back(log, found) == [*log.written[:2], log.written[4]]
 
 
 def test_a_record_that_is_left_out_is_a_gap_and_no_damaged_place() -> None:
