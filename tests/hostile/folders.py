@@ -92,10 +92,12 @@ def closed_database(seed: int = 1) -> tuple[Files, State]:
     return files_of(machine), state
 
 
-def crashed_database(seed: int = 1, commits: int = 5) -> tuple[Files, list[State]]:
+def crashed_database(
+    seed: int = 1, commits: int = 5, key: bytes | None = None
+) -> tuple[Files, list[State]]:
     """Return a database whose process was killed, and the states after each of its last commits."""
     machine, state = SimEnv(seed), {}
-    database = holdfast.open(FOLDER, settings=SMALL, env=machine)
+    database = holdfast.open(FOLDER, settings=SMALL, env=machine, key=key)
     fill(database, state)
     states = [state]
     for number in range(commits):

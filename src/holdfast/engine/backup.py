@@ -5,14 +5,14 @@
    up to that length never changes again. Here commits wait.
 2. Without any lock the segments are copied, then the tables: their files are immutable, and the
    views keep them. All is copied as it lies on the disk: names stay, so seals and checksums hold.
-3. The files and their names are made durable. Then the manifest is written, a snapshot of the
-   version, and of an encrypted database the key file that is in force by then: it has the data key
-   of everything before it. With their names and that of the folder durable, the marker is made.
+3. The manifest is written, a snapshot of the version, and of an encrypted database the key file
+   that is in force by then: it has the data key of everything before it. With all of them, their
+   names and that of the folder durable, the marker is made.
 
-The marker comes last, and segments first: a folder in which a crash left more than the file
-UNFINISHED has segments or tables and no marker, which every open refuses, or is whole. Removal
-after a failure goes the other way round. That file is the first that is made, and goes last: by it
-the next backup to the same folder knows that what is there are copies which it may remove.
+The file UNFINISHED is made durable before all else and goes when the marker is durable: a folder in
+which a crash left anything has it and no marker, which every open refuses, or is whole. Removal
+after a failure goes the other way round. By that file the next backup to the same folder knows that
+what is there are copies which it may remove.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from holdfast.crypto import SealedEnv, plain_env
 from holdfast.engine.compact import while_open
 from holdfast.env import Env, File, is_shortage
 from holdfast.lsm import ReadView
-from holdfast.manifest import Version, VersionSet, manifest_name, marker_name
+from holdfast.manifest import Version, VersionSet, manifest_name, marker_name, parse_marker
 from holdfast.recovery import (
     UNFINISHED,
     check_free,
@@ -178,14 +178,13 @@ class _Copy:
                 self._copy(name, file, file.size())
             finally:
                 file.close()
-        # Nothing that an open could take for a database of its own is there before them.
-        env.sync_dir(folder, site="backup.folder_sync")
+        # It syncs the folder, and so the names of all copies.
         manifest = self._write_manifest()
         try:
             if isinstance(engine.env, SealedEnv):
                 name, content = engine.env.ring.read_file()
                 self._write(name, content)
-            env.sync_dir(folder, site="backup.folder_sync")
+                env.sync_dir(folder, site="backup.keys.folder_sync")
             env.sync_dir(os.path.dirname(folder) or ".", site="backup.parent.folder_sync")
             self._made.append(marker_name(_ITERATION, manifest.number))
             manifest.publish()
@@ -222,7 +221,7 @@ class _Copy:
         file = self._create(name)
         try:
             file.write_at(0, content, site="backup.write")
-            file.sync(site="backup.sync")
+            file.sync(site="backup.keys.sync")
         finally:
             file.close()
 
@@ -255,7 +254,9 @@ class _Copy:
             raise DatabaseClosedError("the database was closed during the backup")
 
     def remove(self) -> None:
-        """Remove what was made, the marker first; what cannot be removed is no database."""
+        """Remove what was made, the marker first and UNFINISHED last; what cannot be removed is no
+        database.
+        """
         try:
             for name in reversed(self._made):
                 if name == UNFINISHED:
@@ -263,8 +264,8 @@ class _Copy:
                     self._env.sync_dir(self._folder, site="backup.attempt.folder_sync")
                 with contextlib.suppress(FileNotFoundError):
                     self._env.unlink(f"{self._folder}/{name}", site="backup.attempt.unlink")
-                if not name.endswith((".table", ".wal")):
-                    # As long as any of it may come back, those that make it refused stay.
-                    self._env.sync_dir(self._folder, site="backup.attempt.folder_sync")
+                if parse_marker(name) is not None:
+                    # Were it back and anything gone, nobody would know that the rest are copies.
+                    self._env.sync_dir(self._folder, site="backup.attempt.marker.folder_sync")
         except OSError:
             mark("backup.attempt_kept")

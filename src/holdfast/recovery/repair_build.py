@@ -111,13 +111,16 @@ def install(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | N
                 settings_text=repaired.settings.to_text(),
             )
         )
+        if not is_in_place:
+            _copy_keys(env, target)
+        # It syncs the folder, and so the names of everything that is in it by now.
         version_set = VersionSet.prepare(
             env, target, number, repaired.database_id, version,
             iteration=last_iteration(names) + 1 if is_in_place else 1,
             alignment=repaired.settings.wal_alignment_bytes,
         )  # fmt: skip
         version_sets.append(version_set)
-        into = _preserve(workshop, repaired, names)
+        into = _set_aside(workshop, repaired, names) if is_in_place else None
         version_set.publish()
     finally:
         for opened in version_sets:
@@ -130,30 +133,28 @@ def install(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | N
     return into
 
 
-def _preserve(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | None:
-    """Copy the originals away, or in another folder what the manifest needs besides."""
-    env, target = workshop.env, workshop.target
-    machine = plain_env(env)
-    machine.sync_dir(target, site="repair.folder_sync")
-    if target == workshop.folder:
-        keys = [name for name in names if parse_key_file_name(name) is not None]
-        return copy_aside(machine, target, [*repaired.originals, *keys])
+def _set_aside(workshop: Workshop, repaired: Repaired, names: list[str]) -> str:
+    keys = [name for name in names if parse_key_file_name(name) is not None]
+    return copy_aside(plain_env(workshop.env), workshop.folder, [*repaired.originals, *keys])
+
+
+def _copy_keys(env: Env, target: str) -> None:
+    """Copy the key file in force to another folder, durably but for its name. The caller has the
+    damaged database locked, so nobody changes its keys meanwhile.
+    """
     if isinstance(env, SealedEnv):
-        # The caller has the folder locked, so nobody changes the keys meanwhile.
         name, content = env.ring.read_file()
-        file = machine.create(f"{target}/{name}", site="repair.copy.create")
+        file = env.plain.create(f"{target}/{name}", site="repair.keys.create")
         try:
-            file.write_at(0, content, site="repair.copy.write")
-            file.sync(site="repair.copy.sync")
+            file.write_at(0, content, site="repair.keys.write")
+            file.sync(site="repair.keys.sync")
         finally:
             file.close()
-        machine.sync_dir(target, site="repair.folder_sync")
-    return None
 
 
 def _remove_originals(env: Env, workshop: Workshop, repaired: Repaired) -> None:
-    """Remove what was copied away, and what the repair wrote on its way. What cannot be removed is
-    left to the next open: the manifest does not name it.
+    """Remove what was copied away, and what the repair wrote on its way. What cannot be removed, or
+    comes back after a crash, is left to the next open: the manifest does not name it.
     """
     needed = {table_name(number) for number in repaired.version.table_numbers()}
     try:
@@ -162,7 +163,6 @@ def _remove_originals(env: Env, workshop: Workshop, repaired: Repaired) -> None:
             is_spent = parsed is not None and parsed[1] == "table" and name not in needed
             if name in repaired.originals or is_spent:
                 env.unlink(f"{workshop.folder}/{name}", site="repair.original.unlink")
-        env.sync_dir(workshop.folder, site="repair.folder_sync")
     except OSError:
         mark("recovery.orphan_kept")
 

@@ -14,7 +14,7 @@ from holdfast.base import CorruptionError, FormatError, unpack_trailer
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression
 from holdfast.compaction import Plan, run_compaction
-from holdfast.crypto import SealedEnv
+from holdfast.crypto import SealedEnv, plain_env
 from holdfast.env import Env, File
 from holdfast.merge import Merges
 from holdfast.recovery.numbers import FileNumbers
@@ -222,6 +222,15 @@ class Workshop:
                 reader = TableReader(file, info.number, info.file_id, BufferPool(_POOL_BYTES), info)
                 for error in reader.verify():
                     raise error
+
+    def make_durable(self, names: Iterable[str]) -> None:
+        """Sync tables that are used where they are. Without a manifest nothing says that they ever
+        were synced: whoever wrote them may have been killed before that. Raises: OSError.
+        """
+        if self.target == self.folder:
+            for name in names:
+                with closing(plain_env(self.env).open(f"{self.folder}/{name}")) as file:
+                    file.sync(site="repair.kept.sync")
 
     def merge(self, pieces: Sequence[Piece], origin: TableOrigin) -> list[Piece]:
         """Write tables whose ranges overlap anew as disjoint ones, with what is newest of each key.

@@ -410,7 +410,8 @@ def _place(workshop: Workshop, result: _Found, version: Version) -> Version:
         for group in components(pieces):
             run += group if len(group) == 1 else workshop.merge(group, origin)
         workshop.check_written(piece for piece in run if piece.is_new)
-        kept = (table_name(piece.info.number) for piece in run if not piece.is_new)
+        kept = [table_name(piece.info.number) for piece in run if not piece.is_new]
+        workshop.make_durable(kept)
         result.kept.update(kept)
         if not run:
             continue

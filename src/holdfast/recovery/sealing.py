@@ -29,6 +29,7 @@ from holdfast.crypto import (
 from holdfast.env import Env
 from holdfast.manifest import ManifestSealing, manifest_name, parse_marker, parse_numbered
 from holdfast.recovery.restart import LIVE_NAME
+from holdfast.recovery.unfinished import UNFINISHED
 from holdfast.sstable import TABLE_TAIL_BYTES as TAIL_BYTES
 from holdfast.sstable import TableSealing
 from holdfast.wal import LogSealing
@@ -171,10 +172,12 @@ def _of_new(env: Env, folder: str, source: KeySource) -> KeyRing:
 
 
 def _lacks_marker(names: list[str]) -> bool:
-    """Return whether there is a log or a table, which a database has only behind a marker."""
+    """Return whether there is a log or a table, which a database has only behind a marker, or half
+    of a copy.
+    """
     if any(parse_marker(name) for name in names):
         return False
-    return any(
+    return UNFINISHED in names or any(
         parsed[1] != "manifest" for name in names if (parsed := parse_numbered(name)) is not None
     )
 

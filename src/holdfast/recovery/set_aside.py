@@ -39,6 +39,7 @@ def copy_aside(env: Env, folder: str, names: Sequence[str]) -> str:
     mark_unfinished(env, into, site="repair.aside")
     for name in names:
         copy_file(env, f"{folder}/{name}", f"{into}/{name}")
+    # A folder without the mark has all of them, and none that is there has to be doubted.
     env.sync_dir(into, site="repair.aside.folder_sync")
     mark_finished(env, into, site="repair.aside")
     return into
@@ -73,7 +74,17 @@ def _copy(origin: File, copy: File) -> None:
 
 
 def _empty_folder(env: Env, folder: str) -> str:
-    """Return the path of an empty folder for originals: a new one, or one that a repair began."""
+    """Return the path of a folder for originals, which has a durable name and nothing in it but
+    perhaps the mark: a new one, or one that a repair began.
+    """
+    into = _begun_folder(env, folder)
+    # Also of one that was there: whoever made it may have been killed before this. Without its name
+    # a marker that a crash keeps would let the next open remove the only originals.
+    env.sync_dir(folder, site="repair.aside.parent.folder_sync")
+    return into
+
+
+def _begun_folder(env: Env, folder: str) -> str:
     taken = [int(match[1]) for name in env.list_dir(folder) if (match := _NAME.fullmatch(name))]
     for number in sorted(taken):
         into = f"{folder}/{PREFIX}{number}"
@@ -86,5 +97,4 @@ def _empty_folder(env: Env, folder: str) -> str:
             return into
     into = f"{folder}/{PREFIX}{max(taken, default=0) + 1}"
     env.make_dir(into, site="repair.aside.folder")
-    env.sync_dir(folder, site="repair.folder_sync")
     return into

@@ -30,8 +30,8 @@ UNFINISHED: Final = "UNFINISHED"
 
 @contextmanager
 def claimed_folder(env: Env, folder: str, *, site: str) -> Iterator[None]:
-    """Hold the lock of a folder that is copied to. It is empty within, or becomes so: what a copy
-    that was cut off left is removed.
+    """Hold the lock of a folder that is copied to. It is empty within, or becomes so but for the
+    mark: what a copy that was cut off left is removed, and `mark_unfinished` makes that durable.
 
     Raises: DatabaseLockedError while another copy to it is under way; FileExistsError when it is
     not empty; OSError.
@@ -68,15 +68,19 @@ def check_free(env: Env, folder: str) -> None:
 
 
 def mark_unfinished(env: Env, folder: str, *, site: str) -> None:
-    """Mark an empty folder as unfinished, durably. Raises: OSError."""
-    env.create(f"{folder}/{UNFINISHED}", site=f"{site}.begin").close()
-    env.sync_dir(folder, site=f"{site}.folder_sync")
+    """Mark a folder as unfinished, durably, that is empty or was cleared. Raises: OSError."""
+    with suppress(FileExistsError):
+        env.create(f"{folder}/{UNFINISHED}", site=f"{site}.begin").close()
+    # Also where it is there already: whoever made it may have been killed before this.
+    env.sync_dir(folder, site=f"{site}.begin_sync")
 
 
 def mark_finished(env: Env, folder: str, *, site: str) -> None:
-    """Take the mark away, durably. Requires: all else is durable. Raises: OSError."""
+    """Take the mark away, durably: were it back after a crash, the next copy could take what is
+    there for copies of what is elsewhere. Requires: all else is durable. Raises: OSError.
+    """
     env.unlink(f"{folder}/{UNFINISHED}", site=f"{site}.end")
-    env.sync_dir(folder, site=f"{site}.folder_sync")
+    env.sync_dir(folder, site=f"{site}.end_sync")
 
 
 def is_unfinished(names: list[str]) -> bool:
@@ -85,13 +89,12 @@ def is_unfinished(names: list[str]) -> bool:
 
 
 def clear_unfinished(env: Env, folder: str, names: list[str], *, site: str) -> None:
-    """Remove what a copy that was cut off left. Requires: `is_unfinished`. Raises: OSError."""
+    """Remove what a copy that was cut off left, but for the mark: as long as any of it may come
+    back, it is known to be copies. Requires: the mark is there. Raises: OSError.
+    """
     for name in names:
         if name not in (UNFINISHED, LOCK_NAME):
             env.unlink(f"{folder}/{name}", site=f"{site}.clear")
-    # Last: until then, what is there is known to be copies.
-    env.sync_dir(folder, site=f"{site}.folder_sync")
-    mark_finished(env, folder, site=site)
 
 
 def _is_copied(name: str) -> bool:

@@ -46,7 +46,29 @@ FOLLOWS: dict[Site, Site] = {
     ("sync_dir", "table.folder_sync"): ("create", "table.write.create"),
     ("sync_dir", "wal.segment.folder_sync"): ("create", "wal.segment.create"),
 }
-"""Every sync, and the change that it makes durable."""
+"""Every sync that the workloads reach, and the change that it makes durable."""
+
+COPY_FOLLOWS: dict[Site, Site] = {
+    ("sync", "backup.keys.sync"): ("write", "backup.write"),
+    ("sync", "backup.sync"): ("write", "backup.write"),
+    ("sync", "repair.copy.sync"): ("write", "repair.copy.write"),
+    ("sync", "repair.keys.sync"): ("write", "repair.keys.write"),
+    ("sync", "repair.write.sync"): ("write", "repair.write.append"),
+    ("sync_dir", "backup.begin_sync"): ("create", "backup.begin"),
+    ("sync_dir", "backup.end_sync"): ("unlink", "backup.end"),
+    ("sync_dir", "backup.keys.folder_sync"): ("create", "backup.create"),
+    ("sync_dir", "backup.parent.folder_sync"): ("make_dir", "backup.folder.create"),
+    ("sync_dir", "repair.aside.begin_sync"): ("create", "repair.aside.begin"),
+    ("sync_dir", "repair.aside.end_sync"): ("unlink", "repair.aside.end"),
+    ("sync_dir", "repair.aside.folder_sync"): ("create", "repair.copy.create"),
+    ("sync_dir", "repair.aside.parent.folder_sync"): ("make_dir", "repair.aside.folder"),
+    ("sync_dir", "repair.parent.folder_sync"): ("make_dir", "repair.target.folder"),
+    ("sync_dir", "repair.target.begin_sync"): ("create", "repair.target.begin"),
+    ("sync_dir", "repair.target.end_sync"): ("unlink", "repair.target.end"),
+}
+"""The same of backups and repairs, which have judges of their own. Those that follow one of many
+removals, or no change of their own, are only taken out.
+"""
 
 _EDITED = (("sync", "manifest.edit.sync"), ("sync_dir", "manifest.marker.folder_sync"))
 _MARKED = (("create", "manifest.marker.create"),)
@@ -79,8 +101,8 @@ class Mutant:
         return _ShiftedEnv(machine, self)
 
 
-def _swapped() -> list[Mutant]:
-    return [Mutant(f"before its change: {site[1]}", site) for site in FOLLOWS]
+def _swapped(sites: Iterable[Site]) -> list[Mutant]:
+    return [Mutant(f"before its change: {site[1]}", site) for site in sites]
 
 
 def _late() -> list[Mutant]:
@@ -104,7 +126,7 @@ def _moved() -> list[Mutant]:
 
 
 MUTANTS: tuple[Mutant, ...] = (
-    *_swapped(),
+    *_swapped(FOLLOWS),
     *_late(),
     *_moved(),
     Mutant(
@@ -124,6 +146,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
 )
 """All mutants but those that take a sync out."""
+
+COPY_MUTANTS = tuple(_swapped(COPY_FOLLOWS))
+"""The same of backups and repairs."""
+
+_CHANGES_BEFORE = FOLLOWS | COPY_FOLLOWS
 
 
 class _ShiftedLock:
@@ -162,7 +189,7 @@ class _ShiftedEnv(FaultEnv):
 
     def _strike(self, kind: str, site: str, path: str) -> FaultRule | None:
         mutant = self._mutant
-        if not mutant.until and (kind, site) == FOLLOWS[mutant.site]:
+        if not mutant.until and (kind, site) == _CHANGES_BEFORE[mutant.site]:
             is_name = mutant.site[0] == "sync_dir"
             self._sync(path.rpartition("/")[0] or "/" if is_name else path)
         if kind == "write":

@@ -10,20 +10,15 @@ import pytest
 
 import holdfast
 import holdfast.aio
-from holdfast import DatabaseSettings, KeyspaceSettings
 from holdfast.base import marks_seen
 from holdfast.engine import open_database
-from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimCrash, SimEnv, crash_states
+from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimEnv
 from holdfast.env.fault import take_effect
 from holdfast.recovery import check_folder
+from tests.crash.copies import SMALL, small
 
 KEY = bytes(range(32))
 NEW_KEY = bytes(range(32, 64))
-SMALL = DatabaseSettings(
-    memory_bytes=1 << 20,
-    wal_segment_bytes=64 << 10,
-    keyspace=KeyspaceSettings(memtable_bytes=1 << 16, page_bytes=1024, table_bytes=1 << 16),
-)
 KEYS = pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 
 
@@ -290,16 +285,6 @@ def test_two_backups_to_one_folder_do_not_meet(path, copy, tmp_path):
 # --- failures
 
 
-def small(env, key=None):
-    db = open_database("/db", env=env, key=key, settings=SMALL)
-    db.put_many((b"key %03d" % n, b"value %d" % n) for n in range(100))
-    db.keyspace("other")[b"k"] = b"v"
-    db.flush()
-    db.put(b"unsynced", b"1", durability="none")
-    db._engine.upkeep.wait_idle()
-    return db
-
-
 def judge_copy(env, expected, key=None):
     """The copy is whole, or refused, or there is nothing at all; return which."""
     try:
@@ -363,7 +348,8 @@ def test_every_call_of_a_backup_fails_once_and_leaves_nothing(key, effect):
             break
     assert sites >= {
         "open", "read", "wal.record.sync", "backup.folder.create", "backup.create", "backup.resize",
-        "backup.write", "backup.sync", "backup.folder_sync", "backup.parent.folder_sync",
+        "backup.write", "backup.sync",
+        "backup.begin_sync", "backup.parent.folder_sync", "backup.end_sync",
         "manifest.create.write", "manifest.create.sync", "manifest.marker.create",
         "manifest.marker.folder_sync",
     }  # fmt: skip
@@ -400,92 +386,3 @@ def test_a_copy_whose_removal_fails_too_is_refused():
         assert judge_copy(inner, expected) == "whole"
         assert "UNFINISHED" not in inner.list_dir("/copy")
         assert content(db) == expected
-
-
-def cut_everywhere(key, *, has_folder, without=None):
-    """Cut the power at each call of a backup, which lacks the syncs of a site; yield, for each
-    state of the disk, the machine, whether the call had returned, and what the copy must hold.
-    """
-    step, is_over = 0, False
-    while not is_over:
-        env = SimEnv(5)
-        fault = FaultEnv(env)
-        db = small(fault, key)
-        expected = content(db)
-        if has_folder:
-            env.make_dir("/copy", site="test.folder")
-            env.sync_dir("/", site="test.folder_sync")
-        if without:
-            fault.add(FaultRule(kind="sync*", site=without, times=None, error=None))
-        env.crash_at(env.op_count + step)
-        with suppress(SimCrash):
-            db.backup("/copy")
-            is_over = True
-            env.cut_power()
-        for state in crash_states(env, ["none", "all", "prefix", "drop-one", "only-one"]):
-            yield state.build(), is_over, expected
-        step += 1
-
-
-@KEYS
-@pytest.mark.parametrize("has_folder", [False, True])
-def test_the_power_goes_at_every_point_of_a_backup(key, has_folder):
-    verdicts = set()
-    for machine, has_returned, expected in cut_everywhere(key, has_folder=has_folder):
-        verdict = judge_copy(machine, expected, key)
-        verdicts.add(verdict)
-        assert verdict == "whole" or not has_returned
-        with open_database("/db", env=machine, key=key) as db:
-            found = content(db)
-            if verdict == "whole":
-                with pytest.raises(FileExistsError):
-                    db.backup("/copy")
-            else:
-                # What is there is known to be what a backup left.
-                db.backup("/copy")
-                assert judge_copy(machine, found, key) == "whole"
-        # What was not synced may be lost until the backup has synced it.
-        found["default"].setdefault(b"unsynced", b"1")
-        assert found == expected
-    assert verdicts == {"empty", "begun", "refused", "whole"} | (
-        set() if has_folder else {"absent"}
-    )
-
-
-@pytest.mark.parametrize("site", ["backup.sync", "backup.folder_sync", "backup.parent.folder_sync"])
-def test_without_any_of_its_syncs_a_backup_is_not_safe(site):
-    def is_wrong(machine, has_returned, expected):
-        try:
-            verdict = judge_copy(machine, expected)
-        except (AssertionError, FileNotFoundError, holdfast.Error):
-            return True
-        return has_returned and verdict != "whole"
-
-    has_folder = site == "backup.folder_sync"
-    states = cut_everywhere(None, has_folder=has_folder, without=site)
-    assert any(is_wrong(*found) for found in states)
-
-
-def test_the_power_goes_at_every_point_of_a_removal():
-    """What fails is the last sync, when the marker is there already."""
-    steps, verdicts = iter(range(1000)), set()
-    while True:
-        env = SimEnv(6)
-        fault = FaultEnv(env)
-        db = small(fault)
-        expected = content(db)
-        env.make_dir("/copy", site="test.folder")
-        env.sync_dir("/", site="test.folder_sync")
-        fault.add(FaultRule(site="manifest.marker.folder_sync", effect=take_effect))
-        env.crash_at(env.op_count + next(steps))
-        with suppress(SimCrash):
-            with pytest.raises(OSError, match="Input/output"):
-                db.backup("/copy")
-            break
-        is_removing = any(op.site == "backup.attempt.unlink" for op in env.op_log)
-        for state in crash_states(env, ["none", "all", "prefix", "drop-one", "only-one"]):
-            verdict = judge_copy(state.build(), expected)
-            if is_removing:
-                verdicts.add(verdict)
-    assert verdicts == {"whole", "refused", "begun", "empty"}
-    assert env.list_dir("/copy") == []

@@ -7,10 +7,11 @@ import pytest
 
 import holdfast
 from holdfast import DatabaseSettings, KeyspaceSettings, LossKind, Outcome
-from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimCrash, crash_states
+from holdfast.env import FaultEnv, FaultRule, PosixEnv
 from holdfast.manifest import manifest_name
 from holdfast.recovery import check_folder, key_source
 from holdfast.sstable import TABLE_TAIL_BYTES, Footer
+from tests.crash.copies import damaged, durable
 from tests.hostile.folders import FOLDER, closed_database, crashed_database, files_of, machine_with
 
 KEY = bytes(range(32))
@@ -509,66 +510,7 @@ def test_files_of_another_database_are_set_aside(tmp_path):
 # --- failures
 
 
-def damaged_machine(kind, seed=7):
-    """A machine with a damaged database, all of it durable."""
-    files, states = crashed_database()
-    name = {
-        "table": named(files, ".table")[0],
-        "wal": named(files, ".wal")[0],
-        "manifest": named(files, ".manifest")[0],
-    }[kind]
-    at = {"table": 40, "wal": 5000, "manifest": 200}[kind]
-    files = files | {name: flipped(files[name], at, 8)}
-    machine = machine_with(files, seed)
-    for each in files:
-        file = machine.open(f"{FOLDER}/{each}")
-        file.sync(site="test")
-        file.close()
-    machine.sync_dir(FOLDER, site="test")
-    machine.sync_dir("/", site="test")
-    return machine, files, states[-1]
-
-
-@pytest.mark.parametrize("kind", ["table", "wal", "manifest"])
-@pytest.mark.parametrize("target", [None, "/new"], ids=["in place", "elsewhere"])
-def test_a_crash_at_any_call_leaves_the_old_or_the_repaired_database(kind, target):
-    """And another repair goes through, with the same answers, and no original is gone."""
-    expected = None
-    step, is_over = 0, False
-    while not is_over:
-        machine, files, _ = damaged_machine(kind)
-        machine.crash_at(machine.op_count + step)
-        with suppress(SimCrash):
-            report = holdfast.repair(FOLDER, target, env=machine)
-            assert report.outcome is not Outcome.HEALTHY
-            is_over = True
-            machine.cut_power()
-        for state in crash_states(machine, ["none", "all", "drop-one"]):
-            after = state.build()
-            where = FOLDER
-            if target is None or not is_database(after, target):
-                assert not (is_over and target)
-                report = holdfast.repair(FOLDER, target, env=after)
-                where = target if target and report.is_changed else FOLDER
-            else:
-                where = target
-            check_all_kept(after, files, is_over=is_over)
-            found = repaired(after, folder=where)
-            expected = found if expected is None else expected
-            assert found == expected, state.name
-            after.cut_power()
-        step += 1
-    assert step > 20
-
-
-def is_database(machine, folder):
-    """Whether a repair to a folder had come to its end: the marker is the last that it makes."""
-    with suppress(FileNotFoundError):
-        return any(name.startswith("CURRENT.") for name in machine.list_dir(folder))
-    return False
-
-
-def check_all_kept(machine, files, *, is_over):
+def check_all_kept(machine, files):
     """Every original is in the folder or in one of those for originals."""
     folders = [FOLDER, *(f"{FOLDER}/{name}" for name in machine.list_dir(FOLDER))]
     found = {}
@@ -581,7 +523,7 @@ def check_all_kept(machine, files, *, is_over):
                     file.close()
     for name, data in files.items():
         if name != "LOCK":
-            assert data in found.get(name, []), (name, is_over)
+            assert data in found.get(name, []), name
 
 
 @pytest.mark.parametrize("kind", ["table", "manifest"])
@@ -590,7 +532,8 @@ def test_every_call_of_a_repair_fails_once(kind, target):
     nth, sites = 0, set()
     while True:
         nth += 1
-        inner, files, _ = damaged_machine(kind)
+        files = damaged(kind, None)
+        inner = durable(files)
         env = FaultEnv(inner)
         env.add(FaultRule(kind="[wsctamu]*", nth=nth))
         with suppress(OSError, holdfast.Error):
@@ -598,7 +541,7 @@ def test_every_call_of_a_repair_fails_once(kind, target):
         sites |= {fault.site for fault in env.faults}
         injected = env.injected
         env.clear()
-        check_all_kept(inner, files, is_over=False)
+        check_all_kept(inner, files)
         assert not inner.unreturned()
         report = holdfast.repair(FOLDER, None, env=inner)
         assert report is not None
@@ -609,7 +552,8 @@ def test_every_call_of_a_repair_fails_once(kind, target):
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind():
-    inner, files, _ = damaged_machine("table")
+    files = damaged("table", None)
+    inner = durable(files)
     before = set(inner.list_dir(FOLDER))
     env = FaultEnv(inner)
     env.add(FaultRule(site="repair.copy.write", nth=1, times=None, error=errno.ENOSPC))
