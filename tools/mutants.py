@@ -111,7 +111,7 @@ def mutants(path: Path) -> list[Mutant]:
         place = trail[-1]
         node = place.get()
         line = getattr(node, "lineno", 0)
-        if "# unreachable: " in lines[line - 1]:
+        if _is_unreachable(trail, lines):
             continue
         for kind, new in _changes(node, trail):
             ast.copy_location(new, node)
@@ -140,6 +140,17 @@ def mutants(path: Path) -> list[Mutant]:
                 )
             )
     return found
+
+
+def _is_unreachable(trail: Sequence[_Place], lines: Sequence[str]) -> bool:
+    """Return whether a node stands on a line that says so, or in what such a line leads to, which
+    the coverage leaves out likewise.
+    """
+    fields = [step.field for step in trail[1:]] + ["body"]
+    return any(
+        field != "orelse" and "# unreachable: " in lines[getattr(step.get(), "lineno", 0) - 1]
+        for step, field in zip(trail, fields, strict=True)
+    )
 
 
 def _kept_in_sight(node: ast.AST) -> ast.AST:

@@ -120,6 +120,10 @@ def test_an_unreachable_line_is_left_alone(tmp_path):
     path = tmp_path / "never.py"
     path.write_text("def f(a):\n    a.x()  # unreachable: nobody calls it\n    a.y()\n")
     assert [mutant.line for mutant in mutants(path)] == [3]
+    lines = ["def f(a):", "    if a:  # unreachable: never", "        a.x()", "    else:"]
+    lines += ["        a.y()", "    a.z()", ""]
+    path.write_text("\n".join(lines))
+    assert [mutant.line for mutant in mutants(path)] == [5, 6]
 
 
 def test_code_without_its_only_super_call_fits_the_function(tmp_path):
