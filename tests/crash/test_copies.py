@@ -3,16 +3,15 @@ syncs, or with it before its change, some cut does not.
 """
 
 import functools
-import re
 from functools import partial
 
 import pytest
 
 from holdfast.env import FaultRule
 from holdfast.env.fault import take_effect
-from holdfast.testing.mutants import COPY_FOLLOWS, COPY_MUTANTS, without
-from tests.crash.copies import KEY, TARGET, Backup, Case, Repair, damaged, failures
-from tests.tidy.test_architecture import section
+from holdfast.testing.mutants import OTHER_MUTANTS, without
+from tests.crash.copies import KEY, TARGET, Backup, Repair, damaged
+from tests.crash.cuts import Case, failures
 
 KEYS = {"plain": None, "encrypted": KEY}
 PLACES = {"in place": None, "elsewhere": TARGET}
@@ -45,32 +44,31 @@ def case(name):
     """Cases are kept, so that a mutant is judged only where it differs."""
     kind, place, key = name.split(", ")
     if kind == "unsynced":
-        return unsynced_case(name, place, key)
+        return unsynced_case(place, key)
     if kind == "removal":
-        return removal_case(name, key)
+        return removal_case(key)
     if kind in ("table", "wal", "manifest"):
         judge = repair(kind, place, key)
     else:
         judge = Backup(KEYS[key], has_folder=place == "empty folder")
-    return Case(name, judge.prepare, judge)
+    return Case(judge.prepare, judge)
 
 
-def unsynced_case(name, place, key):
+def unsynced_case(place, key):
     """Without a manifest tables are found which nobody may ever have synced."""
     first = repair("manifest", place, key)
     kept = min(name for name in first.files.keys() - first.aside if name.endswith(".table"))
     judge = Repair(damaged("manifest", KEYS[key]), PLACES[place], KEYS[key], unsynced=kept)
-    return Case(name, judge.prepare, judge, since="repair.aside.end")
+    return Case(judge.prepare, judge, since="repair.aside.end")
 
 
-def removal_case(name, key):
+def removal_case(key):
     """The sync of the marker fails, when the marker is there already."""
     fault = FaultRule(site="manifest.marker.folder_sync", effect=take_effect)
     judge = Backup(KEYS[key], has_folder=True, fault=fault)
-    return Case(name, judge.prepare, judge, since="manifest.marker.create")
+    return Case(judge.prepare, judge, since="manifest.marker.create")
 
 
-TABLE = "Where syncs happen"
 UNSYNCED = "unsynced, in place, plain"
 
 
@@ -106,7 +104,7 @@ def test_a_cut_at_any_call_of_a_removal_leaves_the_whole_copy_or_none(name):
 def test_a_cut_while_what_an_earlier_one_left_is_removed(place, until):
     judge = repair("table", place, "plain")
     begun = partial(judge.prepare_begun, "repair.copy.sync")
-    assert list(failures(Case("begun", begun, judge, until=until))) == []
+    assert list(failures(Case(begun, judge, until=until))) == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_what_a_repair_made_that_was_killed_is_synced_by_the_next(place, site, s
     """Nothing made it durable: the machine went on."""
     judge = repair("table", place, "plain")
     failed = partial(judge.prepare_failed, site)
-    assert list(failures(Case("failed", failed, judge, since=since))) == []
+    assert list(failures(Case(failed, judge, since=since))) == []
 
 
 # --- without a sync, and with it in the wrong place
@@ -168,17 +166,6 @@ among them: that of the manifest's name, in the same folder, comes after and cov
 """
 
 
-def test_every_sync_of_a_copy_has_its_case():
-    """Another test compares the table with the source."""
-    found = re.findall(r"^\| `((?:backup|repair)\.[\w.]+)` \|", section(TABLE), re.MULTILINE)
-    assert set(found) == {site for _, site in KILLERS}
-    assert set(COPY_FOLLOWS) == {
-        site
-        for site in KILLERS
-        if site[1] != "repair.kept.sync" and not site[1].startswith("backup.attempt.")
-    }
-
-
 @pytest.mark.parametrize(
     ("site", "name"),
     [*KILLERS.items(), *((site, name) for site, names in SHARED.items() for name in names)],
@@ -188,6 +175,10 @@ def test_a_copy_without_a_sync_is_not_safe(site, name):
     assert next(failures(case(name), without(site)), "")
 
 
-@pytest.mark.parametrize("mutant", COPY_MUTANTS, ids=lambda mutant: mutant.site[1])
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant for mutant in OTHER_MUTANTS if mutant.site in KILLERS],
+    ids=lambda mutant: mutant.site[1],
+)
 def test_a_copy_with_a_sync_before_its_change_is_not_safe(mutant):
     assert next(failures(case(KILLERS[mutant.site]), mutant.wrap), "")

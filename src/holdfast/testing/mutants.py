@@ -48,16 +48,22 @@ FOLLOWS: dict[Site, Site] = {
 }
 """Every sync that the workloads reach, and the change that it makes durable."""
 
-COPY_FOLLOWS: dict[Site, Site] = {
+OTHER_FOLLOWS: dict[Site, Site] = {
     ("sync", "backup.keys.sync"): ("write", "backup.write"),
     ("sync", "backup.sync"): ("write", "backup.write"),
+    ("sync", "export.sync"): ("write", "export.write"),
+    ("sync", "keys.sync"): ("write", "keys.write"),
+    ("sync", "manifest.edit.undo_sync"): ("truncate", "manifest.edit.undo"),
     ("sync", "repair.copy.sync"): ("write", "repair.copy.write"),
     ("sync", "repair.keys.sync"): ("write", "repair.keys.write"),
     ("sync", "repair.write.sync"): ("write", "repair.write.append"),
+    ("sync", "wal.record.wipe_sync"): ("write", "wal.record.wipe"),
     ("sync_dir", "backup.begin_sync"): ("create", "backup.begin"),
     ("sync_dir", "backup.end_sync"): ("unlink", "backup.end"),
     ("sync_dir", "backup.keys.folder_sync"): ("create", "backup.create"),
     ("sync_dir", "backup.parent.folder_sync"): ("make_dir", "backup.folder.create"),
+    ("sync_dir", "keys.folder_sync"): ("create", "keys.create"),
+    ("sync_dir", "keys.obsolete.folder_sync"): ("unlink", "keys.obsolete.unlink"),
     ("sync_dir", "repair.aside.begin_sync"): ("create", "repair.aside.begin"),
     ("sync_dir", "repair.aside.end_sync"): ("unlink", "repair.aside.end"),
     ("sync_dir", "repair.aside.folder_sync"): ("create", "repair.copy.create"),
@@ -66,8 +72,9 @@ COPY_FOLLOWS: dict[Site, Site] = {
     ("sync_dir", "repair.target.begin_sync"): ("create", "repair.target.begin"),
     ("sync_dir", "repair.target.end_sync"): ("unlink", "repair.target.end"),
 }
-"""The same of backups and repairs, which have judges of their own. Those that follow one of many
-removals, or no change of their own, are only taken out.
+"""The same of syncs that no workload reaches, and which tests of their own judge: of backups,
+repairs, changes of the key, what is refused for want of room, exports. Those that follow one of
+many removals, or no change of their own, are only taken out.
 """
 
 _EDITED = (("sync", "manifest.edit.sync"), ("sync_dir", "manifest.marker.folder_sync"))
@@ -147,10 +154,10 @@ MUTANTS: tuple[Mutant, ...] = (
 )
 """All mutants but those that take a sync out."""
 
-COPY_MUTANTS = tuple(_swapped(COPY_FOLLOWS))
-"""The same of backups and repairs."""
+OTHER_MUTANTS = tuple(_swapped(OTHER_FOLLOWS))
+"""The same of syncs that no workload reaches."""
 
-_CHANGES_BEFORE = FOLLOWS | COPY_FOLLOWS
+_CHANGES_BEFORE = FOLLOWS | OTHER_FOLLOWS
 
 
 class _ShiftedLock:
