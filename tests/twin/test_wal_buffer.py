@@ -196,6 +196,17 @@ def test_a_batch_over_the_limit_is_refused_before_anything_changes(twin: Any) ->
 
 
 @both
+def test_what_is_refused_says_how_large_the_record_would_be(twin: Any) -> None:
+    buffer = twin.RecordBuffer(20)
+    buffer.append_op(PUT, 1, b"k", b"12345")
+    size = len(buffer.payload())
+    batch = twin.WriteBatch()
+    batch.put(1, b"k", b"12345678")
+    with pytest.raises(LimitError, match=f"have {size + batch.size} bytes; the limit is 20"):
+        buffer.append_batch(batch)
+
+
+@both
 def test_the_growing_count_is_part_of_the_limit(twin: Any) -> None:
     batch = twin.WriteBatch(127 * 3 + 1 + 3)
     for _ in range(127):

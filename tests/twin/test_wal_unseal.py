@@ -221,6 +221,14 @@ def test_as_many_bytes_are_tried_as_eight_times_the_stretch(more: int) -> None:
     assert plain == b"\xff" * len(stored) if more == 0 else plain[0] is CorruptionError
 
 
+def test_what_claims_more_than_there_is_is_not_tried() -> None:
+    stored = bytearray(hostile())
+    for at in range(0, len(stored) - 80, 80):
+        left = len(stored) - at - 80
+        stored[at + 4 : at + 8] = (left + 1).to_bytes(4, "little")
+    assert agreed(bytes(stored)) == b"\xff" * len(stored)
+
+
 def test_the_smallest_record_at_the_end_of_a_stretch_opens() -> None:
     segment = Segment().record(b"first").record(b"")
     assert agreed(bytes(segment.stored)) == segment.plain

@@ -43,8 +43,6 @@ from holdfast.wal.format import (
 )
 
 _ZERO_BLOCK: Final = bytes(1 << 16)
-_PERHAPS_WHOLE: Final = (StopReason.BROKEN_CHAIN, StopReason.BAD_PAYLOAD)
-"""Where a scan ended before one of these, a record may still be whole by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +200,9 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
             reason = "here stand bytes that are no whole record"
             found.damage.append(CorruptionError(path, scan.end_offset, reason))
         data = _padded(data, scan.end_offset, number, salt, alignment)
-        # What only breaks the chain is whole, and so is a record of which only the padding was
-        # damaged.
-        behind = scan.end_offset + (0 if scan.stop in _PERHAPS_WHOLE else alignment)
-        following = _next_whole(data, behind, number, salt, alignment)
+        # That may be the record at which the scan stopped: one that only breaks the chain, or of
+        # which only the padding was damaged.
+        following = _next_whole(data, scan.end_offset, number, salt, alignment)
         if following is None:
             return
         at = following

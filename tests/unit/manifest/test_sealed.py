@@ -301,13 +301,17 @@ def test_what_claims_more_than_the_file_has_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = Made()
-    stored = made.stored() + (MAGIC + (1 << 20).to_bytes(4, "little") + b"x" * 56) * 3
     monkeypatch.setattr(sealed, "_TRIED_BYTES_MAX", 0)
-    assert shown(stored) == made.plain() + b"\xff"
-    assert at_rest(stored).read_salvaged() == made.plain()
-    # Shorter than any frame.
-    stored = made.stored() + (MAGIC + (1).to_bytes(4, "little") + b"x" * 56) * 3
-    assert shown(stored) == made.plain() + b"\xff"
+    for claimed in (185, 1 << 20):
+        stored = made.stored() + (MAGIC + claimed.to_bytes(4, "little") + b"x" * 56) * 3
+        assert shown(stored) == made.plain() + b"\xff"
+        assert at_rest(stored).read_salvaged() == made.plain()
+    # Nor what is shorter than any frame.
+    for size in (1, FRAME_MIN - 9):
+        unit = (MAGIC + size.to_bytes(4, "little")).ljust(96, b"x")
+        stored, kept = behind(made, lambda _, unit=unit: unit * 3)
+        assert at_rest(stored).read_salvaged() == made.plain() + kept
+        assert shown(made.stored() + unit * 3) == made.plain() + b"\xff"
 
 
 def test_frames_are_found_beyond_the_window_that_is_read_at_once() -> None:

@@ -66,7 +66,12 @@ def forged(offset: int, layout: str, value: object, header: SegmentHeader = HEAD
 
 @pytest.mark.parametrize(
     ("number", "name"),
-    [(1, "00000001.wal"), (12345678, "12345678.wal"), (123456789, "123456789.wal")],
+    [
+        (1, "00000001.wal"),
+        (12345678, "12345678.wal"),
+        (123456789, "123456789.wal"),
+        ((1 << 64) - 1, "18446744073709551615.wal"),
+    ],
 )
 def test_names_have_eight_digits_or_more(number: int, name: str) -> None:
     assert segment_name(number) == name
@@ -87,6 +92,7 @@ def test_names_have_eight_digits_or_more(number: int, name: str) -> None:
         "00000001.WAL",
         "",
         ".wal",
+        "18446744073709551616.wal",
         "99999999999999999999.wal",
         "00000001.wal\n",
     ],

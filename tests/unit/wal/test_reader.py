@@ -178,6 +178,32 @@ def test_records_behind_an_unreadable_header_prove_that_a_lost_end_record_was_du
     assert (error.offset, "a later segment" in error.reason) == (offset, True)
 
 
+def test_two_records_behind_an_unreadable_header_are_enough() -> None:
+    log = Log()
+    for _ in range(4):
+        log.append(BIG)
+    offset = bytes_of(log.env, 1).rindex(b"HWAL")
+    damage(log, 1, offset, bytes(88))
+    damage(log, 2, 0)
+    error = refused(log)
+    assert (error.offset, "a later segment" in error.reason) == (offset, True)
+
+
+def test_a_later_segment_with_what_the_log_has_already_does_not_continue_it() -> None:
+    """Its records are not behind the end of the log, so nothing is missing."""
+    log = Log()
+    log.append()
+    log.append()
+    log.writer.close()
+    later = Log(log.env, lsn_first=2, number=log.number)
+    later.append(durable=True)
+    found = log.read()
+    assert records(found) == log.written
+    assert found.orphans == [later.first]
+    later.append(durable=True)
+    assert "a later segment" in refused(log).reason
+
+
 def test_a_missing_first_segment_is_refused() -> None:
     log = rotated()
     log.env.unlink(f"{FOLDER}/00000001.wal", site="test")

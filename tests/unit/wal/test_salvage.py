@@ -101,6 +101,11 @@ def test_a_whole_log_is_one_run_in_each_segment() -> None:
 
 
 def test_where_there_is_no_log_nothing_is_found() -> None:
+    assert (SalvagedLog().database_id, SalvagedLog().lsn_last, SalvagedLog().seq_last) == (
+        b"",
+        0,
+        0,
+    )
     log = Log()
     found = salvaged(log)
     assert (found.runs, found.damage, found.lsn_last, found.seq_last) == ([], [], 0, 0)
@@ -331,6 +336,15 @@ def test_a_segment_that_was_being_prepared_is_nothing() -> None:
         replace_bytes(log.env, 9, torn)
         found = salvaged(log)
         assert (spans(found), found.damage) == ([(1, 1, 1)], [])
+
+
+def test_a_segment_that_ends_within_a_long_header_block_has_no_records() -> None:
+    log = Log(alignment=4096, segment_bytes=1 << 15)
+    log.append(b"v", durable=True)
+    for size in (8191, 8150, 8112, 4100):
+        replace_bytes(log.env, 1, bytes_of(log.env, 1)[:size])
+        found = salvaged(log)
+        assert (found.runs, places(found)) == ([], [("00000001.wal", 0)])
 
 
 def test_a_segment_without_its_header_that_holds_something_is_damage() -> None:
