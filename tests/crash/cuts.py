@@ -18,7 +18,7 @@ import pytest
 import holdfast
 from holdfast.engine import Database
 from holdfast.env import CrashPoint, CrashState, Operation, SimEnv
-from holdfast.recovery import check_folder, key_source
+from holdfast.recovery import UNFINISHED, check_folder, key_source
 from holdfast.testing.oracle import Wrap
 from tests.hostile.folders import Files, State
 
@@ -128,3 +128,4 @@ def check_opens(machine: SimEnv, folder: str, key: bytes | None, expected: State
         database[b"probe"] = b"1"
     with holdfast.open(folder, create=False, env=machine, key=key) as database:
         assert database[b"probe"] == b"1"
+    assert UNFINISHED not in machine.list_dir(folder)

@@ -244,7 +244,7 @@ class Database(Keyspace):
 
         Durability: durable when it returns. After an exception what was made is removed again but
         for the folder itself, and after a crash there is the whole copy or none: a folder with some
-        of it is refused when it is opened, and must be removed by hand.
+        of it is refused when it is opened, and the next backup to it replaces what is there.
         Raises: FileExistsError when the folder is not empty; ValueError when it lies in the
         database's own; FileNotFoundError when its parent is absent; DiskFullError; OSError when
         either disk fails; DatabaseClosedError, DatabasePoisonedError, ReadOnlyError. Thread safety:

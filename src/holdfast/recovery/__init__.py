@@ -16,6 +16,7 @@ from holdfast.recovery.restart import (
     DEFAULT_KEYSPACE,
     LIVE_NAME,
     LOCK_NAME,
+    UNFINISHED,
     WATCH_NAME,
     Recovery,
     recover_for_reading,
@@ -24,7 +25,6 @@ from holdfast.recovery.restart import (
 from holdfast.recovery.root import check_root, read_root, root_of
 from holdfast.recovery.sealing import drop_old_keys, key_source, sealed_env, unlock
 from holdfast.recovery.unfinished import (
-    UNFINISHED,
     check_free,
     claimed_folder,
     mark_finished,

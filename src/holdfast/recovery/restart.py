@@ -46,6 +46,8 @@ LIVE_NAME = "LIVE"
 """Figures that the process which has the database open publishes. Part of the file format."""
 WATCH_NAME = "WATCH"
 """A request for them. Part of the file format."""
+UNFINISHED = "UNFINISHED"
+"""The mark of a copy that is not whole yet; see `unfinished`. Part of the file format."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -321,8 +323,8 @@ def _remove_orphans(
     kept_bytes: int = 0,
 ) -> None:
     """Unlink every database file that the new manifest does not name, but for so many bytes of
-    earlier log segments, and the figures of an earlier life; a failure leaves it for the next
-    restart.
+    earlier log segments, the figures of an earlier life, and the mark of a copy that is whole; a
+    failure leaves it for the next restart.
     """
     keep = {table_name(number) for number in version.table_numbers()}
     keep.update(segment_name(segment.number) for segment in log.segments())
@@ -340,7 +342,9 @@ def _remove_orphans(
         mark("recovery.orphan_kept")
         return
     for name in names:
-        if name == LIVE_NAME or (parse_numbered(name) is not None and name not in keep):
+        # A marker is durable, and the folder locked: a copy that it is of has come to its end.
+        is_past = name in (LIVE_NAME, UNFINISHED)
+        if is_past or (parse_numbered(name) is not None and name not in keep):
             try:
                 env.unlink(f"{folder}/{name}", site="recovery.orphan.unlink")
             except OSError:

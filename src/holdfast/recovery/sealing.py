@@ -28,8 +28,7 @@ from holdfast.crypto import (
 )
 from holdfast.env import Env
 from holdfast.manifest import ManifestSealing, manifest_name, parse_marker, parse_numbered
-from holdfast.recovery.restart import LIVE_NAME
-from holdfast.recovery.unfinished import UNFINISHED
+from holdfast.recovery.restart import LIVE_NAME, UNFINISHED
 from holdfast.sstable import TABLE_TAIL_BYTES as TAIL_BYTES
 from holdfast.sstable import TableSealing
 from holdfast.wal import LogSealing

@@ -17,12 +17,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from holdfast.env import Env, File
-from holdfast.recovery.unfinished import (
-    UNFINISHED,
-    clear_unfinished,
-    mark_finished,
-    mark_unfinished,
-)
+from holdfast.recovery.restart import UNFINISHED
+from holdfast.recovery.unfinished import clear_unfinished, mark_finished, mark_unfinished
 
 PREFIX: Final = "damaged-"
 PIECE_BYTES: Final = 1 << 20

@@ -7,7 +7,8 @@ copy to that folder may remove them and begin anew.
 Whoever copies to a folder holds its lock, so that nobody takes what is under way for what was left.
 
 A folder that has a CURRENT marker is a database, whatever else is in it, and is never cleared: its
-owner may have opened it since. Nor is one that has a name which no copy makes.
+owner may have opened it since. The mark is still there when a crash came right behind the marker;
+the next open for writing removes it. Nor is one that has a name which no copy makes.
 
 Thread safety: safe; the lock lets one copy at a time into a folder.
 """
@@ -16,16 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
 
 from holdfast.base import mark
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env
 from holdfast.manifest import parse_numbered
-from holdfast.recovery.restart import LOCK_NAME
-
-UNFINISHED: Final = "UNFINISHED"
-"""Part of the file format."""
+from holdfast.recovery.restart import LOCK_NAME, UNFINISHED
 
 
 @contextmanager
