@@ -689,3 +689,18 @@ def test_an_edit_too_long_for_a_record_is_not_written() -> None:
 
     with pytest.raises(ValueError, match="exceeds"):
         encode_record(Long(), 1, 0, 0)
+
+
+def test_the_bytes_of_all_manifests_that_were_written_are_counted(
+    env: FailingEnv, folder: str
+) -> None:
+    versions = VersionSet.create(env, folder, 1, ID, Version())
+    versions.log(VersionEdit(last_seq=5))
+    first = versions.bytes_written
+    assert versions.bytes_written_ever == first > HEADER_BYTES
+    versions.rewrite(7)
+    second = versions.bytes_written
+    assert versions.bytes_written_ever == first + second
+    versions.rewrite(8)
+    assert versions.bytes_written_ever == first + second + versions.bytes_written
+    versions.close()

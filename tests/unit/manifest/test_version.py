@@ -261,3 +261,19 @@ def test_a_version_cannot_be_changed_from_outside(base: Version) -> None:
         base.keyspaces[5] = base.keyspaces[0]  # type: ignore[index]
     with pytest.raises(AttributeError):
         base.next_number = 5  # type: ignore[misc]
+
+
+def test_what_is_known_of_the_first_segment_stays_until_another_one_is_first() -> None:
+    """An ordinal and a salt are of one segment: lost, damage of it would go unnoticed; kept for
+    another one, that would be refused.
+    """
+    first = VersionEdit(wal_first=4, wal_first_lsn=90, wal_first_salt=77, durable_lsn=100)
+    version = Version().apply(first)
+    assert (version.wal_first_lsn, version.wal_first_salt) == (90, 77)
+    for kept in (VersionEdit(last_seq=1), VersionEdit(wal_first=4)):
+        version = version.apply(kept)
+        assert (version.wal_first, version.wal_first_lsn, version.wal_first_salt) == (4, 90, 77)
+    other = version.apply(VersionEdit(wal_first=5))
+    assert (other.wal_first, other.wal_first_lsn, other.wal_first_salt) == (5, 0, 0)
+    other = version.apply(VersionEdit(wal_first=5, wal_first_lsn=95, wal_first_salt=78))
+    assert (other.wal_first_lsn, other.wal_first_salt) == (95, 78)
