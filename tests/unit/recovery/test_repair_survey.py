@@ -26,9 +26,9 @@ from tests.unit.wal.logs import DATABASE_ID, FOLDER, Log, bytes_of, replace_byte
 
 def info(number: int) -> TableInfo:
     return TableInfo(
-        number=number, file_id=bytes(16), size_bytes=999, lower=b"a", upper=b"b", seq_min=1,
-        seq_max=5, entry_count=3, delete_count=0, range_tombstone_count=0, raw_bytes=9,
-        root_checksum=0, created_us=0,
+        number=number, file_id=bytes(16), size_bytes=999, lower=b"%05d" % number,
+        upper=b"%05dx" % number, seq_min=1, seq_max=5, entry_count=3, delete_count=0,
+        range_tombstone_count=0, raw_bytes=9, root_checksum=0, created_us=0,
     )  # fmt: skip
 
 
