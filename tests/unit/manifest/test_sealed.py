@@ -15,7 +15,7 @@ from holdfast.base import CorruptionError
 from holdfast.crypto import PREAMBLE_BYTES, SEAL_BYTES, FileCipher, Secret, Suite
 from holdfast.crypto.suite import make_aead
 from holdfast.env import SimEnv
-from holdfast.manifest import sealed
+from holdfast.manifest import ManifestSealing, sealed
 from holdfast.manifest.format import Header
 from holdfast.manifest.sealed import ManifestAtRest, ManifestUnderWay
 
@@ -271,6 +271,21 @@ def test_so_many_places_that_look_like_frames_are_tried_and_no_more(count: int) 
         # The last of them lacks bytes of what it claims, and the first is the damaged place.
         assert shown(alone) == made.plain() + b"\xff"
     assert at_rest(alone).read_salvaged() == made.plain()
+
+
+@pytest.mark.parametrize("count", [65, 66])
+def test_behind_damage_at_most_so_many_places_are_nothing(count: int) -> None:
+    """The first of them is the damaged place itself."""
+    made = Made()
+    stored = made.stored() + (MAGIC + (100).to_bytes(4, "little") + b"x" * 56) * count + bytes(100)
+    if count == 65:
+        assert shown(stored) == made.plain() + b"\xff"
+    else:
+        refused(stored, "another follows it")
+
+
+def test_a_sealed_manifest_is_at_most_as_long_as_its_file() -> None:
+    assert ManifestSealing().plain_size(1234) == 1234
 
 
 def test_frames_that_open_are_not_counted_as_tries() -> None:

@@ -1,4 +1,4 @@
-"""The tables of a repair: what is wrong with one, what is left of it, and what is said of the rest."""
+"""The tables of a repair: what is wrong with one, what is left of it, what is said to be gone."""
 
 from __future__ import annotations
 

@@ -135,6 +135,11 @@ def test_no_more_is_read_than_what_is_missing_of_a_record(log: SealedLog) -> Non
     asked.clear()
     assert face.read_at(start, size) == log.face().read_at(start, size)
     assert asked[1:] == [(start, size)]
+    asked.clear()
+    first, _ = offsets(log)[0]
+    assert face.read_at(100, first - 20) == log.face().read_at(0, first + 80)[100:]
+    assert asked[1:] == [(first, 80), (first + 80, size - 80)]
+    assert log.env.file_size(PATH) == len(log.stored())
 
 
 def test_a_record_that_claims_more_than_the_segment_has_is_not_read_for(log: SealedLog) -> None:
