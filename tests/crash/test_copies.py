@@ -1,5 +1,5 @@
 """A power cut at any call of a repair or a backup leaves what it has to; without any one of its
-syncs, or with it before its change, some cut does not.
+syncs, or with it in the wrong place, some cut does not.
 """
 
 import functools
@@ -178,7 +178,7 @@ def test_a_copy_without_a_sync_is_not_safe(site, name):
 @pytest.mark.parametrize(
     "mutant",
     [mutant for mutant in OTHER_MUTANTS if mutant.site in KILLERS],
-    ids=lambda mutant: mutant.site[1],
+    ids=lambda mutant: mutant.name,
 )
-def test_a_copy_with_a_sync_before_its_change_is_not_safe(mutant):
+def test_a_copy_with_a_sync_in_the_wrong_place_is_not_safe(mutant):
     assert next(failures(case(KILLERS[mutant.site]), mutant.wrap), "")

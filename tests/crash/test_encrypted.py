@@ -60,13 +60,12 @@ def test_all_parts_are_all_others(tmp_path, monkeypatch):
     assert set(names) == set(torture.PARTS) - {"fuzz"}
 
 
-@pytest.mark.parametrize(
-    ("make", "item"), [(syncs_part, "0"), (syncs_part, "18"), (errors_part, "3")]
-)
-def test_points_of_a_creation(make, item):
+@pytest.mark.parametrize(("make", "items"), [(syncs_part, ["0", "18"]), (errors_part, ["3"])])
+def test_points_of_a_creation(make, items):
     """Failed syncs of the first key file among them, which an open after it must not trust."""
     part = make(1, lambda machine: machine)
-    part.replay(item)
+    for item in items:
+        part.replay(item)
     assert not part.failures
 
 

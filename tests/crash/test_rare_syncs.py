@@ -1,6 +1,6 @@
 """Syncs that no workload of the crash explorer reaches and no copy makes: of what is refused for
-want of room, of key files, and of an export. Without any one of them, or with it before
-its change, some power cut leaves what it must not.
+want of room, of key files, and of an export. Without any one of them, or with it in the wrong
+place, some power cut leaves what it must not.
 """
 
 import errno
@@ -169,9 +169,9 @@ def test_without_a_sync_it_does_not(site):
 @pytest.mark.parametrize(
     "mutant",
     [mutant for mutant in OTHER_MUTANTS if mutant.site in KILLERS],
-    ids=lambda mutant: mutant.site[1],
+    ids=lambda mutant: mutant.name,
 )
-def test_with_a_sync_before_its_change_it_does_not(mutant):
+def test_with_a_sync_in_the_wrong_place_it_does_not(mutant):
     assert next(failures(case(KILLERS[mutant.site]), mutant.wrap), "")
 
 

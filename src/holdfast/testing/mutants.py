@@ -154,7 +154,38 @@ MUTANTS: tuple[Mutant, ...] = (
 )
 """All mutants but those that take a sync out."""
 
-OTHER_MUTANTS = tuple(_swapped(OTHER_FOLLOWS))
+_REMOVALS = {
+    ("sync", "keys.sync"): ("unlink", "keys.obsolete.unlink"),
+    ("sync", "export.sync"): ("rename", "export.rename"),
+    ("sync_dir", "keys.folder_sync"): ("unlink", "keys.obsolete.unlink"),
+    ("sync_dir", "repair.aside.end_sync"): ("unlink", "repair.original.unlink"),
+}
+"""What may happen only after a sync, because it takes away what was there before."""
+
+
+def _behind_marker() -> list[Mutant]:
+    names = (
+        "backup.sync",
+        "backup.keys.sync",
+        "backup.keys.folder_sync",
+        "repair.aside.parent.folder_sync",
+        "repair.copy.sync",
+        "repair.keys.sync",
+        "repair.write.sync",
+    )
+    marker = ("sync_dir", "manifest.marker.folder_sync")
+    sites = [site for site in OTHER_FOLLOWS if site[1] in names]
+    return [Mutant(f"after the marker's sync: {site[1]}", site, (marker,)) for site in sites]
+
+
+OTHER_MUTANTS: tuple[Mutant, ...] = (
+    *_swapped(OTHER_FOLLOWS),
+    *_behind_marker(),
+    *(
+        Mutant(f"after {removal[1]}: {site[1]}", site, (removal,))
+        for site, removal in _REMOVALS.items()
+    ),
+)
 """The same of syncs that no workload reaches."""
 
 _CHANGES_BEFORE = FOLLOWS | OTHER_FOLLOWS
