@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.testing.result_page import require_commit
 from tools import tree
 
 ROOMS = ("recovery", "manifest", "wal", "codec")
@@ -210,6 +211,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}; or all")
     parser.add_argument("--write", action="store_true", help="write docs/results/coverage.md")
     given = parser.parse_args(arguments)
+    require_commit(parser, writes=given.write)
     rooms: list[str] = given.rooms or list(ROOMS)
     if set(rooms) - set(ROOMS):
         parser.error(f"the rooms are {', '.join(ROOMS)}")

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from holdfast.testing.bench_measure import MIB, Figure, Options, fresh_python
 from holdfast.testing.bench_report import Report, Result, machine, markdown, table
 from holdfast.testing.bench_workloads import WORKLOADS, description
+from holdfast.testing.result_page import require_commit
 
 PAGE = "docs/results/part1.md"
 GB = 10**9
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the bench."""
     if arguments and arguments[0] == CHILD:
         return child(*arguments[1:])
-    given = parser().parse_args(arguments)
+    made = parser()
+    given = made.parse_args(arguments)
+    require_commit(made, writes=given.write)
     if given.list:
         for name in WORKLOADS:
             print(f"{name}\n    " + description(name).replace("\n", "\n    ").rstrip(" ") + "\n")

@@ -18,13 +18,21 @@ SHOWN_MAX = 3
 
 def require_commit(parser: argparse.ArgumentParser, *, writes: bool) -> None:
     """End a verb that `writes` a page with status 2 when the checkout is no commit."""
+    reason = missing_commit(writes=writes)
+    if reason:
+        parser.error(reason)
+
+
+def missing_commit(*, writes: bool) -> str:
+    """Return why a verb that `writes` a page must not begin, "" when it may."""
     changed = uncommitted() if writes else []
-    if changed:
-        more = f" and {len(changed) - SHOWN_MAX} more" if len(changed) > SHOWN_MAX else ""
-        parser.error(
-            f"--write is for a commit, which the page names, and there are uncommitted changes: "
-            f"{', '.join(changed[:SHOWN_MAX])}{more}; commit them first"
-        )
+    if not changed:
+        return ""
+    more = f" and {len(changed) - SHOWN_MAX} more" if len(changed) > SHOWN_MAX else ""
+    return (
+        f"--write is for a commit, which the page names, and there are uncommitted changes: "
+        f"{', '.join(changed[:SHOWN_MAX])}{more}; commit them first"
+    )
 
 
 def result_page(

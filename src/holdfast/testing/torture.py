@@ -37,6 +37,7 @@ from holdfast.testing.bench_report import machine
 from holdfast.testing.crash import same_machine
 from holdfast.testing.mutants import without
 from holdfast.testing.oracle import Wrap
+from holdfast.testing.result_page import missing_commit
 from holdfast.testing.torture_crash import CrashPart, ExhaustivePart, KillsPart
 from holdfast.testing.torture_damage import DamagePart
 from holdfast.testing.torture_faults import FaultsPart, FuzzPart
@@ -325,6 +326,9 @@ def run(given: argparse.Namespace) -> int:
         wrap = without((kind, site))
     if given.replay:
         names = [given.replay.partition(":")[0]]
+    if reason := missing_commit(writes=given.write):
+        print(f"holdfast torture: {reason}", file=sys.stderr)
+        return 2
     if unknown := [name for name in names if name not in PARTS]:
         print(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 from holdfast.cli.failure import wrong_usage
 from holdfast.testing.bench_report import machine
+from holdfast.testing.result_page import missing_commit
 from holdfast.testing.versus_budget import budgets, measure_alone
 from holdfast.testing.versus_picture import picture
 from holdfast.testing.versus_report import Report, closing, page, workload_table
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     asked = arguments.engines.split(",")
     refuse_unknown("workload", workloads, WORKLOADS)
     refuse_unknown("engine", asked, ENGINES)
+    if reason := missing_commit(writes=arguments.write):
+        raise wrong_usage(reason)
     if arguments.rounds < 1:
         raise wrong_usage("there is one round at least")
     engines = [engine for engine in asked if is_installed(engine)]

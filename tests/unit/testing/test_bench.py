@@ -14,6 +14,7 @@ from holdfast.testing import (
     bench_counters,
     bench_measure,
     bench_report,
+    result_page,
 )
 from holdfast.testing.bench_measure import Figure, Options
 from holdfast.testing.bench_workloads import WORKLOADS, description
@@ -154,10 +155,12 @@ def test_the_pages_show_every_figure(options):
     assert max(len(line) for line in shown.splitlines()) < 120
 
 
+SIZES = ["--count", "200", "--reads", "100", "--rounds", "1", "--commits", "5"]
+
+
 def run(tmp_path, *arguments):
-    sizes = ["--count", "200", "--reads", "100", "--rounds", "1", "--commits", "5"]
     return subprocess.run(
-        [sys.executable, "-m", "holdfast.testing.bench", *arguments, *sizes],
+        [sys.executable, "-m", "holdfast.testing.bench", *arguments, *SIZES],
         capture_output=True,
         text=True,
         check=False,
@@ -166,10 +169,11 @@ def run(tmp_path, *arguments):
     )
 
 
-def test_the_command_prints_tables_and_writes_json_and_the_page(tmp_path):
-    done = run(tmp_path, "scan", "commit", "--json", "out.json", "--write")
-    assert done.returncode == 0, done.stderr
-    assert "scan forward, row by row" in done.stdout
+def test_the_command_prints_tables_and_writes_json_and_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", list)
+    assert bench.main(["scan", "commit", "--json", "out.json", "--write", *SIZES]) == 0
+    assert "scan forward, row by row" in capsys.readouterr().out
     plain = json.loads((tmp_path / "out.json").read_text())
     assert [result["name"] for result in plain["workloads"]] == ["scan", "commit"]
     assert plain["options"]["count"] == 200

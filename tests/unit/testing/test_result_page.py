@@ -4,7 +4,9 @@ import subprocess
 
 import pytest
 
+from holdfast.cli import main as command
 from holdfast.testing import (
+    bench,
     bench_report,
     filters,
     fuzz,
@@ -14,6 +16,7 @@ from holdfast.testing import (
     result_page,
 )
 from holdfast.testing.pieces import do_pieces
+from tools import branches, mutate
 
 VERBS = {
     "histories": histories.main,
@@ -22,7 +25,11 @@ VERBS = {
     "pool": pool_compare.main,
     "filters": filters.main,
     "fuzz": fuzz.main,
+    "bench": bench.main,
+    "mutate": mutate.main,
+    "coverage": branches.main,
 }
+COMMANDS = {"torture": ["torture", ".", "--seed", "1", "--minutes", "0.01"], "bench": ["bench"]}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -37,6 +44,17 @@ def test_a_checkout_with_changes_is_refused_before_anything_is_done(
     assert ended.value.code == 2
     printed = capsys.readouterr()
     assert "uncommitted changes: src/a.py, dev, src/b.pyx and 2 more" in printed.err
+    assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_so_do_commands_that_write_a_page(verb, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", lambda: ["src/a.py"])
+    assert command([*COMMANDS[verb], "--write"]) == 2
+    printed = capsys.readouterr()
+    assert "there are uncommitted changes: src/a.py; commit them first" in printed.err
     assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ import pytest
 from holdfast.base import CorruptionError
 from holdfast.cli import main
 from holdfast.env import SimEnv
-from holdfast.testing import torture, torture_damage
+from holdfast.testing import result_page, torture, torture_damage
 from holdfast.testing.torture_damage import DamagePart, WrongAnswerError, judge, machine_with
 from holdfast.testing.torture_faults import FaultsPart
 from holdfast.testing.torture_part import FAILURES_MAX, HangError, bound_of, bounded
@@ -124,6 +124,7 @@ def test_every_damage_changes_a_file_and_has_a_place():
 def test_the_page_that_is_written_shows_everything(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs" / "results").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", list)
     given = ["torture", "made", "--minutes", NO_TIME, "--parts", "damage,faults", "--write"]
     assert main(given) == 0
     page = (tmp_path / torture.PAGE).read_text()

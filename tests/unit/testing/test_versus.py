@@ -16,7 +16,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from holdfast.cli import main
-from holdfast.testing import versus, versus_budget, versus_holdfast, versus_run, versus_store
+from holdfast.testing import (
+    result_page,
+    versus,
+    versus_budget,
+    versus_holdfast,
+    versus_run,
+    versus_store,
+)
 from holdfast.testing.versus_budget import AT_LEAST, AT_MOST, Budget, budgets
 from holdfast.testing.versus_child import Cell, Order, Passes, load_dataset
 from holdfast.testing.versus_input import DATASETS, late_order, zipfian
@@ -422,6 +429,7 @@ def test_the_picture_has_a_bar_for_each_ratio_on_its_side_of_the_line():
 
 def test_a_run_leaves_nothing_but_what_was_asked_for(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", list)
     given = ["commit", "get-hot", "commit-tasks", "--engines", "holdfast,sqlite3"]
     monkeypatch.setattr(versus_holdfast.HoldfastStore, "has_tasks", classmethod(lambda cls: False))
     status = main(
