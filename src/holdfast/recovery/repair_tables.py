@@ -139,15 +139,13 @@ class Workshop:
             is_readable=not salvage.is_empty,
         )
 
-    def salvage(
-        self, number: int, info: TableInfo | None, *, stamp: int = 0
-    ) -> TableSalvage | None:
+    def salvage(self, number: int, info: TableInfo | None) -> TableSalvage | None:
         """Return what is left of a table, None when nothing can be read of it. Only its own
         description is of use when the call has returned.
         """
         try:
             with closing(self.open_raw(f"{self.folder}/{table_name(number)}")) as file:
-                return TableSalvage(file, number, info, stamp=stamp)
+                return TableSalvage(file, number, info)
         except (CorruptionError, FormatError, OSError):
             return None
 
@@ -162,8 +160,9 @@ class Workshop:
         error: CorruptionError,
         stamp: int = 0,
     ) -> Piece | None:
-        """Write what can be read of a damaged table to a new one, and report what cannot. Return
-        None when nothing can. Raises: OSError of writing.
+        """Write what can be read of a damaged table to a new one, and report what cannot. `stamp`
+        is the number of all entries of an ingested table that no `info` describes. Return None when
+        nothing can be read. Raises: OSError of writing.
         """
         path = f"{self.folder}/{table_name(number)}"
         try:

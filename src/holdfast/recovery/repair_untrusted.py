@@ -51,6 +51,8 @@ class _Candidate:
     """Why it must be written anew, None when it is whole."""
     needs_number: bool = False
     """It was ingested, and nothing says which sequence number its entries have."""
+    stamp: int = 0
+    """The one that they get then."""
     is_readable: bool
     """Whether anything of it can be read."""
     keyspace: int = -1
@@ -248,42 +250,39 @@ def _stamp(workshop: Workshop, result: _Found, candidates: list[_Candidate]) -> 
     were there before them. Where others have the same keys, that is a guess.
     """
     for candidate in candidates:
-        if not candidate.needs_number or candidate.info is None:
+        if not candidate.needs_number or candidate.keyspace < 0:
             continue
-        others = [
-            other
-            for other in candidates
-            if other is not candidate
-            and other.keyspace == candidate.keyspace
-            and other.info is not None
-        ]
         seqs = [
-            other.info.seq_max
+            other.stamp if other.info is None else other.info.seq_max
             for other in candidates
-            if other.info is not None and other.number < candidate.number
+            if other.number < candidate.number
         ]
-        seq = max(seqs, default=0) + 1
+        seq = candidate.stamp = max(seqs, default=0) + 1
         info = candidate.info
-        candidate.info = replace(info, seq_min=seq, seq_max=seq)
-        origin = result.origins[candidate.keyspace]
-        overlapping = [
-            other.info.lower
-            for other in others
-            if other.info is not None and other.info.overlaps(info.lower, info.upper)
-        ]
-        if overlapping:
+        if info is not None:
+            candidate.info = replace(info, seq_min=seq, seq_max=seq)
+        if any(_may_share_keys(candidate, other) for other in candidates):
             workshop.report.lose(
                 Loss(
                     kind=LossKind.ORDER,
                     file=f"{workshop.folder}/{table_name(candidate.number)}",
                     offset=0,
-                    keyspace=origin.name,
-                    lower=info.lower,
-                    upper=info.upper,
-                    count=info.entry_count,
+                    keyspace=result.origins[candidate.keyspace].name,
+                    lower=None if info is None else info.lower,
+                    upper=None if info is None else info.upper,
+                    count=None if info is None else info.entry_count,
                     reason="it was ingested, and only the manifest said how new its rows are",
                 )
             )
+
+
+def _may_share_keys(one: _Candidate, other: _Candidate) -> bool:
+    """Return whether two tables may have versions of one key, as far as it is known."""
+    if one is other or one.keyspace != other.keyspace:
+        return False
+    if one.info is None or other.info is None:
+        return True
+    return one.info.overlaps(other.info.lower, other.info.upper)
 
 
 def _gather(workshop: Workshop, result: _Found, candidates: list[_Candidate]) -> None:
@@ -298,9 +297,8 @@ def _gather(workshop: Workshop, result: _Found, candidates: list[_Candidate]) ->
             piece: Piece | None = Piece(info=candidate.info, folder=workshop.folder, is_new=False)
         else:
             error = candidate.error or _unreadable(workshop)
-            stamp = candidate.info.seq_max if candidate.info is not None else 0
             piece = workshop.rebuild(
-                candidate.number, candidate.info, origin, error=error, stamp=stamp
+                candidate.number, candidate.info, origin, error=error, stamp=candidate.stamp
             )
         if piece is not None:
             result.pieces.setdefault(origin.keyspace, []).append(piece)

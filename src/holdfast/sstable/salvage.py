@@ -130,8 +130,8 @@ class TableSalvage:
         self._effort = 0
         self._find_all(is_whole)
         is_ingested = self._footer is not None and self._footer.is_ingested
+        is_ingested = is_ingested or self._has_no_numbers()
         if info is not None:
-            is_ingested = is_ingested or self._is_stamped()
             stamp = info.seq_max
         self._stamp = pack_trailer(stamp, PUT) if is_ingested and stamp else 0
         self.is_ingested = is_ingested
@@ -351,11 +351,11 @@ class TableSalvage:
             except ValueError:
                 return
 
-    def _is_stamped(self) -> bool:
-        """Return whether the entries have no number of their own, when no footer says so."""
-        if self.info is None or not self.info.seq_max or not self._pages:
-            return False
-        return all(found.is_numberless for found in self._pages)
+    def _has_no_numbers(self) -> bool:
+        """Return whether the entries have no number of their own, when no footer says so: only
+        those of an ingested table have none.
+        """
+        return bool(self._pages) and all(found.is_numberless for found in self._pages)
 
     def _entries(self, found: _Found, page: Page) -> list[StoredEntry]:
         if self._stamp:

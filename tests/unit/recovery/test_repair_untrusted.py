@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import holdfast
 from holdfast.base import CorruptionError, DatabaseSettings, FormatError, KeyspaceSettings
 from holdfast.env import SimEnv
 from holdfast.manifest import SalvagedEdits, VersionEdit
@@ -34,6 +35,7 @@ from holdfast.recovery.repair_untrusted import (
 )
 from holdfast.sstable import TableInfo, TableOrigin, table_name
 from holdfast.wal import SalvagedLog
+from tests.hostile.folders import files_of, machine_with
 
 FOLDER = "/db"
 DAMAGE = CorruptionError("/db/x", 7, "a test")
@@ -246,7 +248,7 @@ def test_an_ingested_table_without_its_number_is_newer_than_all_before_it() -> N
     older = table(1, info=info(1, b"x", b"z", seq=40))
     other = table(2, info=info(2, b"a", b"b", seq=50), keyspace=1)
     newer = table(9, info=info(9, b"x", b"z", seq=90))
-    nothing = table(3, info=None)
+    nothing = table(3, info=None, keyspace=1)
     found, losses = stamped(older, other, newer, nothing, ingested(7))
     assert found is not None
     assert (found.seq_min, found.seq_max, losses) == (51, 51, [])
@@ -266,12 +268,37 @@ def test_that_an_ingested_table_lies_over_others_is_a_guess_and_said() -> None:
     assert (loss.keyspace, loss.lower, loss.upper, loss.count) == ("default", b"a", b"b", 3)
     apart = table(9, info=info(9, b"aa", b"c", seq=9), keyspace=1)
     assert stamped(apart, ingested(7))[1] == []
-    assert stamped(table(9, info=None), ingested(7))[1] == []
+    # Of one that nothing describes nobody knows where it lies.
+    (loss,) = stamped(table(9, info=None), ingested(7))[1]
+    assert (loss.lower, loss.upper, loss.count) == (b"a", b"b", 3)
+    assert stamped(table(9, info=None, keyspace=1), ingested(7))[1] == []
+
+
+def test_an_ingested_table_that_nothing_describes_is_newer_than_all_before_it_too() -> None:
+    """With the number 0 every older version of a key would win."""
+    unknown = table(7, info=None, needs_number=True)
+    found, (loss,) = stamped(table(1, info=info(1, seq=40)), unknown)
+    assert (found, unknown.stamp) == (None, 41)
+    assert (loss.kind, loss.keyspace, loss.lower, loss.upper, loss.count) == (
+        LossKind.ORDER, "default", None, None, None,
+    )  # fmt: skip
+    later = ingested(8)
+    stamped(unknown, later)
+    assert later.stamp == 2, "numbers are given anew"
+    alone = table(7, info=None, needs_number=True)
+    assert stamped(alone)[1] == []
+
+
+def test_a_table_of_nobody_gets_no_number() -> None:
+    """Nothing of it can be read, so it belongs to no keyspace."""
+    for known in (None, info(7, seq=0)):
+        lost = table(7, info=known, needs_number=True, keyspace=-1, is_readable=False)
+        assert stamped(table(1), lost) == (known, [])
 
 
 def test_only_tables_that_need_a_number_get_one() -> None:
     assert stamped(table(1), table(7)) == (info(7), [])
-    assert stamped(table(1), table(7, info=None, needs_number=True)) == (None, [])
+    assert stamped(table(1), table(7, info=None)) == (None, [])
 
 
 def test_two_ingested_tables_follow_each_other() -> None:
@@ -280,6 +307,35 @@ def test_two_ingested_tables_follow_each_other() -> None:
     assert first.info is not None
     assert second.info is not None
     assert (first.info.seq_max, second.info.seq_max) == (1, 2)
+
+
+def test_an_ingest_stays_newer_than_what_it_replaced_whatever_of_it_is_damaged() -> None:
+    """Unless its rows are what is damaged; the manifest is gone."""
+    env = SimEnv(1)
+    keys = [b"key %03d" % number for number in range(50)]
+    with holdfast.open(FOLDER, env=env) as db:
+        db.put_many((key, b"old") for key in keys)
+        db.flush()
+        db.ingest([(key, b"new") for key in keys])
+    files = {
+        name: data
+        for name, data in files_of(env).items()
+        if not name.endswith((".manifest", ".wal")) and not name.startswith("CURRENT")
+    }
+    table, data = max((name, data) for name, data in files.items() if name.endswith(".table"))
+    outcomes = set()
+    for at in range(0, len(data), 23):
+        damaged = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+        machine = machine_with(files | {table: damaged})
+        report = holdfast.repair(FOLDER, env=machine)
+        kinds = {loss.kind for loss in report.losses}
+        with holdfast.open(FOLDER, env=machine) as db:
+            assert len(db) == len(keys)
+            is_new = set(db.values()) == {b"new"}
+        assert is_new or LossKind.ENTRIES in kinds, at
+        outcomes.add(is_new)
+        machine.cut_power()
+    assert outcomes == {True, False}
 
 
 def test_whole_tables_are_taken_and_others_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +352,7 @@ def test_whole_tables_are_taken_and_others_written_anew(monkeypatch: pytest.Monk
         table(1),
         table(2, keyspace=1),
         table(3, error=DAMAGE),
-        table(4, info=None),
+        table(4, info=None, stamp=44),
         table(5, info=None, error=DAMAGE),
         table(6, keyspace=-1, error=DAMAGE),
         table(7, keyspace=-1),
@@ -307,8 +363,8 @@ def test_whole_tables_are_taken_and_others_written_anew(monkeypatch: pytest.Monk
         1: [Piece(info=info(2), folder=FOLDER, is_new=False)],
     }
     assert asked == [
-        (3, info(3), 0, "a test", 5),
-        (4, None, 0, "a table cannot be read", 0),
+        (3, info(3), 0, "a test", 0),
+        (4, None, 0, "a table cannot be read", 44),
         (5, None, 0, "a test", 0),
     ]
     assert (shop.report.tables_kept, shop.report.tables_lost) == (2, 2)

@@ -6,7 +6,7 @@ from holdfast import CorruptionError, KeyspaceSettings
 from holdfast.base import DELETE, MERGE, PUT, unpack_trailer
 from holdfast.codec import Compression
 from holdfast.env import SimEnv
-from holdfast.sstable import TableOrigin, TableSalvage, TableWriter
+from holdfast.sstable import FOOTER_BYTES, TableOrigin, TableSalvage, TableWriter
 
 ID = bytes(range(16))
 SETTINGS = KeyspaceSettings(page_bytes=256, compression="none", prefix_bytes=3)
@@ -108,6 +108,22 @@ def test_rows_of_an_ingested_table_get_the_number_that_is_given():
     assert found
     assert {seq for _, seq, _, _ in found} == {44}
     assert {(key, value) for key, _, _, value in found} <= {(k, v) for k, _, _, v in entries}
+
+
+@pytest.mark.parametrize("is_ingested", [True, False])
+def test_a_damaged_footer_hides_no_ingested_table(is_ingested):
+    """Rows without a number are those of one, whatever the footer says."""
+    data, _, entries = make_table(Compression.LZ4, is_ingested=is_ingested)
+    for at in range(len(data) - FOOTER_BYTES, len(data), 5):
+        damaged = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+        salvaged = salvage(damaged, stamp=44)
+        if salvaged.is_empty:
+            continue  # It is the id that is damaged.
+        assert salvaged.is_ingested is is_ingested
+        if is_ingested:
+            assert {seq for _, seq, _, _ in found_in(salvaged)} == {44}
+        else:
+            assert found_in(salvaged) == entries
 
 
 @pytest.mark.parametrize("data", [b"", bytes(100), bytes(5000), b"\x01\x01\x00\x00" * 4000])
