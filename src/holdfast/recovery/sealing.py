@@ -44,10 +44,7 @@ def key_source(key: object) -> KeySource | None:
     if key is None or isinstance(key, KeySource):
         return key
     try:
-        if not (isinstance(key, bytes | bytearray | memoryview | str) or callable(key)):
-            raise TypeError(
-                f"a key is 32 bytes, a passphrase (str) or a callable, not {type(key).__name__}"
-            )
+        # It refuses what is none.
         return KeySource(cast("Key", key))
     finally:
         # What a traceback shows of this frame must not be the key.

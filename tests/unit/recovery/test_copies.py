@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import DatabaseLockedError
+from holdfast.base import DatabaseLockedError, marks_seen
 from holdfast.env import SimEnv, crash_states
 from holdfast.recovery.set_aside import PIECE_BYTES, copy_aside, copy_file
 from holdfast.recovery.unfinished import (
@@ -197,6 +197,7 @@ def test_only_what_a_copy_makes_is_taken_for_one(
     if is_left:
         with claimed_folder(env, FOLDER, site="backup"):
             assert sorted(env.list_dir(FOLDER)) == ["LOCK", UNFINISHED]
+        assert "recovery.unfinished_cleared" in marks_seen()
         assert env.list_dir(FOLDER) == [UNFINISHED]
     else:
         with pytest.raises(FileExistsError, match="is not empty: it holds"):

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.base import DELETE, MERGE, PUT, RANGE_DELETE, KeyspaceSettings
+from holdfast.base import DELETE, MERGE, PUT, RANGE_DELETE, CorruptionError, KeyspaceSettings
 from holdfast.manifest import Version, VersionEdit
 from holdfast.memtable import Memtable
-from holdfast.recovery import Loss, LossKind, RepairReport
+from holdfast.recovery import Loss, LossKind, Outcome, RepairReport
 from holdfast.recovery.repair_log import RunReplay, keyspaces_in
 from holdfast.wal import RecordBuffer, SalvagedLog, WriteBatch, salvage_log
 from holdfast.wal.format import BLOCK_BYTES, RECORD_HEADER_BYTES, record_bytes
@@ -283,6 +283,25 @@ def test_the_last_records_may_be_missing_with_their_segment() -> None:
         ("db", 0, None, reason)
     ]
     assert Replayed(log, version(first_lsn=0), found=nothing).losses == []
+    reason = "records 1 to 1, the last of the log, are missing"
+    nothing.damage.append(CorruptionError(f"{FOLDER}/LOCK", 5, "not of a segment"))
+    assert Replayed(log, version(first_lsn=0, durable=1), found=nothing).losses == [
+        ("LOCK", 5, None, reason)
+    ]
+
+
+def test_what_is_missing_at_the_front_is_told_by_any_damage_before_it() -> None:
+    log = log_of(8, BIG)
+    damaged(log, 0)
+    damaged(log, 1)
+    log.env.unlink(f"{FOLDER}/00000002.wal", site="test")
+    found = salvage_log(log.env, FOLDER)
+    found.runs[:] = [run for run in found.runs if run.segment > 1]
+    (loss,) = Replayed(log, found=found).losses
+    assert loss[:2] == ("00000001.wal", place(log, 0))
+    found.damage[:] = [CorruptionError(f"{FOLDER}/LOCK", 5, "not of a segment")]
+    (loss,) = Replayed(log, found=found).losses
+    assert loss[:2] == ("LOCK", 5)
 
 
 def test_a_log_knows_what_was_durable_itself() -> None:
@@ -406,3 +425,30 @@ def test_what_a_loss_concerns() -> None:
 def test_a_loss_says_what_is_known_of_it(known: dict[str, object], text: str) -> None:
     loss = Loss(kind=LossKind.ENTRIES, file="f", offset=1, reason="r", **known)  # type: ignore[arg-type]  # of the test
     assert str(loss) == text
+
+
+def test_a_report_says_all_that_is_known() -> None:
+    report = RepairReport(
+        "/old", "/new", outcome=Outcome.REPAIRED_WITH_LOSS, tables_kept=1, tables_rebuilt=2,
+        entries_rebuilt=3, records=4, operations=5,
+    )  # fmt: skip
+    assert report.is_changed
+    report.lose(Loss(kind=LossKind.ENTRIES, file="f", offset=1, reason="r"))
+    report.notes += ["one", "two"]
+    lines = [
+        "/new: repaired with loss",
+        "kept: 1 tables as they are, 3 entries of 2 rebuilt tables, 5 operations of 4 log records",
+        "lost: entries (an unknown number) in all keyspaces: f, byte 1: r",
+        "note: one",
+        "note: two",
+        "the originals in /old were not touched",
+    ]
+    assert str(report).splitlines() == lines
+    report.set_aside = "/old/damaged-1"
+    lines[-1] = "the originals of what is not used any more are in /old/damaged-1"
+    assert str(report).splitlines() == lines
+    healthy = RepairReport("/old", "/new")
+    assert not healthy.is_changed
+    assert str(healthy) == "/old: no damage found; nothing was changed"
+    counts = (healthy.tables_kept, healthy.tables_rebuilt, healthy.tables_lost)
+    assert (*counts, healthy.entries_rebuilt, healthy.records, healthy.operations) == (0,) * 6

@@ -9,12 +9,13 @@ import pytest
 
 from holdfast.base import CorruptionError, FormatError, KeyspaceSettings
 from holdfast.env import SimEnv
-from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
+from holdfast.manifest import Version, VersionEdit, VersionSet, log, manifest_name
 from holdfast.recovery import repair_survey
 from holdfast.recovery.repair_survey import (
     NUMBER_LEAP_MAX,
     _find_manifest,
     last_iteration,
+    manifest_numbers,
     next_number,
     own_numbers,
     survey,
@@ -94,6 +95,9 @@ def test_without_a_marker_the_newest_manifest_that_is_whole_counts(env: SimEnv) 
     made(env, 5)
     made(env, 7, 2)
     assert found(without_markers(env)) == (7, False)
+    manifest, _ = _find_manifest(env, FOLDER, env.list_dir(FOLDER))
+    assert manifest is not None
+    assert manifest.iteration == 0
     damage(env, 7)
     assert found(env) == (5, False)
 
@@ -129,6 +133,10 @@ def test_numbers_far_above_all_others_are_none_of_this_database() -> None:
     assert own_numbers([*names, edge, beyond]) == [3, 9, 9 + NUMBER_LEAP_MAX, 10 + NUMBER_LEAP_MAX]
     assert own_numbers([*names, beyond], 10) == [3, 9, 10 + NUMBER_LEAP_MAX]
     assert own_numbers([]) == []
+    assert NUMBER_LEAP_MAX == log.NUMBER_LEAP_MAX == 1 << 32
+    assert own_numbers([f"{NUMBER_LEAP_MAX:08d}.table"]) == [NUMBER_LEAP_MAX]
+    assert own_numbers([f"{NUMBER_LEAP_MAX + 1:08d}.table"]) == []
+    assert manifest_numbers([*names, "00000004.manifest"]) == [4]
 
 
 def test_the_next_number_is_above_all_that_were_given() -> None:
@@ -193,8 +201,8 @@ def test_a_log_of_another_database_is_salvaged_and_a_newer_one_is_refused(
     env: SimEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(env, 5)
-    log = Log(env, number=1)
-    log.append(durable=True)
+    written = Log(env, number=1)
+    written.append(durable=True)
     assert survey(env, FOLDER, env.list_dir(FOLDER)).log is None
 
     def refused(reason: str) -> None:
@@ -214,8 +222,8 @@ def test_a_log_of_another_database_is_salvaged_and_a_newer_one_is_refused(
 
 
 def test_without_a_manifest_the_whole_log_is_salvaged(env: SimEnv) -> None:
-    log = Log(env, number=1)
-    log.append(durable=True)
+    written = Log(env, number=1)
+    written.append(durable=True)
     result = survey(env, FOLDER, env.list_dir(FOLDER))
     assert (result.manifest, result.is_marked) == (None, False)
     assert result.log is not None
@@ -238,9 +246,9 @@ def test_a_manifest_without_a_log_is_that_of_a_creation_only_where_there_is_noth
 
 def test_a_damaged_log_is_salvaged_from_where_the_manifest_needs_it(env: SimEnv) -> None:
     made(env, 5, wal_first=2)
-    log = Log(env, number=1)
+    written = Log(env, number=1)
     for _ in range(4):
-        log.append(b"x" * 1500, durable=True)
+        written.append(b"x" * 1500, durable=True)
     image = bytearray(bytes_of(env, 2))
     image[4200] ^= 1
     replace_bytes(env, 2, bytes(image))

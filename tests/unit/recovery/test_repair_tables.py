@@ -146,6 +146,7 @@ def test_a_table_that_the_disk_does_not_give_has_a_problem() -> None:
     for error in (bench.shop.problem(info), bench.shop.look(7, None).error):
         assert error is not None
         assert error.reason.startswith("it cannot be read: ")
+        assert error.offset == 0
     assert bench.is_returned()
 
 
@@ -203,6 +204,7 @@ def test_what_can_be_seen_of_a_damaged_table(bench: Bench) -> None:
     assert (look.info, look.is_readable) == (info, False)
     look = bench.shop.look(7, None)
     assert (look.info, look.origin, look.is_readable) == (None, None, False)
+    assert not look.is_ingested
     assert bench.is_returned()
 
 

@@ -43,8 +43,28 @@ def test_a_source_of_keys_is_one_already() -> None:
     source = KeySource(KEY)
     assert key_source(source) is source
     assert key_source(None) is None
+    for key in (KEY, bytearray(KEY), memoryview(KEY), "a passphrase", lambda: KEY):
+        assert isinstance(key_source(key), KeySource)
     with pytest.raises(TypeError, match="a key is 32 bytes"):
         key_source(5)
+
+
+@pytest.mark.parametrize("is_repair", [False, True])
+def test_no_frame_of_a_refusal_shows_the_key(env: SimEnv, is_repair: bool) -> None:
+    """What a report of an error prints of each frame must not be a key that was mistyped."""
+    key = b"nearly a key of 32 bytes"
+    with pytest.raises(ValueError, match="32 bytes") as caught:
+        if is_repair:
+            holdfast.repair(FOLDER, key=key, env=env)
+        else:
+            key_source(key)
+    frames, entry = [], caught.value.__traceback__
+    while entry is not None:
+        frames.append(entry.tb_frame)
+        entry = entry.tb_next
+    ours = [frame for frame in frames if "/holdfast/recovery/" in frame.f_code.co_filename]
+    assert len(ours) == 1 + is_repair
+    assert all(key not in frame.f_locals.values() for frame in ours)
 
 
 def test_an_empty_folder_gets_keys_only_when_a_database_is_made(env: SimEnv) -> None:
@@ -103,6 +123,19 @@ def test_sealed_files_without_a_key_file_are_damage(
         with pytest.raises(CorruptionError, match="its key file is missing"):
             unlock(env, FOLDER, source)
         assert env.unreturned() == []
+
+
+def test_whoever_only_reads_writes_no_key_file(env: SimEnv) -> None:
+    ring = KeyRing.create(env, FOLDER, KeySource(KEY))
+    sealed_file(env, ring, "00000002.manifest", FileKind.MANIFEST)
+    before = env.op_count
+    assert isinstance(unlock(env, FOLDER, KeySource(KEY)), SealedEnv)
+    assert env.op_count == before
+    assert isinstance(unlock(env, FOLDER, KeySource(KEY), for_writing=True), SealedEnv)
+    with pytest.raises(WrongKeyError):
+        unlock(env, FOLDER, None)
+    with pytest.raises(WrongKeyError):
+        unlock(env, FOLDER, KeySource(KEY[::-1]))
 
 
 def epochs_after_drop(env: SimEnv, ring: KeyRing) -> tuple[int, ...]:
