@@ -9,7 +9,10 @@ of the folded value, where it is known what lies below the operands, or else few
 that are left where older stripes of the key follow wait *above*, for the value that these have.
 When the merge functions raise, all of it is written as it was.
 
-Thread safety: a retention, its cursor and its builder belong to one thread.
+Thread safety: a retention, its cursor, that one's sources and its builder belong to one thread. The
+compiled twin uses them without the GIL, so others must not touch them meanwhile: the retention and
+the builder refuse it, but a cursor does not know. Frozen memtables and tables themselves may be
+read.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ class Retention:
         merges: Merges | None = None,
     ) -> None:
         self._merges = Merges() if merges is None else merges
+        self.is_merging = False
+        """Whether a `merge_into` runs: a second one is refused."""
         self._run: list[Entry] = []
         """A run of the key and stripe that came last."""
         self._above: list[list[Entry]] = []
@@ -210,12 +215,31 @@ def merge_into(
 
     An exception of the cursor kills the cursor; one of the builder leaves the entry where it was.
 
-    Raises: ValueError for a limit below 1, and whatever cursor and builder raise.
+    Raises: ValueError for a limit below 1 or a retention that merges already, and whatever cursor
+    and builder raise.
     """
     if min(target_bytes, drain_bytes, step_entries) < 1:
         raise ValueError("target_bytes, drain_bytes and step_entries must be at least 1")
     if stop is not None and type(stop) is not bytes:
         raise TypeError(f"stop is bytes, not {type(stop).__name__}")
+    if retention.is_merging:
+        raise ValueError("another merge uses this retention")
+    retention.is_merging = True
+    try:
+        return _merge(cursor, builder, retention, target_bytes, drain_bytes, step_entries, stop)
+    finally:
+        retention.is_merging = False
+
+
+def _merge(
+    cursor: Cursor,
+    builder: TableBuilder,
+    retention: Retention,
+    target_bytes: int,
+    drain_bytes: int,
+    step_entries: int,
+    stop: bytes | None,
+) -> MergeStop:
     steps = 0
     while cursor.valid or retention._run or retention._above or retention._made:
         if builder.output_size >= drain_bytes:

@@ -12,7 +12,7 @@ Errors: on any exception all tables of the job are removed, as far as the machin
 exception goes on upward.
 
 Thread safety: a job belongs to the thread that called it, and its parts to threads that end before
-it does; entries are sealed into pages without the GIL, a batch at a time. Tables and frozen
+it does; entries move and are sealed into pages without the GIL (docs/adr/0041). Tables and frozen
 memtables may be read by others at the same time.
 """
 
@@ -37,8 +37,10 @@ from holdfast.merge import Merges
 from holdfast.sstable import TableInfo, TableOrigin, TableReader, TableWriter, table_name
 
 DRAIN_BYTES = 1024 * 1024
-STEP_ENTRIES = 4096
-"""Entries between two looks at `should_stop`; well under 10 ms."""
+STEP_ENTRIES = 16384
+"""Entries between two looks at `should_stop`; under 10 ms. Each look takes the GIL, which can take
+as long beside a busy thread.
+"""
 INGEST_STEP_ENTRIES = 256
 FILE_ID_BYTES = 16
 FILTER_BITS_MAX = 64

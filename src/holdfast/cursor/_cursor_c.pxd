@@ -58,6 +58,12 @@ cdef class Cursor:
     # asked. The entries are valid memory until the next move of any kind. Requires: `at`; the
     # latest move was in this direction, or a seek; run.room is at least 1.
     cdef int c_run(self, Run* run, bint forward) except -1
+    # Without the interpreter, for merges, forward only. q_next moves to the next entry and returns
+    # 1; q_run does what c_run does. Where that takes the interpreter, memory, or the end is
+    # reached, they return 0 and nothing has changed: ask c_next, or c_run. Nobody else may use the
+    # cursor or its sources meanwhile, which the GIL does not see to here.
+    cdef int q_next(self) noexcept nogil
+    cdef int q_run(self, Run* run) noexcept nogil
 
     # Private to the cursor room.
     cdef int _take(self, object found) except -1
@@ -163,9 +169,10 @@ cdef class MergeCursor(Cursor):
     cdef int _move_source(self, Leader* leader) except -1
     cdef int _run_of_only(self, Run* run) except -1
     cdef int _refill(self, Leader* leader) except -1
+    cdef bint _q_move(self, Leader* leader) noexcept nogil
     cdef int _turn(self, Cursor current, bint forward) except -1
     cdef int _build(self) except -1
-    cdef inline void _load(self, Leader* leader, const Row* row) noexcept
-    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept
-    cdef void _sift_down(self, Py_ssize_t index) noexcept
-    cdef inline int _show_top(self) noexcept
+    cdef inline void _load(self, Leader* leader, const Row* row) noexcept nogil
+    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept nogil
+    cdef void _sift_down(self, Py_ssize_t index) noexcept nogil
+    cdef inline int _show_top(self) noexcept nogil

@@ -9,6 +9,8 @@ key bytes as a number, so that most comparisons touch no key. With one source a 
 nothing, with two it compares once. It takes the entries of a source in runs, as far as the source
 has them at hand, so that most steps move no source.
 
+A merge of a flush or a compaction moves its cursors without the GIL, by `q_next` (ADR 0041).
+
 Thread safety: none; one thread at a time uses a cursor and its sources.
 """
 cimport cython
@@ -170,6 +172,13 @@ cdef class Cursor:
         return self._take(self._prev()) if self.at else 0
 
     cdef int c_run(self, Run* run, bint forward) except -1:
+        run.count = 0
+        return 0
+
+    cdef int q_next(self) noexcept nogil:
+        return 0
+
+    cdef int q_run(self, Run* run) noexcept nogil:
         run.count = 0
         return 0
 
@@ -492,6 +501,38 @@ cdef class MergeCursor(Cursor):
         self._load(leader, &feed.run.rows[0])
         return 1
 
+    cdef int q_next(self) noexcept nogil:
+        # Safety: a merge that stands at an entry has a heap that is not empty.
+        if not self.at or not self.forward or not self._q_move(self.heap):
+            return 0
+        self._sift_down(0)
+        return self._show_top()
+
+    cdef bint _q_move(self, Leader* leader) noexcept nogil:
+        """Do what `_move_source` does, where the source needs no interpreter for it. Return whether
+        the leader was moved.
+        """
+        cdef Feed* feed = leader.feed
+        if leader.row != &feed.here:
+            feed.run_at += 1
+            if feed.run_at < feed.run.count:
+                # Safety: compared right above.
+                self._load(leader, &feed.run.rows[feed.run_at])
+                return True
+            # The source stands behind its run.
+            self._load_here(leader, <Cursor>leader.source)
+        else:
+            if not (<Cursor>leader.source).q_next():
+                return False
+            self._load_here(leader, <Cursor>leader.source)
+        # The first run is made by `_refill`.
+        if feed.run != NULL:
+            feed.run.room = RUN_ROWS if feed.run.room > RUN_ROWS // 2 else 2 * feed.run.room
+            feed.run_at = 0
+            if (<Cursor>leader.source).q_run(feed.run):
+                self._load(leader, &feed.run.rows[0])
+        return True
+
     cdef int c_run(self, Run* run, bint forward) except -1:
         cdef Leader* top = self.heap
         cdef Leader* other
@@ -611,11 +652,11 @@ cdef class MergeCursor(Cursor):
             self._sift_down(index)
         return self._show_top()
 
-    cdef inline void _load(self, Leader* leader, const Row* row) noexcept:
+    cdef inline void _load(self, Leader* leader, const Row* row) noexcept nogil:
         leader.row = row
         leader.prefix = key_prefix(row.key, row.key_size)
 
-    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept:
+    cdef inline void _load_here(self, Leader* leader, Cursor source) noexcept nogil:
         cdef Row* here = &leader.feed.here
         here.key = source.key_data
         here.key_size = source.key_size
@@ -624,7 +665,7 @@ cdef class MergeCursor(Cursor):
         here.value_size = source.value_size
         self._load(leader, here)
 
-    cdef void _sift_down(self, Py_ssize_t index) noexcept:
+    cdef void _sift_down(self, Py_ssize_t index) noexcept nogil:
         # Safety: children are compared with heap_size before use.
         cdef Leader moving = self.heap[index]
         cdef Py_ssize_t child
@@ -641,7 +682,7 @@ cdef class MergeCursor(Cursor):
             index = child
         self.heap[index] = moving
 
-    cdef inline int _show_top(self) noexcept:
+    cdef inline int _show_top(self) noexcept nogil:
         # Safety: `sources` keeps every source alive as long as the merge; only the merge moves
         # them.
         cdef const Row* row = self.heap[0].row

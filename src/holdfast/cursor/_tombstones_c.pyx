@@ -336,7 +336,7 @@ cdef class RangeTombstones:
         return self.fragment_count
 
     cdef uint64_t c_cover(self, const unsigned char* key, Py_ssize_t size,
-                          uint64_t snapshot) noexcept:
+                          uint64_t snapshot) noexcept nogil:
         cdef int index
         cdef uint64_t found
         for index in range(self.root_count - 1, -1, -1):

@@ -86,4 +86,4 @@ cdef class Memtable:
 cdef class MemtableCursor(Cursor):
     cdef Memtable table
     cdef Node* node
-    cdef int _stand(self, Node* node) noexcept
+    cdef int _stand(self, Node* node) noexcept nogil

@@ -579,7 +579,7 @@ cdef class MemtableCursor(Cursor):
     def __init__(self) -> None:
         raise TypeError("a memtable cursor comes from Memtable.cursor()")
 
-    cdef int _stand(self, Node* node) noexcept:
+    cdef int _stand(self, Node* node) noexcept nogil:
         # Safety: nodes live as long as `table`.
         if node == NULL:
             self.at = 0
@@ -632,3 +632,11 @@ cdef class MemtableCursor(Cursor):
             following = node.next if forward else node.back
         self._stand(node)
         return run.count
+
+    cdef int q_next(self) noexcept nogil:
+        # A table that is not frozen may be written to by whoever has the GIL.
+        if not self.at or self.node.next == NULL or not self.table.frozen:
+            return 0
+        self._stand(self.node.next)
+        _prefetch(self.node.next)
+        return 1

@@ -34,21 +34,51 @@ cdef struct ClosedPage:
     uint64_t checksum
 
 
+# A closed partition of the index: where its body, its filter and its last separator lie.
+cdef struct Partition:
+    Py_ssize_t index_start
+    Py_ssize_t index_size
+    Py_ssize_t filter_start
+    Py_ssize_t filter_size
+    Py_ssize_t key_start
+    Py_ssize_t key_size
+    uint64_t trailer
+
+
+# What became of an entry that was to be added without the interpreter.
+cdef enum:
+    ADDED = 0
+    ADD_SEAL = 1             # a page was closed and completes a batch: seal it, and add again
+    ADD_REFUSED = 2          # the entry is not added: `c_add` says why
+    ADD_BROKEN = 3           # no memory in the middle: the builder is of no more use
+
+
 cdef class TableBuilder:
     # Append one entry in internal order, or raise ValueError or LimitError. Finished pages
     # collect in an output buffer.
     cdef int c_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                    const unsigned char* value, Py_ssize_t value_size) except -1
+    # The same without the interpreter, between c_lend and c_take_back. Return one of the above;
+    # all but ADDED are for `c_add` to go on with.
+    cdef int q_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                   const unsigned char* value, Py_ssize_t value_size) noexcept nogil
+    # Keep others away while entries are added without the GIL; return whether that can be. Then
+    # tell what the last of them came to.
+    cdef bint c_lend(self) noexcept
+    cdef int c_take_back(self, int status) except -1
     cdef readonly Py_ssize_t output_size      # sealed bytes waiting for take_output()
     cdef readonly uint64_t file_bytes         # estimate of the file so far, the open page included
     cdef readonly uint64_t entry_count        # entries added, range tombstones not counted
 
     # Private to the builder.
     cdef bytes _file_id
+    cdef const unsigned char* _id             # its bytes
     cdef Py_ssize_t _page_bytes
     cdef int _compression
     cdef bint _is_ingested
     cdef object _cipher                       # what seals the pages, or None
+    cdef bint _seals_alone                    # sealing needs no library
+    cdef bint _has_filter
     cdef bytes _origin                        # an encoded TableOrigin, or empty
     cdef FilterBuilder _filter                # None: no filter
     cdef EntryPage _data
@@ -62,12 +92,13 @@ cdef class TableBuilder:
     cdef Buffer _output
     cdef uint64_t _sealed_bytes
     cdef uint64_t _partition_bytes
-    cdef list _partitions                     # (key, trailer, index body, filter body or None)
-    cdef bytes _partition_end                 # separator of the last page in the index
-    cdef uint64_t _partition_trailer
+    cdef Buffer _partitions                   # Partition each; their bodies begin `_index.body`
+    cdef Buffer _filters                      # bodies of the filters of closed partitions
+    cdef Buffer _separators                   # of the closed partitions
+    cdef uint64_t _partition_trailer          # of the last page in the index; its key: _index.last
     cdef dict _tombstones                     # (start, seq) -> stop
     cdef Py_ssize_t _tombstone_bytes
-    cdef bytes _first
+    cdef Buffer _first                        # the first key
     cdef uint64_t _last_trailer
     cdef uint64_t _delete_count
     cdef uint64_t _raw_bytes
@@ -76,19 +107,24 @@ cdef class TableBuilder:
     cdef int _state
 
     cdef int _check_open(self) except -1
-    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size,
-                         Py_ssize_t shared) except -1
+    cdef int q_put(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                   const unsigned char* value, Py_ssize_t value_size) noexcept nogil
+    cdef int q_close_page(self, const unsigned char* following, Py_ssize_t size,
+                          Py_ssize_t shared) noexcept nogil
+    cdef int q_seal(self) noexcept nogil
+    cdef int q_index_closed(self) noexcept nogil
+    cdef int q_close_partition(self) noexcept nogil
+    cdef int _refuse(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                     Py_ssize_t value_size) except -1
     cdef int _seal_closed(self) except -1
     cdef int _seal_by_library(self) except -1
     cdef int _seal_by_cipher(self) except -1
-    cdef int _index_closed(self) except -1
-    cdef int _close_partition(self) except -1
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1
     cdef bytes _close_index(self)
     cdef object _seal(self, bytes body, int page_type)
     cdef tuple _seal_index(self)
     cdef int _emit(self, bytes data) except -1
-    cdef void _count_seq(self, uint64_t seq) noexcept
-    cdef void _estimate(self) noexcept
+    cdef void _count_seq(self, uint64_t seq) noexcept nogil
+    cdef void _estimate(self) noexcept nogil
     cdef Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size,
-                                Py_ssize_t value_size) noexcept
+                                Py_ssize_t value_size) noexcept nogil

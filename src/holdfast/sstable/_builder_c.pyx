@@ -3,9 +3,12 @@ the specification.
 
 An added entry touches no Python object. Closed data pages lie back to back in one buffer; once they
 fill a batch they are compressed and sealed in one section without the GIL, and then entered into
-index and filter.
+index and filter, whose closed partitions wait in buffers for the end of the data. What begins with
+`q_` needs no interpreter, so a merge may add entries without the GIL; a library for compression or
+seals needs it.
 
-While a batch is sealed, and after a failure in the middle of one, the builder refuses every call.
+While a batch is sealed or entries are added without the GIL, and after a failure in the middle of
+that, the builder refuses every call.
 """
 
 cimport cython
@@ -23,6 +26,7 @@ from holdfast.codec._envelope_c cimport (
 )
 from holdfast.codec._fixed cimport load64, store32, store64
 from holdfast.codec._varint cimport varint_put, varint_size
+from holdfast.cursor._cursor_c cimport compare_entries
 
 from dataclasses import replace
 
@@ -231,7 +235,6 @@ cdef class TableBuilder:
     """
 
     def __cinit__(self):
-        self._partitions = []
         self._tombstones = {}
         self._seq_min = SEQ_LAST
 
@@ -255,11 +258,14 @@ cdef class TableBuilder:
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
         self._cipher = cipher
+        self._seals_alone = self._compression != COMPRESSION_ZSTD and cipher is None
         self._origin = origin
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
+        self._has_filter = self._filter is not None
         self._prefix_bytes = prefix_bytes if filter_bits_per_key else 0
         self._data.interval = restart_interval
         self._index.interval = 1
+        self._id = <const unsigned char*>PyBytes_AS_STRING(file_id)
         self._file_id = file_id
 
     def __dealloc__(self):
@@ -268,6 +274,11 @@ cdef class TableBuilder:
         free(self._data.last.data)
         free(self._index.body.data)
         free(self._index.restarts.data)
+        free(self._index.last.data)
+        free(self._partitions.data)
+        free(self._filters.data)
+        free(self._separators.data)
+        free(self._first.data)
         free(self._hashes.data)
         free(self._closed.data)
         free(self._keys.data)
@@ -291,20 +302,68 @@ cdef class TableBuilder:
 
     cdef int c_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                    const unsigned char* value, Py_ssize_t value_size) except -1:
-        cdef Py_ssize_t shared = 0
-        cdef bint same = False
-        cdef bint ordered = True
-        cdef int kind = <int>(trailer & 0xFF)
-        cdef EntryPage* page = &self._data
-        cdef Buffer* last = &page.last
+        cdef int status
         if self._state != STATE_OPEN:
             self._check_open()
+        status = self.q_put(key, key_size, trailer, value, value_size)
+        if status == ADD_SEAL:
+            self._seal_closed()
+            status = self.q_put(key, key_size, trailer, value, value_size)
+        if status == ADD_BROKEN:
+            self._state = STATE_SEALING
+            raise MemoryError
+        if status == ADD_REFUSED:
+            self._refuse(key, key_size, trailer, value_size)
+        return 0
+
+    cdef int _refuse(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                     Py_ssize_t value_size) except -1:
+        """Raise why an entry was refused."""
+        cdef int kind = <int>(trailer & 0xFF)
         if kind > KIND_PUT and kind != KIND_MERGE:
             raise ValueError(f"a table has no entries of kind {kind}")
         if key_size > KEY_MAX:
             raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_MAX}")
         if value_size > VALUE_MAX:
             raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_MAX}")
+        if self.entry_count > 0 and compare_entries(
+                self._data.last.data, self._data.last.size, self._last_trailer,
+                key, key_size, trailer) >= 0:
+            raise ValueError("entries must be added in internal order, each once")
+        raise MemoryError
+
+    cdef bint c_lend(self) noexcept:
+        if self._state != STATE_OPEN or self._file_id is None:
+            return False
+        self._state = STATE_SEALING
+        return True
+
+    cdef int c_take_back(self, int status) except -1:
+        if status == ADD_BROKEN:
+            raise MemoryError
+        self._state = STATE_OPEN
+        return 0
+
+    cdef int q_add(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                   const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
+        cdef int status = self.q_put(key, key_size, trailer, value, value_size)
+        if status == ADD_SEAL and self._seals_alone:
+            if self.q_seal() != 0:
+                return ADD_BROKEN
+            status = self.q_put(key, key_size, trailer, value, value_size)
+        return status
+
+    cdef int q_put(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
+                   const unsigned char* value, Py_ssize_t value_size) noexcept nogil:
+        """Do what `q_add` says, but leave batches to be sealed."""
+        cdef Py_ssize_t shared = 0
+        cdef bint same = False
+        cdef bint ordered = True
+        cdef int kind = <int>(trailer & 0xFF)
+        cdef EntryPage* page = &self._data
+        cdef Buffer* last = &page.last
+        if (kind > KIND_PUT and kind != KIND_MERGE) or key_size > KEY_MAX or value_size > VALUE_MAX:
+            return ADD_REFUSED
         if self.entry_count > 0:
             shared = _common_prefix(last.data, last.size, key, key_size)
             # Safety: shared <= both sizes, and each is read only where it is longer.
@@ -316,21 +375,26 @@ cdef class TableBuilder:
                 same = True
                 ordered = trailer < self._last_trailer
             if not ordered:
-                raise ValueError("entries must be added in internal order, each once")
+                return ADD_REFUSED
         if page.count > 0 and self._grown_size(shared, key_size, value_size) > self._page_bytes:
-            self._close_page(key, key_size, shared)
-        cdef bint hashed = self._filter is not None and (page.count == 0 or not same)
+            if self.q_close_page(key, key_size, shared) != 0:
+                return ADD_BROKEN
+        if page.count == 0 and page.body.size >= BATCH_BYTES:
+            return ADD_SEAL
+        cdef bint hashed = self._has_filter and (page.count == 0 or not same)
         # A prefix is hashed once for each data page.
         cdef bint prefixed = (hashed and self._prefix_bytes > 0 and key_size >= self._prefix_bytes
                               and (page.count == 0 or shared < self._prefix_bytes))
         if hashed and _reserve(&self._hashes, 2 * sizeof(uint64_t)) != 0:
-            raise MemoryError
+            return ADD_REFUSED
         if _reserve(last, KEY_MAX) != 0:
-            raise MemoryError
-        if self._first is None:
-            self._first = _bytes(key, key_size)
+            return ADD_REFUSED
+        if self.entry_count == 0:
+            self._first.size = 0
+            if _append(&self._first, key, key_size) != 0:
+                return ADD_REFUSED
         if _page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
-            raise MemoryError
+            return ADD_REFUSED
         if hashed:
             # Safety: reserved above.
             store64(self._hashes.data + self._hashes.size, xxh64(key, key_size, 0))
@@ -353,10 +417,10 @@ cdef class TableBuilder:
         self._raw_bytes += <uint64_t>(key_size + value_size)
         self._count_seq(trailer >> 8)
         self._estimate()
-        return 0
+        return ADDED
 
     cdef inline Py_ssize_t _grown_size(self, Py_ssize_t shared, Py_ssize_t key_size,
-                                       Py_ssize_t value_size) noexcept:
+                                       Py_ssize_t value_size) noexcept nogil:
         """Return the size of the open page's body if an entry were appended. Requires: it is not
         empty.
         """
@@ -408,18 +472,20 @@ cdef class TableBuilder:
             raise ValueError("a table needs at least one entry or range tombstone")
         if self._is_ingested and (self._seq_max > 0 or self._delete_count > 0 or self._tombstones):
             raise ValueError("an ingested table has puts with the number 0 only")
-        if self._data.count > 0:
-            self._close_page(NULL, 0, 0)
+        if self._data.count > 0 and self.q_close_page(NULL, 0, 0) != 0:
+            self._state = STATE_SEALING
+            raise MemoryError
         self._seal_closed()
         self._state = STATE_SEALING
         root, tombstone_page = self._seal_index()
         spans = []
         for (start, _), stop in self._tombstones.items():
             spans.append((start, stop))
-        last = None
+        first, last = None, None
         if self.entry_count > 0:
+            first = _bytes(self._first.data, self._first.size)
             last = _bytes(self._data.last.data, self._data.last.size)
-        lower, upper = key_range(self._first, last, spans)
+        lower, upper = key_range(first, last, spans)
         info = TableInfo(
             number=number, file_id=self._file_id, size_bytes=0, lower=lower, upper=upper,
             seq_min=self._seq_min, seq_max=self._seq_max, entry_count=self.entry_count,
@@ -447,33 +513,32 @@ cdef class TableBuilder:
             raise ValueError("the builder was not initialised")
         return 0
 
-    cdef void _count_seq(self, uint64_t seq) noexcept:
+    cdef void _count_seq(self, uint64_t seq) noexcept nogil:
         if seq < self._seq_min:
             self._seq_min = seq
         if seq > self._seq_max:
             self._seq_max = seq
 
-    cdef void _estimate(self) noexcept:
+    cdef void _estimate(self) noexcept nogil:
         """Bring `file_bytes` up to date: what is sealed, and bodies of pages that are not yet."""
         self.file_bytes = (self._sealed_bytes + <uint64_t>self._data.start
                            + <uint64_t>_page_size(&self._data) + self._partition_bytes)
 
-    cdef int _close_page(self, const unsigned char* following, Py_ssize_t size,
-                         Py_ssize_t shared) except -1:
+    cdef int q_close_page(self, const unsigned char* following, Py_ssize_t size,
+                          Py_ssize_t shared) noexcept nogil:
         """Close the open data page, before an entry with the key `following`, which shares its
-        first bytes with the last one.
+        first bytes with the last one. Return 0, or -1 when there is no memory; then the builder is
+        of no more use.
         """
-        cdef Buffer* last = &self._data.last
         cdef ClosedPage* page
-        cdef const unsigned char* key = last.data
-        cdef Py_ssize_t key_size = last.size
+        cdef const unsigned char* key = self._data.last.data
+        cdef Py_ssize_t key_size = self._data.last.size
         cdef uint64_t trailer = self._last_trailer
-        if following != NULL and shared + 1 < last.size and shared + 1 < size:
+        if following != NULL and shared + 1 < key_size and shared + 1 < size:
             key, key_size, trailer = following, shared + 1, 0
         cdef Py_ssize_t start = self._data.start
-        self._state = STATE_SEALING
         if _reserve(&self._closed, sizeof(ClosedPage)) != 0 or _page_close(&self._data) != 0:
-            raise MemoryError
+            return -1
         # Safety: the room was just made, at a multiple of the struct's size from the start of an
         # aligned allocation.
         page = <ClosedPage*>(self._closed.data + self._closed.size)
@@ -484,55 +549,51 @@ cdef class TableBuilder:
         page.trailer = trailer
         page.hash_count = self._open_hashes
         if _append(&self._keys, key, key_size) != 0:
-            raise MemoryError
+            return -1
         self._closed.size += sizeof(ClosedPage)
         self._open_hashes = 0
-        self._state = STATE_OPEN
-        if self._data.body.size >= BATCH_BYTES:
-            self._seal_closed()
         return 0
 
     cdef int _seal_closed(self) except -1:
-        """Seal all closed data pages and enter them into index and filter. Requires: the open data
-        page is empty.
+        """Seal all closed data pages and enter them into index and filter. Requires: no open one.
         """
-        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
-        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
-        cdef Py_ssize_t index
-        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self._file_id)
-        cdef uint64_t offset = self._sealed_bytes
-        cdef unsigned char* target
+        cdef int status
         self._state = STATE_SEALING
         if self._compression == COMPRESSION_ZSTD:
             self._seal_by_library()
         elif self._cipher is not None:
             self._seal_by_cipher()
-        else:
-            if _reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
-                raise MemoryError
-            with nogil:
-                # Safety: a stored page has at most its body's and a trailer's bytes, and the room
-                # for all was just made. The bodies lie within the body buffer. `_state` keeps other
-                # threads away.
-                for index in range(count):
-                    target = self._output.data + self._output.size
-                    pages[index].offset = offset
-                    pages[index].stored_size = page_seal_into(
-                        self._data.body.data + pages[index].body_start, pages[index].body_size,
-                        PAGE_DATA, self._compression, page_seed_of(file_id, offset), target)
-                    pages[index].checksum = load64(target + pages[index].stored_size - 8)
-                    self._output.size += pages[index].stored_size
-                    offset += <uint64_t>pages[index].stored_size
-            self._sealed_bytes = offset
-            self.output_size = self._output.size
-        self._index_closed()
-        _clear(&self._data.body)
-        self._data.start = 0
-        _clear(&self._closed)
-        _clear(&self._keys)
-        _clear(&self._hashes)
+        # `_state` keeps other threads away.
+        with nogil:
+            status = self.q_seal() if self._seals_alone else self.q_index_closed()
+        if status != 0:
+            raise MemoryError
         self._state = STATE_OPEN
         return 0
+
+    cdef int q_seal(self) noexcept nogil:
+        """Do what `_seal_closed` says where no library is needed. Return as `q_close_page`."""
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        cdef Py_ssize_t index
+        cdef uint64_t offset = self._sealed_bytes
+        cdef unsigned char* target
+        if _reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
+            return -1
+        # Safety: a stored page has at most its body's and a trailer's bytes, and the room for all
+        # was just made. The bodies lie within the body buffer.
+        for index in range(count):
+            target = self._output.data + self._output.size
+            pages[index].offset = offset
+            pages[index].stored_size = page_seal_into(
+                self._data.body.data + pages[index].body_start, pages[index].body_size,
+                PAGE_DATA, self._compression, page_seed_of(self._id, offset), target)
+            pages[index].checksum = load64(target + pages[index].stored_size - 8)
+            self._output.size += pages[index].stored_size
+            offset += <uint64_t>pages[index].stored_size
+        self._sealed_bytes = offset
+        self.output_size = self._output.size
+        return self.q_index_closed()
 
     cdef int _seal_by_library(self) except -1:
         cdef ClosedPage* pages = <ClosedPage*>self._closed.data
@@ -558,7 +619,6 @@ cdef class TableBuilder:
         cdef unsigned char* trailer
         cdef uint64_t offset
         cdef bytes payload
-        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self._file_id)
         self._plain.size = 0
         if _reserve(&self._plain, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
             raise MemoryError
@@ -587,7 +647,7 @@ cdef class TableBuilder:
             pages[index].offset = offset
             pages[index].stored_size = page_seal_trailer(
                 self._output.data + self._output.size, size, pages[index].body_size, PAGE_DATA,
-                trailer[0], page_seed_of(file_id, offset))
+                trailer[0], page_seed_of(self._id, offset))
             self._output.size += pages[index].stored_size
             # Safety: a stored page ends with its checksum.
             pages[index].checksum = load64(self._output.data + self._output.size - 8)
@@ -596,7 +656,8 @@ cdef class TableBuilder:
         _clear(&self._plain)
         return 0
 
-    cdef int _index_closed(self) except -1:
+    cdef int q_index_closed(self) noexcept nogil:
+        """Enter the sealed pages into index and filter. Return as `q_close_page`."""
         cdef ClosedPage* page = <ClosedPage*>self._closed.data
         cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
         cdef const unsigned char* hashes = self._hashes.data
@@ -613,31 +674,58 @@ cdef class TableBuilder:
             key = self._keys.data + page.key_start if page.key_size > 0 else value
             if _page_append(&self._index, 0, key, page.key_size, page.trailer, value,
                             end + 8 - value) != 0:
-                raise MemoryError
-            if self._filter is not None:
+                return -1
+            if self._has_filter:
                 # Safety: the hash counts of the closed pages add up to the hashes collected.
                 for index in range(page.hash_count):
-                    self._filter.c_add_hash(load64(hashes + index * 8))
+                    if self._filter.c_add_hash(load64(hashes + index * 8)) != 0:
+                        return -1
                 hashes += page.hash_count * 8
             if count == 1 or _page_size(&self._index) >= PARTITION_BYTES:
-                self._partition_end = _bytes(key, page.key_size)
+                self._index.last.size = 0
+                if _append(&self._index.last, key, page.key_size) != 0:
+                    return -1
                 self._partition_trailer = page.trailer
-            if _page_size(&self._index) >= PARTITION_BYTES:
-                self._close_partition()
+            if _page_size(&self._index) >= PARTITION_BYTES and self.q_close_partition() != 0:
+                return -1
             page += 1
             count -= 1
+        _clear(&self._data.body)
+        self._data.start = 0
+        _clear(&self._closed)
+        _clear(&self._keys)
+        _clear(&self._hashes)
         return 0
 
-    cdef int _close_partition(self) except -1:
+    cdef int q_close_partition(self) noexcept nogil:
+        """Put the index page and its filter behind those that wait. Return as `q_close_page`."""
+        cdef Partition* partition
         if self._index.count == 0:
             return 0
-        cdef bytes index = self._close_index()
-        cdef bytes body = None
-        if self._filter is not None:
-            body = self._filter.finish()
-            self._partition_bytes += <uint64_t>len(body)
-        self._partition_bytes += <uint64_t>len(index)
-        self._partitions.append((self._partition_end, self._partition_trailer, index, body))
+        # Safety: as in q_close_page.
+        if _reserve(&self._partitions, sizeof(Partition)) != 0:
+            return -1
+        partition = <Partition*>(self._partitions.data + self._partitions.size)
+        partition.index_start = self._index.start
+        if _page_close(&self._index) != 0:
+            return -1
+        partition.index_size = self._index.start - partition.index_start
+        partition.filter_start = self._filters.size
+        partition.filter_size = 0
+        if self._has_filter:
+            partition.filter_size = self._filter.c_size()
+            if _reserve(&self._filters, partition.filter_size) != 0:
+                return -1
+            # Safety: the room was just made.
+            self._filter.c_finish(self._filters.data + self._filters.size)
+            self._filters.size += partition.filter_size
+        partition.key_start = self._separators.size
+        partition.key_size = self._index.last.size
+        partition.trailer = self._partition_trailer
+        if _append(&self._separators, self._index.last.data, self._index.last.size) != 0:
+            return -1
+        self._partitions.size += sizeof(Partition)
+        self._partition_bytes += <uint64_t>(partition.index_size + partition.filter_size)
         return 0
 
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1:
@@ -647,30 +735,45 @@ cdef class TableBuilder:
         return 0
 
     cdef bytes _close_index(self):
+        """Close the page that `_append_index` made, and return its body."""
+        cdef Py_ssize_t start = self._index.start
         if _page_close(&self._index) != 0:
             raise MemoryError
-        cdef bytes body = _bytes(self._index.body.data, self._index.body.size)
-        self._index.body.size = 0
-        self._index.start = 0
+        cdef bytes body = _bytes(self._index.body.data + start, self._index.body.size - start)
+        self._index.body.size = start
+        self._index.start = start
         return body
 
     cdef tuple _seal_index(self):
         """Seal all filters, all index partitions, the range tombstones and the root; return the
         handles of root and tombstones.
         """
-        self._close_partition()
+        cdef Partition* partition
+        cdef Py_ssize_t index, count
         cdef list filters = [], indexes = []
-        for _, _, _, body in self._partitions:
-            filters.append(NO_PAGE if body is None else self._seal(body, PageType.FILTER))
-        for _, _, index, _ in self._partitions:
-            indexes.append(self._seal(index, PageType.INDEX))
+        if self.q_close_partition() != 0:
+            raise MemoryError
+        count = self._partitions.size // <Py_ssize_t>sizeof(Partition)
+        # Safety: partitions do not change any more, and what is theirs lies within its buffer.
+        partition = <Partition*>self._partitions.data
+        for index in range(count):
+            filters.append(NO_PAGE if self._filter is None else self._seal(
+                _bytes(self._filters.data + partition[index].filter_start,
+                       partition[index].filter_size), PageType.FILTER))
+        for index in range(count):
+            indexes.append(self._seal(
+                _bytes(self._index.body.data + partition[index].index_start,
+                       partition[index].index_size), PageType.INDEX))
         tombstones = None
         if self._tombstones:
             for (start, seq), stop in sorted(self._tombstones.items(), key=_tombstone_order):
                 self._append_index(start, (<uint64_t>seq << 8) | KIND_RANGE_DELETE, stop)
             tombstones = self._seal(self._close_index(), PageType.RANGE_TOMBSTONES)
-        for (key, trailer, _, _), index, filter_handle in zip(self._partitions, indexes, filters):
-            self._append_index(key, trailer, index.encode() + filter_handle.encode())
+        for index in range(count):
+            self._append_index(
+                _bytes(self._separators.data + partition[index].key_start,
+                       partition[index].key_size),
+                partition[index].trailer, indexes[index].encode() + filters[index].encode())
         return self._seal(self._close_index(), PageType.INDEX_ROOT), tombstones
 
     cdef object _seal(self, bytes body, int page_type):

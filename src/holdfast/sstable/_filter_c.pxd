@@ -6,7 +6,13 @@ cdef class FilterBuilder:
     cdef uint64_t* _hashes
     cdef Py_ssize_t _count
     cdef Py_ssize_t _capacity
-    cdef int c_add_hash(self, uint64_t key_hash) except -1
+    # Return 0, or -1 when there is no memory; then nothing changed.
+    cdef int c_add_hash(self, uint64_t key_hash) noexcept nogil
+    # The bytes of the body over all hashes added.
+    cdef Py_ssize_t c_size(self) noexcept nogil
+    # Write that body and begin anew. Requires: room for c_size() bytes.
+    cdef void c_finish(self, unsigned char* body) noexcept nogil
+    cdef uint64_t _blocks(self) noexcept nogil
 
 
 # Return 0 only when no key with this hash was added. A body that is not a filter answers 1.

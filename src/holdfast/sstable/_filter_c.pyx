@@ -93,7 +93,7 @@ cdef class FilterBuilder:
         """Hashes added since the last `finish`."""
         return self._count
 
-    cdef int c_add_hash(self, uint64_t key_hash) except -1:
+    cdef int c_add_hash(self, uint64_t key_hash) noexcept nogil:
         cdef Py_ssize_t capacity
         cdef uint64_t* grown
         if self._count == self._capacity:
@@ -102,7 +102,7 @@ cdef class FilterBuilder:
             capacity = self._capacity * 2 if self._capacity > 0 else 1024
             grown = <uint64_t*>realloc(self._hashes, <size_t>capacity * sizeof(uint64_t))
             if grown == NULL:
-                raise MemoryError
+                return -1
             self._hashes = grown
             self._capacity = capacity
         # Safety: count < capacity.
@@ -114,25 +114,34 @@ cdef class FilterBuilder:
         """Add xxh64(user key, 0). Adding one twice takes room twice; callers skip runs of equal
         keys.
         """
-        self.c_add_hash(key_hash)
+        if self.c_add_hash(key_hash) != 0:
+            raise MemoryError
 
     def finish(self):
         """Return the body over all hashes added, and begin anew."""
-        cdef int probes = min(max((self._bits_per_key * 58 + 50) // 100, 1), <int>PROBES_MAX)
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, self.c_size())
+        self.c_finish(<unsigned char*>PyBytes_AS_STRING(result))
+        return result
+
+    cdef uint64_t _blocks(self) noexcept nogil:
         cdef uint64_t blocks = (<uint64_t>self._count * <uint64_t>self._bits_per_key + 511) // 512
-        if blocks == 0:
-            blocks = 1
-        cdef Py_ssize_t size = HEADER_BYTES + <Py_ssize_t>blocks * BLOCK_BYTES
-        cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
-        cdef unsigned char* body = <unsigned char*>PyBytes_AS_STRING(result)
-        memset(body, 0, <size_t>size)
+        return blocks if blocks > 0 else 1
+
+    cdef Py_ssize_t c_size(self) noexcept nogil:
+        return HEADER_BYTES + <Py_ssize_t>self._blocks() * BLOCK_BYTES
+
+    cdef void c_finish(self, unsigned char* body) noexcept nogil:
+        cdef int probes = (self._bits_per_key * 58 + 50) // 100
+        cdef uint64_t blocks = self._blocks()
+        cdef Py_ssize_t index
+        probes = 1 if probes < 1 else PROBES_MAX if probes > PROBES_MAX else probes
+        # Safety: the caller made room for c_size() bytes.
+        memset(body, 0, <size_t>self.c_size())
         body[0] = <unsigned char>probes
         store32(body + 4, <uint32_t>blocks)
-        cdef Py_ssize_t index
         for index in range(self._count):
             _set_bits(body, blocks, probes, self._hashes[index])
         self._count = 0
-        return result
 
 
 cdef inline void _set_bits(unsigned char* body, uint64_t blocks, int probes,

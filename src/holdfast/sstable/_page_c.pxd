@@ -82,9 +82,10 @@ cdef class PageCursor(Cursor):
     cdef Py_ssize_t run_index
     # Move to another page; stands at no entry after it.
     cdef int open(self, Page page, uint64_t offset) except -1
-    cdef int run_forward(self, Run* run) except -1
+    cdef int run_forward(self, Run* run) noexcept nogil
     cdef int run_backward(self, Run* run) except -1
     cdef int need_buffer(self, Py_ssize_t size) except -1
-    cdef int stand(self, const Entry* entry) noexcept
+    cdef int q_need_buffer(self, Py_ssize_t size) noexcept nogil
+    cdef int stand(self, const Entry* entry) noexcept nogil
     cdef int stand_in_run(self, Py_ssize_t index) except -1
     cdef Py_ssize_t load_run(self, Py_ssize_t limit) except -1

@@ -373,26 +373,33 @@ cdef class PageCursor(Cursor):
         return self.c_last()
 
     cdef int c_next(self) except -1:
-        cdef Entry entry
         if not self.at:
             return 0
         if self.next_at == self.entries_size:
             self.at = False
             return 0
-        self.run_index = 0
+        if not self.q_next():
+            raise MemoryError
+        return 1
+
+    cdef int q_next(self) noexcept nogil:
+        cdef Entry entry
+        cdef bint in_buffer = self.key_data == self.buffer
+        if not self.at or self.next_at == self.entries_size:
+            return 0
         read_entry(self.data + self.next_at, &entry)
         if entry.shared == 0:
             self.key_data = entry.key
         else:
+            if self.q_need_buffer(entry.shared + entry.unshared) != 0:
+                return 0
             # Safety: the current key has at least `shared` bytes; in the buffer they are in place,
             # and growing keeps them.
-            if self.key_data != self.buffer:
-                self.need_buffer(entry.shared + entry.unshared)
+            if not in_buffer:
                 memcpy(self.buffer, self.key_data, entry.shared)
-            elif entry.shared + entry.unshared > self.buffer_size:
-                self.need_buffer(entry.shared + entry.unshared)
             memcpy(self.buffer + entry.shared, entry.key, entry.unshared)
             self.key_data = self.buffer
+        self.run_index = 0
         return self.stand(&entry)
 
     cdef int c_prev(self) except -1:
@@ -407,10 +414,22 @@ cdef class PageCursor(Cursor):
 
     cdef int c_run(self, Run* run, bint forward) except -1:
         run.count = 0
-        return self.run_forward(run) if forward else self.run_backward(run)
+        if not forward:
+            return self.run_backward(run)
+        if self.run_forward(run) < 0:
+            raise MemoryError
+        return run.count
 
-    cdef int run_forward(self, Run* run) except -1:
-        """Do what `c_run` says, forward."""
+    cdef int q_run(self, Run* run) noexcept nogil:
+        run.count = 0
+        if self.run_forward(run) < 0:
+            run.count = 0
+        return run.count
+
+    cdef int run_forward(self, Run* run) noexcept nogil:
+        """Do what `c_run` says, forward. Return -1 when there is no memory; then the cursor has not
+        moved.
+        """
         cdef Entry entry
         cdef const unsigned char* position = self.data + self.next_at
         cdef const unsigned char* limit = self.data + self.entries_size
@@ -442,7 +461,8 @@ cdef class PageCursor(Cursor):
                 key = free_at
                 free_at += entry.shared + entry.unshared
             else:
-                self.need_buffer(entry.shared + entry.unshared)
+                if self.q_need_buffer(entry.shared + entry.unshared) != 0:
+                    return -1
                 memmove(self.buffer, key, entry.shared)
                 memcpy(self.buffer + entry.shared, entry.key, entry.unshared)
                 key = self.buffer
@@ -450,7 +470,8 @@ cdef class PageCursor(Cursor):
             size = entry.shared + entry.unshared
         # The run's memory is not the cursor's own.
         if entry.shared > 0 and key != self.buffer:
-            self.need_buffer(size)
+            if self.q_need_buffer(size) != 0:
+                return -1
             memcpy(self.buffer, key, size)
             key = self.buffer
         self.key_data = key
@@ -501,17 +522,25 @@ cdef class PageCursor(Cursor):
         return run.count
 
     cdef int need_buffer(self, Py_ssize_t size) except -1:
+        if self.q_need_buffer(size) != 0:
+            raise MemoryError
+        return 0
+
+    cdef int q_need_buffer(self, Py_ssize_t size) noexcept nogil:
+        """Make room for a key of this size; return 0, or -1 when there is no memory."""
         cdef unsigned char* larger
         if size > self.buffer_size:
             size = KEY_BYTES_FIRST if size <= KEY_BYTES_FIRST else KEY_BYTES_MAX
             larger = <unsigned char*>realloc(self.buffer, size)
             if larger == NULL:
-                raise MemoryError
+                return -1
+            if self.key_data == self.buffer and self.buffer != NULL:
+                self.key_data = larger
             self.buffer = larger
             self.buffer_size = size
         return 0
 
-    cdef int stand(self, const Entry* entry) noexcept:
+    cdef int stand(self, const Entry* entry) noexcept nogil:
         """Take over an entry whose key is at `key_data` already."""
         self.key_size = entry.shared + entry.unshared
         self.trailer = entry.trailer
