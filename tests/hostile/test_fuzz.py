@@ -3,6 +3,7 @@
 A run is a function of corpus and seed, so a failure here replays; `./dev fuzz` goes on for longer.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from holdfast.testing import fuzz
+from holdfast.testing import fuzz, fuzz_record, result_page
 from holdfast.testing.fuzz_oracle import Finding, Outcome, agreed, attempt
 from holdfast.testing.fuzz_run import Fuzzer, Limits, Scratch
 
@@ -165,7 +166,38 @@ def test_executions_are_shared_and_shown_in_a_table(tmp_path, capfd):
     assert fuzz.main(arguments) == 0
     rows = capfd.readouterr().out.splitlines()[-4:]
     assert [row.split()[0] for row in rows] == ["target", "varint", "folder", "together"]
-    assert [row.split()[1] for row in rows[1:]] == ["360", "40", "400"]
+    assert [row.split()[1] for row in rows[1:]] == ["384", "15", "399"]
+
+
+def test_what_targets_did_is_added_up_over_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("docs/results")
+    monkeypatch.setattr(result_page, "uncommitted", list)
+    monkeypatch.setattr(fuzz, "commit_name", lambda: "abc")
+    arguments = ["lz4", "tuple", "--corpus", str(tmp_path), "--write"]
+    for seed in ("1", "2", "2"):
+        assert fuzz.main([*arguments, "--executions", "80", "--seed", seed]) == 0
+    assert fuzz.main([*arguments[1:], "--executions", "30", "--seed", "9"]) == 0
+    entries = json.loads((tmp_path / fuzz_record.RECORD).read_text())
+    assert len(entries) == 5
+    page = (tmp_path / fuzz_record.PAGE).read_text()
+    assert "| lz4 | 2 | 80 |" in page
+    assert "| tuple | 3 | 110 |" in page
+    assert "| together | 5 | 190 |" in page
+    again = "| `./dev fuzz lz4 tuple --executions 80 --seed 2 --write` | abc | 2 | 80 | 0 |"
+    assert page.count(again) == 1
+    assert page.splitlines()[-1].startswith("| `./dev fuzz tuple --executions 30 --seed 9")
+
+
+def test_a_record_tells_of_findings_and_of_the_last_run():
+    made = {"target": "page", "commit": "abc", "python": "3.11", "seconds": 2.0}
+    entries = [
+        fuzz_record.Entry(seed=1, command="./dev fuzz", executions=1000, findings=3, **made),
+        fuzz_record.Entry(seed=2, command="./dev fuzz", executions=3000, findings=0, **made),
+    ]
+    page = fuzz_record.page(entries)
+    assert "| page | 2 | 4,000 | 4 | 1,000 | 3 | 0 |" in page
+    assert "| together | 2 | 4,000 | 4 | 1,000 | 3 | - |" in page
 
 
 def test_a_target_whose_process_ended_counts_as_a_finding():

@@ -200,11 +200,17 @@ def file_system(folder: str) -> str:
 
 
 def commit() -> str:
-    """Return which commit of the repository runs, or nothing outside of one."""
+    """Return which commit of the repository runs, or nothing outside of one, as part of a line."""
+    name = commit_name()
+    return f", commit {name}" if name else ""
+
+
+def commit_name() -> str:
+    """Return which commit of the repository runs, "" outside of one."""
     name = _git(_folder(), "describe", "--always", "--abbrev=10")
     if name is None:
         return ""
-    return f", commit {name.strip()}{'-dirty' if uncommitted() else ''}"
+    return f"{name.strip()}{'-dirty' if uncommitted() else ''}"
 
 
 def uncommitted(folder: str | None = None) -> list[str]:

@@ -44,10 +44,11 @@ from holdfast.testing import (
     fuzz_sealed,
     fuzz_table,
 )
-from holdfast.testing.bench_report import machine
+from holdfast.testing.bench_report import commit_name, machine
 from holdfast.testing.fuzz_oracle import Target
+from holdfast.testing.fuzz_record import PAGE, Entry, Record
 from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
-from holdfast.testing.result_page import require_commit, write_page
+from holdfast.testing.result_page import require_commit
 
 _MODULES = (
     fuzz_codec, fuzz_page, fuzz_table, fuzz_log, fuzz_manifest, fuzz_csv, fuzz_folder, fuzz_live,
@@ -58,14 +59,14 @@ TARGETS: dict[str, Target] = {
 }
 
 SHARES = {
-    "folder": 1, "csv": 3, "table": 4, "payload": 4, "segment": 4, "manifest": 6, "sealed": 4,
-    "salvaged-log": 2, "salvaged-manifest": 2, "salvaged-table": 2,
+    "folder": 1, "salvaged-log": 2, "payload": 2, "segment": 2, "sealed": 4, "csv": 4, "table": 6,
+    "salvaged-manifest": 6, "salvaged-table": 8, "manifest": 8,
 }  # fmt: skip
-SHARE_OTHERS = 9
-"""What part of `--executions` a target gets: the slow ones get less of it."""
+SHARE_OTHERS = 25
+"""What part of `--executions` a target gets: the slow ones get less of it, so that each takes about
+as long as another."""
 
 FOLDER = "fuzz"
-PAGE = os.path.join("docs", "results", "fuzz.md")
 HEADROOM_BYTES = 1 << 30
 """Address space that a process may take beyond what it begins with. A length that a file claims and
 that nobody checked is mostly more, and becomes a MemoryError, which no decoder may raise."""
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="add inputs that show something new to the corpus")
     add("--replay", metavar="FILE", help="execute one input and show what comes out")
     add("--in-process", action="store_true", help="without a process and limits for each target")
-    add("--write", action="store_true", help=f"write {PAGE}")
+    add("--write", action="store_true", help=f"add what each target did to {PAGE} when it ends")
     add("--worker", metavar="FILE", help=argparse.SUPPRESS)
     return parser
 
@@ -214,10 +215,14 @@ def _all(names: list[str], given: argparse.Namespace) -> int:
     """Run each target in a process of its own; show a table when there are several."""
     counts = None if given.executions is None else shared(names, given.executions)
     results: dict[str, list[float] | None] = dict.fromkeys(names)
+    record = Record() if given.write else None
 
     def supervise(name: str) -> int:
         arguments = _options(given, None if counts is None else counts[name])
-        return _supervise(name, arguments, given, results)
+        status = _supervise(name, arguments, given, results)
+        if record is not None:
+            record.add(_entry(name, results[name], given))
+        return status
 
     # Those that are slow begin first, so that none of them is left over for one core at the end.
     slow_first = sorted(names, key=lambda name: SHARES.get(name, SHARE_OTHERS))
@@ -225,31 +230,28 @@ def _all(names: list[str], given: argparse.Namespace) -> int:
         status = max(pool.map(supervise, slow_first))
     if len(names) > 1:
         print(table(results), flush=True)
-    if given.write:
-        write_page(PAGE, page(results, given))
     return status
 
 
-def page(results: dict[str, list[float] | None], given: argparse.Namespace) -> str:
-    """Return the table as a page of the documents."""
+def _entry(name: str, result: list[float] | None, given: argparse.Namespace) -> Entry:
+    """Return what a target did, for the record."""
     words = ["./dev", "fuzz", *given.targets]
     if given.executions is not None:
         words += ["--executions", str(given.executions)]
     if given.seconds is not None:
         words += ["--seconds", f"{given.seconds:g}"]
-    lines = [
-        "# Measured: fuzzing",
-        "",
-        "This page was written by the command below; nothing in it was typed by hand.",
-        "What the targets are and what counts as a finding: [fuzzing.md](../internals/fuzzing.md).",
-        "",
-        f"    {shlex.join([*words, '--seed', str(given.seed), '--write'])}",
-        "",
-        *(f"- {name}: {value}" for name, value in machine(".").items()),
-        "",
-        *(f"    {line}".rstrip() for line in table(results).splitlines()),
-    ]
-    return "\n".join(lines) + "\n"
+    # A process that ended did not say how far it came.
+    executions, seconds, _, found = result or [0, 0.0, 0, 1]
+    return Entry(
+        target=name,
+        seed=given.seed,
+        commit=commit_name(),
+        python=machine(".")["Python"],
+        command=shlex.join([*words, "--seed", str(given.seed), "--write"]),
+        executions=int(executions),
+        seconds=round(seconds, 1),
+        findings=int(found),
+    )
 
 
 def _supervise(
