@@ -164,6 +164,18 @@ def test_a_segment_that_is_ready_is_taken_when_the_record_just_fits() -> None:
     assert log.number == number + 3, "one byte more, and another one is made"
 
 
+def test_the_way_to_the_next_segment_is_an_end_its_sync_and_a_link() -> None:
+    log = Log()
+    for _ in range(2):
+        log.append(BIG)
+    log.writer.prepare_next()
+    before = log.sim.op_count
+    log.append(BIG)
+    assert [op.site for op in log.sim.op_log[before:]] == [
+        "wal.end.write", "wal.end.sync", "wal.segment.link", "wal.record.write",
+    ]  # fmt: skip
+
+
 def test_a_segment_that_could_not_be_begun_leaves_the_one_at_hand_in_use() -> None:
     log = faulty(FaultRule(site="wal.end.write", error=errno.ENOSPC))
     log.append(b"before")
