@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.testing.result_page import require_commit
 from tools import tree
-from tools.branches import ROOMS, SUITES, commit_name, percent
+from tools.branches import ROOMS, SUITES, commit_name, percent, require_commit_apart
 from tools.mutants import Mutant, mutants
 from tools.mutate_run import KILLED, SURVIVED, TIME, UNREACHED, Warm, attempts
 
@@ -214,7 +213,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="those with this in their name")
     parser.add_argument("--write", action="store_true", help="write docs/results/mutation.md")
     given = parser.parse_args(arguments)
-    require_commit(parser, writes=given.write)
+    require_commit_apart(parser, writes=given.write)
     files = files_of(given.what or ROOMS)
     if not files:
         parser.error(f"the rooms are {', '.join(ROOMS)}")

@@ -447,6 +447,8 @@ class _Order:
 
 def cold(mutant: Mutant, tests: Sequence[str], seconds: Mapping[str, float]) -> str:
     """Run the tests in a process that imports the changed module."""
+    if "holdfast" in sys.modules:
+        raise RuntimeError("a changed module would not be imported: Holdfast is loaded already")
     folder = tempfile.mkdtemp(prefix="holdfast-mutant-")
 
     def child() -> int:
