@@ -204,25 +204,6 @@ def commit_name() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def require_commit_apart(parser: argparse.ArgumentParser, *, writes: bool) -> None:
-    """End a verb that `writes` a page with status 2 when the checkout is no commit.
-
-    In a process of its own: what is measured here must not be loaded, or a changed module would
-    never be imported.
-    """
-    if not writes:
-        return
-    program = (
-        "from holdfast.testing.result_page import missing_commit; "
-        "print(missing_commit(writes=True))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tree.ROOT, capture_output=True, text=True, check=True
-    )
-    if done.stdout.strip():
-        parser.error(done.stdout.strip())
-
-
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="./dev coverage", description=__doc__)

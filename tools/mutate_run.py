@@ -192,7 +192,7 @@ class _Server:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         self._pipe.send(
-            _in_child(lambda: _measured(session.items, {path for path, _ in self._mutants}))
+            in_child(lambda: _measured(session.items, {path for path, _ in self._mutants}))
         )
         workers = [_fork(lambda own=own: self._work(own, items)) for own in self._served]  # type: ignore[misc]  # mypy cannot infer it
         for own in self._served:
@@ -229,7 +229,7 @@ def _likely_first(
     return sorted(tests, key=lambda test: (seconds[test] + 0.001) / (noticed[test] + 0.1))
 
 
-def _in_child(work: Callable[[], Any]) -> Any:
+def in_child(work: Callable[[], Any]) -> Any:
     """Return what `work` returns in a forked process, so that it leaves no trace in this one."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
 
