@@ -45,6 +45,10 @@ INGEST_STEP_ENTRIES = 256
 FILE_ID_BYTES = 16
 FILTER_BITS_MAX = 64
 UNCUT_BYTES = 1 << 62
+AHEAD_BYTES = 512 * 1024
+"""What is read at once of each input of a compaction, if these and its parts are few."""
+AHEAD_BYTES_MIN = 64 * 1024
+AHEAD_BYTES_TOTAL = 8 * 1024 * 1024
 PART_TABLES = 2
 """A part of a compaction has at least as many full tables of inputs."""
 OVERLAP_BITS = 5
@@ -176,13 +180,17 @@ def run_compaction(
     written = with_filters_over(settings) if plan.older else settings
     tombstones = RangeTombstones().merged([reader.range_tombstones for reader in readers])
     cuts = split_keys(plan, settings, parts_max)
+    ahead_bytes = AHEAD_BYTES_TOTAL // ((len(cuts) + 1) * max(1, len(readers)))
+    ahead_bytes = max(AHEAD_BYTES_MIN, min(ahead_bytes, AHEAD_BYTES))
     if origin is not None:
         origin = origin.replacing(plan.input_numbers)
     return run_parts(
         [
             _Part(
                 _Outputs(env, folder, allocate_number, written, compression, spend, origin),
-                MergeCursor([reader.cursor(fill_cache=False) for reader in readers]),
+                MergeCursor(
+                    [reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes) for reader in readers]
+                ),
                 tombstones,
                 snapshots,
                 is_bottom=plan.is_bottom or bool(plan.older),

@@ -6,7 +6,7 @@ from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load64
 from holdfast.codec._varint cimport varint_get
 from holdfast.cursor._cursor_c cimport Cursor
-from holdfast.sstable._page_c cimport Entry, page_lower_bound
+from holdfast.sstable._page_c cimport Entry, PageCursor, page_lower_bound
 
 
 cdef enum:
@@ -52,6 +52,20 @@ cdef inline bint is_page(const PageHandle* handle, uint64_t limit) noexcept nogi
             and handle.size <= limit and handle.offset <= limit - handle.size)
 
 
+cdef inline bint take_root_handles(const unsigned char* source, const unsigned char* end,
+                                   uint64_t limit, PageHandle* index,
+                                   PageHandle* filter) noexcept nogil:
+    """Decode an entry of a root. Return whether both handles can be, that of the filter also if it
+    says that there is none.
+    """
+    source = take_handle(source, end, index)
+    if source != NULL:
+        source = take_handle(source, end, filter)
+    return source == end and is_page(index, limit) and (
+        is_page(filter, limit)
+        or (filter.offset == 0 and filter.size == 0 and filter.checksum == 0))
+
+
 cdef inline uint64_t place_of(Page root, const unsigned char* root_value, Page index,
                               const unsigned char* index_value) noexcept:
     """Return a number, not 0, that only these values in root and index page have. Without `index`
@@ -74,7 +88,30 @@ cdef inline bint leads_here(Page parent, Cursor entry, uint64_t at, bint exactly
     return not exactly or (status == 2 and found.trailer == entry.trailer)
 
 
+cdef inline bint belongs(PageCursor entries, Page root, Page index, uint64_t place) except -1:
+    """Return whether a page lies between its separators; without `index` it is an index page."""
+    cdef bint sound
+    entries.c_first()
+    # Between index pages the separator before stands in the root.
+    sound = leads_here(root, entries, place >> 32, False)
+    if index is not None:
+        sound = sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
+    entries.c_last()
+    if index is None:
+        return sound and leads_here(root, entries, place >> 32, True)
+    return sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
+
+
 cdef inline int check_key(object key) except -1:
     if type(key) is not bytes:
         raise TypeError(f"a key is bytes, not {type(key).__name__}")
+    return 0
+
+
+cdef inline int check_seq(object seq) except -1:
+    if not isinstance(seq, int):
+        raise TypeError(f"a sequence number is an int, not {type(seq).__name__}")
+    # 56 bits, as base.SEQ_MAX.
+    if not 0 <= seq < 1 << 56:
+        raise ValueError(f"the sequence number {seq} does not fit 56 bits")
     return 0

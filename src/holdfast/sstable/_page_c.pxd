@@ -19,6 +19,10 @@ cdef enum:
 
 # Check a whole entry page. Return 0, or a negative status: damage, but for PAGE_CHECK_NO_MEMORY.
 cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) noexcept nogil
+# Check a DATA page, and that its entries lie behind one separator and not behind another, which are
+# whole keys. Return 0 if so; any other status says no more than no.
+cdef int page_check_between(const unsigned char* data, Py_ssize_t size, const Entry* lower,
+                            const Entry* upper) noexcept nogil
 # A sentence for a negative status.
 cdef str page_damage(int status)
 # Make sure that `page` was checked. Raises: CorruptionError(file, offset of the page, reason).
@@ -82,6 +86,12 @@ cdef class PageCursor(Cursor):
     cdef Py_ssize_t run_index
     # Move to another page; stands at no entry after it.
     cdef int open(self, Page page, uint64_t offset) except -1
+    # Move to the first entry of a checked page that is not empty and that the caller keeps alive.
+    # Only moves within the page are allowed then, until `open`.
+    cdef int q_open(self, const unsigned char* data, Py_ssize_t size,
+                    uint64_t offset) noexcept nogil
+    cdef void lay_out(self, const unsigned char* data, Py_ssize_t size,
+                      uint64_t offset) noexcept nogil
     cdef int run_forward(self, Run* run) noexcept nogil
     cdef int run_backward(self, Run* run) except -1
     cdef int need_buffer(self, Py_ssize_t size) except -1

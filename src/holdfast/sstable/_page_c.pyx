@@ -115,6 +115,33 @@ cdef int page_check(const unsigned char* data, Py_ssize_t size, int page_type) n
     return status
 
 
+cdef int page_check_between(const unsigned char* data, Py_ssize_t size, const Entry* lower,
+                            const Entry* upper) noexcept nogil:
+    cdef unsigned char[KEY_BYTES_FIRST] first_buffer
+    cdef LastKey last
+    cdef Entry first
+    cdef Py_ssize_t restart_count, entries_size
+    cdef int status = check_frame(data, size, DATA, &restart_count, &entries_size)
+    if status == 0:
+        last.data = data
+        last.size = 0
+        last.trailer = 0
+        last.buffer = first_buffer
+        last.capacity = KEY_BYTES_FIRST
+        status = check_entries(data, entries_size, restart_count, DATA, &last)
+        if status == 0:
+            # Safety: the page was checked, and has an entry; the first shares nothing.
+            read_entry(data, &first)
+            if (compare_entries(lower.key, lower.unshared, lower.trailer,
+                                first.key, first.unshared, first.trailer) >= 0
+                    or compare_entries(last.data, last.size, last.trailer,
+                                       upper.key, upper.unshared, upper.trailer) > 0):
+                status = -1
+        if last.buffer != first_buffer:
+            free(last.buffer)
+    return status
+
+
 cdef int check_frame(const unsigned char* data, Py_ssize_t size, int page_type,
                      Py_ssize_t* restart_count, Py_ssize_t* entries_size) noexcept nogil:
     """Find out where entries and restart offsets lie."""
@@ -320,15 +347,28 @@ cdef class PageCursor(Cursor):
 
     cdef int open(self, Page page, uint64_t offset) except -1:
         require_checked(page, self.file, offset)
-        self.at = False
         self.page = page
-        self.offset = offset
-        self.data = page.data
-        self.restart_count = load32(page.data + page.size - RESTART_BYTES)
-        self.entries_size = page.size - RESTART_BYTES * (self.restart_count + 1)
-        self.restarts = page.data + self.entries_size
-        self.run_index = 0
+        self.lay_out(page.data, page.size, offset)
         return 0
+
+    cdef void lay_out(self, const unsigned char* data, Py_ssize_t size,
+                      uint64_t offset) noexcept nogil:
+        """Note where what lies in a page. Requires: it was checked."""
+        self.at = False
+        self.offset = offset
+        self.data = data
+        self.restart_count = load32(data + size - RESTART_BYTES)
+        self.entries_size = size - RESTART_BYTES * (self.restart_count + 1)
+        self.restarts = data + self.entries_size
+        self.run_index = 0
+
+    cdef int q_open(self, const unsigned char* data, Py_ssize_t size,
+                    uint64_t offset) noexcept nogil:
+        cdef Entry entry
+        self.lay_out(data, size, offset)
+        read_entry(data, &entry)
+        self.key_data = entry.key
+        return self.stand(&entry)
 
     cdef int c_first(self) except -1:
         cdef Entry entry

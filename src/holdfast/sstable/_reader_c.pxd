@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from holdfast.bufferpool._pool_c cimport BufferPool, Page
 from holdfast.cursor._cursor_c cimport Cursor
 from holdfast.cursor._tombstones_c cimport RangeTombstones
+from holdfast.sstable._ahead cimport Ahead
 from holdfast.sstable._handle cimport PageHandle
 from holdfast.sstable._page_c cimport Entry, PageCursor
 
@@ -104,7 +105,10 @@ cdef class TableCursor(Cursor):
     cdef PageCursor root
     cdef PageCursor index
     cdef PageCursor data
+    cdef Ahead* ahead                    # NULL: nothing is read ahead
+    cdef bint read_ahead(self) except -1
+    cdef int enter(self, bint first) except -1
     cdef int load_index(self) except -1
     cdef int load_data(self) except -1
     cdef int next_page(self) except -1
-    cdef int stand(self) noexcept
+    cdef int stand(self) noexcept nogil

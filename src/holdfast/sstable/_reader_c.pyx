@@ -9,7 +9,8 @@ found by the long way, through the pool and the pages themselves, which leaves t
 That a page lies between its separators is found out once for each place that leads to it: the page
 remembers the last one, so a sound table pays for it when the page is read, and never again. A page
 that is not cached is read, verified, decompressed and checked in one section without the GIL; only
-ZSTD needs its library, and so the GIL.
+ZSTD needs its library, and so the GIL. A cursor of a compaction reads many pages ahead in one
+section, and goes from one to the next without the GIL (docs/adr/0041).
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -23,27 +24,31 @@ from libc.string cimport memcmp
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_raise, page_seed_of
-from holdfast.codec._fixed cimport load32, load64
+from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_raise, page_seed_of
+from holdfast.codec._fixed cimport load32
 from holdfast.cursor._cursor_c cimport Cursor, Run
+from holdfast.sstable._ahead cimport (
+    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_leads, ahead_next, ahead_read,
+)
 from holdfast.sstable._directory_c cimport (
     KeyDirectory, SeparatorDirectory, key_directory, key_find, separator_directory, separator_find,
     separator_nodes, separator_number, separator_values,
 )
 from holdfast.sstable._filter_c cimport block_probe, filter_probe
 from holdfast.sstable._handle cimport (
-    BODY_BYTES_MAX, CHECKSUM_BYTES, DATA, DIRECTORY_HITS, FILTER, FILTER_HEADER_BYTES, HITS_MAX,
-    INDEX, INDEX_ROOT, PINNED, PageHandle, check_key, is_page, leads_here, place_of, take_handle,
+    BODY_BYTES_MAX, DATA, DIRECTORY_HITS, FILTER, FILTER_HEADER_BYTES, HITS_MAX, INDEX, INDEX_ROOT,
+    PINNED, PageHandle, belongs, check_key, check_seq, is_page, place_of, take_handle,
+    take_root_handles,
 )
 from holdfast.sstable._page_c cimport (
-    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_check, page_damage, page_lower_bound, page_stamp,
+    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_damage, page_lower_bound, page_stamp,
     require_checked,
 )
-from holdfast.sstable._pread cimport FILE_ENDS, read_whole
+from holdfast.sstable._pread cimport FILE_ENDS, Opened, read_and_open
 
 import os
 
-from holdfast.base import SEQ_MAX, CorruptionError, DatabaseClosedError
+from holdfast.base import CorruptionError, DatabaseClosedError
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
 from holdfast.codec import open_page
 from holdfast.sstable._filter import filter_check
@@ -171,10 +176,7 @@ cdef class TableReader:
         cdef Py_ssize_t size, value_size
         self.check_open()
         check_key(key)
-        if not isinstance(snapshot, int):
-            raise TypeError(f"a sequence number is an int, not {type(snapshot).__name__}")
-        if not 0 <= snapshot <= SEQ_MAX:
-            raise ValueError(f"the sequence number {snapshot} does not fit 56 bits")
+        check_seq(snapshot)
         data = <const unsigned char*>PyBytes_AS_STRING(key)
         size = PyBytes_GET_SIZE(key)
         page = self.c_get(data, size, xxh64(data, size, 0), snapshot, &trailer, &value, &value_size,
@@ -220,10 +222,10 @@ cdef class TableReader:
         self.pool.tables_skipped += 1
         return False
 
-    def cursor(self, bint fill_cache=True):
+    def cursor(self, bint fill_cache=True, Py_ssize_t ahead_bytes=0):
         """See `_reader_py.cursor`."""
         self.check_open()
-        return TableCursor(self, fill_cache)
+        return TableCursor(self, fill_cache, ahead_bytes)
 
     def verify(self, progress=None):
         """Read all pages from the file and yield an error for every damage; see
@@ -504,19 +506,7 @@ cdef class TableReader:
         """Check an index page, or a data page with its index page, against the separators at
         `place`, and mark it.
         """
-        cdef PageCursor entries = PageCursor(page, self.name, offset)
-        cdef bint sound
-        entries.c_first()
-        # Between index pages the separator before stands in the root.
-        sound = leads_here(root, entries, place >> 32, False)
-        if index is not None:
-            sound = sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
-        entries.c_last()
-        if index is None:
-            sound = sound and leads_here(root, entries, place >> 32, True)
-        else:
-            sound = sound and leads_here(index, entries, place & 0xFFFFFFFF, False)
-        if not sound:
+        if not belongs(PageCursor(page, self.name, offset), root, index, place):
             raise CorruptionError(self.name, offset,
                                   INDEX_MISPLACED if index is None else DATA_MISPLACED)
         page.place = place
@@ -542,12 +532,10 @@ cdef class TableReader:
     cdef Page read_open(self, const PageHandle* handle, int page_type):
         """Do what `read` says."""
         cdef unsigned char* stored
-        cdef unsigned char* body = NULL
         cdef unsigned char* given
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
-        cdef Py_ssize_t body_size = 0
-        cdef int found_type = 0, opened = 0, checked = 0, failed = 0
-        cdef bint same = True, is_sealed = self.cipher is not None
+        cdef Opened found = Opened(NULL, 0, 0, 0, 0, 0, True)
+        cdef bint is_sealed = self.cipher is not None
         cdef int descriptor = self.descriptor
         cdef PageHandle place = handle[0]
         cdef bytes data
@@ -565,48 +553,35 @@ cdef class TableReader:
             stored = <unsigned char*>PyBytes_AS_STRING(data)
         try:
             with nogil:
-                if descriptor >= 0:
-                    failed = read_whole(descriptor, stored, place.size, place.offset)
-                if failed == 0 and is_sealed:
-                    opened = 1
-                elif failed == 0:
-                    opened = page_open(stored, place.size, page_seed_of(file_id, place.offset),
-                                       &body, &body_size, &found_type)
-                if failed == 0 and opened >= 0:
-                    # Safety: a page that was opened has a trailer, which ends with its checksum.
-                    same = load64(stored + place.size - CHECKSUM_BYTES) == place.checksum
-                    if same and opened == 0 and found_type == page_type and page_type != FILTER:
-                        checked = page_check(body, body_size, page_type)
-                        if checked == 0 and page_type == DATA and self.stamp != 0:
-                            checked = page_stamp(body, body_size, self.stamp)
-            if failed == FILE_ENDS:
+                read_and_open(descriptor, stored, &place, file_id, is_sealed, page_type, self.stamp,
+                              &found)
+            if found.failed == FILE_ENDS:
                 raise CorruptionError(self.name, place.offset, "the file ends within the page")
-            if failed != 0:
-                raise OSError(failed, os.strerror(failed), self.name)
-            if opened < 0:
-                page_raise(opened, self.name, place.offset)
-            if opened == 1:
+            if found.failed != 0:
+                raise OSError(found.failed, os.strerror(found.failed), self.name)
+            if found.opened < 0:
+                page_raise(found.opened, self.name, place.offset)
+            if found.opened == 1:
                 page = self.read_by_library(stored, &place, page_type)
             else:
                 # The page owns it from now on, also when there is no memory for the page.
-                given, body = body, NULL
-                page = Page.adopt(given, body_size, found_type)
-            if not same:
+                given, found.body = found.body, NULL
+                page = Page.adopt(given, found.size, found.page_type)
+            if not found.is_same:
                 raise CorruptionError(
                     self.name, place.offset, "the page is not the one that its handle names")
             if page.page_type != page_type:
                 raise wrong_type(self.name, place.offset, page.page_type, page_type)
         finally:
-            free(body)
+            free(found.body)
             if descriptor >= 0:
                 free(stored)
-        self.accept(page, &place, page_type, opened == 1, checked)
+        self.accept(page, &place, page_type, found.opened == 1, found.checked)
         return page
 
     cdef int accept(self, Page page, const PageHandle* handle, int page_type, bint by_library,
                     int checked) except -1:
-        """Finish the check of a page, whose entries were looked at with the result `checked` unless
-        it was opened `by_library`.
+        """Finish the check of a page, whose result is `checked` unless it was opened `by_library`.
         """
         if page_type == FILTER:
             problem = filter_check(page)
@@ -639,13 +614,7 @@ cdef class TableReader:
         """Decode the handles in an entry of the root: of an index page and of its filter, whose
         size is 0 when there is none.
         """
-        cdef const unsigned char* end = value + size
-        cdef const unsigned char* position = take_handle(value, end, index)
-        if position != NULL:
-            position = take_handle(position, end, filter)
-        if position == end and is_page(index, self.limit) and (
-                is_page(filter, self.limit)
-                or (filter.offset == 0 and filter.size == 0 and filter.checksum == 0)):
+        if take_root_handles(value, value + size, self.limit, index, filter):
             return 0
         try:
             decode_root_value(value[:size], self.limit)
@@ -669,33 +638,39 @@ cdef class TableReader:
 cdef class TableCursor(Cursor):
     """A cursor over the entries of a table, through root, index pages and data pages."""
 
-    def __cinit__(self, TableReader reader not None, bint fill_cache):
+    def __cinit__(self, TableReader reader not None, bint fill_cache, Py_ssize_t ahead_bytes=0):
         self.reader = reader
         self.fill_cache = fill_cache
+        # What is sealed or stamped, or has no descriptor, is read page by page.
+        if (ahead_bytes > 0 and not fill_cache and reader.descriptor >= 0 and reader.cipher is None
+                and reader.stamp == 0):
+            self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
+            if self.ahead == NULL:
+                raise MemoryError
+            self.ahead.bytes_max = ahead_bytes
         self.root = PageCursor(reader.root, reader.name, reader.root_offset)
         self.index = PageCursor.__new__(PageCursor)
         self.index.file = reader.name
         self.data = PageCursor.__new__(PageCursor)
         self.data.file = reader.name
 
+    def __dealloc__(self):
+        ahead_free(self.ahead)
+
     cdef int c_first(self) except -1:
         self.at = False
-        if not self.root.c_first():
-            return 0
-        self.load_index()
-        self.index.c_first()
-        self.load_data()
-        self.data.c_first()
-        return self.stand()
+        return self.enter(True) if self.root.c_first() else 0
 
     cdef int c_last(self) except -1:
         self.at = False
-        if not self.root.c_last():
-            return 0
+        return self.enter(False) if self.root.c_last() else 0
+
+    cdef int enter(self, bint first) except -1:
+        """Move to the first or last entry below the index page that the root stands at."""
         self.load_index()
-        self.index.c_last()
+        self.index.c_first() if first else self.index.c_last()
         self.load_data()
-        self.data.c_last()
+        self.data.c_first() if first else self.data.c_last()
         return self.stand()
 
     cdef int c_seek(self, const unsigned char* key, Py_ssize_t size, uint64_t trailer) except -1:
@@ -732,10 +707,7 @@ cdef class TableCursor(Cursor):
             return self.stand()
         self.at = False
         if not self.index.c_prev():
-            if not self.root.c_prev():
-                return 0
-            self.load_index()
-            self.index.c_last()
+            return self.enter(False) if self.root.c_prev() else 0
         self.load_data()
         self.data.c_last()
         return self.stand()
@@ -745,21 +717,51 @@ cdef class TableCursor(Cursor):
         self.stand()
         return run.count
 
+    cdef int q_next(self) noexcept nogil:
+        if not self.at or not self.data.q_next() and (
+                self.data.next_at < self.data.entries_size
+                or not ahead_next(self.ahead, self.index, self.data)):
+            return 0
+        return self.stand()
+
+    cdef int q_run(self, Run* run) noexcept nogil:
+        if self.data.q_run(run):
+            self.stand()
+        return run.count
+
+    cdef bint read_ahead(self) except -1:
+        """Stand at the first entry of the page that the index page's cursor leads to, if it was
+        read ahead or can be; return whether that is so.
+        """
+        cdef TableReader reader = self.reader
+        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(reader.file_id)
+        cdef int descriptor = reader.descriptor
+        cdef Py_ssize_t count
+        reader.check_open()
+        if not ahead_leads(self.ahead, self.index.value_data, self.index.value_size):
+            count = ahead_choose(self.ahead, self.index, reader.pool, reader.number, reader.limit)
+            if count < 2:
+                return False
+            reader.reading += 1
+            # Safety: the index page is held, and the file stays open while `reading` counts this.
+            with nogil:
+                ahead_read(self.ahead, count, descriptor, file_id)
+            reader.reading -= 1
+            reader.close_if_idle()
+            reader.pool.misses += <uint64_t>self.ahead.count
+        return self.ahead.count > 0 and ahead_enter(self.ahead, self.data)
+
     cdef int next_page(self) except -1:
         """Move to the first entry of the next data page."""
         if not self.index.c_next():
-            if not self.root.c_next():
-                return 0
-            self.load_index()
-            self.index.c_first()
-        self.load_data()
-        self.data.c_first()
+            return self.enter(True) if self.root.c_next() else 0
+        if self.ahead == NULL or not self.read_ahead():
+            self.load_data()
+            self.data.c_first()
         return self.stand()
 
     cdef int load_index(self) except -1:
-        """Open the index page that the root stands at. It has an entry, as every checked page but a
-        root has.
-        """
+        """Open the index page that the root stands at. It has an entry, as all but a root have."""
         cdef PageHandle index_handle, filter_handle
         self.reader.check_open()
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
@@ -782,7 +784,7 @@ cdef class TableCursor(Cursor):
             handle.offset)
         return 0
 
-    cdef int stand(self) noexcept:
+    cdef int stand(self) noexcept nogil:
         """Take over the entry at which the data page's cursor stands."""
         self.key_data = self.data.key_data
         self.key_size = self.data.key_size

@@ -179,10 +179,15 @@ class TableReader:
         self._pool.tables_skipped += 1
         return False
 
-    def cursor(self, fill_cache: bool = True) -> TableCursor:
+    def cursor(self, fill_cache: bool = True, ahead_bytes: int = 0) -> TableCursor:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
         the pool.
+
+        So many `ahead_bytes` of pages the compiled twin then may read at once as it goes forward,
+        which changes neither results nor errors; after a `close` it may come to the end of those.
+        It holds them and at most twice as many bytes of what they contain.
         """
+        _ = ahead_bytes
         self._check_open()
         return TableCursor(self, fill_cache)
 

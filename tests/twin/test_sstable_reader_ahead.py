@@ -1,0 +1,334 @@
+"""What a cursor reads ahead, for a merge without the GIL, is what it would have read page by page:
+the same entries, and the same errors at the same places.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.base import KEY_BYTES_MAX, PURE, PUT, CorruptionError, DatabaseClosedError
+from holdfast.bufferpool import BufferPool
+from holdfast.codec import Compression
+from holdfast.compaction import _merge_c, _merge_py
+from holdfast.compaction.retain import MergeStop
+from holdfast.cursor import MergeCursor, RangeTombstones
+from holdfast.sstable import PageType, TableInfo, _builder_c, _builder_py, _reader_c, _reader_py
+from holdfast.sstable.format import decode_index_value
+from holdfast.testing.fuzz_table_model import Table
+from tests.twin.test_sstable_reader import (
+    FILE_ID,
+    NUMBER,
+    Entry,
+    MemoryFile,
+    build,
+    entries_of,
+    footer_of,
+    moves,
+    pages_of,
+)
+
+pytestmark = pytest.mark.skipif(PURE, reason="the plain twin reads nothing ahead")
+
+LIMITS = {"target_bytes": 1 << 40, "drain_bytes": 1 << 40, "step_entries": 1 << 40}
+ENTRIES: list[Entry] = [
+    (b"key/%05d" % (number // 2), 9000 - number, PUT, b"%d" % number * (number % 9))
+    for number in range(1500)
+]
+SOME = ENTRIES[:250]
+DATA, INFO = build(ENTRIES, compression=Compression.LZ4)
+
+
+class DiskFile(MemoryFile):
+    """A file with a descriptor, and what is in it."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        super().__init__(data)
+        path.write_bytes(data)
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def put(self, offset: int, data: bytes) -> None:
+        os.pwrite(self._descriptor, data, offset)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def reader_in(
+    folder: Path, data: bytes, info: TableInfo | None = None, pool: Any = None
+) -> tuple[Any, DiskFile]:
+    file = DiskFile(folder / "t", data)
+    return _reader_c.TableReader(file, NUMBER, FILE_ID, pool or BufferPool(1 << 20), info), file
+
+
+def merged(cursors: list[Any], *, is_plain: bool = False) -> tuple[bytes, int, Any]:
+    """Merge everything; return the table as far as it came, how many entries were read, and the
+    error that ended it.
+    """
+    twin, builders = (_merge_py, _builder_py) if is_plain else (_merge_c, _builder_c)
+    retention = twin.Retention(range(1, 20_000), RangeTombstones(), bottom=False)
+    builder = builders.TableBuilder(
+        bytes(16),
+        page_bytes=256,
+        restart_interval=4,
+        filter_bits_per_key=10,
+        compression=Compression.NONE,
+    )
+    error = None
+    try:
+        cursor = MergeCursor(cursors)
+        cursor.seek_first()
+        assert twin.merge_into(cursor, builder, retention, **LIMITS) == MergeStop.DONE
+    except CorruptionError as found:
+        error = found.file, found.offset, found.reason
+    if builder.entry_count:
+        builder.finish(1, 0)
+    return builder.take_output(), retention.entries_in, error
+
+
+def merged_both(folder: Path, data: bytes, info: TableInfo | None, ahead_bytes: int) -> Any:
+    """Return what a merge comes to, which both twins agree on."""
+    reader, file = reader_in(folder, data, info)
+    plain = _reader_py.TableReader(MemoryFile(data), NUMBER, FILE_ID, BufferPool(1 << 20), info)
+    try:
+        result = merged([reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)])
+        assert result == merged([plain.cursor(fill_cache=False)], is_plain=True)
+    finally:
+        file.close()
+    return result
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("ahead_bytes", [1, 600, 5000, 1 << 20])
+def test_a_merge_gets_every_entry(
+    tmp_path: Path, compression: Compression, ahead_bytes: int
+) -> None:
+    data, info = build(ENTRIES, compression=compression)
+    _, count, error = merged_both(tmp_path, data, info, ahead_bytes)
+    assert (count, error) == (len(ENTRIES), None)
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_a_merge_of_several_tables_gets_every_entry(tmp_path: Path, is_shuffled: bool) -> None:
+    """Tables one behind the other, and tables whose entries come in turn."""
+    count = 4
+    shares = [
+        ENTRIES[number::count]
+        if is_shuffled
+        else ENTRIES[number * len(ENTRIES) // count : (number + 1) * len(ENTRIES) // count]
+        for number in range(count)
+    ]
+    cursors = []
+    plain = []
+    for number, share in enumerate(shares):
+        data, info = build(share, compression=Compression.LZ4)
+        (tmp_path / str(number)).mkdir()
+        reader, _ = reader_in(tmp_path / str(number), data, info)
+        cursors.append(reader.cursor(fill_cache=False, ahead_bytes=2000))
+        other = _reader_py.TableReader(MemoryFile(data), NUMBER, FILE_ID, BufferPool(9999), info)
+        plain.append(other.cursor(fill_cache=False))
+    result = merged(cursors)
+    assert result == merged(plain, is_plain=True)
+    assert result[1:] == (len(ENTRIES), None)
+
+
+def test_keys_and_values_that_are_longer_than_what_is_read_ahead(tmp_path: Path) -> None:
+    entries = [
+        (b"%04d" % number + b"k" * (KEY_BYTES_MAX - 4 if number % 40 == 7 else number), 1, PUT, v)
+        for number, v in enumerate([b"", b"v" * 300, b"w" * 9000] * 60)
+    ]
+    data, info = build(entries, compression=Compression.LZ4)
+    _, count, error = merged_both(tmp_path, data, info, 2000)
+    assert (count, error) == (len(entries), None)
+
+
+def test_each_damaged_page_is_found_when_the_merge_comes_to_it(tmp_path: Path) -> None:
+    """Neither earlier nor later, and as the page, offset and reason that it always was."""
+    data, info = build(SOME, compression=Compression.LZ4)
+    counts = set()
+    for page in pages_of(data):
+        if page in (footer_of(data).root, footer_of(data).properties):
+            continue
+        damaged = bytearray(data)
+        damaged[page.offset + page.size // 2] ^= 0x10
+        _, count, error = merged_both(tmp_path, bytes(damaged), info, 1 << 20)
+        counts.add(count)
+        assert error is None or error[1] == page.offset
+    assert len(counts) > 10
+
+
+def test_pages_beyond_their_separators_are_found(tmp_path: Path) -> None:
+    """The separators are forged, with sound checksums; the pages lie behind each other."""
+    data, _ = build(SOME)
+    count = len(list(Table.parse(data).entries(PageType.INDEX)))
+    reasons = set()
+    for number in range(count):
+        for byte in (0, 255) if number % 3 else ():
+            table = Table.parse(data)
+            _, entry = list(table.entries(PageType.INDEX))[number]
+            entry.suffix = entry.suffix[:-1] + bytes([byte])
+            reasons.add((merged_both(tmp_path, table.encode(), None, 1 << 20)[2] or (0, 0, ""))[2])
+    assert "a data page does not lie between its separators" in reasons
+
+
+def test_a_page_of_another_type_among_them_is_found(tmp_path: Path) -> None:
+    data, _ = build(SOME)
+    table = Table.parse(data)
+    node = table.of_type(PageType.DATA)[5]
+    node.page_type = PageType.INDEX
+    _, _, error = merged_both(tmp_path, table.encode(), None, 1 << 20)
+    assert error is not None
+    assert "the page has the type" in error[2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(moves, max_size=40), st.integers(1, 3000))
+def test_any_move_after_another_stands_where_it_should(
+    tmp_path_factory: pytest.TempPathFactory, steps: Any, ahead_bytes: int
+) -> None:
+    """Steps of a merge in between, which read ahead, change nothing for other moves."""
+    entries = [(b"user/%04d" % (number // 2), 20 - number % 2, PUT, b"v") for number in range(400)]
+    data, info = build(entries, page_bytes=200, compression=Compression.LZ4)
+    reader, file = reader_in(tmp_path_factory.mktemp("t"), data, info)
+    plain = _reader_py.TableReader(MemoryFile(data), NUMBER, FILE_ID, BufferPool(9999), info)
+    cursors = [reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes), plain.cursor()]
+    for name, *arguments in [("seek_first",), *steps]:
+        if name in ("next", "prev") and not cursors[1].valid:
+            continue
+        assert getattr(cursors[0], name)(*arguments) == getattr(cursors[1], name)(*arguments)
+        for _ in range(100 if name == "next" else 0):
+            if cursors[1].valid:
+                assert cursors[0].next() == cursors[1].next()
+        assert cursors[0].valid == cursors[1].valid
+        if cursors[1].valid:
+            assert [(c.key, c.seq, c.value) for c in cursors[:1]] == [
+                (c.key, c.seq, c.value) for c in cursors[1:]
+            ]
+    file.close()
+
+
+def data_pages(data: bytes) -> list[Any]:
+    """Return the handles of the data pages, in order."""
+    limit = len(data) - 64
+    found = []
+    for node in Table.parse(data).of_type(PageType.INDEX):
+        assert node.page is not None
+        found += [decode_index_value(entry.value, limit) for entry in node.page.entries]
+    return found
+
+
+def test_pages_are_read_ahead_and_only_so_far(tmp_path: Path) -> None:
+    """What is overwritten behind the cursor's back shows what it had read before."""
+    data, info = build(SOME)
+    pages = data_pages(data)
+    for ahead_bytes, is_there in ((0, False), (pages[1].size + pages[2].size, False), (9000, True)):
+        reader, file = reader_in(tmp_path, data, info)
+        cursor = reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)
+        cursor.seek_first()
+        first = len(entries_of(data, pages[0], PageType.DATA))
+        for _ in range(first):
+            cursor.next()
+        file.put(pages[3].offset, bytes(pages[3].size))
+        count = first
+        try:
+            while cursor.next() and count < 60:
+                count += 1
+        except CorruptionError as error:
+            assert error.offset == pages[3].offset
+            assert not is_there
+        else:
+            assert is_there
+        file.close()
+
+
+def test_a_page_in_the_pool_is_taken_from_there(tmp_path: Path) -> None:
+    """What the file has in its place does not count."""
+    data, info = build(SOME)
+    reader, file = reader_in(tmp_path, data, info)
+    key, seq, _, _ = SOME[100]
+    assert reader.get(key, seq) is not None
+    page = next(
+        page
+        for page in data_pages(data)
+        if (key, seq) in {(k, t >> 8) for k, t, _ in entries_of(data, page, PageType.DATA)}
+    )
+    file.put(page.offset, bytes(page.size))
+    _, count, error = merged([reader.cursor(fill_cache=False, ahead_bytes=1 << 20)])
+    assert (count, error) == (len(SOME), None)
+    file.close()
+
+
+def test_a_closed_reader_ends_a_cursor_that_read_ahead(tmp_path: Path) -> None:
+    reader, file = reader_in(tmp_path, DATA, INFO)
+    cursor = reader.cursor(fill_cache=False, ahead_bytes=2000)
+    cursor.seek_first()
+    for _ in range(100):
+        cursor.next()
+    reader.close()
+    assert file.closed
+    seen = [cursor.key]
+    with pytest.raises(DatabaseClosedError):
+        while cursor.next():
+            seen.append(cursor.key)
+    assert seen == [entry[0] for entry in ENTRIES[100 : 100 + len(seen)]]
+
+
+def test_others_run_while_a_merge_goes_from_page_to_page(tmp_path: Path) -> None:
+    """Not only at the ends of pages, where each was read alone. Nothing is written here."""
+    entries = [(b"%07d" % number, 1, PUT, b"") for number in range(100_000)]
+    data, info = build(entries, page_bytes=4096)
+    reader, file = reader_in(tmp_path, data, info)
+    ends = set(accumulate(len(entries_of(data, page, PageType.DATA)) for page in data_pages(data)))
+    for _ in range(20):
+        cursor = MergeCursor([reader.cursor(fill_cache=False, ahead_bytes=1 << 20)])
+        cursor.seek_first()
+        retention = _merge_c.Retention([], RangeTombstones([(b"", b"\xff", 2)]), bottom=True)
+        builder = _builder_c.TableBuilder(
+            bytes(16),
+            page_bytes=4096,
+            restart_interval=16,
+            filter_bits_per_key=10,
+            compression=Compression.NONE,
+        )
+        seen: set[int] = set()
+        is_over = threading.Event()
+        is_there = threading.Event()
+
+        def watch(
+            over: threading.Event = is_over,
+            there: threading.Event = is_there,
+            found: Any = seen,
+            merging: Any = retention,
+        ) -> None:
+            while not over.is_set():
+                there.set()
+                found.add(merging.entries_in)
+                time.sleep(0)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        is_there.wait()
+        try:
+            assert _merge_c.merge_into(cursor, builder, retention, **LIMITS) == MergeStop.DONE
+        finally:
+            is_over.set()
+            watcher.join()
+        assert retention.entries_in == len(entries)
+        if len(seen - ends - {0}) > 2:
+            break
+    else:
+        raise AssertionError("others ran at the ends of pages only")
+    file.close()
