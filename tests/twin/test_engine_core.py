@@ -230,7 +230,7 @@ def test_mapping_writes_go_through_a_group(twin: ModuleType) -> None:
 
 
 @twins
-@pytest.mark.parametrize("flag", ["BUSY", "POISONED", "READ_ONLY", "SLOW", "CLOSING"])
+@pytest.mark.parametrize("flag", ["BUSY", "POISONED", "READ_ONLY", "CLOSING"])
 def test_every_flag_ends_the_fast_path(twin: ModuleType, flag: str) -> None:
     one = core(twin)
     one.state.flags = getattr(twin, flag)
@@ -279,9 +279,33 @@ def refuses(one: Any, message: str) -> None:
 
 @twins
 def test_the_flags_are_bits_of_their_own(twin: ModuleType) -> None:
-    names = ["CLOSED", "FORKED", "POISONED", "BUSY", "READ_ONLY", "SLOW", "CLOSING"]
+    names = ["CLOSED", "FORKED", "POISONED", "BUSY", "READ_ONLY", "CLOSING"]
     values = [getattr(twin, name) for name in names]
-    assert [1, 2, 4, 8, 16, 32, 64] == values
+    assert [1, 2, 4, 8, 16, 32] == values
+
+
+@twins
+def test_a_write_that_owes_a_pause_goes_through_a_group(twin: ModuleType) -> None:
+    one = core(twin)
+    assert twin.NEVER == one.state.pause_at
+    one.state.pause_at = 6
+    one.put(b"a", b"12", durability="none")
+    one.put(b"b", b"12", durability="none")
+    assert [] == one.slow
+    one.put(b"c", b"12", durability="none")
+    one.delete(b"a", durability="none")
+    assert 2 == len(one.slow)
+    assert 6 == one.state.user_bytes
+
+
+@twins
+def test_a_full_memtable_has_the_next_group_make_room(twin: ModuleType) -> None:
+    one = core(twin)
+    one.state.room_at = 1 << 20
+    one.memtable_bytes = 0
+    one.put(b"a", b"1", durability="none")
+    assert 1 == len(one.slow)
+    assert 0 == one.state.room_at
 
 
 @twins

@@ -10,9 +10,9 @@ if TYPE_CHECKING or PURE:
         CLOSED,
         CLOSING,
         FORKED,
+        NEVER,
         POISONED,
         READ_ONLY,
-        SLOW,
         CommitState,
         KeyspaceCore,
     )
@@ -22,9 +22,9 @@ else:
         CLOSED,
         CLOSING,
         FORKED,
+        NEVER,
         POISONED,
         READ_ONLY,
-        SLOW,
         CommitState,
         KeyspaceCore,
     )
@@ -34,9 +34,9 @@ __all__ = [
     "CLOSED",
     "CLOSING",
     "FORKED",
+    "NEVER",
     "POISONED",
     "READ_ONLY",
-    "SLOW",
     "CommitState",
     "KeyspaceCore",
 ]

@@ -20,5 +20,6 @@ cdef class CommitState:
     cdef public RecordBuffer buffer
     cdef public Py_ssize_t buffer_bytes_max
     cdef public uint64_t room_at
+    cdef public uint64_t pause_at
     cdef public object path
     cdef bint commit_operation(self, WriteBatch batch, dict memtables) except -1

@@ -20,8 +20,7 @@ cdef enum:
     C_POISONED = 4
     C_BUSY = 8
     C_READ_ONLY = 16
-    C_SLOW = 32
-    C_CLOSING = 64
+    C_CLOSING = 32
     KEY_MAX = 65536
     VALUE_MAX = 1 << 30
     # Upper bound of one operation's encoding beyond its key and value: count, kind, three varints.
@@ -33,7 +32,7 @@ cdef enum:
 # No snapshot has this number: sequence numbers have 56 bits.
 cdef uint64_t NOW = <uint64_t>-1
 
-# No number of reads comes there.
+# No number of reads or bytes comes there.
 cdef uint64_t C_NEVER = <uint64_t>-1
 cdef uint64_t C_SCAN_SAMPLE = 61
 
@@ -44,7 +43,6 @@ FORKED = C_FORKED
 POISONED = C_POISONED
 BUSY = C_BUSY
 READ_ONLY = C_READ_ONLY
-SLOW = C_SLOW
 CLOSING = C_CLOSING
 
 
@@ -56,6 +54,7 @@ cdef class CommitState:
         self.buffer = buffer
         self.buffer_bytes_max = buffer_bytes_max
         self.sample_at = C_NEVER
+        self.pause_at = C_NEVER
         self.next_seq = last_seq + 1
         self.visible_seq = last_seq
 
@@ -80,7 +79,8 @@ cdef class CommitState:
         thread = None if path is None else path.thread_id()
         # In this order: after the last question nothing that could let others run comes before the
         # mutex.
-        if (path is None or self.flags or self.user_bytes >= self.room_at
+        if (path is None or self.flags
+                or self.user_bytes >= min(self.room_at, self.pause_at)
                 or since + 1 != self.next_seq
                 or buffer.size + batch.used + OPERATION_OVERHEAD > self.buffer_bytes_max // 2):
             return False
@@ -301,11 +301,14 @@ cdef class KeyspaceCore:
         cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key)
         cdef Py_ssize_t value_size = PyBytes_GET_SIZE(value)
         cdef Py_ssize_t size_before
-        if state.flags or self.dropped or key_size > KEY_MAX or value_size > VALUE_MAX:
+        if (state.flags or self.dropped or state.user_bytes >= state.pause_at
+                or key_size > KEY_MAX or value_size > VALUE_MAX):
             return False
         if state.buffer.size + key_size + value_size + OPERATION_OVERHEAD > state.buffer_bytes_max:
             return False
         if self.view.active.bytes_used >= self.memtable_bytes:
+            # The group that this goes through instead looks for it.
+            state.room_at = 0
             return False
         size_before = state.buffer.size
         # A deletion has no value, which is something else than an empty one.
@@ -354,8 +357,8 @@ cdef class KeyspaceCore:
         cdef Py_ssize_t more = PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value) + OPERATION_OVERHEAD
         cdef bint leads = False
         path = state.path
-        if (path is None or state.flags or self.dropped or state.user_bytes >= state.room_at
-                or PyBytes_GET_SIZE(key) > KEY_MAX
+        if (path is None or state.flags or self.dropped
+                or state.user_bytes >= min(state.room_at, state.pause_at) or PyBytes_GET_SIZE(key) > KEY_MAX
                 or buffer.size + more > state.buffer_bytes_max // 2):
             return False
         mutex = path._mutex

@@ -32,8 +32,7 @@ FORKED = 2
 POISONED = 4
 BUSY = 8
 READ_ONLY = 16
-SLOW = 32
-CLOSING = 64
+CLOSING = 32
 
 NEVER = (1 << 64) - 1
 """No number of reads comes there."""
@@ -87,6 +86,8 @@ class CommitState:
         # made again.
         self.path: object = None
         self.room_at = 0
+        # The `user_bytes` from which on a write goes through a group, which may have to pause.
+        self.pause_at = NEVER
         # Whoever writes without a group holds this: taking an item off a list is one step.
         self._turn = [None]
         self._writer: ThreadLife | None = None
@@ -220,11 +221,13 @@ class KeyspaceCore:
 
     def _write_alone(self, kind: int, key: bytes, value: bytes) -> bool:
         state = self.state
-        if state.flags or self.dropped:
+        if state.flags or self.dropped or state.user_bytes >= state.pause_at:
             return False
         if state.buffer.size + len(key) + len(value) + OPERATION_OVERHEAD > state.buffer_bytes_max:
             return False
         if self.view.active.bytes_used >= self.memtable_bytes:
+            # The group that this goes through instead looks for it.
+            state.room_at = 0
             return False
         mark = state.buffer.mark()
         try:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import ceil
 
 from holdfast.base import (
     DatabaseClosedError,
@@ -33,7 +34,7 @@ from holdfast.base import (
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
 from holdfast.compaction import JobStoppedError, Pace, strategy_of, write_pace
-from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, SLOW, CommitState
+from holdfast.engine._core import CLOSED, FORKED, NEVER, POISONED, READ_ONLY, CommitState
 from holdfast.engine.closing import close_engine
 from holdfast.engine.committer import Committer
 from holdfast.engine.compact import InputError, compact_once
@@ -330,13 +331,12 @@ class Engine:
         is behind.
         """
         pace = self._pace
-        written = self.state.user_bytes - self._checked_bytes
         if pace.stop:
             self._wait_for_room()
         else:
-            self._slow_down(pace.seconds_per_mib)
+            self._slow_down(pace)
         if (
-            written >= self._check_every
+            self.state.user_bytes >= self.state.room_at
             or pace.stop
             or self.state.buffer.size * 2 > BUFFER_BYTES_MAX
         ):
@@ -347,25 +347,34 @@ class Engine:
                 self.upkeep.submit("log", "prepare", self._prepare_segment)
         self.state.room_at = self._checked_bytes + self._check_every
 
-    def _slow_down(self, seconds_per_mib: float) -> None:
+    def _slow_down(self, pace: Pace) -> None:
         """Wait for what was written since the last call, in many short pauses.
 
         Less than one is saved up, and what is more than one is left to the groups that follow.
+        Those who write without a group come here when they owe a pause.
         """
-        written = self.state.user_bytes - self._paced_bytes
-        self._paced_bytes = self.state.user_bytes
-        if seconds_per_mib <= 0.0:
+        state = self.state
+        written = state.user_bytes - self._paced_bytes
+        self._paced_bytes = state.user_bytes
+        if pace.seconds_per_mib <= 0.0:
             self._owed_seconds = 0.0
-            return
-        owed = self._owed_seconds + seconds_per_mib * written / (1 << 20)
-        if owed >= STALL_SECONDS_MIN:
-            began = self.env.monotonic()
-            self.env.sleep(min(owed, STALL_SECONDS_MAX))
-            waited = self.env.monotonic() - began
-            self.counters.note_stall(self._pace.cause, waited)
-            self.latencies.stall.record(waited)
-            owed -= waited
-        self._owed_seconds = min(max(owed, 0.0), OWED_SECONDS_MAX)
+            pause_at = NEVER
+        else:
+            owed = self._owed_seconds + pace.seconds_per_mib * written / (1 << 20)
+            if owed >= STALL_SECONDS_MIN:
+                began = self.env.monotonic()
+                self.env.sleep(min(owed, STALL_SECONDS_MAX))
+                waited = self.env.monotonic() - began
+                self.counters.note_stall(pace.cause, waited)
+                self.latencies.stall.record(waited)
+                owed -= waited
+            self._owed_seconds = owed = min(max(owed, 0.0), OWED_SECONDS_MAX)
+            missing = max(STALL_SECONDS_MIN - owed, 0.0)
+            pause_at = state.user_bytes + ceil(missing / pace.seconds_per_mib * (1 << 20))
+        state.pause_at = min(pause_at, NEVER)
+        if self._pace is not pace:
+            # It changed meanwhile, and what that said of the next pause is overwritten now.
+            state.pause_at = 0
 
     def _freeze_full(self) -> None:
         """Freeze memtables that are full, hold the oldest log, or are most of the budget."""
@@ -446,15 +455,21 @@ class Engine:
             # Flushes must catch up, if there are any: an active memtable is frozen by the leader,
             # not by waiting.
             stop, cause = True, "log" if is_log_long else "memory"
-        self._pace = Pace(stop=stop, seconds_per_mib=seconds, cause=cause)
-        if stop or seconds > 0.0:
-            if not self.state.flags & SLOW:
+        self.adopt_pace(Pace(stop=stop, seconds_per_mib=seconds, cause=cause))
+        self.room.notify_all()
+
+    def adopt_pace(self, pace: Pace) -> None:
+        """Slow writers by `pace` from now on. Requires: the version mutex."""
+        was_slowed = self._pace.stop or self._pace.seconds_per_mib > 0.0
+        self._pace = pace
+        if pace.stop or pace.seconds_per_mib > 0.0:
+            if not was_slowed:
                 # Nobody waits for what was written while nobody had to.
                 self._paced_bytes, self._owed_seconds = self.state.user_bytes, 0.0
-            self.state.flags |= SLOW
+            # The next write finds out when its pause is due, in a group.
+            self.state.pause_at = 0
         else:
-            self.state.flags &= ~SLOW
-        self.room.notify_all()
+            self.state.pause_at = NEVER
 
     def progressed(self, lane: str) -> None:
         """Called after a flush or compaction was installed. Requires: the version mutex."""
