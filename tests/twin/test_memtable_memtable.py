@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import bisect
 import gc
+import os
 import random
+import resource
 from types import ModuleType
 from typing import Any
 
@@ -417,3 +419,30 @@ def test_a_place_that_moved_while_it_was_looked_up_is_looked_up_again(
     monkeypatch.setattr(_memtable_py, "bisect_left", bisect_left)
     assert table.get(b"d", 5) == (1, 1, b"d")
     assert searched == [1, 2, 2, 2]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system has no /proc")
+def test_a_table_of_many_megabytes_gives_its_memory_back() -> None:
+    """Large tables lie in huge pages that the table maps itself."""
+
+    def mapped_bytes() -> int:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+
+    keys = [b"%06d" % number for number in random.Random(3).sample(range(1 << 19), 1 << 14)]
+    value = bytes(700)
+    sizes = []
+    for _ in range(8):
+        table = _memtable_c.Memtable()
+        for seq, key in enumerate(keys, 1):
+            table.put(seq, 1, key, value)
+        cursor = table.cursor()
+        cursor.seek_first()
+        found = [cursor.key]
+        while cursor.next():
+            found.append(cursor.key)
+        assert found == sorted(keys)
+        del table, cursor
+        sizes.append(mapped_bytes())
+    # Each table has 12 MiB.
+    assert sizes[-1] - sizes[1] < 24 << 20

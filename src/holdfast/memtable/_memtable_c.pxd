@@ -26,6 +26,12 @@ cdef struct Page:
     # In a page above the leaves: Page* children[64]
 
 
+# Private. A piece of the arena.
+cdef struct Chunk:
+    unsigned char* data
+    bint is_mapped                   # by holdfast_map_huge
+
+
 # Private. The way from the root to a place, by level.
 cdef struct Path:
     Page* pages[16]
@@ -45,7 +51,7 @@ cdef class Memtable:
     cdef readonly RangeTombstones range_tombstones
     cdef readonly Gaps gaps          # of the tree; constant after construction
     # Private: the arena.
-    cdef unsigned char** chunks
+    cdef Chunk* chunks
     cdef Py_ssize_t chunk_count
     cdef Py_ssize_t chunk_room
     cdef unsigned char* free_start
