@@ -56,9 +56,9 @@ def test_clients_overlap_and_their_bounds_rise(seed: int) -> None:
     assert all(lower <= upper for lower, upper in bounds)
     assert sorted(bounds) == bounds
     assert bounds[-1] == (recording.history.submitted,) * 2
-    # A sync that covers commits of two clients makes two tasks end their calls with one record.
+    # Several clients lead; how many depends on the schedule.
     tasks = {done.task for done in recording.operations if done.site == "wal.record.sync"}
-    assert len(tasks) > 2
+    assert len(tasks) > 1
 
 
 @pytest.mark.slow
