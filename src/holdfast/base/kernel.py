@@ -28,6 +28,7 @@ KERNELS = (
     "holdfast.cursor._user",
     "holdfast.engine._core",
     "holdfast.engine._host",
+    "holdfast.engine._histogram",
     "holdfast.engine._tenure",
     "holdfast.env._file",
     "holdfast.env._memory",
