@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from math import ceil
 
 from holdfast.base import (
     DatabaseClosedError,
@@ -34,7 +33,8 @@ from holdfast.base import (
 from holdfast.base.limits import KEYSPACE_NAME_BYTES_MAX
 from holdfast.bufferpool import BufferPool
 from holdfast.compaction import JobStoppedError, Pace, strategy_of, write_pace
-from holdfast.engine._core import CLOSED, FORKED, NEVER, POISONED, READ_ONLY, CommitState
+from holdfast.engine._core import CLOSED, FORKED, POISONED, READ_ONLY, CommitState
+from holdfast.engine.brake import Brake
 from holdfast.engine.closing import close_engine
 from holdfast.engine.committer import Committer
 from holdfast.engine.compact import InputError, compact_once
@@ -61,12 +61,6 @@ BUFFER_BYTES_MAX = 256 * 1024
 
 ROOM_CHECK_BYTES = 64 * 1024
 """Memtable sizes are looked at after this many bytes of user data at most, not at every commit."""
-
-STALL_SECONDS_MIN = 0.001
-STALL_SECONDS_MAX = 0.05
-"""The shortest and the longest pause of one commit group that is slowed."""
-OWED_SECONDS_MAX = 1.0
-"""The most that is left to the groups that follow."""
 
 
 class Engine:
@@ -110,10 +104,7 @@ class Engine:
         self._version = version
         self._lock = lock
         self.room = env.condition(self.version_mutex)
-        self._pace = Pace(stop=False, seconds_per_mib=0.0)
         self._checked_bytes = 0
-        self._paced_bytes = 0
-        self._owed_seconds = 0.0
         self._check_every = ROOM_CHECK_BYTES
         self._reserve_mutex = env.mutex()
         self._failures: dict[str, BaseException] = {}
@@ -123,6 +114,7 @@ class Engine:
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
             self.state.flags |= READ_ONLY
+        self.brake = Brake(env, self.state, self.counters, self.latencies)
         self.upkeep = Upkeep(env, self._upkeep_failed)
         self.awaited = 0
         """How many callers wait for a flush. Guarded by the version mutex."""
@@ -330,11 +322,11 @@ class Engine:
         """Called by the leader before a group: freeze what is full, slow down or wait when upkeep
         is behind.
         """
-        pace = self._pace
+        pace = self.brake.pace
         if pace.stop:
             self._wait_for_room()
         else:
-            self._slow_down(pace)
+            self.brake.slow_down(pace)
         if (
             self.state.user_bytes >= self.state.room_at
             or pace.stop
@@ -346,35 +338,6 @@ class Engine:
             if log is not None and log.needs_next:
                 self.upkeep.submit("log", "prepare", self._prepare_segment)
         self.state.room_at = self._checked_bytes + self._check_every
-
-    def _slow_down(self, pace: Pace) -> None:
-        """Wait for what was written since the last call, in many short pauses.
-
-        Less than one is saved up, and what is more than one is left to the groups that follow.
-        Those who write without a group come here when they owe a pause.
-        """
-        state = self.state
-        written = state.user_bytes - self._paced_bytes
-        self._paced_bytes = state.user_bytes
-        if pace.seconds_per_mib <= 0.0:
-            self._owed_seconds = 0.0
-            pause_at = NEVER
-        else:
-            owed = self._owed_seconds + pace.seconds_per_mib * written / (1 << 20)
-            if owed >= STALL_SECONDS_MIN:
-                began = self.env.monotonic()
-                self.env.sleep(min(owed, STALL_SECONDS_MAX))
-                waited = self.env.monotonic() - began
-                self.counters.note_stall(pace.cause, waited)
-                self.latencies.stall.record(waited)
-                owed -= waited
-            self._owed_seconds = owed = min(max(owed, 0.0), OWED_SECONDS_MAX)
-            missing = max(STALL_SECONDS_MIN - owed, 0.0)
-            pause_at = state.user_bytes + ceil(missing / pace.seconds_per_mib * (1 << 20))
-        state.pause_at = min(pause_at, NEVER)
-        if self._pace is not pace:
-            # It changed meanwhile, and what that said of the next pause is overwritten now.
-            state.pause_at = 0
 
     def _freeze_full(self) -> None:
         """Freeze memtables that are full, hold the oldest log, or are most of the budget."""
@@ -455,21 +418,8 @@ class Engine:
             # Flushes must catch up, if there are any: an active memtable is frozen by the leader,
             # not by waiting.
             stop, cause = True, "log" if is_log_long else "memory"
-        self.adopt_pace(Pace(stop=stop, seconds_per_mib=seconds, cause=cause))
+        self.brake.adopt(Pace(stop=stop, seconds_per_mib=seconds, cause=cause))
         self.room.notify_all()
-
-    def adopt_pace(self, pace: Pace) -> None:
-        """Slow writers by `pace` from now on. Requires: the version mutex."""
-        was_slowed = self._pace.stop or self._pace.seconds_per_mib > 0.0
-        self._pace = pace
-        if pace.stop or pace.seconds_per_mib > 0.0:
-            if not was_slowed:
-                # Nobody waits for what was written while nobody had to.
-                self._paced_bytes, self._owed_seconds = self.state.user_bytes, 0.0
-            # The next write finds out when its pause is due, in a group.
-            self.state.pause_at = 0
-        else:
-            self.state.pause_at = NEVER
 
     def progressed(self, lane: str) -> None:
         """Called after a flush or compaction was installed. Requires: the version mutex."""
@@ -486,14 +436,14 @@ class Engine:
         began = since = self.env.monotonic()
         mark("engine.write_stopped")
         with self.version_mutex:
-            while self._pace.stop:
+            while self.brake.pace.stop:
                 self.write_path.check_writable()
                 self._raise_if_stuck()
                 for tree in self.trees.values():
                     if tree.frozen:
                         self.schedule_flush(tree.version.id)
                 self.schedule_compaction()
-                cause = self._pace.cause
+                cause = self.brake.pace.cause
                 self.room.wait(1.0)
                 self.update_pace()
                 now = self.env.monotonic()

@@ -8,7 +8,7 @@ import pytest
 from holdfast.base import DiskFullError, marks_seen
 from holdfast.compaction import Pace
 from holdfast.engine import open_database
-from holdfast.engine.engine import STALL_SECONDS_MAX
+from holdfast.engine.brake import STALL_SECONDS_MAX
 from holdfast.engine.flush import write_tables
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 
@@ -143,7 +143,7 @@ def test_a_slowed_writer_waits_for_each_byte_once() -> None:
     database = open_database("/db", env=env)
     engine = database._engine
     with engine.version_mutex:
-        engine.adopt_pace(Pace(stop=False, seconds_per_mib=1.0))
+        engine.brake.adopt(Pace(stop=False, seconds_per_mib=1.0))
     for number in range(512):
         database.put(b"%06d" % number, bytes(1018), durability="none")
     assert database.stats().stall_seconds == pytest.approx(0.5, rel=0.05)
@@ -160,7 +160,7 @@ def test_a_slowed_writer_needs_no_group_between_its_pauses() -> None:
     make_room = engine.make_room
     engine.write_path._make_room = lambda: groups.append(1) or make_room()
     with engine.version_mutex:
-        engine.adopt_pace(Pace(stop=False, seconds_per_mib=0.1))
+        engine.brake.adopt(Pace(stop=False, seconds_per_mib=0.1))
     for number in range(512):
         database.put(b"%06d" % number, bytes(1018), durability="none")
     # A pause of a millisecond for each 10 KiB.
@@ -168,7 +168,7 @@ def test_a_slowed_writer_needs_no_group_between_its_pauses() -> None:
     assert database.stats().stall_seconds == pytest.approx(0.05, rel=0.05)
     with engine.version_mutex:
         # As little as the debt of one byte.
-        engine.adopt_pace(Pace(stop=False, seconds_per_mib=1e-300))
+        engine.brake.adopt(Pace(stop=False, seconds_per_mib=1e-300))
     database.put(b"key", b"value", durability="none")
     database.put(b"key", b"value", durability="none")
     assert len(groups) <= 61
@@ -183,7 +183,7 @@ def test_a_slowed_writer_waits_a_little_and_often() -> None:
     database = open_database("/db", env=env)
     engine = database._engine
     with engine.version_mutex:
-        engine.adopt_pace(Pace(stop=False, seconds_per_mib=1.0))
+        engine.brake.adopt(Pace(stop=False, seconds_per_mib=1.0))
     database.put(b"large", bytes(1 << 20), durability="none")
     longest = 0.0
     for number in range(40):

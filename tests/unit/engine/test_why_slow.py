@@ -241,11 +241,13 @@ def test_what_cannot_be_counted_for_want_of_memory_is_committed_all_the_same(
     database = opened()
     try:
 
-        def fail(seconds: float) -> None:
-            raise MemoryError
+        class Failing:
+            def record(self, seconds: float) -> None:
+                raise MemoryError
 
         engine = database._engine
-        monkeypatch.setattr(type(engine.latencies.sync), "record", lambda _, s: fail(s))
+        monkeypatch.setattr(engine.latencies, "sync", Failing())
+        monkeypatch.setattr(engine.latencies, "commit", Failing())
         database[b"a"] = b"1"
         database[b"b"] = b"0"
         assert PURE or "engine.commit_alone_not_counted" in marks_seen()
