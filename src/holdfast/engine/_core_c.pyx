@@ -358,7 +358,8 @@ cdef class KeyspaceCore:
         cdef bint leads = False
         path = state.path
         if (path is None or state.flags or self.dropped
-                or state.user_bytes >= min(state.room_at, state.pause_at) or PyBytes_GET_SIZE(key) > KEY_MAX
+                or state.user_bytes >= min(state.room_at, state.pause_at)
+                or PyBytes_GET_SIZE(key) > KEY_MAX
                 or buffer.size + more > state.buffer_bytes_max // 2):
             return False
         mutex = path._mutex

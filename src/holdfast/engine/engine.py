@@ -114,6 +114,7 @@ class Engine:
         self.state = CommitState(RecordBuffer(), BUFFER_BYTES_MAX, last_seq)
         if log is None:
             self.state.flags |= READ_ONLY
+        self.state.room_at = self._check_every
         self.brake = Brake(env, self.state, self.counters, self.latencies)
         self.upkeep = Upkeep(env, self._upkeep_failed)
         self.awaited = 0
@@ -161,7 +162,7 @@ class Engine:
     def _check_often_enough(self, settings: KeyspaceSettings) -> None:
         """Look at the sizes of memtables often enough for one of a keyspace with `settings`."""
         self._check_every = min(self._check_every, settings.memtable_bytes // 8)
-        self.state.room_at = 0
+        self.state.room_at = self._checked_bytes + self._check_every
 
     def adopt_memtable(self, keyspace: int, memtable: Memtable) -> None:
         """Show a replayed memtable; of a database that is only read."""
