@@ -58,7 +58,7 @@ def test_clients_overlap_and_their_bounds_rise(seed: int) -> None:
     assert bounds[-1] == (recording.history.submitted,) * 2
     # Several clients lead; how many depends on the schedule.
     tasks = {done.task for done in recording.operations if done.site == "wal.record.sync"}
-    assert len(tasks) > 1
+    assert len(tasks) > 2
 
 
 @pytest.mark.slow

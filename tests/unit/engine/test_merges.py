@@ -344,7 +344,8 @@ def test_a_key_with_very_many_operands_is_read_in_short_time(
     assert view is not None
     view.close()
     # Folds of reads, and those of flushes and compactions.
-    assert sum(folded) < 16 * count
+    # After each of the 44 flushes, which end with the memtable full, they are worked through anew.
+    assert sum(folded) < 12 * count
     assert "lsm.merge_remembered" in marks_seen()
     assert engine.counters.flushes > 3
 
