@@ -35,7 +35,7 @@ READ_ONLY = 16
 CLOSING = 32
 
 NEVER = (1 << 64) - 1
-"""No number of reads comes there."""
+"""No number of reads or bytes comes there."""
 
 SCAN_SAMPLE = 61
 """The sampler is told of one scan in so many."""
