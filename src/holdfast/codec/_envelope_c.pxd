@@ -32,6 +32,10 @@ cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed
 # Return 0 done, 1 needs the library, negative status on damage or no memory.
 cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil
+# The body of a verified page for which page_open returned 1. Its payload is what the buffer of
+# `owner` begins with. Raises: CorruptionError(file, offset, reason); MemoryError.
+cdef bytes page_decompress(object owner, Py_ssize_t payload_size, Py_ssize_t body_size,
+                           object file, object offset)
 # Seal a body into `target`, which has room for size + PAGE_TRAILER_BYTES bytes and does not overlap
 # it; return the stored size. Compression is NONE or LZ4; a body that LZ4 does not shorten enough is
 # stored with NONE. The stored page is target[0 : result], its checksum is the last eight bytes.

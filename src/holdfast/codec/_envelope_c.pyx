@@ -145,7 +145,7 @@ def open_page(stored, page_seed, file, offset, cipher=None):
         # Safety: a verified page has a trailer.
         fields = data + view.len - PAGE_TRAILER_BYTES
         if cipher is None:
-            return fields[1], body_of(data, view.len - PAGE_TRAILER_BYTES, fields[0],
+            return fields[1], body_of(stored, data, view.len - PAGE_TRAILER_BYTES, fields[0],
                                       load32(fields + 4), file, offset)
         payload = memoryview(stored).cast("B")[:view.len - PAGE_TRAILER_BYTES]
         try:
@@ -156,25 +156,22 @@ def open_page(stored, page_seed, file, offset, cipher=None):
         status = fields_check(fields, fields[0] ^ PAGE_SEALED, len(plain))
         if status < 0:
             page_raise(status, file, offset)
-        return fields[1], body_of(data, len(plain), fields[0] ^ PAGE_SEALED, load32(fields + 4),
-                                  file, offset)
+        return fields[1], body_of(plain, data, len(plain), fields[0] ^ PAGE_SEALED,
+                                  load32(fields + 4), file, offset)
     finally:
         PyBuffer_Release(&view)
 
 
-cdef bytes body_of(const unsigned char* payload, Py_ssize_t payload_size, int compression,
-                   Py_ssize_t body_size, object file, object offset):
-    """Return the body of a verified payload. Requires: its body length is one that it can expand
-    to. Raises: CorruptionError.
+cdef bytes body_of(object owner, const unsigned char* payload, Py_ssize_t payload_size,
+                   int compression, Py_ssize_t body_size, object file, object offset):
+    """Return the body of a verified payload, with which the buffer of `owner` begins. Requires: its
+    body length is one that it can expand to. Raises: CorruptionError.
     """
     cdef unsigned char* target
     cdef int status
     cdef bytes body
     if compression == PAGE_COMPRESSION_ZSTD:
-        try:
-            return zstd_decompress(payload[:payload_size], body_size)
-        except ValueError:
-            page_raise(PAGE_MALFORMED, file, offset)
+        return page_decompress(owner, payload_size, body_size, file, offset)
     body = PyBytes_FromStringAndSize(NULL, body_size)
     target = <unsigned char*>PyBytes_AS_STRING(body)
     if body_size < RELEASE_BYTES:
@@ -185,6 +182,15 @@ cdef bytes body_of(const unsigned char* payload, Py_ssize_t payload_size, int co
     if status < 0:
         page_raise(status, file, offset)
     return body
+
+
+cdef bytes page_decompress(object owner, Py_ssize_t payload_size, Py_ssize_t body_size,
+                           object file, object offset):
+    """Return the body of a page that takes the library; see the declaration."""
+    try:
+        return zstd_decompress(memoryview(owner).cast("B")[:payload_size], body_size)
+    except ValueError:
+        raise CorruptionError(file, offset, page_status_reason(PAGE_MALFORMED)) from None
 
 
 cdef uint64_t page_seed_of(const unsigned char* file_id, uint64_t offset) noexcept nogil:
