@@ -41,6 +41,7 @@ KERNELS = (
     "holdfast.sstable._filter",
     "holdfast.sstable._page",
     "holdfast.sstable._reader",
+    "holdfast.sstable._source",
     "holdfast.txn._callsite",
     "holdfast.txn._check",
     "holdfast.txn._transaction",

@@ -6,6 +6,7 @@ from holdfast.cursor._tombstones_c cimport RangeTombstones
 from holdfast.sstable._ahead cimport Ahead
 from holdfast.sstable._handle cimport PageHandle
 from holdfast.sstable._page_c cimport Entry, PageCursor
+from holdfast.sstable._source_c cimport PageSource
 
 
 # What a reader knows of a partition without a look into the pool.
@@ -21,31 +22,22 @@ cdef class TableReader:
     cdef readonly uint64_t number
     cdef readonly RangeTombstones range_tombstones
     cdef readonly str name
-    cdef readonly bytes file_id
     cdef readonly object footer
     cdef readonly object info
     cdef readonly dict properties
     cdef readonly Py_ssize_t prefix_bytes    # of the prefixes that the filters hold, or 0
     cdef object __weakref__
-    cdef object file
-    # what its pages are sealed with, or None
-    cdef object cipher
-    # of the file, or -1: then it is read through `file.read_at`
-    cdef int descriptor
+    cdef PageSource source
     cdef BufferPool pool
     cdef Page root
     # of the root, one for each of its entries; NULL when the root has no directory
     cdef Partition* partitions
     cdef Py_ssize_t partition_count
     cdef uint64_t root_offset
-    cdef uint64_t limit                  # where the footer starts: all pages lie before
-    # the trailer of all entries of an ingested table; 0: they have their own
-    cdef uint64_t stamp
-    cdef bint closed
+    cdef bint closed                     # asked by lookups, which do not get to the source
     # pages read for lookups and scans, and their stored bytes
     cdef readonly uint64_t pages_read
     cdef readonly uint64_t bytes_read
-    cdef Py_ssize_t reading              # pages that are being read from the file right now
     # Newest version with seq <= snapshot. `hash` is xxh64(key, seed 0), computed once per lookup
     # for all tables. Return the page that owns the value bytes and fill the outputs, or None when
     # absent. With `missed`, None and a set `missed` mean that the answer takes a page from the
@@ -86,13 +78,6 @@ cdef class TableReader:
                    bint* missed)
     cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
                            Page index) except -1
-    cdef Page read(self, const PageHandle* handle, int page_type)
-    cdef Page read_open(self, const PageHandle* handle, int page_type)
-    cdef int accept(self, Page page, const PageHandle* handle, int page_type, bint by_library,
-                    int checked) except -1
-    cdef int close_if_idle(self) except -1
-    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
-                              int page_type)
     cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,
                           PageHandle* filter) except -1
     cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset,

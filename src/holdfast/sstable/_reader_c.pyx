@@ -8,9 +8,8 @@ found by the long way, through the pool and the pages themselves, which leaves t
 
 That a page lies between its separators is found out once for each place that leads to it: the page
 remembers the last one, so a sound table pays for it when the page is read, and never again. A page
-that is not cached is read, verified, decompressed and checked in one section without the GIL; only
-ZSTD needs its library, and so the GIL. A cursor of a compaction reads many pages ahead in one
-section, and goes from one to the next without the GIL (docs/adr/0041).
+that is not cached comes from the source. A cursor of a compaction has it read many pages ahead in
+one section without the GIL, and goes from one to the next without it (docs/adr/0041).
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -19,16 +18,16 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
 from holdfast.codec._checksum_c cimport xxh64
-from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_raise, page_seed_of
+from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load32
 from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._ahead cimport (
-    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_leads, ahead_next, ahead_read,
+    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_leads, ahead_next,
 )
 from holdfast.sstable._directory_c cimport (
     KeyDirectory, SeparatorDirectory, key_directory, key_find, separator_directory, separator_find,
@@ -40,18 +39,11 @@ from holdfast.sstable._handle cimport (
     PINNED, PageHandle, belongs, check_key, check_seq, is_page, place_of, take_handle,
     take_root_handles,
 )
-from holdfast.sstable._page_c cimport (
-    Entry, PAGE_CHECK_NO_MEMORY, PageCursor, page_damage, page_lower_bound, page_stamp,
-    require_checked,
-)
-from holdfast.sstable._pread cimport FILE_ENDS, Opened, read_and_open
-
-import os
+from holdfast.sstable._page_c cimport Entry, PageCursor, page_lower_bound
+from holdfast.sstable._source_c cimport PageSource, require_type
 
 from holdfast.base import CorruptionError, DatabaseClosedError
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES
-from holdfast.codec import open_page
-from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_c import decode_entries
 from holdfast.sstable.format import (
     DATA_MISPLACED, FOOTER_BYTES, INDEX_MISPLACED, PREFIX_SEED, STORED_PAGE_BYTES_MAX, PageType,
@@ -60,7 +52,6 @@ from holdfast.sstable.format import (
 from holdfast.sstable.opening import (
     ingested_trailer, read_footer, read_info, read_prefix_bytes, read_tombstones,
 )
-from holdfast.sstable.sealed import page_cipher
 from holdfast.sstable.verify import verify_table
 
 if (DATA, INDEX, INDEX_ROOT, FILTER) != (
@@ -88,16 +79,12 @@ cdef class TableReader:
 
     def __init__(self, file, uint64_t number, bytes file_id not None, BufferPool pool not None,
                  info=None):
-        self.file = file
         self.pool = pool
         self.name = file.name
         self.number = number
-        self.file_id = file_id
         self.footer = footer = read_footer(file, number, file_id, info)
-        self.limit = footer.file_size - FOOTER_BYTES
-        self.stamp = ingested_trailer(footer, info)
-        self.descriptor = file.fileno()
-        self.cipher = page_cipher(file)
+        self.source = PageSource(file, file_id, footer.file_size - FOOTER_BYTES,
+                                 ingested_trailer(footer, info))
         self.closed = False
         try:
             self.open_pages(info)
@@ -232,7 +219,7 @@ cdef class TableReader:
         `holdfast.sstable.verify`.
         """
         self.check_open()
-        return verify_table(self, self.file, progress)
+        return verify_table(self, self.source.file, progress)
 
     def close(self):
         """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.
@@ -240,21 +227,15 @@ cdef class TableReader:
         """
         if not self.closed:
             self.closed = True
-            self.descriptor = -1
             self.root = None
             self.forget_filters()
             self.pool.drop_file(self.number)
-            self.close_if_idle()
+            self.source.close()
 
     def read_page(self, handle, int page_type):
         """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
-        cdef PageHandle place
         self.check_open()
-        problem = handle.problem(self.limit)
-        if problem is not None:
-            raise CorruptionError(self.name, handle.offset, problem)
-        place = PageHandle(handle.offset, handle.size, handle.checksum)
-        return self.read(&place, page_type)
+        return self.source.read(handle, page_type)
 
     cdef Page c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t hash,
                     uint64_t snapshot,
@@ -468,16 +449,14 @@ cdef class TableReader:
             place = place_of(root, root_value, index, index_value)
         page = self.pool.c_get(self.number, handle.offset)
         if page is not None:
-            if page.page_type != page_type:
-                raise wrong_type(self.name, handle.offset, page.page_type, page_type)
+            require_type(page, page_type, self.name, handle.offset)
             if page.place != place:
                 self.require_place(page, handle.offset, place, root, index)
             return page
-        self.check_open()
         if missed != NULL:
             missed[0] = True
             return None
-        page = self.read(handle, page_type)
+        page = self.source.c_read(handle, page_type)
         if page_type != FILTER:
             self.require_place(page, handle.offset, place, root, index)
         if fill_cache:
@@ -512,112 +491,15 @@ cdef class TableReader:
         page.place = place
         return 0
 
-    cdef Page read(self, const PageHandle* handle, int page_type):
-        """Read a page from the file and check all of it. Requires: the handle lies within the file,
-        and the reader is open.
-        """
-        # A close meanwhile must not make the descriptor that of another file.
-        self.reading += 1
-        try:
-            return self.read_open(handle, page_type)
-        finally:
-            self.reading -= 1
-            self.close_if_idle()
-
-    cdef int close_if_idle(self) except -1:
-        if self.closed and self.reading == 0:
-            self.file.close()
-        return 0
-
-    cdef Page read_open(self, const PageHandle* handle, int page_type):
-        """Do what `read` says."""
-        cdef unsigned char* stored
-        cdef unsigned char* given
-        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
-        cdef Opened found = Opened(NULL, 0, 0, 0, 0, 0, True)
-        cdef bint is_sealed = self.cipher is not None
-        cdef int descriptor = self.descriptor
-        cdef PageHandle place = handle[0]
-        cdef bytes data
-        cdef Page page
-        # The size is at most that of the file. One section without the GIL: winning it back can
-        # take long.
-        if descriptor >= 0:
-            stored = <unsigned char*>malloc(place.size)
-            if stored == NULL:
-                raise MemoryError
-        else:
-            data = self.file.read_at(place.offset, place.size)
-            if <uint64_t>len(data) != place.size:
-                raise CorruptionError(self.name, place.offset, "the file ends within the page")
-            stored = <unsigned char*>PyBytes_AS_STRING(data)
-        try:
-            with nogil:
-                read_and_open(descriptor, stored, &place, file_id, is_sealed, page_type, self.stamp,
-                              &found)
-            if found.failed == FILE_ENDS:
-                raise CorruptionError(self.name, place.offset, "the file ends within the page")
-            if found.failed != 0:
-                raise OSError(found.failed, os.strerror(found.failed), self.name)
-            if found.opened < 0:
-                page_raise(found.opened, self.name, place.offset)
-            if found.opened == 1:
-                page = self.read_by_library(stored, &place, page_type)
-            else:
-                # The page owns it from now on, also when there is no memory for the page.
-                given, found.body = found.body, NULL
-                page = Page.adopt(given, found.size, found.page_type)
-            if not found.is_same:
-                raise CorruptionError(
-                    self.name, place.offset, "the page is not the one that its handle names")
-            if page.page_type != page_type:
-                raise wrong_type(self.name, place.offset, page.page_type, page_type)
-        finally:
-            free(found.body)
-            if descriptor >= 0:
-                free(stored)
-        self.accept(page, &place, page_type, found.opened == 1, found.checked)
-        return page
-
-    cdef int accept(self, Page page, const PageHandle* handle, int page_type, bint by_library,
-                    int checked) except -1:
-        """Finish the check of a page, whose result is `checked` unless it was opened `by_library`.
-        """
-        if page_type == FILTER:
-            problem = filter_check(page)
-            if problem is not None:
-                raise CorruptionError(self.name, handle.offset, problem)
-            return 0
-        if by_library:
-            require_checked(page, self.name, handle.offset)
-            if page_type == DATA and self.stamp != 0:
-                # Safety: the page was made just now, and nobody else has it yet.
-                checked = page_stamp(<unsigned char*>page.data, page.size, self.stamp)
-        if checked == PAGE_CHECK_NO_MEMORY:
-            raise MemoryError
-        if checked < 0:
-            raise CorruptionError(self.name, handle.offset, page_damage(checked))
-        page.checked = True
-        return 0
-
-    cdef Page read_by_library(self, const unsigned char* stored, const PageHandle* handle,
-                              int page_type):
-        """Open a stored page whose compression or seal needs a library."""
-        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
-        cdef uint64_t seed = page_seed_of(file_id, handle.offset)
-        found_type, body = open_page(stored[:<Py_ssize_t>handle.size], seed, self.name,
-                                     handle.offset, self.cipher)
-        return Page(body, found_type)
-
     cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,
                           PageHandle* filter) except -1:
         """Decode the handles in an entry of the root: of an index page and of its filter, whose
         size is 0 when there is none.
         """
-        if take_root_handles(value, value + size, self.limit, index, filter):
+        if take_root_handles(value, value + size, self.source.limit, index, filter):
             return 0
         try:
-            decode_root_value(value[:size], self.limit)
+            decode_root_value(value[:size], self.source.limit)
         except ValueError as error:
             raise CorruptionError(self.name, self.root_offset, str(error)) from None
         raise CorruptionError(self.name, self.root_offset, "an index root entry is malformed")
@@ -625,10 +507,11 @@ cdef class TableReader:
     cdef int index_handle(self, const unsigned char* value, Py_ssize_t size, uint64_t index_offset,
                           PageHandle* handle) except -1:
         """Decode the handle in an entry of the index page at `index_offset`."""
-        if take_handle(value, value + size, handle) == value + size and is_page(handle, self.limit):
+        cdef uint64_t limit = self.source.limit
+        if take_handle(value, value + size, handle) == value + size and is_page(handle, limit):
             return 0
         try:
-            decode_index_value(value[:size], self.limit)
+            decode_index_value(value[:size], limit)
         except ValueError as error:
             raise CorruptionError(self.name, index_offset, str(error)) from None
         raise CorruptionError(self.name, index_offset, "an index entry is malformed")
@@ -641,14 +524,12 @@ cdef class TableCursor(Cursor):
     def __cinit__(self, TableReader reader not None, bint fill_cache, Py_ssize_t ahead_bytes=0):
         self.reader = reader
         self.fill_cache = fill_cache
-        # What is sealed or stamped, or has no descriptor, is read page by page.
-        if (ahead_bytes > 0 and not fill_cache and reader.descriptor >= 0 and reader.cipher is None
-                and reader.stamp == 0):
+        self.root = PageCursor(reader.root, reader.name, reader.root_offset)
+        if ahead_bytes > 0 and not fill_cache and reader.source.reads_ahead():
             self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
             if self.ahead == NULL:
                 raise MemoryError
             self.ahead.bytes_max = ahead_bytes
-        self.root = PageCursor(reader.root, reader.name, reader.root_offset)
         self.index = PageCursor.__new__(PageCursor)
         self.index.file = reader.name
         self.data = PageCursor.__new__(PageCursor)
@@ -734,20 +615,15 @@ cdef class TableCursor(Cursor):
         read ahead or can be; return whether that is so.
         """
         cdef TableReader reader = self.reader
-        cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(reader.file_id)
-        cdef int descriptor = reader.descriptor
         cdef Py_ssize_t count
         reader.check_open()
         if not ahead_leads(self.ahead, self.index.value_data, self.index.value_size):
-            count = ahead_choose(self.ahead, self.index, reader.pool, reader.number, reader.limit)
+            count = ahead_choose(self.ahead, self.index, reader.pool, reader.number,
+                                 reader.source.limit)
             if count < 2:
                 return False
-            reader.reading += 1
-            # Safety: the index page is held, and the file stays open while `reading` counts this.
-            with nogil:
-                ahead_read(self.ahead, count, descriptor, file_id)
-            reader.reading -= 1
-            reader.close_if_idle()
+            # Safety: the index page, in which the separators lie, is held.
+            reader.source.c_read_ahead(self.ahead, count)
             reader.pool.misses += <uint64_t>self.ahead.count
         return self.ahead.count > 0 and ahead_enter(self.ahead, self.data)
 
@@ -793,7 +669,3 @@ cdef class TableCursor(Cursor):
         self.value_size = self.data.value_size
         self.at = True
         return 1
-
-
-cdef object wrong_type(str name, uint64_t offset, int found, int wanted):
-    return CorruptionError(name, offset, f"the page has the type {found}; its place wants {wanted}")

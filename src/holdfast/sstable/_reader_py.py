@@ -5,16 +5,15 @@ page. All of it goes by internal order, so versions of one key may span pages an
 
 Invariants:
 
-1. No page is used, or enters the pool, before its envelope, its type, its structure and the
-   checksum that its handle holds were checked. A page of the pool is compared with the expected
-   type only: file numbers are never reused.
+1. No page is used, or enters the pool, but as its source gave it (`_source_py`). A page of the pool
+   is compared with the expected type only: file numbers are never reused.
 2. No entry of an index or data page is used before its first and its last entry were found to lie
    between the separators around the page. So walks in both directions and lookups agree, whatever
    the file holds.
 3. The index root stays in the pool while the reader is open; filters do as far as pinned pages stay
    within half the capacity.
-4. The entries of an ingested table have the number that the manifest gives the table, from the
-   moment on that their page was checked. Separators stay as they are stored.
+4. The entries of an ingested table have the number that the manifest gives the table, as their
+   pages come from the source. Separators stay as they are stored.
 5. An answer is right or an error. A reader stays usable after an error; a cursor does not.
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
@@ -34,11 +33,12 @@ from holdfast.base import (
     unpack_trailer,
 )
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
-from holdfast.codec import checksum, open_page, page_seed
+from holdfast.codec import checksum
 from holdfast.cursor import Cursor
 from holdfast.env import File
-from holdfast.sstable._filter import filter_check, filter_may_contain
-from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound, stamp_entries
+from holdfast.sstable._filter import filter_may_contain
+from holdfast.sstable._page_py import StoredEntry, decode_entries, lower_bound
+from holdfast.sstable._source_py import PageSource, require_type
 from holdfast.sstable.format import (
     DATA_MISPLACED,
     FOOTER_BYTES,
@@ -57,7 +57,6 @@ from holdfast.sstable.opening import (
     read_prefix_bytes,
     read_tombstones,
 )
-from holdfast.sstable.sealed import page_cipher
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
@@ -84,23 +83,17 @@ class TableReader:
         pool: BufferPool,
         info: TableInfo | None = None,
     ) -> None:
-        self._file = file
-        self._cipher = page_cipher(file)
         self._pool = pool
         self._closed = False
-        # One item for each page that is being read: adding and taking one cannot be interrupted.
-        self._reads: list[None] = []
         # Pages read for lookups and scans, and their stored bytes; what does not enter the pool is
         # read for other ends.
         self.pages_read = 0
         self.bytes_read = 0
         self.name = file.name
         self.number = number
-        self.file_id = file_id
         self.footer = footer = read_footer(file, number, file_id, info)
-        self._limit = footer.file_size - FOOTER_BYTES
-        # What all entries get whose number only the manifest has; 0: they have their own.
-        self._stamp = ingested_trailer(footer, info)
+        limit = footer.file_size - FOOTER_BYTES
+        self._source = PageSource(file, file_id, limit, ingested_trailer(footer, info))
         root = self.read_page(footer.root, PageType.INDEX_ROOT)
         self._root = decode_entries(root, self.name, footer.root.offset)
         properties = self._read_entries(footer.properties, PageType.PROPERTIES)
@@ -196,7 +189,7 @@ class TableReader:
         `holdfast.sstable.verify`.
         """
         self._check_open()
-        return verify_table(self, self._file, progress)
+        return verify_table(self, self._source.file, progress)
 
     def close(self) -> None:
         """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.
@@ -205,40 +198,11 @@ class TableReader:
         if not self._closed:
             self._closed = True
             self._pool.drop_file(self.number)
-            self._close_if_idle()
+            self._source.close()
 
     def read_page(self, handle: Handle, page_type: int) -> Page:
         """Read a page from the file, whatever the pool has. Raises: CorruptionError; OSError."""
-        self._check_open()
-        offset = handle.offset
-        problem = handle.problem(self._limit)
-        if problem is not None:
-            raise CorruptionError(self.name, offset, problem)
-        self._reads.append(None)
-        try:
-            self._check_open()
-            stored = self._file.read_at(offset, handle.size)
-        finally:
-            self._reads.pop()
-            self._close_if_idle()
-        if len(stored) != handle.size:
-            raise CorruptionError(self.name, offset, "the file ends within the page")
-        seed = page_seed(self.file_id, offset)
-        found_type, body = open_page(stored, seed, self.name, offset, self._cipher)
-        if int.from_bytes(stored[-8:], "little") != handle.checksum:
-            raise CorruptionError(
-                self.name, offset, "the page is not the one that its handle names"
-            )
-        page = self._typed(Page(body, found_type), page_type, offset)
-        if page_type == PageType.FILTER:
-            problem = filter_check(page)
-            if problem is not None:
-                raise CorruptionError(self.name, offset, problem)
-        else:
-            decode_entries(page, self.name, offset)
-        if page_type == PageType.DATA and self._stamp:
-            page = stamp_entries(page, self._stamp, self.name, offset)
-        return page
+        return self._source.read(handle, page_type)
 
     def _index_entries(
         self, root_at: int, fill_cache: bool, cached_only: bool = False
@@ -287,14 +251,14 @@ class TableReader:
     def _root_handles(self, index: int) -> tuple[Handle, Handle | None]:
         """Return the handles in an entry of the root: of an index page and of its filter."""
         try:
-            return decode_root_value(self._root[index][2], self._limit)
+            return decode_root_value(self._root[index][2], self._source.limit)
         except ValueError as error:
             raise CorruptionError(self.name, self.footer.root.offset, str(error)) from None
 
     def _index_handle(self, value: bytes, index_page: Handle) -> Handle:
         """Return the handle in the value of an entry of an index page."""
         try:
-            return decode_index_value(value, self._limit)
+            return decode_index_value(value, self._source.limit)
         except ValueError as error:
             raise CorruptionError(self.name, index_page.offset, str(error)) from None
 
@@ -317,7 +281,8 @@ class TableReader:
         self._check_open()
         page = self._pool.get(self.number, handle.offset)
         if page is not None:
-            return self._typed(page, page_type, handle.offset), False
+            require_type(page, page_type, self.name, handle.offset)
+            return page, False
         if cached_only:
             raise _NotCachedError
         return self.read_page(handle, page_type), True
@@ -326,20 +291,9 @@ class TableReader:
         self.pages_read += 1
         self.bytes_read += handle.size
 
-    def _typed(self, page: Page, page_type: int, offset: int) -> Page:
-        if page.page_type != page_type:
-            reason = f"the page has the type {page.page_type}; its place wants {int(page_type)}"
-            raise CorruptionError(self.name, offset, reason)
-        return page
-
     def _may_pin(self, size: int) -> bool:
         pool = self._pool
         return pool.pinned_bytes + size + PAGE_OVERHEAD_BYTES <= pool.capacity_bytes // 2
-
-    def _close_if_idle(self) -> None:
-        # Another thread may read right now: its descriptor must not become that of another file.
-        if self._closed and not self._reads:
-            self._file.close()
 
     def _check_open(self) -> None:
         if self._closed:

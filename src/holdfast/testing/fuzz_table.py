@@ -86,8 +86,8 @@ class TableTarget:
 
     name: ClassVar[str] = "table"
     traced: ClassVar[tuple[str, ...]] = (
-        "sstable._reader_py", "sstable._page_py", "sstable.format", "sstable.opening",
-        "sstable.verify",
+        "sstable._reader_py", "sstable._source_py", "sstable._page_py", "sstable.format",
+        "sstable.opening", "sstable.verify",
     )  # fmt: skip
 
     def seeds(self) -> Iterable[bytes]:

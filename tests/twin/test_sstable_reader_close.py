@@ -1,0 +1,69 @@
+"""Both twins of `holdfast.sstable._reader` end a lookup or a walk in the middle of which they are
+closed: the page that is read then is read to its end, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from holdfast.base import SEQ_MAX, DatabaseClosedError
+from holdfast.bufferpool import BufferPool
+from tests.twin.test_sstable_reader import (
+    DATA,
+    FILE_ID,
+    INFO,
+    NUMBER,
+    SAMPLE,
+    MemoryFile,
+    lookup,
+    twins,
+    walk,
+)
+
+KEY = SAMPLE[500][0]
+LOOKUP_READS = 3
+"""A filter, an index page and a data page."""
+
+
+def read_until_closed(twin: Any, reads: int, call: Callable[[Any], Any]) -> Any:
+    """Close a reader during so many reads of its file; return what the call comes to."""
+    file = MemoryFile(DATA)
+    reader = twin.TableReader(file, NUMBER, FILE_ID, BufferPool(1 << 20), INFO)
+    read_at = file.read_at
+    seen: list[int] = []
+
+    def read_and_close(offset: int, count: int) -> bytes:
+        assert not file.closed
+        seen.append(offset)
+        if len(seen) == reads:
+            reader.close()
+        return read_at(offset, count)
+
+    file.read_at = read_and_close  # type: ignore[method-assign]
+    try:
+        return call(reader)
+    finally:
+        assert (reads, True) == (len(seen), file.closed)
+
+
+@twins
+@pytest.mark.parametrize("reads", range(1, LOOKUP_READS))
+def test_a_lookup_ends_with_the_page_under_which_it_is_closed(twin: Any, reads: int) -> None:
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        read_until_closed(twin, reads, lambda reader: reader.get(KEY, SEQ_MAX))
+
+
+@twins
+def test_the_last_page_of_a_lookup_gives_its_answer(twin: Any) -> None:
+    found = read_until_closed(twin, LOOKUP_READS, lambda reader: reader.get(KEY, SEQ_MAX))
+    assert lookup(SAMPLE, KEY, SEQ_MAX) == found
+
+
+@twins
+@pytest.mark.parametrize("reads", [1, 2, 3, 50])
+def test_a_walk_ends_with_the_page_under_which_it_is_closed(twin: Any, reads: int) -> None:
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        read_until_closed(twin, reads, lambda reader: walk(reader.cursor()))
