@@ -1,4 +1,4 @@
-"""Both twins of `holdfast.env._file` write all, then sync, and say which of the two failed."""
+"""Both twins of `holdfast.env._file` write all, and sync where they should, and say what failed."""
 
 from __future__ import annotations
 
@@ -96,6 +96,60 @@ def test_a_write_cut_short_goes_on_and_tells_why_it_cannot(twin: Any, descriptor
     assert type(error) is OSError
     assert error.errno == errno.EFBIG
     assert os.pread(descriptor, 100, 0) == bytes(4) + b"012345"
+
+
+@pytest.mark.parametrize("start", [0, 1, 4096, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("count", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_zeros_fill_the_range_and_nothing_else(
+    twin: Any, descriptor: int, start: int, count: int
+) -> None:
+    os.pwrite(descriptor, b"\xff" * 400_003, 0)
+    assert twin.write_zeros(descriptor, "name", start, start + count) is None
+    read = os.pread(descriptor, 400_004, 0)
+    assert read == b"\xff" * start + bytes(count) + b"\xff" * (400_003 - start - count)
+
+
+def test_zeros_make_a_file_grow(twin: Any, descriptor: int) -> None:
+    twin.write_zeros(descriptor, "name", 4096, 300_000)
+    assert os.pread(descriptor, 400_000, 0) == bytes(300_000)
+    twin.write_zeros(descriptor, "name", 400_000, 4)
+    assert os.fstat(descriptor).st_size == 300_000
+
+
+def error_of_zeros(twin: Any, descriptor: int, start: int, end: int) -> OSError:
+    with pytest.raises(OSError) as caught:
+        twin.write_zeros(descriptor, "name", start, end)
+    return caught.value
+
+
+def test_zeros_that_cannot_be_written_say_why(twin: Any, descriptor: int, tmp_path: Path) -> None:
+    reading = os.open(tmp_path / "f", os.O_RDONLY)
+    full = os.open("/dev/full", os.O_RDWR) if os.path.exists("/dev/full") else -1
+    cases = [
+        (-1, 0, errno.EBADF),
+        (reading, 0, errno.EBADF),
+        (descriptor, -70_000, errno.EINVAL),
+        (full, 0, errno.EBADF if full < 0 else errno.ENOSPC),
+    ]
+    for number, start, code in cases:
+        error = error_of_zeros(twin, number, start, 100_000)
+        assert (error.errno, str(error)) == (code, f"[Errno {code}] {os.strerror(code)}")
+    os.close(reading)
+    if full >= 0:
+        os.close(full)
+
+
+def test_zeros_go_as_far_as_the_system_lets_them(twin: Any, descriptor: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        error = error_of_zeros(twin, descriptor, 10, 200_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert error.errno == errno.EFBIG
+    assert os.fstat(descriptor).st_size == 100_000
 
 
 def test_what_is_not_bytes_is_refused_alike() -> None:

@@ -1,6 +1,6 @@
-"""A write and the sync of it as one step: the compiled twin of `_file_py`.
+"""Steps of several calls of the system: the compiled twin of `_file_py`.
 
-Thread safety: safe. Both calls of the system run in one section without the GIL.
+Thread safety: safe. The calls of a step run in one section without the GIL.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
@@ -40,6 +40,9 @@ cdef enum Outcome:
 cdef enum:
     # No system takes more than this in one call.
     PIECE_BYTES_MAX = 1 << 30
+    ZEROS_BYTES = 1 << 16
+
+cdef char[ZEROS_BYTES] ZEROS
 
 
 def write_and_sync(int descriptor, str name, off_t offset, data):
@@ -72,6 +75,47 @@ def write_and_sync(int descriptor, str name, off_t offset, data):
     if outcome == WRITE_FAILED:
         raise OSError(number, os.strerror(number))
     raise SyncError(number, os.strerror(number))
+
+
+def write_zeros(int descriptor, str name, off_t start, off_t end):
+    """Write zeros from `start` to `end`, in pieces that end at multiples of 64 KiB.
+
+    `name` is the file's, for messages. Raises: OSError when a write failed, and what a signal
+    handler raises; then a part may have been written.
+    """
+    cdef Outcome outcome
+    cdef int number = 0
+    while True:
+        with nogil:
+            outcome = fill(descriptor, &start, end, &number)
+        if outcome == DONE:
+            return
+        if number != EINTR:
+            break
+        PyErr_CheckSignals()
+    if outcome == NO_PROGRESS:
+        raise OSError(EIO, "a write made no progress", name)
+    raise OSError(number, os.strerror(number))
+
+
+cdef Outcome fill(int descriptor, off_t* position, off_t end, int* number) noexcept nogil:
+    """Write zeros from `position`, which moves on, to `end`; outcomes as those of `go_on`."""
+    cdef off_t count
+    number[0] = 0
+    while position[0] < end:
+        # Safety: at most ZEROS_BYTES, as what is taken off lies in 0 to ZEROS_BYTES - 1; a negative
+        # position is refused by the system.
+        count = ZEROS_BYTES - (position[0] & (ZEROS_BYTES - 1))
+        if count > end - position[0]:
+            count = end - position[0]
+        count = pwrite(descriptor, ZEROS, count, position[0])
+        if count < 0:
+            number[0] = errno
+            return WRITE_FAILED
+        if count == 0:
+            return NO_PROGRESS
+        position[0] += count
+    return DONE
 
 
 cdef Outcome go_on(

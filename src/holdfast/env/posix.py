@@ -30,7 +30,7 @@ from types import MethodType
 from typing import cast
 
 from holdfast.base import DatabaseLockedError
-from holdfast.env._file import write_and_sync
+from holdfast.env._file import write_and_sync, write_zeros
 from holdfast.env._mutex import OwnedMutex
 from holdfast.env.data_sync import FULL_SYNC, choose_data_sync
 from holdfast.env.protocol import (
@@ -53,7 +53,6 @@ writer.
 
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
-_ZEROS = bytes(1 << 20)
 _WAIT_SECONDS_MAX = 0.1
 _LOCK_ATTEMPTS = 16
 _LOCK_TEXT_BYTES_MAX = 512
@@ -145,10 +144,7 @@ class PosixFile:
         position = self.size()
         if not written and position < size and self._reserve(position, size - position):
             return
-        while position < size:
-            count = min(len(_ZEROS), size - position)
-            self.write_at(position, memoryview(_ZEROS)[:count], site=site)
-            position += count
+        write_zeros(self._descriptor, self._name, position, size)
 
     def _reserve(self, offset: int, count: int) -> bool:
         """Allocate without writing; return whether the system can do that here."""
