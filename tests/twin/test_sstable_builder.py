@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from holdfast.codec import Compression
 from holdfast.sstable import _builder_c, _builder_py
 from holdfast.sstable.format import TableInfo
 from tests.format.plain_table import PlainTable, read_table
+from tests.twin.test_codec_envelope import Veil
 
 TWINS = [_builder_py, _builder_c]
 FILE_ID = bytes(range(16))
@@ -177,6 +179,29 @@ def test_many_batches_and_partitions_are_equal(compression: Compression) -> None
     check_contents(table, plain[1], entries, [(b"a", b"z", 5)])
     assert table.partitions > 3
     assert table.page_types == sorted(table.page_types, key=[1, 4, 2, 5, 3, 6].index)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+@pytest.mark.parametrize("compression", list(Compression))
+def test_pages_that_do_not_shrink_are_stored_as_they_are_in_the_middle_of_a_batch(
+    compression: Compression, is_sealed: bool
+) -> None:
+    source = random.Random(3)
+    entries = [
+        (b"%06d" % index, 1, PUT, source.randbytes(500) if index // 9 % 2 else bytes(500))
+        for index in range(3_000)
+    ]
+    plain, compiled = (
+        run(twin, entries, [], page_bytes=4096, compression=compression,
+            cipher=Veil() if is_sealed else None)
+        for twin in TWINS
+    )  # fmt: skip
+    assert plain == compiled
+    if not is_sealed:
+        check_contents(read_table(plain[0]), plain[1], entries, [])
+        # A page of random values lies there as it is, and one of zeros does not.
+        assert entries[13][3] in plain[0]
+        assert (bytes(400) in plain[0]) == (compression == Compression.NONE)
 
 
 @both

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 Data = bytes | bytearray | memoryview
-Compress = Callable[[Data], bytes]
+Result = TypeVar("Result")
 Decompress = Callable[[Data, int], bytes]
 
 LEVEL = 1
@@ -35,6 +35,18 @@ EMPTY_FRAME = bytes.fromhex("28b52ffd2000010000")
 """The frame of no bytes: a header that says so, and one last block without any."""
 
 
+class Compressor(Protocol):
+    """Makes frames, again and again, until it raises."""
+
+    def one(self, data: Data) -> bytes:
+        """Return a frame."""
+        ...
+
+    def many(self, pieces: Sequence[Data]) -> list[bytes]:
+        """Return the frame of each piece. None is empty."""
+        ...
+
+
 class Library(Protocol):
     """What is wanted of a library."""
 
@@ -42,8 +54,8 @@ class Library(Protocol):
     """Its class for all errors."""
     is_decompressor_reusable: bool
 
-    def make_compressor(self) -> Compress:
-        """Return a function that makes a frame, again and again."""
+    def make_compressor(self) -> Compressor:
+        """Return a compressor with a context of its own."""
         ...
 
     def make_decompressor(self, window_log: int) -> Decompress:
@@ -52,6 +64,43 @@ class Library(Protocol):
         where the data end.
         """
         ...
+
+
+class PooledCompressor:
+    """Of `zstandard`. Many pieces are one call without the GIL, where this build of it can."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._many: Callable[[Sequence[Data]], Any] | None = getattr(
+            context, "multi_compress_to_buffer", None
+        )
+
+    def one(self, data: Data) -> bytes:
+        """See Compressor."""
+        frame: bytes = self._context.compress(data)
+        return frame
+
+    def many(self, pieces: Sequence[Data]) -> list[bytes]:
+        """See Compressor."""
+        if self._many is None or not pieces:
+            return [self.one(piece) for piece in pieces]
+        return [segment.tobytes() for segment in self._many(list(pieces))]
+
+
+class StandardCompressor:
+    """Of `compression.zstd`."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def one(self, data: Data) -> bytes:
+        """See Compressor."""
+        frame: bytes = self._context.compress(data, self._context.FLUSH_FRAME)
+        return frame
+
+    def many(self, pieces: Sequence[Data]) -> list[bytes]:
+        """See Compressor."""
+        return [self.one(piece) for piece in pieces]
 
 
 class PooledLibrary:
@@ -63,13 +112,11 @@ class PooledLibrary:
         self.error: type[Exception] = library.ZstdError
         self._library = library
 
-    def make_compressor(self) -> Compress:
+    def make_compressor(self) -> Compressor:
         """See Library."""
-        made = self._library.ZstdCompressor(
-            level=LEVEL, write_content_size=True, write_checksum=False
+        return PooledCompressor(
+            self._library.ZstdCompressor(level=LEVEL, write_content_size=True, write_checksum=False)
         )
-        compress: Compress = made.compress
-        return compress
 
     def make_decompressor(self, window_log: int) -> Decompress:
         """See Library."""
@@ -102,7 +149,7 @@ class StandardLibrary:
         self.error: type[Exception] = library.ZstdError
         self._library = library
 
-    def make_compressor(self) -> Compress:
+    def make_compressor(self) -> Compressor:
         """See Library."""
         parameter = self._library.CompressionParameter
         options = {
@@ -110,13 +157,7 @@ class StandardLibrary:
             parameter.content_size_flag: 1,
             parameter.checksum_flag: 0,
         }
-        made = self._library.ZstdCompressor(options=options)
-
-        def compress(data: Data) -> bytes:
-            frame: bytes = made.compress(data, made.FLUSH_FRAME)
-            return frame
-
-        return compress
+        return StandardCompressor(self._library.ZstdCompressor(options=options))
 
     def make_decompressor(self, window_log: int) -> Decompress:
         """See Library."""
@@ -133,26 +174,37 @@ class StandardLibrary:
         return decompress
 
 
-_compressors: list[Compress] = []
+_compressors: list[Compressor] = []
 _decompressors: defaultdict[int, list[Decompress]] = defaultdict(list)
 """By window."""
 
 
 def zstd_compress(data: Data) -> bytes:
     """Return `data` as one Zstandard frame. Raises: MemoryError."""
+    return _compress(lambda compressor: compressor.one(data))
+
+
+def zstd_compress_many(pieces: Sequence[Data]) -> list[bytes]:
+    """Return what `zstd_compress` makes of each piece, none of which is empty; all of it in one
+    section without the GIL, if the library can. Raises: MemoryError.
+    """
+    return _compress(lambda compressor: compressor.many(pieces))
+
+
+def _compress(work: Callable[[Compressor], Result]) -> Result:
     library = _library()
     try:
         try:
-            compress = _compressors.pop()
+            compressor = _compressors.pop()
         except IndexError:
-            compress = library.make_compressor()
-        frame = compress(data)
+            compressor = library.make_compressor()
+        result = work(compressor)
     except library.error as error:
         # Any data can be compressed, with enough memory.
         raise MemoryError(f"no memory for compression: {error}") from error
     # A compressor that raised is not put back: its state is unknown.
-    _compressors.append(compress)
-    return frame
+    _compressors.append(compressor)
+    return result
 
 
 def zstd_decompress(data: Data, size: int) -> bytes:

@@ -1,24 +1,7 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
+from holdfast.sstable._entry_page cimport Buffer, EntryPage
 from holdfast.sstable._filter_c cimport FilterBuilder
-
-
-# A growable run of bytes. size <= capacity; data is NULL while capacity is 0.
-cdef struct Buffer:
-    unsigned char* data
-    Py_ssize_t size
-    Py_ssize_t capacity
-
-
-# An entry page under construction: its entries end `body`, where they begin at `start`.
-cdef struct EntryPage:
-    Buffer body
-    Py_ssize_t start
-    Buffer restarts          # u32 each, as stored
-    Py_ssize_t interval
-    Py_ssize_t until_restart  # entries until the next restart point, 0 when the next entry is one
-    Py_ssize_t count         # entries of this page
-    Buffer last              # the last key of this page
 
 
 # A closed data page that waits to be sealed: its body, its separator, and how many hashes are its.
@@ -118,7 +101,12 @@ cdef class TableBuilder:
                      Py_ssize_t value_size) except -1
     cdef int _seal_closed(self) except -1
     cdef int _seal_by_library(self) except -1
-    cdef int _seal_by_cipher(self) except -1
+    cdef void q_compress(self) noexcept nogil
+    cdef int _compress_by_library(self) except -1
+    cdef int _seal_compressed(self) except -1
+    cdef int q_seal_compressed(self) noexcept nogil
+    cdef int q_put_page(self, ClosedPage* page, const unsigned char* payload, Py_ssize_t size,
+                        int compression) noexcept nogil
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1
     cdef bytes _close_index(self)
     cdef object _seal(self, bytes body, int page_type)

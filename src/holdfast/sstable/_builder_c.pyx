@@ -15,18 +15,23 @@ cimport cython
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
 
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._envelope_c cimport (
-    PAGE_FIELDS_BYTES, PAGE_SEALED, PAGE_TRAILER_BYTES, page_seal_into, page_seal_trailer,
+    PAGE_COMPRESSION_NONE, PAGE_COMPRESSION_ZSTD, PAGE_FIELDS_BYTES, PAGE_SEALED,
+    PAGE_TRAILER_BYTES, page_payload_max, page_put_fields, page_seal_into, page_seal_trailer,
     page_seed_of,
 )
-from holdfast.codec._fixed cimport load64, store32, store64
-from holdfast.codec._varint cimport varint_put, varint_size
+from holdfast.codec._fixed cimport load64, store64
+from holdfast.codec._varint cimport varint_put
 from holdfast.cursor._cursor_c cimport compare_entries
+from holdfast.sstable._entry_page cimport (
+    RESTART_BYTES, Buffer, EntryPage, buffer_append, buffer_clear, buffer_reserve, common_prefix,
+    entry_size, page_append, page_close, page_size,
+)
 
 from dataclasses import replace
 
@@ -36,6 +41,7 @@ from holdfast.base import PAGE_BYTES_MAX as _PAGE_BYTES_MAX
 from holdfast.base import SEQ_MAX as _SEQ_MAX
 from holdfast.base import VALUE_BYTES_MAX as _VALUE_BYTES_MAX
 from holdfast.codec import Compression, page_seed, seal_page
+from holdfast.codec.zstandard import zstd_compress_many
 from holdfast.sstable._filter_c cimport FilterBuilder
 from holdfast.sstable.format import (
     FILE_ID_BYTES,
@@ -69,156 +75,15 @@ cdef enum:
     STATE_SEALING = 2
 
 cdef enum:
-    COMPRESSION_ZSTD = 2
-    TRAILER_BYTES = 8
-    RESTART_BYTES = 4
     HANDLE_BYTES_MAX = 28
     TOMBSTONE_BYTES_MAX = 32    # more than an entry needs besides key and value, restart included
-    BUFFER_KEEP_BYTES = 8 << 20  # an emptied buffer larger than this is given back
 
 cdef Py_ssize_t KEY_MAX = _KEY_BYTES_MAX
 cdef Py_ssize_t VALUE_MAX = _VALUE_BYTES_MAX
 cdef Py_ssize_t PAGE_MAX = _PAGE_BYTES_MAX
-cdef Py_ssize_t SIZE_MAX = <Py_ssize_t>((<size_t>-1) >> 1)
 cdef Py_ssize_t BATCH_BYTES = SEAL_BATCH_BYTES
 cdef Py_ssize_t PARTITION_BYTES = _INDEX_BYTES
 cdef uint64_t SEQ_LAST = _SEQ_MAX
-
-
-cdef int _grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
-    cdef Py_ssize_t capacity
-    cdef unsigned char* grown
-    if more > SIZE_MAX - buffer.size:
-        return -1
-    capacity = buffer.size + more
-    if buffer.capacity <= SIZE_MAX // 2 and capacity < buffer.capacity * 2:
-        capacity = buffer.capacity * 2
-    if capacity < 64:
-        capacity = 64
-    grown = <unsigned char*>realloc(buffer.data, <size_t>capacity)
-    if grown == NULL:
-        return -1
-    buffer.data = grown
-    buffer.capacity = capacity
-    return 0
-
-
-cdef inline int _reserve(Buffer* buffer, Py_ssize_t more) noexcept nogil:
-    """Make room for `more` bytes behind the buffer's size. Return 0, or -1 when there is no memory;
-    then nothing changed.
-    """
-    if more <= buffer.capacity - buffer.size:
-        return 0
-    return _grow(buffer, more)
-
-
-cdef inline int _append(Buffer* buffer, const void* data, Py_ssize_t size) noexcept nogil:
-    """Return 0, or -1 when there is no memory; then nothing changed."""
-    if _reserve(buffer, size) != 0:
-        return -1
-    # Safety: the room was just made; memcpy of 0 bytes from a null pointer is avoided.
-    if size > 0:
-        memcpy(buffer.data + buffer.size, data, <size_t>size)
-        buffer.size += size
-    return 0
-
-
-cdef void _clear(Buffer* buffer) noexcept nogil:
-    buffer.size = 0
-    if buffer.capacity > BUFFER_KEEP_BYTES:
-        _release(buffer)
-
-
-cdef void _release(Buffer* buffer) noexcept nogil:
-    free(buffer.data)
-    memset(buffer, 0, sizeof(Buffer))
-
-
-cdef inline Py_ssize_t _common_prefix(const unsigned char* a, Py_ssize_t a_size,
-                                      const unsigned char* b, Py_ssize_t b_size) noexcept nogil:
-    cdef Py_ssize_t size = a_size if a_size < b_size else b_size
-    cdef Py_ssize_t shared = 0
-    # Safety: both have `size` bytes, and every access ends at or before it.
-    while 8 <= size - shared and load64(a + shared) == load64(b + shared):
-        shared += 8
-    while shared < size and a[shared] == b[shared]:
-        shared += 1
-    return shared
-
-
-cdef inline Py_ssize_t _page_size(const EntryPage* page) noexcept nogil:
-    """Return the bytes of the body if it were closed now; 0 when it is empty."""
-    return page.body.size - page.start + page.restarts.size + RESTART_BYTES if page.count > 0 else 0
-
-
-cdef inline Py_ssize_t _entry_size(Py_ssize_t shared, Py_ssize_t key_size,
-                                   Py_ssize_t value_size) noexcept nogil:
-    """Return the bytes of an entry. Requires: key and value are within their limits, so that
-    nothing overflows.
-    """
-    cdef Py_ssize_t unshared = key_size - shared
-    return (varint_size(<uint64_t>shared) + varint_size(<uint64_t>unshared)
-            + varint_size(<uint64_t>value_size) + TRAILER_BYTES + unshared + value_size)
-
-
-cdef inline int _page_append(EntryPage* page, Py_ssize_t shared, const unsigned char* key,
-                             Py_ssize_t key_size, uint64_t trailer, const unsigned char* value,
-                             Py_ssize_t value_size) noexcept nogil:
-    """Append an entry whose key has its first `shared` bytes in common with the last one; at a
-    restart point they are not used.
-
-    Return 0, or -1 when there is no memory; then nothing changed.
-    """
-    cdef bint restarts = page.until_restart == 0
-    cdef unsigned char* at
-    if restarts:
-        shared = 0
-    cdef Py_ssize_t size = _entry_size(shared, key_size, value_size)
-    if restarts and _reserve(&page.restarts, RESTART_BYTES) != 0:
-        return -1
-    if _reserve(&page.body, size) != 0:
-        return -1
-    if restarts:
-        # Safety: reserved above. An offset is less than PAGE_BYTES_MAX, so it fits 32 bits.
-        store32(page.restarts.data + page.restarts.size, <uint32_t>(page.body.size - page.start))
-        page.restarts.size += RESTART_BYTES
-        page.until_restart = page.interval
-    # Safety: `size` bytes were reserved and are written: three varints, the trailer, the key's
-    # rest, the value.
-    at = page.body.data + page.body.size
-    at = varint_put(at, <uint64_t>shared)
-    at = varint_put(at, <uint64_t>(key_size - shared))
-    at = varint_put(at, <uint64_t>value_size)
-    store64(at, trailer)
-    at += TRAILER_BYTES
-    if key_size > shared:
-        memcpy(at, key + shared, <size_t>(key_size - shared))
-        at += key_size - shared
-    if value_size > 0:
-        memcpy(at, value, <size_t>value_size)
-    page.body.size += size
-    page.until_restart -= 1
-    page.count += 1
-    return 0
-
-
-cdef int _page_close(EntryPage* page) noexcept nogil:
-    """Write restarts and their count behind the entries; the next page starts there. Return 0, or
-    -1 when there is no memory.
-    """
-    cdef Py_ssize_t size = page.restarts.size
-    if _reserve(&page.body, size + RESTART_BYTES) != 0:
-        return -1
-    # Safety: reserved above.
-    if size > 0:
-        memcpy(page.body.data + page.body.size, page.restarts.data, <size_t>size)
-    store32(page.body.data + page.body.size + size, <uint32_t>(size // RESTART_BYTES))
-    page.body.size += size + RESTART_BYTES
-    page.start = page.body.size
-    page.restarts.size = 0
-    page.until_restart = 0
-    page.count = 0
-    return 0
 
 
 cdef inline bytes _bytes(const unsigned char* data, Py_ssize_t size):
@@ -258,7 +123,7 @@ cdef class TableBuilder:
         self._compression = Compression(compression)
         self._is_ingested = is_ingested
         self._cipher = cipher
-        self._seals_alone = self._compression != COMPRESSION_ZSTD and cipher is None
+        self._seals_alone = self._compression != PAGE_COMPRESSION_ZSTD and cipher is None
         self._origin = origin
         self._filter = FilterBuilder(filter_bits_per_key) if filter_bits_per_key else None
         self._has_filter = self._filter is not None
@@ -365,7 +230,7 @@ cdef class TableBuilder:
         if (kind > KIND_PUT and kind != KIND_MERGE) or key_size > KEY_MAX or value_size > VALUE_MAX:
             return ADD_REFUSED
         if self.entry_count > 0:
-            shared = _common_prefix(last.data, last.size, key, key_size)
+            shared = common_prefix(last.data, last.size, key, key_size)
             # Safety: shared <= both sizes, and each is read only where it is longer.
             if shared < key_size:
                 ordered = shared == last.size or last.data[shared] < key[shared]
@@ -385,15 +250,15 @@ cdef class TableBuilder:
         # A prefix is hashed once for each data page.
         cdef bint prefixed = (hashed and self._prefix_bytes > 0 and key_size >= self._prefix_bytes
                               and (page.count == 0 or shared < self._prefix_bytes))
-        if hashed and _reserve(&self._hashes, 2 * sizeof(uint64_t)) != 0:
+        if hashed and buffer_reserve(&self._hashes, 2 * sizeof(uint64_t)) != 0:
             return ADD_REFUSED
-        if _reserve(last, KEY_MAX) != 0:
+        if buffer_reserve(last, KEY_MAX) != 0:
             return ADD_REFUSED
         if self.entry_count == 0:
             self._first.size = 0
-            if _append(&self._first, key, key_size) != 0:
+            if buffer_append(&self._first, key, key_size) != 0:
                 return ADD_REFUSED
-        if _page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
+        if page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
             return ADD_REFUSED
         if hashed:
             # Safety: reserved above.
@@ -425,8 +290,8 @@ cdef class TableBuilder:
         empty.
         """
         if self._data.until_restart == 0:
-            return _page_size(&self._data) + _entry_size(0, key_size, value_size) + RESTART_BYTES
-        return _page_size(&self._data) + _entry_size(shared, key_size, value_size)
+            return page_size(&self._data) + entry_size(0, key_size, value_size) + RESTART_BYTES
+        return page_size(&self._data) + entry_size(shared, key_size, value_size)
 
     def add_range_tombstone(self, bytes start not None, bytes stop not None, seq):
         """Add a range tombstone over [start, stop), in any order. Of two with equal start and
@@ -457,7 +322,7 @@ cdef class TableBuilder:
         if self._state == STATE_SEALING:
             self._check_open()
         cdef bytes output = _bytes(self._output.data, self._output.size)
-        _clear(&self._output)
+        buffer_clear(&self._output)
         self.output_size = 0
         return output
 
@@ -522,7 +387,7 @@ cdef class TableBuilder:
     cdef void _estimate(self) noexcept nogil:
         """Bring `file_bytes` up to date: what is sealed, and bodies of pages that are not yet."""
         self.file_bytes = (self._sealed_bytes + <uint64_t>self._data.start
-                           + <uint64_t>_page_size(&self._data) + self._partition_bytes)
+                           + <uint64_t>page_size(&self._data) + self._partition_bytes)
 
     cdef int q_close_page(self, const unsigned char* following, Py_ssize_t size,
                           Py_ssize_t shared) noexcept nogil:
@@ -537,7 +402,7 @@ cdef class TableBuilder:
         if following != NULL and shared + 1 < key_size and shared + 1 < size:
             key, key_size, trailer = following, shared + 1, 0
         cdef Py_ssize_t start = self._data.start
-        if _reserve(&self._closed, sizeof(ClosedPage)) != 0 or _page_close(&self._data) != 0:
+        if buffer_reserve(&self._closed, sizeof(ClosedPage)) != 0 or page_close(&self._data) != 0:
             return -1
         # Safety: the room was just made, at a multiple of the struct's size from the start of an
         # aligned allocation.
@@ -548,7 +413,7 @@ cdef class TableBuilder:
         page.key_size = key_size
         page.trailer = trailer
         page.hash_count = self._open_hashes
-        if _append(&self._keys, key, key_size) != 0:
+        if buffer_append(&self._keys, key, key_size) != 0:
             return -1
         self._closed.size += sizeof(ClosedPage)
         self._open_hashes = 0
@@ -559,13 +424,14 @@ cdef class TableBuilder:
         """
         cdef int status
         self._state = STATE_SEALING
-        if self._compression == COMPRESSION_ZSTD:
-            self._seal_by_library()
-        elif self._cipher is not None:
-            self._seal_by_cipher()
         # `_state` keeps other threads away.
-        with nogil:
-            status = self.q_seal() if self._seals_alone else self.q_index_closed()
+        if self._seals_alone:
+            with nogil:
+                status = self.q_seal()
+        else:
+            self._seal_by_library()
+            with nogil:
+                status = self.q_index_closed()
         if status != 0:
             raise MemoryError
         self._state = STATE_OPEN
@@ -578,7 +444,7 @@ cdef class TableBuilder:
         cdef Py_ssize_t index
         cdef uint64_t offset = self._sealed_bytes
         cdef unsigned char* target
-        if _reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
+        if buffer_reserve(&self._output, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
             return -1
         # Safety: a stored page has at most its body's and a trailer's bytes, and the room for all
         # was just made. The bodies lie within the body buffer.
@@ -596,64 +462,123 @@ cdef class TableBuilder:
         return self.q_index_closed()
 
     cdef int _seal_by_library(self) except -1:
-        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
-        cdef Py_ssize_t index
-        cdef bytes body
-        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
-            # Safety: the body lies within the body buffer.
-            body = _bytes(self._data.body.data + pages[index].body_start, pages[index].body_size)
-            handle = self._seal(body, PAGE_DATA)
-            pages[index].offset = handle.offset
-            pages[index].stored_size = handle.size
-            pages[index].checksum = handle.checksum
+        """Compress all closed pages in one section without the GIL, then seal one after the other:
+        a library for seals lets the GIL go itself for each that is worth it.
+        """
+        cdef int status
+        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        self._plain.size = 0
+        if buffer_reserve(&self._plain, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
+            raise MemoryError
+        if self._compression == PAGE_COMPRESSION_ZSTD:
+            self._compress_by_library()
+        else:
+            with nogil:
+                self.q_compress()
+        if self._cipher is not None:
+            self._seal_compressed()
+        else:
+            with nogil:
+                status = self.q_seal_compressed()
+            if status != 0:
+                raise MemoryError
+        buffer_clear(&self._plain)
         return 0
 
-    cdef int _seal_by_cipher(self) except -1:
-        """Compress all closed pages without the GIL, then seal one after the other: the library
-        lets the GIL go itself for each that is worth it.
+    cdef void q_compress(self) noexcept nogil:
+        """Write the closed pages to `_plain`, compressed, as stored pages whose checksum is wrong:
+        where they will lie is not known yet. Requires: there is room for all.
         """
         cdef ClosedPage* pages = <ClosedPage*>self._closed.data
-        cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
-        cdef Py_ssize_t index, size, start = 0
-        cdef unsigned char* target
+        cdef unsigned char* target = self._plain.data
+        cdef Py_ssize_t index
+        # Safety: as in q_seal.
+        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
+            pages[index].stored_size = page_seal_into(
+                self._data.body.data + pages[index].body_start, pages[index].body_size, PAGE_DATA,
+                self._compression, 0, target)
+            target += pages[index].stored_size
+
+    cdef int _compress_by_library(self) except -1:
+        """Do what `q_compress` says."""
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t index, size
+        cdef const unsigned char* payload
+        cdef unsigned char* target = self._plain.data
+        cdef int compression
+        cdef list bodies = [], frames
+        # Safety: the bodies lie within the body buffer, which stays as it is as long as the views
+        # are used.
+        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
+            bodies.append(PyMemoryView_FromMemory(
+                <char*>self._data.body.data + pages[index].body_start, pages[index].body_size,
+                PyBUF_READ))
+        frames = zstd_compress_many(bodies)
+        for index in range(len(bodies)):
+            payload = <const unsigned char*>PyBytes_AS_STRING(frames[index])
+            size = len(<bytes>frames[index])
+            compression = PAGE_COMPRESSION_ZSTD
+            if size > page_payload_max(pages[index].body_size):
+                payload = self._data.body.data + pages[index].body_start
+                size = pages[index].body_size
+                compression = PAGE_COMPRESSION_NONE
+            # Safety: a payload is at most as long as its body.
+            memcpy(target, payload, <size_t>size)
+            page_put_fields(target + size, pages[index].body_size, PAGE_DATA, compression)
+            pages[index].stored_size = size + PAGE_TRAILER_BYTES
+            target += pages[index].stored_size
+        return 0
+
+    cdef int _seal_compressed(self) except -1:
+        """Seal the pages in `_plain`, one after the other."""
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t index, size
+        cdef unsigned char* target = self._plain.data
         cdef unsigned char* trailer
-        cdef uint64_t offset
         cdef bytes payload
-        self._plain.size = 0
-        if _reserve(&self._plain, self._data.body.size + count * PAGE_TRAILER_BYTES) != 0:
-            raise MemoryError
-        with nogil:
-            # Safety: as for pages that are not sealed. Where they will lie is not known yet, so
-            # their checksums are of no use.
-            for index in range(count):
-                pages[index].stored_size = page_seal_into(
-                    self._data.body.data + pages[index].body_start, pages[index].body_size,
-                    PAGE_DATA, self._compression, 0, self._plain.data + start)
-                start += pages[index].stored_size
-        target = self._plain.data
-        for index in range(count):
-            offset = self._sealed_bytes
+        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
             # Safety: a stored page is a payload and a trailer, whose fields come first.
             size = pages[index].stored_size - PAGE_TRAILER_BYTES
             trailer = target + size
             trailer[0] |= PAGE_SEALED
             view = PyMemoryView_FromMemory(<char*>target, size, PyBUF_READ)
-            payload = self._cipher.seal(offset, view, trailer[:PAGE_FIELDS_BYTES])
+            payload = self._cipher.seal(self._sealed_bytes, view, trailer[:PAGE_FIELDS_BYTES])
             target += pages[index].stored_size
-            size = len(payload)
-            if _reserve(&self._output, size + PAGE_TRAILER_BYTES) != 0:
+            if self.q_put_page(&pages[index], <const unsigned char*>PyBytes_AS_STRING(payload),
+                               len(payload), trailer[0]) != 0:
                 raise MemoryError
-            memcpy(self._output.data + self._output.size, PyBytes_AS_STRING(payload), <size_t>size)
-            pages[index].offset = offset
-            pages[index].stored_size = page_seal_trailer(
-                self._output.data + self._output.size, size, pages[index].body_size, PAGE_DATA,
-                trailer[0], page_seed_of(self._id, offset))
-            self._output.size += pages[index].stored_size
-            # Safety: a stored page ends with its checksum.
-            pages[index].checksum = load64(self._output.data + self._output.size - 8)
-            self._sealed_bytes += <uint64_t>pages[index].stored_size
+        return 0
+
+    cdef int q_seal_compressed(self) noexcept nogil:
+        """Give the pages in `_plain` their places. Return as `q_close_page`."""
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef const unsigned char* source = self._plain.data
+        cdef Py_ssize_t index, size
+        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
+            # Safety: as in _seal_compressed.
+            size = pages[index].stored_size - PAGE_TRAILER_BYTES
+            if self.q_put_page(&pages[index], source, size, source[size]) != 0:
+                return -1
+            source += size + PAGE_TRAILER_BYTES
+        return 0
+
+    cdef int q_put_page(self, ClosedPage* page, const unsigned char* payload, Py_ssize_t size,
+                        int compression) noexcept nogil:
+        """Append the stored page with a payload to the output. Return as `q_close_page`."""
+        cdef unsigned char* target
+        if buffer_reserve(&self._output, size + PAGE_TRAILER_BYTES) != 0:
+            return -1
+        # Safety: the room was just made.
+        target = self._output.data + self._output.size
+        memcpy(target, payload, <size_t>size)
+        page.offset = self._sealed_bytes
+        page.stored_size = page_seal_trailer(target, size, page.body_size, PAGE_DATA, compression,
+                                             page_seed_of(self._id, page.offset))
+        # Safety: a stored page ends with its checksum.
+        page.checksum = load64(target + page.stored_size - 8)
+        self._output.size += page.stored_size
         self.output_size = self._output.size
-        _clear(&self._plain)
+        self._sealed_bytes += <uint64_t>page.stored_size
         return 0
 
     cdef int q_index_closed(self) noexcept nogil:
@@ -672,8 +597,8 @@ cdef class TableBuilder:
             # Safety: the key lies within the buffer of separators. An empty one may have no buffer
             # and is not read.
             key = self._keys.data + page.key_start if page.key_size > 0 else value
-            if _page_append(&self._index, 0, key, page.key_size, page.trailer, value,
-                            end + 8 - value) != 0:
+            if page_append(&self._index, 0, key, page.key_size, page.trailer, value,
+                           end + 8 - value) != 0:
                 return -1
             if self._has_filter:
                 # Safety: the hash counts of the closed pages add up to the hashes collected.
@@ -681,20 +606,20 @@ cdef class TableBuilder:
                     if self._filter.c_add_hash(load64(hashes + index * 8)) != 0:
                         return -1
                 hashes += page.hash_count * 8
-            if count == 1 or _page_size(&self._index) >= PARTITION_BYTES:
+            if count == 1 or page_size(&self._index) >= PARTITION_BYTES:
                 self._index.last.size = 0
-                if _append(&self._index.last, key, page.key_size) != 0:
+                if buffer_append(&self._index.last, key, page.key_size) != 0:
                     return -1
                 self._partition_trailer = page.trailer
-            if _page_size(&self._index) >= PARTITION_BYTES and self.q_close_partition() != 0:
+            if page_size(&self._index) >= PARTITION_BYTES and self.q_close_partition() != 0:
                 return -1
             page += 1
             count -= 1
-        _clear(&self._data.body)
+        buffer_clear(&self._data.body)
         self._data.start = 0
-        _clear(&self._closed)
-        _clear(&self._keys)
-        _clear(&self._hashes)
+        buffer_clear(&self._closed)
+        buffer_clear(&self._keys)
+        buffer_clear(&self._hashes)
         return 0
 
     cdef int q_close_partition(self) noexcept nogil:
@@ -703,18 +628,18 @@ cdef class TableBuilder:
         if self._index.count == 0:
             return 0
         # Safety: as in q_close_page.
-        if _reserve(&self._partitions, sizeof(Partition)) != 0:
+        if buffer_reserve(&self._partitions, sizeof(Partition)) != 0:
             return -1
         partition = <Partition*>(self._partitions.data + self._partitions.size)
         partition.index_start = self._index.start
-        if _page_close(&self._index) != 0:
+        if page_close(&self._index) != 0:
             return -1
         partition.index_size = self._index.start - partition.index_start
         partition.filter_start = self._filters.size
         partition.filter_size = 0
         if self._has_filter:
             partition.filter_size = self._filter.c_size()
-            if _reserve(&self._filters, partition.filter_size) != 0:
+            if buffer_reserve(&self._filters, partition.filter_size) != 0:
                 return -1
             # Safety: the room was just made.
             self._filter.c_finish(self._filters.data + self._filters.size)
@@ -722,22 +647,22 @@ cdef class TableBuilder:
         partition.key_start = self._separators.size
         partition.key_size = self._index.last.size
         partition.trailer = self._partition_trailer
-        if _append(&self._separators, self._index.last.data, self._index.last.size) != 0:
+        if buffer_append(&self._separators, self._index.last.data, self._index.last.size) != 0:
             return -1
         self._partitions.size += sizeof(Partition)
         self._partition_bytes += <uint64_t>(partition.index_size + partition.filter_size)
         return 0
 
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1:
-        if _page_append(&self._index, 0, <const unsigned char*>PyBytes_AS_STRING(key), len(key),
-                        trailer, <const unsigned char*>PyBytes_AS_STRING(value), len(value)) != 0:
+        if page_append(&self._index, 0, <const unsigned char*>PyBytes_AS_STRING(key), len(key),
+                       trailer, <const unsigned char*>PyBytes_AS_STRING(value), len(value)) != 0:
             raise MemoryError
         return 0
 
     cdef bytes _close_index(self):
         """Close the page that `_append_index` made, and return its body."""
         cdef Py_ssize_t start = self._index.start
-        if _page_close(&self._index) != 0:
+        if page_close(&self._index) != 0:
             raise MemoryError
         cdef bytes body = _bytes(self._index.body.data + start, self._index.body.size - start)
         self._index.body.size = start
@@ -787,7 +712,7 @@ cdef class TableBuilder:
         return Handle(offset, len(stored), int.from_bytes(stored[-8:], "little"))
 
     cdef int _emit(self, bytes data) except -1:
-        if _append(&self._output, PyBytes_AS_STRING(data), len(data)) != 0:
+        if buffer_append(&self._output, PyBytes_AS_STRING(data), len(data)) != 0:
             raise MemoryError
         self._sealed_bytes += <uint64_t>len(data)
         self.output_size = self._output.size

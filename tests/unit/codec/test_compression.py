@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
+from typing import Any
 
 import pytest
 import zstandard
@@ -15,10 +16,12 @@ from backports import zstd
 from holdfast.base.settings import COMPRESSIONS
 from holdfast.codec import Compression, compress, decompress, open_page, seal_page
 from holdfast.codec.zstandard import (
+    Library,
     PooledLibrary,
     StandardLibrary,
     _library,
     zstd_compress,
+    zstd_compress_many,
     zstd_decompress,
 )
 
@@ -26,7 +29,7 @@ TEXT = b"".join(b"room %d: %d degrees\n" % (n % 7, 20 + n % 5) for n in range(20
 BODIES = [b"", b"x", TEXT, random.Random(1).randbytes(5000), bytes(200_000), TEXT * 50]
 
 
-LIBRARIES = [PooledLibrary(zstandard), StandardLibrary(zstd)]
+LIBRARIES: list[Library] = [PooledLibrary(zstandard), StandardLibrary(zstd)]
 """That of Python 3.14 and newer is the same under another name before."""
 
 
@@ -71,6 +74,38 @@ def test_a_reused_context_does_not_change_the_bytes() -> None:
     assert [zstd_compress(body) for body in bodies] == fresh
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(zstd_compress, bodies)) == fresh
+
+
+@pytest.mark.usefixtures("library")
+def test_many_frames_at_once_are_those_of_single_calls() -> None:
+    bodies = [random.Random(n).randbytes(n % 900) + TEXT[n : 1 + n * 30] for n in range(300)]
+    expected = [zstd_compress(body) for body in bodies]
+    assert zstd_compress_many(bodies) == expected
+    whole = memoryview(b"".join(bodies))
+    starts = [sum(map(len, bodies[:n])) for n in range(300)]
+    views = [whole[start : start + len(body)] for start, body in zip(starts, bodies, strict=True)]
+    assert zstd_compress_many(views) == expected
+    assert zstd_compress_many(bodies[:1]) == expected[:1]
+    assert zstd_compress_many([]) == []
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(zstd_compress_many, [bodies] * 8)) == [expected] * 8
+    with pytest.raises(TypeError):
+        zstd_compress_many(["text"])  # type: ignore[list-item]
+    assert zstd_compress_many(bodies) == expected
+
+
+def test_a_build_of_the_library_may_lack_the_call_for_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Lacking:
+        def __init__(self, **options: Any) -> None:
+            self.compress = zstandard_compressor(**options).compress
+
+    zstandard_compressor = zstandard.ZstdCompressor
+    bodies = [TEXT[n : 2 * n] for n in range(1, 20)]
+    expected = PooledLibrary(zstandard).make_compressor().many(bodies)
+    monkeypatch.setattr(zstandard, "ZstdCompressor", Lacking)
+    assert PooledLibrary(zstandard).make_compressor().many(bodies) == expected
 
 
 @pytest.mark.usefixtures("library")
@@ -158,7 +193,7 @@ def test_decompressions_in_many_threads_share_no_context() -> None:
 def test_frames_of_one_library_are_read_by_the_other() -> None:
     for body in BODIES:
         for writer in LIBRARIES:
-            frame = writer.make_compressor()(body)
+            frame = writer.make_compressor().one(body)
             for reader in LIBRARIES:
                 assert reader.make_decompressor(22)(frame, len(body)) == body
 
@@ -183,6 +218,9 @@ class NoMemory:
 
     def compress(self, data: bytes, mode: int = 0) -> bytes:
         raise self._error("cannot compress: Allocation error : not enough memory")
+
+    def multi_compress_to_buffer(self, pieces: list[bytes]) -> list[bytes]:
+        raise self._error("error compressing item 0: Allocation error : not enough memory")
 
     def decompress(self, *given: object, **named: object) -> bytes:
         raise self._error("decompression error: Allocation error : not enough memory")
@@ -210,6 +248,8 @@ def test_want_of_memory_in_the_library_is_no_damage(
     monkeypatch.setattr("holdfast.codec.zstandard._decompressors", defaultdict(list))
     with pytest.raises(MemoryError):
         zstd_compress(TEXT)
+    with pytest.raises(MemoryError):
+        zstd_compress_many([TEXT])
     with pytest.raises(MemoryError):
         zstd_decompress(frame, len(TEXT))
     with pytest.raises(MemoryError):
