@@ -19,7 +19,7 @@ from holdfast.memtable import Memtable
 from holdfast.recovery._apply import apply_records
 from holdfast.recovery.repair_report import Loss, LossKind, RepairReport
 from holdfast.recovery.replay import STEP_BYTES
-from holdfast.wal import LogRun, SalvagedLog, ScanResult, decode_payload, read_run
+from holdfast.wal import LogRun, RunReader, SalvagedLog, ScanResult, decode_payload
 
 Take = Callable[[int, Memtable], None]
 """Given a keyspace and its memtable, which is full or the last."""
@@ -41,6 +41,10 @@ class RunReplay:
     newest: Callable[[int, bytes], int]
     """The number of the newest version of a key that tables have, 0 for none."""
     memtables: dict[int, Memtable] = field(default_factory=dict)
+    _reader: RunReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = RunReader(self.env)
 
     def run(self) -> None:
         """Replay. Raises: OSError; CorruptionError when a file changes meanwhile."""
@@ -121,7 +125,7 @@ class RunReplay:
 
     def _apply(self, run: LogRun) -> int:
         """Apply what a run has; return the sequence number behind it."""
-        data, scan = read_run(self.env, run)
+        data, scan = self._reader.read(run)
         self.report.records += scan.record_count
         # A run that was cut short says how many it had before.
         self.report.operations += sum(record.op_count for record in scan.records)
@@ -193,8 +197,9 @@ class RunReplay:
 def keyspaces_in(env: Env, log: SalvagedLog, known: Mapping[int, object]) -> set[int]:
     """Return the ids of keyspaces that a log has operations of and that are not known."""
     found: set[int] = set()
+    reader = RunReader(env)
     for run in log.runs:
-        data, scan = read_run(env, run)
+        data, scan = reader.read(run)
         for index in range(scan.record_count):
             record = scan.record(index)
             if not record.op_count:

@@ -28,7 +28,7 @@ from holdfast.testing.fuzz_oracle import DAMAGE, Target, attempt, described, req
 from holdfast.testing.fuzz_table_model import FOOTER
 from holdfast.wal.format import segment_name
 from holdfast.wal.reader import read_log
-from holdfast.wal.salvage import SalvagedLog, read_run, salvage_log
+from holdfast.wal.salvage import RunReader, SalvagedLog, salvage_log
 
 _MEBIBYTE = 1 << 20
 _SEGMENT = fuzz_log.SEGMENT
@@ -123,9 +123,10 @@ def _check_runs(env: SimEnv, found: SalvagedLog) -> None:
     """Check that runs follow each other and are read again as they were found."""
     for run, following in pairwise(found.runs):
         require(run.lsn_last < following.lsn_first, "runs of a log overlap")
+    reader = RunReader(env)
     for run in found.runs:
         require(run.lsn_first <= run.lsn_last, "a run without a record")
-        _, scan = read_run(env, run)
+        _, scan = reader.read(run)
         require(scan.record(0).lsn == run.lsn_first, "a run begins with another record")
         last = scan.record(scan.record_count - 1)
         require(last.lsn == run.lsn_last, "a run ends with another record")

@@ -30,7 +30,7 @@ from holdfast.wal.format import (
     segment_name,
 )
 from holdfast.wal.reader import LogContents, LogRecord, LogSegment, read_log
-from holdfast.wal.salvage import LogRun, SalvagedLog, read_run, salvage_log
+from holdfast.wal.salvage import LogRun, RunReader, SalvagedLog, salvage_log
 from holdfast.wal.sealed import LogSealing
 from holdfast.wal.segment import SegmentInfo
 from holdfast.wal.writer import LogWriter
@@ -52,6 +52,7 @@ __all__ = [
     "Record",
     "RecordBuffer",
     "RecordType",
+    "RunReader",
     "SalvagedLog",
     "ScanResult",
     "SegmentHeader",
@@ -65,7 +66,6 @@ __all__ = [
     "find_later_records",
     "parse_segment_name",
     "read_log",
-    "read_run",
     "salvage_log",
     "scan_records",
     "segment_header_as_stored",

@@ -123,21 +123,43 @@ def salvage_log(
     return found
 
 
-def read_run(env: Env, run: LogRun) -> tuple[bytes, ScanResult]:
-    """Return the bytes of a run's segment and the scan of the run. Raises: CorruptionError when it
-    cannot be read as it could before; OSError.
+class RunReader:
+    """Reads runs that `salvage_log` found.
+
+    The bytes of one segment are kept, for runs come one after the other, and a damaged segment may
+    have thousands. Thread safety: none.
     """
-    data = _padded(_bytes(env, run.path), run.offset, run.segment, run.salt, run.alignment)
-    scan = scan_records(data, run.offset, run.segment, run.salt, 0, 0, run.alignment)
-    if scan.lsn_next <= run.lsn_last:
-        raise CorruptionError(run.path, run.offset, "it reads otherwise than a moment ago")
-    if scan.lsn_next > run.lsn_last + 1:
-        # What follows was replaced by a later segment.
-        index = scan.record_count - (scan.lsn_next - 1 - run.lsn_last)
-        end = scan.record(index).payload_offset - RECORD_HEADER_BYTES
-        data = data[:end]
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._path = ""
+        self._start = 0
+        self._data = b""
+
+    def read(self, run: LogRun) -> tuple[bytes, ScanResult]:
+        """Return the bytes of a run's segment and the scan of the run. Raises: CorruptionError when
+        it cannot be read as it could before; OSError.
+        """
+        data = self._segment(run)
         scan = scan_records(data, run.offset, run.segment, run.salt, 0, 0, run.alignment)
-    return data, scan
+        if scan.lsn_next <= run.lsn_last:
+            raise CorruptionError(run.path, run.offset, "it reads otherwise than a moment ago")
+        if scan.lsn_next > run.lsn_last + 1:
+            # What follows was replaced by a later segment.
+            index = scan.record_count - (scan.lsn_next - 1 - run.lsn_last)
+            end = scan.record(index).payload_offset - RECORD_HEADER_BYTES
+            data = data[:end]
+            scan = scan_records(data, run.offset, run.segment, run.salt, 0, 0, run.alignment)
+        return data, scan
+
+    def _segment(self, run: LogRun) -> bytes:
+        if run.path != self._path or run.offset < self._start:
+            self._path = ""
+            data = _bytes(self._env, run.path)
+            later = find_later_records(data, run.offset, run.segment, run.salt, run.alignment)
+            self._data = _padded(data, later, run.alignment)
+            self._path, self._start = run.path, run.offset
+        return self._data
 
 
 def _bytes(env: Env, path: str) -> bytes:
@@ -188,34 +210,46 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
         # A life says so where it begins, also when no record of it is left.
         found.runs[:] = _before(found.runs, link.lsn_first)
     at = header.records_offset
+    if at > len(data) - RECORD_HEADER_BYTES:
+        return
+    scan = scan_records(data, at, number, salt, 0, 0, alignment)
     is_first = True
-    while at <= len(data) - RECORD_HEADER_BYTES:
-        scan = scan_records(data, at, number, salt, 0, 0, alignment)
+    # The headers behind the first damage: looked for once, as there may be thousands of places.
+    later: ScanResult | None = None
+    index = 0
+    while True:
         if scan.record_count:
             _add_run(found, path, number, salt, alignment, at, scan, is_first=is_first)
             is_first = False
-        if scan.stop == StopReason.END_OF_SEGMENT or _is_zero(data, scan.end_offset):
+        end = scan.end_offset
+        if scan.stop == StopReason.END_OF_SEGMENT or _is_zero(data, end):
             return
         if scan.stop != StopReason.BROKEN_CHAIN:
             reason = "here stand bytes that are no whole record"
-            found.damage.append(CorruptionError(path, scan.end_offset, reason))
-        data = _padded(data, scan.end_offset, number, salt, alignment)
-        # That may be the record at which the scan stopped: one that only breaks the chain, or of
-        # which only the padding was damaged.
-        following = _next_whole(data, scan.end_offset, number, salt, alignment)
-        if following is None:
-            return
-        at = following
+            found.damage.append(CorruptionError(path, end, reason))
+        if later is None:
+            later = find_later_records(data, end, number, salt, alignment)
+            data = _padded(data, later, alignment)
+        # The next whole one may be that at which the scan stopped: one that only breaks the chain,
+        # or of which only the padding was damaged.
+        while True:
+            if index == later.record_count:
+                return
+            at = later.record(index).payload_offset - RECORD_HEADER_BYTES
+            index += 1
+            if at >= end:
+                scan = scan_records(data, at, number, salt, 0, 0, alignment)
+                if scan.record_count:
+                    break
 
 
-def _padded(data: bytes, start: int, number: int, salt: int, alignment: int) -> bytes:
-    """Return the bytes of a segment with zeros behind each record from `start` on, a multiple of
-    the alignment.
+def _padded(data: bytes, later: ScanResult, alignment: int) -> bytes:
+    """Return the bytes of a segment with zeros behind each record of `later`, which begin at
+    multiples of the alignment.
 
     Behind damage a sealed segment shows what is not part of a record as 0xFF, and no checksum
     needs the padding.
     """
-    later = find_later_records(data, start, number, salt, alignment)
     mended: bytearray | None = None
     for index in range(later.record_count):
         record = later.record(index)
@@ -225,18 +259,6 @@ def _padded(data: bytes, start: int, number: int, salt: int, alignment: int) -> 
             mended = bytearray(data) if mended is None else mended
             mended[end:padded] = bytes(padded - end)
     return data if mended is None else bytes(mended)
-
-
-def _next_whole(data: bytes, start: int, number: int, salt: int, alignment: int) -> int | None:
-    """Return where the next whole record stands, at a multiple of the alignment as `start` is, or
-    None.
-    """
-    later = find_later_records(data, start, number, salt, alignment)
-    for index in range(later.record_count):
-        offset = later.record(index).payload_offset - RECORD_HEADER_BYTES
-        if scan_records(data, offset, number, salt, 0, 0, alignment).record_count:
-            return offset
-    return None
 
 
 def _add_run(

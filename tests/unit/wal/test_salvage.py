@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from holdfast.base import CorruptionError, FormatError
 from holdfast.codec import checksum
 from holdfast.env import FaultEnv, FaultRule, SimEnv
-from holdfast.wal import read_run, salvage_log
+from holdfast.wal import RunReader, salvage, salvage_log
 from holdfast.wal.format import (
     BLOCK_BYTES,
     RECORD_HEADER_BYTES,
@@ -61,8 +62,9 @@ def spans(found: SalvagedLog) -> list[tuple[int, int, int]]:
 def read_back(log: Log, found: SalvagedLog) -> list[tuple[int, int, bytes]]:
     """Every record with operations that the runs lead to."""
     records = []
+    reader = RunReader(log.env)
     for run in found.runs:
-        data, scan = read_run(log.env, run)
+        data, scan = reader.read(run)
         for record in scan.records:
             if record.op_count:
                 at = record.payload_offset
@@ -417,5 +419,44 @@ def test_a_run_that_reads_otherwise_than_before_is_damage() -> None:
     start, _ = place(log, 2)
     overwrite(log, 1, start + RECORD_HEADER_BYTES + 9, b"?")
     with pytest.raises(CorruptionError, match="otherwise than a moment ago") as caught:
-        read_run(log.env, run)
+        RunReader(log.env).read(run)
     assert (caught.value.file, caught.value.offset) == (run.path, run.offset)
+
+
+def test_a_segment_damaged_in_many_places_is_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Time grows with the bytes of a segment, not with records times gaps."""
+    log = log_of(30, value=b"y" * 20)
+    for index in range(1, 30, 2):
+        start, _ = place(log, index)
+        overwrite(log, 1, start + RECORD_HEADER_BYTES + 9, b"?")
+    looked, read = [], []
+    monkeypatch.setattr(salvage, "find_later_records", counting(looked, salvage.find_later_records))
+    monkeypatch.setattr(salvage, "_bytes", counting(read, salvage._bytes))
+    found = salvaged(log)
+    assert [run.lsn_first for run in found.runs] == list(range(1, 31, 2))
+    assert [lsn for lsn, _, _ in read_back(log, found)] == [run.lsn_first for run in found.runs]
+    # Salvaged once, and read once more.
+    assert len(looked) == len(read) == 2
+
+
+def counting(calls: list[None], called: Callable[..., Any]) -> Callable[..., Any]:
+    def count(*given: Any) -> Any:
+        calls.append(None)
+        return called(*given)
+
+    return count
+
+
+def test_runs_are_read_in_any_order_and_of_several_segments() -> None:
+    log = log_of(40, value=b"y" * 200)
+    for number in (1, 2, 3):
+        start, _ = place(log, 1)
+        overwrite(log, number, start + RECORD_HEADER_BYTES + 9, b"?")
+    found = salvaged(log)
+    assert len({run.segment for run in found.runs}) > 3
+    expected = {run.lsn_first: RunReader(log.env).read(run)[1].end_offset for run in found.runs}
+    reader = RunReader(log.env)
+    for run in [*reversed(found.runs), *found.runs, *found.runs[::2]]:
+        assert reader.read(run)[1].end_offset == expected[run.lsn_first]
