@@ -109,6 +109,25 @@ def test_zeros_fill_the_range_and_nothing_else(
     assert read == b"\xff" * start + bytes(count) + b"\xff" * (400_003 - start - count)
 
 
+def test_zeros_are_written_in_pieces_that_end_at_multiples_of_64_kib(
+    twin: Any, descriptor: int
+) -> None:
+    """What one call writes lies in pages as large as the call (docs/adr/0042)."""
+    if not os.path.exists("/proc/self/io"):
+        pytest.skip("this system does not count the calls of a process")
+    for start, end, pieces in [
+        (0, 1 << 20, 16), (4096, 1 << 20, 16), (65_535, 131_073, 3), (7, 8, 1), (7, 7, 0),
+    ]:  # fmt: skip
+        before = calls_that_write()
+        twin.write_zeros(descriptor, "name", start, end)
+        assert calls_that_write() - before == pieces
+
+
+def calls_that_write() -> int:
+    with open("/proc/self/io", encoding="ascii") as file:
+        return int(dict(line.split(": ") for line in file)["syscw"])
+
+
 def test_zeros_make_a_file_grow(twin: Any, descriptor: int) -> None:
     twin.write_zeros(descriptor, "name", 4096, 300_000)
     assert os.pread(descriptor, 400_000, 0) == bytes(300_000)

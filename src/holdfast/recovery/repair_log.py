@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from holdfast.base import DELETE, RANGE_DELETE, CorruptionError
 from holdfast.env import Env
@@ -42,9 +43,20 @@ class RunReplay:
     """The number of the newest version of a key that tables have, 0 for none."""
     memtables: dict[int, Memtable] = field(default_factory=dict)
     _reader: RunReader = field(init=False)
+    _behind: list[int] = field(init=False)
+    """The operations of each run and those behind it. There may be thousands of runs and gaps."""
+    _damage: dict[int, CorruptionError] = field(init=False)
+    """The first damage of each segment that has some, by ascending number."""
 
     def __post_init__(self) -> None:
         self._reader = RunReader(self.env)
+        counts = [run.operations for run in reversed(self.log.runs)]
+        self._behind = list(accumulate(counts))[::-1]
+        first: dict[int, CorruptionError] = {}
+        for error in self.log.damage:
+            name = error.file.rpartition("/")[2].partition(".")[0]
+            first.setdefault(int(name) if name.isdigit() else 0, error)
+        self._damage = dict(sorted(first.items()))
 
     def run(self) -> None:
         """Replay. Raises: OSError; CorruptionError when a file changes meanwhile."""
@@ -77,7 +89,7 @@ class RunReplay:
         run = runs[index]
         first, last = runs[index - 1].segment if index else 0, run.segment
         place = self._place(first, last) or CorruptionError(run.path, run.offset, "")
-        operations = sum(behind.operations for behind in runs[index:])
+        operations = self._behind[index]
         known = f", operations {seq_next} to {run.seq_first - 1}" if seq_next else ""
         reason = f"records {expected} to {run.lsn_first - 1} are missing{known}. "
         if self.keep_behind:
@@ -105,9 +117,7 @@ class RunReplay:
 
     def _place(self, first: int, last: int | None) -> CorruptionError | None:
         """Return the first damage in the segments from `first` to `last`."""
-        for error in self.log.damage:
-            name = error.file.rpartition("/")[2].partition(".")[0]
-            number = int(name) if name.isdigit() else 0
+        for number, error in self._damage.items():
             if first <= number and (last is None or number <= last):
                 return error
         return None

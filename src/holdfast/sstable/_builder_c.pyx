@@ -462,8 +462,8 @@ cdef class TableBuilder:
         return self.q_index_closed()
 
     cdef int _seal_by_library(self) except -1:
-        """Compress all closed pages in one section without the GIL, then seal one after the other:
-        a library for seals lets the GIL go itself for each that is worth it.
+        """Compress all closed pages, in one section without the GIL if the library can, then seal
+        one after the other: a library for seals lets the GIL go itself for each that is worth it.
         """
         cdef int status
         cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)

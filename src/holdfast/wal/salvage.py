@@ -8,7 +8,7 @@ Guarantees:
 1. Runs come out in the order of the log; within a run nothing is missing.
 2. Of records with one ordinal those of the latest segment count: what an earlier process life
    wrote behind a torn end, the next one has written anew. Its link says from where on.
-3. The bytes of one segment are in memory at a time.
+3. The bytes of one segment are in memory at a time, and for a moment two copies of them.
 
 Where `read_log` decides whether a log can be trusted, nothing is decided here: whoever replays runs
 across a gap chooses to. That records which are whole are kept is what LevelDB's repair does, too;
@@ -154,7 +154,7 @@ class RunReader:
 
     def _segment(self, run: LogRun) -> bytes:
         if run.path != self._path or run.offset < self._start:
-            self._path = ""
+            self._path, self._data = "", b""
             data = _bytes(self._env, run.path)
             later = find_later_records(data, run.offset, run.segment, run.salt, run.alignment)
             self._data = _padded(data, later, run.alignment)

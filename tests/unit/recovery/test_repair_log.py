@@ -5,8 +5,9 @@ Each test writes a log, damages it, and lets it be replayed into memtables.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -452,3 +453,31 @@ def test_a_report_says_all_that_is_known() -> None:
     assert str(healthy) == "/old: no damage found; nothing was changed"
     counts = (healthy.tables_kept, healthy.tables_rebuilt, healthy.tables_lost)
     assert (*counts, healthy.entries_rebuilt, healthy.records, healthy.operations) == (0,) * 6
+
+
+class Counted(list[Any]):
+    """A list that counts how often it is gone through, or a part of it is copied."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walks += 1
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self.walks += isinstance(index, slice)
+        return super().__getitem__(index)
+
+
+def test_a_log_with_many_gaps_is_not_gone_through_for_each() -> None:
+    log = log_of(30)
+    damaged(log, *range(1, 30, 2))
+    found = salvage_log(log.env, FOLDER)
+    found.runs, found.damage = runs, damage = Counted(found.runs), Counted(found.damage)
+    replayed = Replayed(log, keep=True, found=found)
+    # The last record is damaged, and nothing is known to be missing behind it.
+    reasons = [loss.reason for loss in replayed.report.losses]
+    assert len(reasons) == len(damage) - 1 == 14
+    for count, reason in zip(range(14, 0, -1), reasons, strict=True):
+        assert f"The {count} operations behind them" in reason
+    assert max(runs.walks, damage.walks) <= 3
