@@ -4,9 +4,11 @@ the same entries, and the same errors at the same places.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
+from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from tests.twin.test_sstable_reader import (
     footer_of,
     moves,
     pages_of,
+    walk,
 )
 
 pytestmark = pytest.mark.skipif(PURE, reason="the plain twin reads nothing ahead")
@@ -252,6 +255,138 @@ def test_pages_are_read_ahead_and_only_so_far(tmp_path: Path) -> None:
         else:
             assert is_there
         file.close()
+
+
+def test_what_was_read_is_not_read_again(tmp_path: Path) -> None:
+    """However much it contains. What is overwritten shows what is read from the file."""
+    ahead_bytes = 2000
+    entries = [(b"%04d" % number, 1, PUT, bytes(4000)) for number in range(200)]
+    data, info = build(entries, page_bytes=4096, compression=Compression.LZ4)
+    pages = data_pages(data)
+    ends = list(accumulate(page.size for page in pages[1:]))
+    count = bisect_right(ends, ahead_bytes)
+    assert count > 8
+    assert len(pages) == len(entries)
+    pools = BufferPool(1 << 20), BufferPool(1 << 20)
+    reader, file = reader_in(tmp_path, data, info, pools[0])
+    cursor = reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)
+    cursor.seek_first()
+    assert cursor.next()
+    for page in pages[1 : count + 1]:
+        file.put(page.offset, bytes(page.size))
+    seen = [cursor.key]
+    while len(seen) < count:
+        assert cursor.next()
+        seen.append(cursor.key)
+    assert seen == [entry[0] for entry in entries[1 : count + 1]]
+    while cursor.next():
+        pass
+    file.close()
+    plain = _reader_py.TableReader(MemoryFile(data), NUMBER, FILE_ID, pools[1], info)
+    assert len(entries) == len(walk(plain.cursor(fill_cache=False)))
+    assert pools[0].misses == pools[1].misses, "a page was read twice"
+
+
+class Usage(ctypes.Structure):
+    """What `mallinfo2` returns."""
+
+    _fields_ = [(f"_{number}", ctypes.c_size_t) for number in range(4)] + [
+        ("mapped", ctypes.c_size_t),
+        ("_4", ctypes.c_size_t),
+        ("_5", ctypes.c_size_t),
+        ("used", ctypes.c_size_t),
+        ("_6", ctypes.c_size_t),
+        ("_7", ctypes.c_size_t),
+    ]
+
+
+def test_what_two_pages_contain_is_held_and_no_more(tmp_path: Path) -> None:
+    usage = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if usage is None or "LD_PRELOAD" in os.environ:
+        pytest.skip("only glibc tells what is held")
+    usage.restype = Usage
+    entries = [(b"%04d" % number, 1, PUT, bytes(300_000)) for number in range(40)]
+    data, info = build(entries, page_bytes=300_000, compression=Compression.LZ4)
+    assert len(data) < 1 << 18
+    reader, file = reader_in(tmp_path, data, info)
+    cursor = reader.cursor(fill_cache=False, ahead_bytes=1 << 19)
+    before = usage()
+    most = count = 0
+    more = cursor.seek_first()
+    while more:
+        after = usage()
+        most = max(most, after.mapped + after.used - before.mapped - before.used)
+        count += 1
+        more = cursor.next()
+    assert count == len(entries)
+    assert most < 3 * 300_000 + (1 << 18)
+    file.close()
+
+
+def walked(reader: Any, steps: list[tuple[Any, ...]], ahead_bytes: int) -> Any:
+    """Return where the steps of a cursor came to, or the error that ended them."""
+    cursor = reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)
+    seen: list[Any] = []
+    try:
+        for name, *arguments in steps:
+            seen.append(getattr(cursor, name)(*arguments) and (cursor.key, cursor.seq))
+    except CorruptionError as error:
+        seen.append((error.offset, error.reason))
+    return seen
+
+
+def test_pages_ahead_serve_only_the_entry_that_they_were_read_for(tmp_path: Path) -> None:
+    """Another entry of the index, between other separators, names one of them."""
+    data, _ = build(SOME)
+    counts = [len(entries_of(data, page, PageType.DATA)) for page in data_pages(data)]
+    ends = list(accumulate(counts))
+    reasons = set()
+    for twice in range(1, 12):
+        table = Table.parse(data)
+        node = table.of_type(PageType.INDEX)[0]
+        assert node.page is not None
+        entries = node.page.entries
+        node.refs[id(entries[8])] = node.refs[id(entries[twice])]
+        damaged = table.encode()
+        key, seq, _, _ = SOME[ends[7] - 1]
+        to_page: list[tuple[Any, ...]] = [("seek_first",), *[("next",)] * ends[twice - 1]]
+        for steps in (
+            [*to_page[:-1], ("seek", key, seq), ("next",)],
+            [*to_page, ("seek", key, seq), ("next",)],
+            [*to_page, ("prev",), ("seek", key, seq), ("next",), ("prev",)],
+        ):
+            reader, file = reader_in(tmp_path, damaged)
+            plain = _reader_py.TableReader(MemoryFile(damaged), NUMBER, FILE_ID, BufferPool(9999))
+            result = walked(reader, steps, 1 << 20)
+            file.close()
+            assert result == walked(plain, steps, 0)
+            reasons.add(result[-1][1])
+    assert "a data page does not lie between its separators" in reasons
+
+
+def test_an_error_of_the_disk_ends_what_is_read_ahead(tmp_path: Path) -> None:
+    """It may take seconds, and would for each page before the one that cannot be read. Here the
+    file ends too early for a while. What is overwritten then shows what was read.
+    """
+    data, info = build(SOME)
+    pages = data_pages(data)
+    ends = list(accumulate(len(entries_of(data, page, PageType.DATA)) for page in pages))
+    reader, file = reader_in(tmp_path, data, info)
+    cursor = reader.cursor(fill_cache=False, ahead_bytes=1 << 20)
+    cursor.seek_first()
+    os.truncate(tmp_path / "t", pages[8].offset + 1)
+    for _ in range(ends[0]):
+        assert cursor.next()
+    file.put(0, data)
+    for _ in range(ends[1] - ends[0]):
+        assert cursor.next()
+    file.put(pages[5].offset, bytes(pages[5].size))
+    for _ in range(ends[4] - ends[1] - 1):
+        assert cursor.next()
+    with pytest.raises(CorruptionError) as caught:
+        cursor.next()
+    assert caught.value.offset == pages[5].offset
+    file.close()
 
 
 def test_a_page_in_the_pool_is_taken_from_there(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Pages of a table that a merge reads ahead, inline, see `_reader_c.pyx`.
 
-All that is found wrong here is left to the reader: such a page ends what is read ahead, and whoever
-reaches it reads it again, in the ordinary way, and gets the error. So does a page that needs a
-library. What is here lies between its separators, as the reader would have found.
+Pages that lie behind each other are read with one call, and each is opened when the cursor comes to
+it: so none is read twice, and no more than two bodies are held.
+
+All that is found wrong here is left to the reader: such a page, or an error of the disk, drops what
+was read ahead and ends it for this cursor, and whoever reaches the page reads it again, in the
+ordinary way, and gets the error. So does a page that needs a library. What is here lies between its
+separators, as the reader would have found.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 
 from holdfast.bufferpool._pool_c cimport BufferPool
-from holdfast.codec._envelope_c cimport page_open, page_seed_of
-from holdfast.codec._fixed cimport load64
+from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_seed_of
+from holdfast.codec._fixed cimport load32, load64
 from holdfast.sstable._handle cimport CHECKSUM_BYTES, DATA, PageHandle, is_page, take_handle
 from holdfast.sstable._page_c cimport Entry, PageCursor, page_check_between, read_entry
 from holdfast.sstable._pread cimport read_whole
@@ -17,22 +21,26 @@ from holdfast.sstable._pread cimport read_whole
 
 cdef enum:
     AHEAD_PAGES = 64
-    # Bodies may together have so many times the bytes that are read for them.
-    BODIES_RATIO = 2
+    # To open a page with a longer body takes long enough to let others have the GIL.
+    QUICK_BYTES = 128 * 1024
 
 
 cdef struct AheadPage:
     PageHandle handle
-    Entry separator                  # in the index page, while the page is read
-    unsigned char* body              # NULL once the cursor has it
-    Py_ssize_t size
+    uint64_t seed
+    Entry separator                  # in the index page
 
 
+# Invariant: pages wait only as long as the cursor stands in the index page that they were chosen
+# from, so that their separators are there.
 cdef struct Ahead:
     Py_ssize_t bytes_max             # of stored pages that are read at once
-    bint is_off                      # the pages need a library
+    bint is_off                      # for the rest of the cursor's life
     Py_ssize_t at                    # the next page that the cursor comes to
     Py_ssize_t count
+    unsigned char* stored            # all pages as they were read; NULL when none waits
+    unsigned char* body              # of the next page, once it was opened; else NULL
+    Py_ssize_t size
     # The page that the cursor stands in, if it was read ahead, and the one before that: a key in it
     # may be what a seek is for.
     unsigned char* current
@@ -43,9 +51,12 @@ cdef struct Ahead:
 
 cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     """Forget the pages that the cursor did not come to."""
-    while ahead.at < ahead.count:
-        free(ahead.pages[ahead.at].body)
-        ahead.at += 1
+    if ahead == NULL:
+        return
+    free(ahead.stored)
+    free(ahead.body)
+    ahead.stored = ahead.body = NULL
+    ahead.at = ahead.count = 0
 
 
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
@@ -56,35 +67,75 @@ cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
         free(ahead)
 
 
-cdef inline bint ahead_leads(const Ahead* ahead, const unsigned char* value,
-                             Py_ssize_t size) noexcept nogil:
-    """Return whether an entry of an index page leads to the next page."""
-    cdef PageHandle handle
-    return (ahead.at < ahead.count and take_handle(value, value + size, &handle) != NULL
-            and handle.offset == ahead.pages[ahead.at].handle.offset)
+cdef inline bint ahead_leads(const Ahead* ahead, const unsigned char* value) noexcept nogil:
+    """Return whether the next page was chosen for the entry of the index page with this value, and
+    not for another one, between other separators, that names the same place.
+    """
+    return ahead.at < ahead.count and value == ahead.pages[ahead.at].separator.value
+
+
+cdef inline bint ahead_is_long(const Ahead* ahead) noexcept nogil:
+    """Return whether it takes long to open the next page. Requires: there is one."""
+    cdef const PageHandle* handle = &ahead.pages[ahead.at].handle
+    # Safety: as in ahead_open. The size is believed once the page was verified.
+    return ahead.body == NULL and load32(
+        ahead.stored + (handle.offset - ahead.pages[0].handle.offset)
+        + (handle.size - PAGE_TRAILER_BYTES) + 4) > QUICK_BYTES
+
+
+cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
+    """Open and check the next page, if that is not done yet. Return whether there is one that is as
+    it should be.
+    """
+    cdef AheadPage* page = &ahead.pages[ahead.at]
+    cdef const Entry* before = &ahead.before
+    cdef const unsigned char* stored
+    cdef int found_type = 0
+    if ahead.at == ahead.count or ahead.body != NULL:
+        return ahead.at < ahead.count
+    if ahead.at > 0:
+        before = &ahead.pages[ahead.at - 1].separator
+    # Safety: the cursor has left this one. No third body is held while another one is opened.
+    free(ahead.last)
+    ahead.last = NULL
+    # Safety: the pages lie behind each other in `stored`, and none is smaller than a trailer, which
+    # ends with the checksum.
+    stored = ahead.stored + (page.handle.offset - ahead.pages[0].handle.offset)
+    if (page_open(stored, page.handle.size, page.seed, &ahead.body, &ahead.size, &found_type) == 0
+            and load64(stored + page.handle.size - CHECKSUM_BYTES) == page.handle.checksum
+            and found_type == DATA
+            and page_check_between(ahead.body, ahead.size, before, &page.separator) == 0):
+        return True
+    ahead.is_off = True
+    ahead_drop(ahead)
+    return False
 
 
 cdef inline int ahead_enter(Ahead* ahead, PageCursor data) noexcept nogil:
-    """Stand at the first entry of the next page. Requires: there is one."""
-    cdef AheadPage* page = &ahead.pages[ahead.at]
-    data.q_open(page.body, page.size, page.handle.offset)
-    # Safety: the cursor has left this one by now.
+    """Stand at the first entry of the next page. Return 0, and change nothing, when there is none.
+    """
+    if not ahead_open(ahead):
+        return 0
+    data.q_open(ahead.body, ahead.size, ahead.pages[ahead.at].handle.offset)
     free(ahead.last)
     ahead.last = ahead.current
-    ahead.current = page.body
-    page.body = NULL
+    ahead.current = ahead.body
+    ahead.body = NULL
     ahead.at += 1
+    if ahead.at == ahead.count:
+        free(ahead.stored)
+        ahead.stored = NULL
     return 1
 
 
 cdef inline int ahead_next(Ahead* ahead, PageCursor index, PageCursor data) noexcept nogil:
-    """Move both cursors to the next page. Return 0, and change nothing, when it is not there."""
+    """Move both cursors to the next page. Return 0, and move neither, when it is not there."""
     cdef Entry entry
     if ahead == NULL or index.next_at == index.entries_size:
         return 0
     # Safety: an entry of the checked index page starts there.
     read_entry(index.data + index.next_at, &entry)
-    if not ahead_leads(ahead, entry.value, entry.value_size) or not index.q_next():
+    if not ahead_leads(ahead, entry.value) or not ahead_open(ahead) or not index.q_next():
         return 0
     return ahead_enter(ahead, data)
 
@@ -101,7 +152,6 @@ cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool p
     cdef uint64_t stored = 0
     cdef Py_ssize_t count = 0
     ahead_drop(ahead)
-    ahead.at = ahead.count = 0
     # The first page of an index page follows the last one of another, which is not here.
     if ahead.is_off or index.entry_at == 0:
         return 0
@@ -127,46 +177,22 @@ cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool p
     return count
 
 
-cdef inline void ahead_open(Ahead* ahead, Py_ssize_t count, const unsigned char* stored,
+cdef inline void ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
                             const unsigned char* file_id) noexcept nogil:
-    """Open pages that were read, up to the first that is not as it should be."""
-    cdef const Entry* before = &ahead.before
-    cdef AheadPage* page
-    cdef Py_ssize_t size = 0
-    cdef int found_type = 0, opened
-    cdef bint is_sound
-    while ahead.count < count and size <= BODIES_RATIO * ahead.bytes_max:
-        page = &ahead.pages[ahead.count]
-        page.body = NULL
-        # Safety: the pages lie behind each other in `stored`.
-        opened = page_open(stored, page.handle.size, page_seed_of(file_id, page.handle.offset),
-                           &page.body, &page.size, &found_type)
-        if opened != 0:
-            ahead.is_off = opened > 0
-            return
-        is_sound = (
-            load64(stored + page.handle.size - CHECKSUM_BYTES) == page.handle.checksum
-            and found_type == DATA
-            and page_check_between(page.body, page.size, before, &page.separator) == 0)
-        if not is_sound:
-            free(page.body)
-            return
-        before = &page.separator
-        stored += page.handle.size
-        size += page.size
-        ahead.count += 1
-
-
-cdef inline int ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
-                           const unsigned char* file_id) noexcept nogil:
-    """Read and open the pages that were chosen, at least one; without memory or with an error of
-    the disk none.
-    """
+    """Read the pages that were chosen, at least one, and open the first; without memory none."""
     cdef const PageHandle* first = &ahead.pages[0].handle
     cdef const PageHandle* last = &ahead.pages[count - 1].handle
     cdef size_t size = <size_t>(last.offset + last.size - first.offset)
-    cdef unsigned char* stored = <unsigned char*>malloc(size)
-    if stored != NULL and read_whole(descriptor, stored, size, first.offset) == 0:
-        ahead_open(ahead, count, stored, file_id)
-    free(stored)
-    return 0
+    cdef Py_ssize_t index
+    ahead.stored = <unsigned char*>malloc(size)
+    if ahead.stored == NULL:
+        return
+    if read_whole(descriptor, ahead.stored, size, first.offset) != 0:
+        # Each try may take the disk seconds, and the page that it is for is asked for once more.
+        ahead.is_off = True
+        ahead_drop(ahead)
+        return
+    for index in range(count):
+        ahead.pages[index].seed = page_seed_of(file_id, ahead.pages[index].handle.offset)
+    ahead.count = count
+    ahead_open(ahead)

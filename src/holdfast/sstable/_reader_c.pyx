@@ -8,8 +8,8 @@ found by the long way, through the pool and the pages themselves, which leaves t
 
 That a page lies between its separators is found out once for each place that leads to it: the page
 remembers the last one, so a sound table pays for it when the page is read, and never again. A page
-that is not cached comes from the source. A cursor of a compaction has it read many pages ahead in
-one section without the GIL, and goes from one to the next without it (docs/adr/0041).
+that is not cached comes from the source. A cursor of a compaction has it read many pages ahead with
+one call, and opens them and goes from one to the next without the GIL (docs/adr/0041).
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -27,7 +27,8 @@ from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load32
 from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._ahead cimport (
-    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_leads, ahead_next,
+    Ahead, ahead_choose, ahead_drop, ahead_enter, ahead_free, ahead_is_long, ahead_leads,
+    ahead_next, ahead_open,
 )
 from holdfast.sstable._directory_c cimport (
     KeyDirectory, SeparatorDirectory, key_directory, key_find, separator_directory, separator_find,
@@ -615,17 +616,21 @@ cdef class TableCursor(Cursor):
         read ahead or can be; return whether that is so.
         """
         cdef TableReader reader = self.reader
+        cdef Ahead* ahead = self.ahead
         cdef Py_ssize_t count
         reader.check_open()
-        if not ahead_leads(self.ahead, self.index.value_data, self.index.value_size):
-            count = ahead_choose(self.ahead, self.index, reader.pool, reader.number,
+        if not ahead_leads(ahead, self.index.value_data):
+            count = ahead_choose(ahead, self.index, reader.pool, reader.number,
                                  reader.source.limit)
             if count < 2:
                 return False
             # Safety: the index page, in which the separators lie, is held.
-            reader.source.c_read_ahead(self.ahead, count)
-            reader.pool.misses += <uint64_t>self.ahead.count
-        return self.ahead.count > 0 and ahead_enter(self.ahead, self.data)
+            reader.source.c_read_ahead(ahead, count)
+            reader.pool.misses += <uint64_t>ahead.count
+        elif ahead_is_long(ahead):
+            with nogil:
+                ahead_open(ahead)
+        return ahead_enter(ahead, self.data)
 
     cdef int next_page(self) except -1:
         """Move to the first entry of the next data page."""
@@ -639,6 +644,8 @@ cdef class TableCursor(Cursor):
     cdef int load_index(self) except -1:
         """Open the index page that the root stands at. It has an entry, as all but a root have."""
         cdef PageHandle index_handle, filter_handle
+        # They were checked against the separators of the index page that the cursor leaves.
+        ahead_drop(self.ahead)
         self.reader.check_open()
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
                                  &filter_handle)

@@ -176,9 +176,10 @@ class TableReader:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
         the pool.
 
-        So many `ahead_bytes` of pages the compiled twin then may read at once as it goes forward,
-        which changes neither results nor errors; after a `close` it may come to the end of those.
-        It holds them and at most twice as many bytes of what they contain.
+        So many `ahead_bytes` of stored pages the compiled twin then may read at once as it goes
+        forward, which changes neither results nor errors; after a `close` it may come to the end of
+        those. It holds them, and what at most two of them contain, beside the page that every
+        cursor holds.
         """
         _ = ahead_bytes
         self._check_open()
