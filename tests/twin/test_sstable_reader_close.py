@@ -29,9 +29,12 @@ LOOKUP_READS = 3
 
 
 def read_until_closed(twin: Any, reads: int, call: Callable[[Any], Any]) -> Any:
-    """Close a reader during so many reads of its file; return what the call comes to."""
+    """Close a reader during so many reads of its file; return what the call comes to. The page that
+    is read then does not stay in the pool.
+    """
     file = MemoryFile(DATA)
-    reader = twin.TableReader(file, NUMBER, FILE_ID, BufferPool(1 << 20), INFO)
+    pool = BufferPool(1 << 20)
+    reader = twin.TableReader(file, NUMBER, FILE_ID, pool, INFO)
     read_at = file.read_at
     seen: list[int] = []
 
@@ -47,6 +50,7 @@ def read_until_closed(twin: Any, reads: int, call: Callable[[Any], Any]) -> Any:
         return call(reader)
     finally:
         assert (reads, True) == (len(seen), file.closed)
+        assert (0, 0) == (pool.page_count, pool.pinned_bytes)
 
 
 @twins
@@ -60,6 +64,13 @@ def test_a_lookup_ends_with_the_page_under_which_it_is_closed(twin: Any, reads: 
 def test_the_last_page_of_a_lookup_gives_its_answer(twin: Any) -> None:
     found = read_until_closed(twin, LOOKUP_READS, lambda reader: reader.get(KEY, SEQ_MAX))
     assert lookup(SAMPLE, KEY, SEQ_MAX) == found
+
+
+@twins
+def test_a_filter_is_asked_though_the_table_is_closed_meanwhile(twin: Any) -> None:
+    for key, is_there in ((KEY, True), (KEY + b"?", False)):
+        found = read_until_closed(twin, 1, lambda reader, key=key: reader.may_contain(key))
+        assert found is is_there
 
 
 @twins

@@ -76,6 +76,7 @@ cdef class TableReader:
     cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
                    const unsigned char* root_value, Page index, const unsigned char* index_value,
                    bint* missed)
+    cdef int keep(self, Page page, int page_type, uint64_t offset) except -1
     cdef int require_place(self, Page page, uint64_t offset, uint64_t place, Page root,
                            Page index) except -1
     cdef int root_handles(self, const unsigned char* value, Py_ssize_t size, PageHandle* index,

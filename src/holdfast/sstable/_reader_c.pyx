@@ -444,7 +444,6 @@ cdef class TableReader:
         `root` and, for data pages, at `index_value` in `index`.
         """
         cdef Page page
-        cdef bint pinned
         cdef uint64_t place = 0
         if page_type != FILTER:
             place = place_of(root, root_value, index, index_value)
@@ -463,12 +462,19 @@ cdef class TableReader:
         if fill_cache:
             self.pages_read += 1
             self.bytes_read += handle.size
-            pinned = page_type == FILTER and (
-                self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
-            self.pool.c_put(self.number, handle.offset, page, pinned)
-            if page_type == INDEX:
-                self.give_separators(page, handle.offset)
+            # After a close under the read nobody would take the page out of the pool again.
+            if not self.closed:
+                self.keep(page, page_type, handle.offset)
         return page
+
+    cdef int keep(self, Page page, int page_type, uint64_t offset) except -1:
+        """Give a page that was read to the pool."""
+        cdef bint pinned = page_type == FILTER and (
+            self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
+        self.pool.c_put(self.number, offset, page, pinned)
+        if page_type == INDEX:
+            self.give_separators(page, offset)
+        return 0
 
     cdef void give_separators(self, Page page, uint64_t offset) noexcept:
         """Give an index page its directory, if the pool took it."""

@@ -218,8 +218,7 @@ class TableReader:
         if not self._is_behind(entries[0], root_at) or last[:2] != upper[:2]:
             raise CorruptionError(self.name, handle.offset, INDEX_MISPLACED)
         if is_new and fill_cache:
-            self._count_read(handle)
-            self._pool.put(self.number, handle.offset, page)
+            self._keep(handle, page)
         return entries
 
     def _data_entries(
@@ -241,8 +240,7 @@ class TableReader:
         ):
             raise CorruptionError(self.name, handle.offset, DATA_MISPLACED)
         if is_new and fill_cache:
-            self._count_read(handle)
-            self._pool.put(self.number, handle.offset, page)
+            self._keep(handle, page)
         return entries
 
     def _is_behind(self, entry: StoredEntry, root_at: int) -> bool:
@@ -270,8 +268,7 @@ class TableReader:
             return True
         page, is_new = self._load(handle, PageType.FILTER, cached_only)
         if is_new:
-            self._count_read(handle)
-            self._pool.put(self.number, handle.offset, page, self._may_pin(len(page)))
+            self._keep(handle, page, pinned=self._may_pin(len(page)))
         return filter_may_contain(page, key_hash)
 
     def _read_entries(self, handle: Handle, page_type: int) -> list[StoredEntry]:
@@ -288,9 +285,17 @@ class TableReader:
             raise _NotCachedError
         return self.read_page(handle, page_type), True
 
-    def _count_read(self, handle: Handle) -> None:
+    def _keep(self, handle: Handle, page: Page, *, pinned: bool = False) -> None:
+        """Count a page that was read, and give it to the pool. After a close under the read nobody
+        would take it out of there again.
+        """
         self.pages_read += 1
         self.bytes_read += handle.size
+        if not self._closed:
+            self._pool.put(self.number, handle.offset, page, pinned)
+            # Another thread may have closed it since it was asked.
+            if self._closed:
+                self._pool.drop_file(self.number)
 
     def _may_pin(self, size: int) -> bool:
         pool = self._pool
