@@ -135,12 +135,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(library: Path, folder: Path, calls: list[str], *, kernels: bool, seconds: int) -> None:
-    """Let allocations fail in calls, each given as name, first and stride.
-
-    Nothing poisons: no write to the disk is in doubt when memory runs out before or after it.
-    """
-    words = [sys.executable, "-m", "tests.fault.failing_memory", folder, int(kernels), *calls]
+def printed_by(library: Path, module: list[str], *, seconds: int) -> str:
+    """Run a module whose allocations can fail, and return what it printed."""
     # Memory that is free is overwritten, so that its use shows.
     preloaded = {
         "LD_PRELOAD": str(library),
@@ -148,7 +144,7 @@ def run(library: Path, folder: Path, calls: list[str], *, kernels: bool, seconds
         "GLIBC_TUNABLES": "glibc.malloc.perturb=165",
     }
     done = subprocess.run(
-        [str(word) for word in words],
+        [sys.executable, "-m", *module],
         env=environment() | preloaded,
         capture_output=True,
         text=True,
@@ -157,8 +153,18 @@ def run(library: Path, folder: Path, calls: list[str], *, kernels: bool, seconds
     )
     shown = done.stdout.replace("\\n", "\n")
     assert done.returncode == 0, (done.returncode, shown, done.stderr[-4000:])
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(calls), shown
+    return done.stdout
+
+
+def run(library: Path, folder: Path, calls: list[str], *, kernels: bool, seconds: int) -> None:
+    """Let allocations fail in calls, each given as name, first and stride.
+
+    Nothing poisons: no write to the disk is in doubt when memory runs out before or after it.
+    """
+    words = ["tests.fault.failing_memory", folder, int(kernels), *calls]
+    printed = printed_by(library, [str(word) for word in words], seconds=seconds)
+    lines = printed.splitlines()
+    assert len(lines) == len(calls), printed
     for line in lines:
         name, _, count = line.rpartition(": ")
         # What fits into memory that is there needs none.
@@ -174,6 +180,12 @@ def test_allocations_of_the_process_fail(library: Path, tmp_path: Path) -> None:
 def test_allocations_of_the_kernels_fail(library: Path, tmp_path: Path) -> None:
     calls = [f"{name}:1:{stride}" for name, stride in KERNEL_STRIDES.items()]
     run(library, tmp_path, calls, kernels=True, seconds=HANG_SECONDS)
+
+
+def test_no_entry_takes_the_place_of_one_for_which_a_page_was_closed(library: Path) -> None:
+    """It would lie behind a separator that was made for the other one."""
+    printed = printed_by(library, ["tests.fault.failing_builder"], seconds=HANG_SECONDS)
+    assert int(printed) > 1
 
 
 @pytest.mark.deep

@@ -246,20 +246,23 @@ cdef class TableBuilder:
                 return ADD_BROKEN
         if page.count == 0 and page.body.size >= BATCH_BYTES:
             return ADD_SEAL
+        # The separator of a page that was closed for this entry may lie before others that could
+        # come in its place.
+        cdef int refused = ADD_BROKEN if page.count == 0 and self.entry_count > 0 else ADD_REFUSED
         cdef bint hashed = self._has_filter and (page.count == 0 or not same)
         # A prefix is hashed once for each data page.
         cdef bint prefixed = (hashed and self._prefix_bytes > 0 and key_size >= self._prefix_bytes
                               and (page.count == 0 or shared < self._prefix_bytes))
         if hashed and buffer_reserve(&self._hashes, 2 * sizeof(uint64_t)) != 0:
-            return ADD_REFUSED
+            return refused
         if buffer_reserve(last, KEY_MAX) != 0:
-            return ADD_REFUSED
+            return refused
         if self.entry_count == 0:
             self._first.size = 0
             if buffer_append(&self._first, key, key_size) != 0:
-                return ADD_REFUSED
+                return refused
         if page_append(page, shared, key, key_size, trailer, value, value_size) != 0:
-            return ADD_REFUSED
+            return refused
         if hashed:
             # Safety: reserved above.
             store64(self._hashes.data + self._hashes.size, xxh64(key, key_size, 0))
