@@ -204,6 +204,34 @@ def test_pages_that_do_not_shrink_are_stored_as_they_are_in_the_middle_of_a_batc
         assert (bytes(400) in plain[0]) == (compression == Compression.NONE)
 
 
+def test_views_of_pages_end_with_the_call_of_a_library_that_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its traceback holds them longer than the builder holds what they show."""
+    views: list[Any] = []
+
+    class Failing:
+        def seal(self, offset: int, data: memoryview, associated: bytes) -> bytes:
+            views.append(data)
+            raise MemoryError
+
+    def compress_many(pieces: Any) -> list[bytes]:
+        views.extend(pieces)
+        raise MemoryError
+
+    monkeypatch.setattr(_builder_c, "zstd_compress_many", compress_many)
+    for changes in ({"compression": Compression.ZSTD}, {"cipher": Failing()}):
+        builder = make(_builder_c, **changes)
+        builder.add(b"key", 1, PUT, b"value")
+        count = len(views)
+        with pytest.raises(MemoryError):
+            builder.finish(9, 0)
+        assert len(views) > count
+    for view in views:
+        with pytest.raises(ValueError, match="released"):
+            bytes(view)
+
+
 @both
 def test_an_entry_larger_than_a_page_gets_its_own(twin: ModuleType) -> None:
     entries = [

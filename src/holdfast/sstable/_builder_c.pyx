@@ -510,13 +510,17 @@ cdef class TableBuilder:
         cdef unsigned char* target = self._plain.data
         cdef int compression
         cdef list bodies = [], frames
-        # Safety: the bodies lie within the body buffer, which stays as it is as long as the views
-        # are used.
-        for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
-            bodies.append(PyMemoryView_FromMemory(
-                <char*>self._data.body.data + pages[index].body_start, pages[index].body_size,
-                PyBUF_READ))
-        frames = zstd_compress_many(bodies)
+        # Safety: the bodies lie within the body buffer, which stays as it is until the views are
+        # released; the traceback of an error may hold them longer than that.
+        try:
+            for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
+                bodies.append(PyMemoryView_FromMemory(
+                    <char*>self._data.body.data + pages[index].body_start, pages[index].body_size,
+                    PyBUF_READ))
+            frames = zstd_compress_many(bodies)
+        finally:
+            for body in bodies:
+                body.release()
         for index in range(len(bodies)):
             payload = <const unsigned char*>PyBytes_AS_STRING(frames[index])
             size = len(<bytes>frames[index])
@@ -545,7 +549,11 @@ cdef class TableBuilder:
             trailer = target + size
             trailer[0] |= PAGE_SEALED
             view = PyMemoryView_FromMemory(<char*>target, size, PyBUF_READ)
-            payload = self._cipher.seal(self._sealed_bytes, view, trailer[:PAGE_FIELDS_BYTES])
+            try:
+                payload = self._cipher.seal(self._sealed_bytes, view, trailer[:PAGE_FIELDS_BYTES])
+            finally:
+                # The traceback of an error may hold it longer than the buffer is there.
+                view.release()
             target += pages[index].stored_size
             if self.q_put_page(&pages[index], <const unsigned char*>PyBytes_AS_STRING(payload),
                                len(payload), trailer[0]) != 0:
