@@ -107,14 +107,14 @@ class Passes:
     def run(self) -> Cell:
         """Do the passes."""
         opened = resident_bytes()
-        store, work = self._begin()
+        store, work = self.begin()
         opened = resident_bytes() - opened if store else 0
         cell = self._rate(store, work, opened)
         self._latencies(cell)
         self._busy(cell)
         return cell
 
-    def _begin(self) -> tuple[Store | None, Work]:
+    def begin(self) -> tuple[Store | None, Work]:
         """Prepare the folder, open the store and make the work."""
         setup, workload, order = self._setup, self._workload, self._order
         os.makedirs(order.folder, exist_ok=True)
@@ -174,7 +174,7 @@ class Passes:
         )
 
     def _latencies(self, cell: Cell) -> None:
-        store, work = self._begin()
+        store, work = self.begin()
         work.warm()
         latencies = array("q", bytes(8 * work.count))
         work.clocked(latencies, NEVER)
@@ -188,7 +188,7 @@ class Passes:
         )
 
     def _busy(self, cell: Cell) -> None:
-        store, work = self._begin()
+        store, work = self.begin()
         work.warm()
         latencies = array("q", bytes(8 * work.count))
         with busy_thread():
