@@ -172,6 +172,43 @@ def test_an_edit_without_room_is_undone_and_may_be_tried_again(
     assert VersionSet.recover(env, folder).version.next_number == 200
 
 
+@pytest.mark.parametrize("is_undone", [True, False])
+def test_an_edit_that_finds_no_memory_is_undone_or_poisons_the_set(
+    env: FailingEnv, folder: str, monkeypatch: pytest.MonkeyPatch, *, is_undone: bool
+) -> None:
+    """A sealed file needs memory before it writes. What an undo leaves is not to be built upon."""
+    versions = first(env, folder)
+    before, size = versions.version, versions.bytes_written
+    fails_at = {"manifest.edit.write"} if is_undone else {
+        "manifest.edit.write", "manifest.edit.undo_sync",
+    }  # fmt: skip
+
+    def visit(site: str) -> None:
+        env.sites.append(site)
+        if site in fails_at:
+            raise MemoryError(site)
+
+    env.sites.clear()
+    monkeypatch.setattr(env, "visit", visit)
+    with pytest.raises(MemoryError, match=max(fails_at, key=len)):
+        versions.log(VersionEdit(next_number=100))
+    assert env.sites == ["manifest.edit.write", "manifest.edit.undo_sync"]
+    assert "manifest.edit_undone" in marks_seen()
+    assert (versions.version, versions.bytes_written) == (before, size)
+    assert Path(folder, "00000001.manifest").stat().st_size == size
+    assert VersionSet.recover(env, folder).version == before
+    fails_at.clear()
+    assert versions.is_poisoned is not is_undone
+    if is_undone:
+        versions.log(VersionEdit(next_number=200))
+        versions.close()
+        assert VersionSet.recover(env, folder).version.next_number == 200
+    else:
+        with pytest.raises(DatabasePoisonedError):
+            versions.log(VersionEdit(next_number=200))
+        versions.close()
+
+
 @pytest.mark.parametrize(
     ("site", "code"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from struct import Struct
+from typing import Any
 
 import pytest
 
@@ -350,3 +351,29 @@ def test_a_magic_that_is_not_at_the_alignment_is_no_frame() -> None:
     stored = made.stored() + b"????" + frame(at, bytes(16), made.under_way.size(), 8, b"x" * 8)
     assert shown(stored) == made.plain() + b"\xff"
     assert at_rest(stored).read_salvaged() == made.plain()
+
+
+class Shrunk:
+    """A file that was cut after somebody had asked for its size."""
+
+    name = PATH
+
+    def __init__(self, stored: bytes, size: int) -> None:
+        self._stored = stored
+        self._size = size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        return self._stored[offset : offset + count]
+
+    def size(self) -> int:
+        return self._size
+
+
+@pytest.mark.parametrize("left", range(4, 9))
+def test_a_file_that_is_cut_while_it_is_read_shows_what_is_left(left: int) -> None:
+    """The magic of a frame may be the last that is there, or a part of the size behind it."""
+    made = Made(b"second !")
+    start, _ = made.places[1]
+    file: Any = Shrunk(made.stored()[: start + left], len(made.stored()))
+    assert ManifestAtRest(file, cipher()).read_at(0, 1 << 30) == made.parts[0] + b"\xff"
+    assert ManifestAtRest(file, cipher()).read_salvaged() == made.parts[0]
