@@ -142,6 +142,23 @@ def test_behind_damage_nothing_is_shown_but_what_opens() -> None:
     assert plain[used:] == bytes(len(plain) - used)
 
 
+@pytest.mark.parametrize(("alignment", "shift"), [(8, 4), (16, 8), (512, 8), (512, 256)])
+def test_behind_damage_no_record_opens_that_is_not_at_the_alignment(
+    alignment: int, shift: int
+) -> None:
+    """Its seal is right, but no writer puts one there; the one at the alignment is found."""
+    size = b"\x03\0\0\0"
+    clear = SEALED_MAGIC.to_bytes(4, "little") + size
+    for at, is_shown in ((512 + shift, False), (1024, True)):
+        sealed = clear + CIPHER.seal(OFFSET + at, bytes(48) + b"abc", clear)
+        stored = (b"?" * at + sealed).ljust(2048, b"\0")
+        plain = agreed(stored, alignment)
+        assert (plain[at + RECORD_HEADER_BYTES :][:3] == b"abc") is is_shown
+        if not is_shown:
+            used = at + len(sealed)
+            assert plain == b"\xff" * used + bytes(2048 - used)
+
+
 def test_padding_that_is_not_zero_is_damage() -> None:
     segment = Segment().record(b"abc").record(b"d")
     stored = bytearray(segment.stored)

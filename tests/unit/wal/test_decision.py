@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from holdfast.wal.decision import QUESTIONS, TABLE, Decision, Situation, decide
+from holdfast.wal import decision
+from holdfast.wal.decision import QUESTIONS, TABLE, Decision, Row, Situation, decide
 
 ALL = [
     Situation(**dict(zip(QUESTIONS, answers, strict=True)))
@@ -20,6 +21,16 @@ def test_exactly_one_row_matches_each_of_the_1024_situations() -> None:
     for situation in ALL:
         assert sum(row.matches(situation) for row in TABLE) == 1
         assert decide(situation) in TABLE
+
+
+@pytest.mark.parametrize("rows", [TABLE[:-1], (*TABLE, TABLE[-1])], ids=["none", "two"])
+def test_a_table_that_does_not_answer_once_is_not_followed(
+    rows: tuple[Row, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "TABLE", rows)
+    with pytest.raises(AssertionError, match=r"exactly one row matches Situation\("):
+        decide(Situation(**CALM))
+    assert decide(Situation(**{**CALM, "zeros": True})).decision == Decision.STOP_CLEAN
 
 
 def test_every_row_answers_every_question_and_is_reached() -> None:

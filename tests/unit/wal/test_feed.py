@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,12 @@ from holdfast.wal.format import (
     BLOCK_BYTES,
     LINK_BYTES,
     LINK_OFFSET,
+    RECORD_HEADER_BYTES,
+    decode_link,
     decode_segment_header,
+    encode_link,
     encode_segment_header,
+    segment_name,
 )
 from tests.unit.wal.logs import DATABASE_ID, FOLDER, Log, bytes_of, replace_bytes
 
@@ -78,6 +83,53 @@ def test_a_segment_that_continues_another_one_is_refused() -> None:
     with pytest.raises(CorruptionError, match="it continues segment 1, not") as caught:
         read(log)
     assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/{number:08d}.wal", 56)
+
+
+@pytest.mark.parametrize("field", ["lsn_first", "chain"])
+def test_a_segment_whose_link_says_another_record_is_refused(field: str) -> None:
+    log = log_of(8)
+    number = log.number - 1
+    block = bytes_of(log.env, number)
+    header = decode_segment_header(block[:BLOCK_BYTES], "f")
+    link = decode_link(block, header)
+    assert link is not None
+    changed: Any = {field: getattr(link, field) + 1}
+    overwrite(log, number, LINK_OFFSET, encode_link(replace(link, **changed), header.salt))
+    with pytest.raises(
+        CorruptionError, match="it continues another record than the last"
+    ) as caught:
+        read(log)
+    path = f"{FOLDER}/{number:08d}.wal"
+    assert (caught.value.file, caught.value.offset) == (path, LINK_OFFSET)
+
+
+@pytest.mark.parametrize("room", [0, 8, RECORD_HEADER_BYTES - 8])
+def test_a_segment_with_no_room_for_a_record_begins_with_none(room: int) -> None:
+    """No writer makes one, but its header is right. What may be behind it is not gone for that."""
+    log = log_of(3)
+    later = next_life(log)
+    block = bytes_of(log.env, later.first)[:BLOCK_BYTES]
+    header = decode_segment_header(block, "f")
+    small = encode_segment_header(replace(header, size=BLOCK_BYTES + room))
+    image = small[:LINK_OFFSET] + block[LINK_OFFSET:] + bytes(room)
+    replace_bytes(log.env, later.first, image)
+    assert [read(log, after) for after in (None, 0, 2, 3)] == [
+        [1, 2, 3], [1, 2, 3], [3], [],
+    ]  # fmt: skip
+    for name in set(log.env.list_dir(FOLDER)) - {segment_name(later.first)}:
+        log.env.unlink(f"{FOLDER}/{name}", site="test")
+    assert [read(log, after) for after in (None, 0, 3)] == [[], [], []]
+
+
+def test_a_segment_that_is_removed_behind_the_listing_of_the_folder_is_passed_over() -> None:
+    log = log_of(8)
+    names = log.env.list_dir(FOLDER)
+    log.env.unlink(f"{FOLDER}/00000001.wal", site="test")
+    log.env.list_dir = lambda folder: names
+    assert read(log, None) == [3, 4, 5, 6, 7, 8]
+    assert read(log, 2) == [3, 4, 5, 6, 7, 8]
+    with pytest.raises(ChangesGoneError, match="it is kept from 3 on"):
+        read(log, 1)
 
 
 def test_a_segment_that_is_missing_or_damaged_is_told() -> None:

@@ -134,6 +134,17 @@ def test_records_around_a_damaged_one_are_two_runs(part: str) -> None:
     assert read_back(log, found) == [each for each in log.written if each[0] != 4]
 
 
+def test_of_several_records_between_damaged_ones_each_is_looked_at_once() -> None:
+    """Their headers are found with those behind the first gap, and they are read with its run."""
+    log = log_of(8, value=b"y" * 200)
+    for index in (1, 5):
+        overwrite(log, 1, place(log, index)[0] + RECORD_HEADER_BYTES + 9, b"?")
+    found = salvaged(log)
+    assert spans(found) == [(1, 1, 1), (1, 3, 5), (1, 7, 8)]
+    assert places(found) == [("00000001.wal", place(log, index)[0]) for index in (1, 5)]
+    assert read_back(log, found) == [each for each in log.written if each[0] not in {2, 6}]
+
+
 def test_a_zeroed_record_is_damage_only_when_something_stands_behind_it() -> None:
     log = log_of(5, value=b"y" * 200)
     start, end = place(log, 2)

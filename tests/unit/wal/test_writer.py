@@ -527,6 +527,29 @@ def test_a_prepared_segment_that_fails_poisons_the_writer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "expected"), [(errno.EMFILE, DiskFullError), (errno.EIO, DatabasePoisonedError)]
+)
+def test_a_segment_that_does_not_open_a_second_time_is_closed(
+    code: int, expected: type[Exception]
+) -> None:
+    """The file beside the writer is the first thing behind the creation. Want of descriptors may
+    pass, and leaves nothing.
+    """
+    log = faulty()
+    log.append(BIG)
+    fail(log, FaultRule(kind="open", path="00000002.wal", error=code))
+    with pytest.raises(expected):
+        log.writer.prepare_next()
+    assert log.sim.unreturned() == ["/db/00000001.wal is open"] * 2
+    is_poisoned = expected is DatabasePoisonedError
+    assert log.writer.poisoned is is_poisoned
+    assert wal_files(log) == ([1, 2] if is_poisoned else [1])
+    if not is_poisoned:
+        log.writer.prepare_next()
+        assert wal_files(log) == [1, 3]
+
+
+@pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OSError)]
 )
 def test_a_writer_that_cannot_make_its_first_segment_does_not_exist(
