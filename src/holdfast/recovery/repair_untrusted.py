@@ -19,7 +19,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
-from holdfast.base import SEQ_MAX, CorruptionError, DatabaseSettings, FormatError, KeyspaceSettings
+from holdfast.base import (
+    SEQ_MAX,
+    CorruptionError,
+    DatabaseSettings,
+    FormatError,
+    KeyspaceSettings,
+    require,
+)
 from holdfast.compaction import strategy_of
 from holdfast.manifest import (
     SalvagedEdits,
@@ -411,8 +418,7 @@ def _place(workshop: Workshop, result: _Found, version: Version) -> Version:
         kept = [table_name(piece.info.number) for piece in run if not piece.is_new]
         workshop.make_durable(kept)
         result.kept.update(kept)
-        if not run:
-            continue
+        require(run, "what tables were made or merged of has entries")
         infos = [piece.info for piece in run]
         levels = strategy_of(origin.settings).place(version.keyspaces[keyspace], infos, frozenset())
         version = version.apply(
