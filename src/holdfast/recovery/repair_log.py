@@ -59,7 +59,9 @@ class RunReplay:
         self._damage = dict(sorted(first.items()))
 
     def run(self) -> None:
-        """Replay. Raises: OSError; CorruptionError when a file changes meanwhile."""
+        """Replay. Raises: OSError; CorruptionError when a file changes meanwhile, or when an
+        operation names a keyspace that, as a trusted manifest says, never existed.
+        """
         if self.is_trusted and self.version.clean:
             # Everything is in tables, whatever became of the log since.
             return None

@@ -34,7 +34,7 @@ def repair_trusted(
     keep_behind: bool,
 ) -> Repaired:
     """Rebuild the damaged tables and replay the log. Raises: OSError; CorruptionError when a file
-    changes meanwhile.
+    changes meanwhile, or the log names a keyspace that never existed.
     """
     version = manifest.version
     tables = _Tables(workshop)

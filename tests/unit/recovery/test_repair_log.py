@@ -381,6 +381,26 @@ def test_without_a_manifest_only_what_no_table_has_is_put_back() -> None:
     assert found.seqs == [3, 6]
 
 
+def test_an_operation_of_a_keyspace_that_never_existed_is_refused_by_a_trusted_manifest() -> None:
+    """The manifest knows of every keyspace before the log does: no writer made this."""
+    log = log_of(2)
+    written(log, (PUT, 1, b"a", b"1"), (PUT, 2, b"b", b"2"))
+    damaged(log, 0)
+    with pytest.raises(CorruptionError, match="names keyspace 2, which never existed") as caught:
+        Replayed(log, version(flushed=1))
+    assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/00000001.wal", place(log, 1))
+    # One that was dropped is passed over.
+    dropped = version(flushed=1).apply(VersionEdit(next_keyspace_id=3))
+    assert Replayed(log, dropped).seqs == [2, 3]
+
+
+def test_without_a_manifest_the_end_of_a_segment_is_no_operation() -> None:
+    log = log_of(5, BIG)
+    found = Replayed(log, is_trusted=False)
+    assert (found.seqs, found.losses) == ([1, 2, 3, 4, 5], [])
+    assert (found.report.records, found.report.operations) == (7, 5)
+
+
 def test_keyspaces_that_only_the_log_knows_are_found() -> None:
     log = log_of(3, BIG)
     written(log, (PUT, 1, b"a", b"1"), (PUT, 7, b"a", b"?"), (DELETE, 9, b"b", b""))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from holdfast.base import CorruptionError, FormatError, KeyspaceSettings
-from holdfast.env import SimEnv
+from holdfast.codec import checksum
+from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import Version, VersionEdit, VersionSet, log, manifest_name
 from holdfast.recovery import repair_survey
 from holdfast.recovery.repair_survey import (
@@ -68,6 +70,14 @@ def damage(env: SimEnv, number: int) -> None:
     env.create(path, site="test").write_at(0, data[:70] + b"????" + data[74:], site="test")
 
 
+def change(env: SimEnv, number: int, at: int, data: bytes) -> None:
+    path = f"{FOLDER}/{manifest_name(number)}"
+    stored = env.open(path).read_at(0, 1 << 20)
+    env.unlink(path, site="test")
+    changed = stored[:at] + data + stored[at + len(data) :]
+    env.create(path, site="test").write_at(0, changed, site="test")
+
+
 def without_markers(env: SimEnv) -> SimEnv:
     for name in env.list_dir(FOLDER):
         if name.startswith("CURRENT"):
@@ -117,6 +127,33 @@ def test_without_a_marker_a_manifest_whose_files_are_gone_hides_the_older_ones(
     if lacks == "a table":
         env.create(f"{FOLDER}/{table_name(4)}", site="test").close()
         assert found(env) == (7, False)
+
+
+def test_a_manifest_that_is_of_another_format_is_damaged(env: SimEnv) -> None:
+    """A header of which more than the magic is damaged is not told from that of another file."""
+    made(env, 5)
+    made(env, 7, 2)
+    change(env, 7, 0, b"????????????")
+    with pytest.raises(FormatError, match="not a Holdfast manifest"):
+        VersionSet.recover_named(env, FOLDER, 2, 7, has_foreign=True)
+    assert found(env) == (None, False)
+    assert found(without_markers(env)) == (5, False)
+
+
+def test_a_manifest_of_a_newer_version_is_refused_unless_it_cannot_be_read_again(
+    env: SimEnv,
+) -> None:
+    made(env, 5)
+    header = bytearray(env.open(f"{FOLDER}/{manifest_name(5)}").read_at(0, 64))
+    header[8] = 9
+    header[56:64] = checksum(bytes(header[:56])).to_bytes(8, "little")
+    change(env, 5, 0, bytes(header))
+    machine: Any = FaultEnv(env)
+    with pytest.raises(FormatError, match="manifest version 9"):
+        found(machine)
+    # The first call reads it, the second one looks at its magic.
+    machine.add(FaultRule(kind="open", path=manifest_name(5), nth=2, error=errno.EIO))
+    assert found(machine) == (None, False)
 
 
 def test_a_file_with_a_number_that_nobody_gave_is_overlooked(env: SimEnv) -> None:

@@ -16,7 +16,7 @@ from holdfast.base import (
     FormatError,
     KeyspaceSettings,
 )
-from holdfast.codec import Compression
+from holdfast.codec import Compression, checksum
 from holdfast.crypto import KeyRing, KeySource
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.merge import Merges
@@ -153,10 +153,23 @@ def test_a_table_that_the_disk_does_not_give_has_a_problem() -> None:
 def test_a_table_of_another_format_is_damage_and_one_of_a_newer_version_is_refused() -> None:
     bench = Bench()
     info = bench.table(7)
+    whole = bench.stored(7)
     bench.change(7, -FOOTER_BYTES, b"HTTPTABL")
     for error in (bench.shop.problem(info), bench.shop.look(7, None).error):
         assert error is not None
-        assert error.file == path(7)
+        assert error.reason == "the magic of the footer is damaged"
+    bench.change(7, -1, b"?")
+    for error in (bench.shop.problem(info), bench.shop.look(7, None).error):
+        assert error is not None
+        assert (error.file, error.offset) == (path(7), 0)
+        assert error.reason == f"{path(7)}: not a Holdfast table"
+    footer = bytearray(whole[-FOOTER_BYTES:])
+    footer[8] = 9
+    footer[-8:] = checksum(bytes(footer[:-8])).to_bytes(8, "little")
+    bench.replace(7, whole[:-FOOTER_BYTES] + footer)
+    for look in (lambda: bench.shop.problem(info), lambda: bench.shop.look(7, None)):
+        with pytest.raises(FormatError, match="table format version 9"):
+            look()
     assert bench.is_returned()
 
 
