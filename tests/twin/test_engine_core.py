@@ -18,15 +18,18 @@ from hypothesis import strategies as st
 from holdfast.base import (
     DELETE,
     KEY_BYTES_MAX,
+    MERGE,
     PURE,
     PUT,
     DatabaseClosedError,
     LimitError,
 )
 from holdfast.engine import _core_c, _core_py
+from holdfast.env import ReentryError
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
 from holdfast.wal import RecordBuffer, WriteBatch
+from tests.twin.test_lsm_view import Maker
 
 # The compiled twin takes compiled collaborators only, so in plain mode the plain twin is alone.
 MODULES = (_core_py,) if PURE else (_core_c, _core_py)
@@ -484,7 +487,7 @@ def test_a_view_that_changed_around_its_number_is_read_again() -> None:
     assert shown == []
 
 
-@pytest.mark.parametrize("twin", [_core_c, _core_py])
+@twins
 def test_one_get_in_some_is_measured(twin: ModuleType) -> None:
     one = core(twin)
     state = one.state
@@ -522,4 +525,137 @@ def test_one_get_in_some_is_measured(twin: ModuleType) -> None:
     assert b"1" == one.get(b"a")
     assert 5 == sampler.begun == sampler.ended
     state.sample_at, state.sampler = 0, None
+    assert b"1" == one.get(b"a")
+
+
+@twins
+def test_a_merge_is_logged_applied_and_visible_at_once(twin: ModuleType) -> None:
+    one = core(twin)
+    assert one.write_merge(bytearray(b"a"), memoryview(b"\x04x"), "none") is None
+    assert one.begin_merge(b"a", b"\x04yz", "none") is None
+    assert [(MERGE, KEYSPACE, b"a", b"\x04x"), (MERGE, KEYSPACE, b"a", b"\x04yz")] == list(
+        one.state.buffer.operations()
+    )
+    for seq, value in ((LAST_SEQ + 1, b"\x04x"), (LAST_SEQ + 2, b"\x04yz")):
+        assert (seq, MERGE, value) == one.view.active.get(b"a", seq)
+    assert (LAST_SEQ + 3, LAST_SEQ + 2) == (one.state.next_seq, one.state.visible_seq)
+    assert (2, 7) == (one.state.write_count, one.state.user_bytes)
+    assert [] == one.slow
+
+
+@twins
+@pytest.mark.parametrize("durability", [None, "commit", "interval", "never"])
+def test_other_merges_go_through_a_group(twin: ModuleType, durability: str | None) -> None:
+    one = core(twin)
+    one.write_merge(b"a", bytearray(b"\x04x"), durability)
+    assert [(MERGE, b"a", b"\x04x", durability)] == one.slow
+    batch = one.begin_merge(b"b", b"\x04y", durability)
+    assert [(MERGE, KEYSPACE, b"b", b"\x04y")] == list(batch.operations())
+    one.state.flags |= twin.BUSY
+    one.write_merge(b"c", b"\x04z", "none")
+    assert (MERGE, b"c", b"\x04z", "none") == one.slow[1]
+    assert one.begin_merge(b"c", b"\x04z", "none").op_count == 1
+    assert untouched(one)
+    for key, value, error in (
+        ("a", b"", TypeError),
+        (b"a", "x", TypeError),
+        (b"k" * (KEY_BYTES_MAX + 1), b"", LimitError),
+    ):
+        for write in (one.write_merge, one.begin_merge):
+            with pytest.raises(error):
+                write(key, value, durability)
+    assert 2 == len(one.slow)
+
+
+@twins
+def test_a_state_without_a_write_path_commits_nothing_at_once(twin: ModuleType) -> None:
+    """The compiled twin asks its write path; the plain one leaves it to a commit group."""
+    one = core(twin)
+    batch = WriteBatch()
+    batch.put(KEYSPACE, b"a", b"1")
+    memtables = {KEYSPACE: one.view.active}
+    assert one.state.commit_at_once(batch, LAST_SEQ, (KEYSPACE,), memtables) is False
+    assert untouched(one)
+    assert 0 == one.state.flags
+
+
+@twins
+def test_a_cached_get_that_takes_a_page_is_not_counted(twin: ModuleType) -> None:
+    one = core(twin)
+    (reader,) = Maker().tables([(PUT, b"a", b"1"), (PUT, b"b", b"2")])
+    one.view = ReadView(Memtable(), (), ((reader,),))
+    otherwise = object()
+    assert one.get_cached(b"a", otherwise) is otherwise
+    assert 0 == one.state.read_count
+    assert b"1" == one.get(b"a") == one.get_cached(b"a", otherwise)
+    assert 2 == one.state.read_count
+    # What the caller takes for a miss may be an answer too.
+    assert one.get_cached(b"absent", None) is None
+    assert 3 == one.state.read_count
+
+
+@twins
+def test_one_scan_in_some_is_told_of_before_it_reads(twin: ModuleType) -> None:
+    one = core(twin)
+    told: list[bytes] = []
+
+    class Recorder:
+        def scanned(self) -> None:
+            told.append(b"%d" % one.state.scan_count)
+            one.put(told[-1], b"", durability="none")
+
+    def scan() -> list[bytes]:
+        return list(one._cursor(None, None, None, False, None, 1))
+
+    for _ in range(twin.SCAN_SAMPLE):
+        assert [] == scan()
+    one.state.sampler = Recorder()
+    for _ in range(twin.SCAN_SAMPLE - 1):
+        assert [] == scan()
+    assert [] == told
+    assert [b"122"] == scan() == told
+    assert 122 == one.state.scan_count == 2 * twin.SCAN_SAMPLE
+
+
+@twins
+@pytest.mark.parametrize("end", ["drop", "close"])
+def test_a_scan_whose_sampler_ends_the_keyspace_is_refused(twin: ModuleType, end: str) -> None:
+    one = core(twin)
+
+    class Ending:
+        def scanned(self) -> None:
+            if end == "drop":
+                one.dropped = True
+            else:
+                one.state.flags |= twin.CLOSED
+
+    one.state.sampler = Ending()
+    one.state.scan_count = twin.SCAN_SAMPLE - 1
+    with pytest.raises(DatabaseClosedError, match="dropped" if end == "drop" else "closed"):
+        one._cursor(None, None, None, False, None, 0)
+
+
+def test_a_group_that_begins_in_the_middle_of_its_own_threads_write_is_refused() -> None:
+    """A finalizer or a signal handler may run between two lines of the plain twin, and would wait
+    for the write that it interrupted.
+    """
+    one = core(_core_py)
+    inner = one.view
+
+    class Interrupted(type(one)):  # type: ignore[misc]
+        @property
+        def view(self) -> ReadView:
+            self.state.begin_group()
+            return inner  # type: ignore[no-any-return]  # the core is Any
+
+    plain = one.__class__
+    one.__class__ = Interrupted
+    with pytest.raises(ReentryError, match="the fast way to write"):
+        one.put(b"a", b"1", durability="none")
+    assert _core_py.BUSY == one.state.flags
+    one.__class__ = plain
+    assert untouched(one)
+    assert [] == one.slow
+    one.state.flags = 0
+    one.put(b"a", b"1", durability="none")
     assert b"1" == one.get(b"a")

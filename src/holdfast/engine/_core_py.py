@@ -43,6 +43,9 @@ SCAN_SAMPLE = 61
 OPERATION_OVERHEAD = 32
 """Upper bound of one operation's encoding beyond its key and value: count, kind, three varints."""
 
+_MISSED = object()
+"""Stands for an answer that takes a page from a file; no caller has it."""
+
 
 class Sampler(Protocol):
     """Whoever measures one `get` in some: `begin` says when the next one is to be measured, by
@@ -168,9 +171,10 @@ class KeyspaceCore:
         """
         plain = check_key(key)
         view, now = self.read_point()
-        found = view.get_cached(plain, now if snapshot is None else snapshot, otherwise)
-        if found is not otherwise:
-            self.state.read_count += 1
+        found = view.get_cached(plain, now if snapshot is None else snapshot, _MISSED)
+        if found is _MISSED:
+            return otherwise
+        self.state.read_count += 1
         return found
 
     def __getitem__(self, key: object) -> bytes:
@@ -204,6 +208,8 @@ class KeyspaceCore:
         self.state.scan_count += 1
         if self.state.scan_count % SCAN_SAMPLE == 0 and self.state.sampler is not None:
             self.state.sampler.scanned()
+            # Whatever that did, a handle may have been closed meanwhile.
+            view, seq = self.read_point()
         return view.cursor(seq, lower, upper, reverse, limit, what)
 
     def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
