@@ -4,7 +4,9 @@ it when the frame goes on.
 
 from __future__ import annotations
 
+import _thread
 import inspect
+import sys
 import threading
 from types import ModuleType
 
@@ -74,3 +76,34 @@ def test_where_all_frames_are_of_the_package_it_is_the_outermost(twin: ModuleTyp
     thread.start()
     thread.join()
     assert [__file__] == [site.file for site in found]  # type: ignore[attr-defined]
+
+
+@twins
+@pytest.mark.parametrize("name", [None, 7, b"holdfast.made_up"])
+def test_a_module_whose_name_is_no_text_is_the_users(twin: ModuleType, name: object) -> None:
+    names = functions("strange")
+    names["__name__"] = name
+    assert "strange.py:3" == str(names["make"](twin.CallSite))  # type: ignore[operator]
+
+
+@twins
+def test_where_no_frame_is_of_anybody_else_it_is_the_outermost_of_the_package(
+    twin: ModuleType,
+) -> None:
+    """A thread may begin in a function of the package, with no frame before it."""
+    found: list[str] = []
+    ended = threading.Event()
+    names = functions("holdfast.made_up")
+    source = """
+def begin(make, kind, found, ended, trace):
+    sys.settrace(trace)
+    found.append(str(make(kind)))
+    ended.set()
+"""
+    names["sys"] = sys
+    exec(compile(source, "holdfast.begun.py", "exec"), names)
+    # Such a thread is not traced by itself, as one that measures coverage would have it.
+    arguments = (names["make"], twin.CallSite, found, ended, threading.gettrace())
+    _thread.start_new_thread(names["begin"], arguments)  # type: ignore[arg-type]
+    assert ended.wait(60)
+    assert ["holdfast.begun.py:4"] == found

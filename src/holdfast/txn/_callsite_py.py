@@ -41,7 +41,8 @@ class CallSite:
 
 def _is_own(frame: FrameType) -> bool:
     """Whether a frame is of this package, by the name of its module."""
-    if not frame.f_globals.get("__name__", "").startswith(PACKAGE):
+    name = frame.f_globals.get("__name__", "")
+    if not (isinstance(name, str) and name.startswith(PACKAGE)):
         return False
     _OWN_FILES.add(frame.f_code.co_filename)
     return True
