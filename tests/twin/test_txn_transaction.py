@@ -252,6 +252,31 @@ def test_one_that_has_ended_is_refused(twin: ModuleType) -> None:
 
 
 @twins
+def test_one_that_ends_while_its_commit_begins_is_refused(twin: ModuleType) -> None:
+    """For its age: whoever ended it came between the two looks."""
+    host = Host()
+    txn = transaction(twin, host)
+    txn[b"a"] = b"1"
+
+    class Ending:
+        def __bool__(self) -> bool:
+            assert not txn._committing
+            txn._why = "the transaction was ended for its age"
+            txn.state.flags |= ENDED
+            return False
+
+    txn._savepoints = Ending()
+    with pytest.raises(DatabaseClosedError, match="ended for its age"):
+        txn.commit()
+    assert [] == host.calls
+    assert not txn._committing
+    # Nobody has the turn.
+    txn.state.enter()
+    txn.state.leave()
+    txn.rollback()
+
+
+@twins
 def test_what_it_depends_on(twin: ModuleType) -> None:
     """The keys that it read, of one keyspace; where there is more, the subclass says so."""
     host = Host()

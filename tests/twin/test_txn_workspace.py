@@ -7,6 +7,7 @@ a second user in the middle of a read.
 
 from __future__ import annotations
 
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from holdfast.base import (
     DELETE,
     KEY_BYTES_MAX,
+    MERGE,
     PURE,
     PUT,
     RANGE_DELETE,
+    SEQ_MAX,
     VALUE_BYTES_MAX,
     LimitError,
 )
@@ -62,6 +65,11 @@ def workspace(
         def _widen(self) -> None:
             self.widened += 1
             self.state.reads_left = 1000
+
+        def _merge_own(self, key: bytes) -> bytes | None:
+            with pytest.raises(RuntimeError, match="in use"):
+                self.state.enter()
+            return b"merged " + key
 
     asked: list[bytes] = []
 
@@ -262,3 +270,113 @@ def test_a_second_user_is_refused(twin: ModuleType) -> None:
     space.state.enter()
     space.state.leave()
     assert b"it is free again" == space[b"a"]
+
+
+@twins
+def test_another_thread_that_uses_it_is_noted(twin: ModuleType) -> None:
+    space = workspace(twin)
+    space.get(b"a")
+    assert not space.state.moved
+    thread = threading.Thread(target=space.get, args=(b"a",))
+    thread.start()
+    thread.join()
+    assert space.state.moved
+    assert [b"a", b"a"] == space.asked
+
+
+@twins
+def test_a_merge_is_written_like_a_put_and_read_by_the_subclass(twin: ModuleType) -> None:
+    space = workspace(twin)
+    space.write_merge(bytearray(b"a"), memoryview(b"\x04x"))
+    assert [(MERGE, KEYSPACE, b"a", b"\x04x")] == list(space.state.batch.operations())
+    assert (twin.OWN_FIRST, MERGE, b"\x04x") == space.tables[0].get(b"a", SEQ_MAX)
+    assert twin.OWN_FIRST + 1 == space.state.next_own
+    assert b"merged a" == space.get(b"a") == space[b"a"]
+    assert b"a" in space
+    assert [b"merged a", b"2"] == space.get_many([b"a", b"b"])
+    assert ([b"b"], {b"b"}) == (space.asked, space.read_keys)
+    # One below a tombstone has no value, in the same table and in one below.
+    space.delete_span(b"a", b"b")
+    assert space.get(b"a") is None
+    space.write_merge(b"a", b"\x04y")
+    assert b"merged a" == space.get(b"a")
+    space.state.depth = 1
+    space.delete_span(b"a", b"b")
+    assert space.get(b"a") is None
+    space[b"a"] = b"put"
+    assert b"put" == space.get(b"a")
+    assert [b"b"] == space.asked
+    for key, value, error in (
+        ("a", b"", TypeError),
+        (b"a", "x", TypeError),
+        (b"k" * (KEY_BYTES_MAX + 1), b"", LimitError),
+    ):
+        with pytest.raises(error):
+            space.write_merge(key, value)
+    space.state.flags = twin.READ_ONLY
+    with pytest.raises(RefusedError):
+        space.write_merge(b"a", b"")
+    assert 5 == space.state.batch.op_count
+
+
+@twins
+def test_the_guard_is_asked_before_each_read_of_the_snapshot(twin: ModuleType) -> None:
+    space = workspace(twin)
+    order: list[object] = space.asked
+    space[b"own"] = b"1"
+    space.state.guard = lambda: order.append("guard")
+    assert b"1" == space.get(b"a")
+    assert b"2" == space.get(b"b")
+    assert b"1" == space.get(b"own")
+    assert ["guard", b"a", "guard", b"b"] == order
+
+    def refuse() -> None:
+        raise KeyError("refused")
+
+    space.state.guard = refuse
+    with pytest.raises(KeyError, match="refused"):
+        space.get(b"a")
+    assert ["guard", b"a", "guard", b"b"] == order
+    space.state.enter()
+
+
+@twins
+@pytest.mark.parametrize("by", ["guard", "read"])
+def test_what_was_read_while_it_was_ended_is_not_shown(twin: ModuleType, by: str) -> None:
+    space = workspace(twin)
+    asked = []
+
+    def end() -> None:
+        space.state.flags |= twin.ENDED
+
+    def read_at(key: bytes, snapshot: int) -> bytes:
+        asked.append((key, snapshot))
+        if by == "read":
+            end()
+        return b"what may be wrong"
+
+    space.read_at = read_at
+    if by == "guard":
+        space.state.guard = end
+    assert not space.has_asked
+    with pytest.raises(RefusedError):
+        space.get(b"a")
+    assert [(b"a", SNAPSHOT)] == asked
+    assert space.has_asked
+    space.state.enter()
+
+
+@twins
+@pytest.mark.parametrize("tracks", [False, True])
+def test_what_is_forgotten(twin: ModuleType, tracks: bool) -> None:
+    space = workspace(twin, tracks=tracks)
+    space.get(b"a")
+    space[b"b"] = b"own"
+    space.merged = {b"b": (1, b"")}
+    space.ranges.append((None, None))
+    keys, tables, ranges = space.read_keys, space.tables, space.ranges
+    assert keys == ({b"a"} if tracks else None)
+    space.forget()
+    assert (keys, tables, ranges) == (set() if tracks else None, [], [])
+    assert space.merged is None
+    assert space.read_keys is keys
