@@ -178,3 +178,27 @@ def test_what_is_not_bytes_is_refused_alike() -> None:
     strided = [error_of(twin, -1, 0, memoryview(b"abcdef")[::2]) for twin in (_file_c, _file_py)]
     assert str(strided[0]) == str(strided[1])
     assert isinstance(strided[0], BufferError)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_system_that_takes_nothing_is_not_asked_for_ever(
+    descriptor: int, zeros: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiled twin calls the system itself, which does not do so for any file."""
+    asked = []
+
+    def take_three_bytes_once(number: int, data: memoryview, offset: int) -> int:
+        asked.append((number, bytes(data), offset))
+        return 3 if len(asked) == 1 else 0
+
+    monkeypatch.setattr(_file_py.os, "pwrite", take_three_bytes_once)
+    data = bytes(10) if zeros else b"0123456789"
+    error: Any = (
+        error_of_zeros(_file_py, descriptor, 7, 17)
+        if zeros
+        else error_of(_file_py, descriptor, 7, data)
+    )
+    assert type(error) is OSError
+    assert (error.errno, error.filename) == (errno.EIO, "name")
+    assert str(error) == "[Errno 5] a write made no progress: 'name'"
+    assert asked == [(descriptor, data, 7), (descriptor, data[3:], 10)]

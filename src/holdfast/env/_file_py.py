@@ -48,10 +48,8 @@ def write_zeros(descriptor: int, name: str, start: int, end: int) -> None:
     while start < end:
         count = min(len(_ZEROS) - start % len(_ZEROS), end - start)
         with memoryview(_ZEROS)[:count] as zeros:
-            written = os.pwrite(descriptor, zeros, start)
-        if written == 0:
-            raise OSError(errno.EIO, "a write made no progress", name)
-        start += written
+            _write_all(descriptor, name, start, zeros)
+        start += count
 
 
 def _write_all(descriptor: int, name: str, offset: int, data: memoryview) -> None:
