@@ -255,6 +255,25 @@ def test_a_gap_behind_a_key_hides_no_older_version_of_it(kernel: Any) -> None:
 
 
 @pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_range_that_lies_in_a_gap_is_not_read(kernel: Any, reverse: bool) -> None:
+    gaps = kernel.Gaps()
+    assert gaps.note_gap(b"b", b"m", 5, 1000)
+    for lower, upper in ((b"b", b"m"), (b"c", b"m") if reverse else (b"b", b"l")):
+        source = failing(kernel, [], 0)
+        cursor = kernel.UserCursor(source, (), 5, lower, upper, reverse, gaps=gaps)
+        assert [] == list(cursor)
+        assert 0 == cursor.entries_passed
+    # What lies beyond it is read, and so is all of it as of an older state.
+    for snapshot, lower, upper in ((5, b"a", b"n"), (4, b"b", b"m")):
+        cursor = kernel.UserCursor(
+            failing(kernel, [], 0), (), snapshot, lower, upper, reverse, gaps=gaps
+        )
+        with pytest.raises(SourceError):
+            next(cursor)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
 def test_gaps_of_another_kind_are_refused(kernel: Any) -> None:
     with pytest.raises(TypeError):
         kernel.UserCursor(kernel.ListCursor([]), gaps=[])

@@ -182,3 +182,42 @@ def test_a_function_that_fails_ends_the_cursor_for_good(kernel: Any, reverse: bo
         kernel.ListCursor(versions), reverse=reverse, what=1, merges=Failing(versions, [])
     )
     assert sorted(keys) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_came_between_own_operands_and_the_snapshot_is_passed_over(
+    kernel: Any, reverse: bool
+) -> None:
+    """Own writes come first, then what others committed since, then what the snapshot has."""
+    versions = [
+        (b"k", OWN_LAST, MERGE, b"\x04too new"),
+        (b"k", OWN_FIRST, MERGE, b"\x04d"),
+        (b"k", 30, MERGE, b"\x04since"),
+        (b"k", 29, PUT, b"since"),
+        (b"k", 10, MERGE, b"\x04c"),
+        (b"k", 9, MERGE, b"\x04b"),
+        (b"k", 8, PUT, b"a"),
+        (b"k", 7, MERGE, b"\x04older"),
+        (b"l", 1, PUT, b"last"),
+    ]
+    cursor = kernel.UserCursor(
+        kernel.ListCursor(versions), (), 20, reverse=reverse,
+        overlay=kernel.Overlay(OWN_FIRST, OWN_FIRST), merges=Source(versions, []),
+    )  # fmt: skip
+    assert [(b"k", b"abcd"), (b"l", b"last")] == sorted(cursor)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_operand_that_is_in_two_sources_counts_once(kernel: Any, reverse: bool) -> None:
+    versions = [
+        (b"k", 9, MERGE, b"\x04c"),
+        (b"k", 8, MERGE, b"\x04b"),
+        (b"k", 7, PUT, b"a"),
+    ]
+    sources = [kernel.ListCursor(versions), kernel.ListCursor(versions[:2])]
+    cursor = kernel.UserCursor(
+        kernel.MergeCursor(sources), reverse=reverse, merges=Source(versions, [])
+    )
+    assert [(b"k", b"abc")] == list(cursor)
