@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.base import SEQ_MAX, DatabaseClosedError
 from holdfast.bufferpool import BufferPool
+from holdfast.sstable import _reader_py
 from tests.twin.test_sstable_reader import (
     DATA,
     FILE_ID,
@@ -78,3 +79,36 @@ def test_a_filter_is_asked_though_the_table_is_closed_meanwhile(twin: Any) -> No
 def test_a_walk_ends_with_the_page_under_which_it_is_closed(twin: Any, reads: int) -> None:
     with pytest.raises(DatabaseClosedError, match="the table is closed"):
         read_until_closed(twin, reads, lambda reader: walk(reader.cursor()))
+
+
+class ClosingPool:
+    """A pool before which a reader is closed each time that a page is given to it."""
+
+    def __init__(self) -> None:
+        self.pool = BufferPool(1 << 20)
+        self.reader: Any = None
+        self.given: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
+
+    def put(self, number: int, offset: int, page: Any, pinned: bool = False) -> None:
+        if self.reader is not None:
+            self.reader.close()
+            self.given.append(offset)
+        self.pool.put(number, offset, page, pinned)
+
+
+def test_a_page_that_comes_into_the_pool_behind_a_close_is_taken_out_again() -> None:
+    """Another thread closes between two lines of the plain twin; the compiled one's look and what
+    it gives are one step.
+    """
+    file, pool = MemoryFile(DATA), ClosingPool()
+    reader = _reader_py.TableReader(file, NUMBER, FILE_ID, pool, INFO)  # type: ignore[arg-type]
+    assert pool.page_count
+    pool.reader = reader
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        reader.get(KEY, SEQ_MAX)
+    assert file.closed
+    assert 1 == len(pool.given)
+    assert (0, 0) == (pool.page_count, pool.pinned_bytes)
