@@ -68,6 +68,36 @@ def test_a_batch_is_its_count_and_its_operations(twin: Any) -> None:
 
 
 @both
+def test_a_merge_is_an_operation_with_its_operand(twin: Any) -> None:
+    batch = twin.WriteBatch()
+    batch.merge(1, b"k", b"add")
+    assert batch.payload() == b"\x01" + bytes([MERGE]) + b"\x01\x01k\x03add"
+    assert (batch.op_count, batch.size) == (1, len(batch.payload()))
+    assert list(batch.operations()) == [(MERGE, 1, b"k", b"add")]
+
+
+@both
+def test_a_batch_is_cut_back_to_any_mark_within_it_and_to_its_end(twin: Any) -> None:
+    batch = twin.WriteBatch()
+    assert batch.rollback(batch.mark()) is None
+    marks = []
+    for number in range(3):
+        marks.append((batch.mark(), batch.payload()))
+        batch.put(1, b"k%d" % number, b"v")
+    whole = batch.payload()
+    size, op_count = batch.mark()
+    batch.rollback((size, op_count))
+    assert batch.payload() == whole
+    for mark in ((size + 1, op_count), (size, op_count + 1), (-1, 0), (0, -1)):
+        with pytest.raises(ValueError):
+            batch.rollback(mark)
+        assert batch.payload() == whole
+    for mark, payload in reversed(marks):
+        batch.rollback(mark)
+        assert batch.payload() == payload
+
+
+@both
 def test_an_empty_batch_is_nothing(twin: Any) -> None:
     batch, buffer = twin.WriteBatch(), twin.RecordBuffer()
     assert (batch.payload(), batch.size, batch.op_count, list(batch.operations())) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -74,6 +75,49 @@ def test_a_reused_context_does_not_change_the_bytes() -> None:
     assert [zstd_compress(body) for body in bodies] == fresh
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(zstd_compress, bodies)) == fresh
+
+
+MAKERS = [lambda: PooledLibrary(zstandard), lambda: StandardLibrary(zstd)]
+
+
+class Counting:
+    """A library that counts what it makes."""
+
+    def __init__(self, inner: Library) -> None:
+        self.inner = inner
+        self.made: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("make_"):
+            self.made.append(name.removeprefix("make_"))
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["zstandard", "compression.zstd"])
+def test_a_context_is_made_once_where_it_can_be_used_again(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Library]
+) -> None:
+    counting = Counting(make())
+    monkeypatch.setattr("holdfast.codec.zstandard._library", lambda: counting)
+    monkeypatch.setattr("holdfast.codec.zstandard._compressors", [])
+    monkeypatch.setattr("holdfast.codec.zstandard._decompressors", defaultdict(list))
+    for _ in range(3):
+        assert zstd_decompress(zstd_compress(TEXT), len(TEXT)) == TEXT
+    assert counting.made.count("compressor") == 1
+    assert counting.made.count("decompressor") == (1 if counting.is_decompressor_reusable else 3)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["zstandard", "compression.zstd"])
+def test_a_frame_of_more_bytes_than_wanted_is_refused_by_the_library(
+    make: Callable[[], Library],
+) -> None:
+    """Before there is room for them: the size that a frame names may be any."""
+    library = make()
+    frame = library.make_compressor().one(TEXT)
+    assert library.make_decompressor(20)(frame, len(TEXT)) == TEXT
+    for size in (0, 1, len(TEXT) - 2):
+        with pytest.raises(ValueError, match="malformed Zstandard frame"):
+            library.make_decompressor(20)(frame, size)
 
 
 @pytest.mark.usefixtures("library")

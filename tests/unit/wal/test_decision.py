@@ -75,3 +75,12 @@ def test_a_contradiction_is_always_refused(question: str) -> None:
 )
 def test_the_common_cases(known: set[str], decision: Decision) -> None:
     assert decide(Situation(**{**CALM, **dict.fromkeys(known, True)})).decision == decision
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_table_that_does_not_answer_once_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr("holdfast.wal.decision.TABLE", TABLE * times)
+    with pytest.raises(AssertionError, match="exactly one row"):
+        decide(Situation(**CALM))

@@ -132,6 +132,28 @@ def test_a_segment_that_is_removed_behind_the_listing_of_the_folder_is_passed_ov
         read(log, 1)
 
 
+def test_a_feed_does_not_begin_with_a_segment_without_its_link() -> None:
+    log = log_of(8)
+    overwrite(log, 1, LINK_OFFSET, bytes(LINK_BYTES))
+    assert read(log, None) == [3, 4, 5, 6, 7, 8]
+    assert read(log, 4) == [5, 6, 7, 8]
+    with pytest.raises(ChangesGoneError, match="it is kept from 3 on"):
+        read(log, 0)
+
+
+def test_a_feed_begins_before_a_segment_without_room_for_a_record() -> None:
+    """Nothing says with which batch it begins."""
+    log = log_of(8)
+    number = log.number - 1
+    block = bytes_of(log.env, number)[:BLOCK_BYTES]
+    header = decode_segment_header(block, "f")
+    short = encode_segment_header(replace(header, size=BLOCK_BYTES))
+    link = block[LINK_OFFSET : LINK_OFFSET + LINK_BYTES]
+    image = short[:LINK_OFFSET] + link + short[LINK_OFFSET + LINK_BYTES :]
+    replace_bytes(log.env, number, image)
+    assert read(log, 4) == [5, 6]
+
+
 def test_a_segment_that_is_missing_or_damaged_is_told() -> None:
     log = log_of(8)
     overwrite(log, 2, BLOCK_BYTES + 100, b"???")
@@ -177,6 +199,31 @@ def test_of_a_log_that_is_written_only_what_is_durable_is_read_and_all_of_it_onc
         assert fed(feed, live(log, durable)) == []
     log.append(b"later", durable=True)
     assert fed(feed, live(log, log.writer.durable_lsn)) == [9]
+
+
+def test_of_a_segment_that_is_written_no_more_is_read_than_what_is_new() -> None:
+    log = log_of(1)
+    feed = LogFeed(log.env, FOLDER, database_id=DATABASE_ID, after=0)
+    assert fed(feed, live(log, 1)) == [1]
+    asked: list[tuple[int, int]] = []
+    real = feed._bytes
+
+    def noting(number: int, offset: int, count: int) -> bytes:
+        asked.append((offset, offset + count))
+        return real(number, offset, count)
+
+    feed._bytes = noting  # type: ignore[method-assign]
+    start = log.writer.segments()[0].bytes_used
+    log.append(b"new", durable=True)
+    assert fed(feed, live(log, 2)) == [2]
+    assert asked == [(start, log.writer.segments()[0].bytes_used)]
+
+
+def test_a_feed_closes_what_it_reads() -> None:
+    log = log_of(8)
+    log.writer.close()
+    assert read(log) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert log.sim.unreturned() == []
 
 
 def test_a_feed_that_is_left_in_the_middle_of_a_record_goes_on_there() -> None:
@@ -348,3 +395,12 @@ def test_the_newest_segments_of_together_so_many_bytes_are_kept() -> None:
     log.env.list_dir = lambda folder: ["00000003.wal", "x", "00000001.wal", "00000004.wal"]
     assert segments_beyond(log.env, FOLDER, 4, 0) == [1, 3]
     assert segments_beyond(log.env, FOLDER, 5, 8192) == [1, 3]
+
+
+def test_an_empty_segment_is_kept_when_any_are() -> None:
+    """The power went when it was made."""
+    log = log_of(8)
+    replace_bytes(log.env, 9, b"")
+    log.env.list_dir = lambda folder: [f"{number:08d}.wal" for number in (1, 2, 9)]
+    assert segments_beyond(log.env, FOLDER, 10, 0) == [1, 2, 9]
+    assert segments_beyond(log.env, FOLDER, 10, 1) == [1, 2]

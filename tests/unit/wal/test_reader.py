@@ -316,6 +316,14 @@ def test_a_first_segment_that_is_empty_before_one_with_records_is_refused(
     assert "although a later segment holds records" in error.reason
 
 
+def test_an_empty_segment_before_the_very_first_record_is_refused() -> None:
+    """A process that wrote nothing, and the next one, whose first record has the ordinal 1."""
+    log = Log()
+    log.writer.close()
+    Log(log.env, number=log.number).append(durable=True)
+    assert "although a later segment holds records" in refused(log).reason
+
+
 def test_where_nothing_is_left_the_log_ends_at_what_the_manifest_knows() -> None:
     log = Log()
     for _ in range(2):
@@ -492,7 +500,7 @@ def test_another_alignment_than_the_settings_say_is_refused() -> None:
 def test_sequence_numbers_do_not_go_back_between_segments() -> None:
     log = rotated(3)
     second = next(seq for _, seq, _ in log.written[2:])
-    for last_seq in (second, 100):
+    for last_seq in (1, second, 100):
         found = log.read()
         found.last_seq = last_seq
         with pytest.raises(CorruptionError, match="sequence numbers"):

@@ -139,6 +139,9 @@ def test_no_more_is_read_than_what_is_missing_of_a_record(log: SealedLog) -> Non
     first, _ = offsets(log)[0]
     assert face.read_at(100, first - 20) == log.face().read_at(0, first + 80)[100:]
     assert asked[1:] == [(first, 80), (first + 80, size - 80)]
+    asked.clear()
+    assert len(face.read_at(0, first)) == first
+    assert asked[1:] == [], "the header block alone"
     assert log.env.file_size(PATH) == len(log.stored())
 
 

@@ -123,3 +123,26 @@ def test_an_error_of_the_disk_is_told_to_both_files() -> None:
     log.writer._poison = None
     with pytest.raises(DatabasePoisonedError):
         log.writer.sync()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_segment_that_was_synced_beside_is_closed_with_the_writer(leaves: bool) -> None:
+    log = Log()
+    log.append(b"a")
+    log.writer.sync_beside(1)
+    while leaves and len(log.writer.segments()) == 1:
+        log.append(BIG)
+    last = log.writer.segments()[-1].number
+    assert log.sim.unreturned() == [f"{FOLDER}/{last:08d}.wal is open"] * 2
+    log.writer.close()
+    assert log.sim.unreturned() == []
+
+
+def test_an_ordinal_that_was_read_before_its_number_takes_no_number_back() -> None:
+    """The writer counts one behind the other, and the other thread reads between the two."""
+    log = Log()
+    log.append(b"a")
+    log.append(b"b", durable=True)
+    log.writer._synced_beside = (2, 1)
+    log.append(b"c")
+    assert (log.writer.durable_lsn, log.writer.durable_seq) == (2, 2)

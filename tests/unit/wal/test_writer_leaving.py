@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.base import DatabaseClosedError, DatabasePoisonedError, DiskFullError
 from holdfast.env import FaultRule
-from tests.unit.wal.logs import Log, records
+from tests.unit.wal.logs import FOLDER, Log, records
 from tests.unit.wal.test_writer import BIG, after_a_crash, fail, faulty, wal_files
 from tests.unit.wal.test_writer_interrupts import InterruptingEnv
 
@@ -81,11 +81,23 @@ def test_a_log_that_failed_or_is_closed_begins_none() -> None:
     fail(log, FaultRule(site="wal.end.sync", error=errno.EIO))
     with pytest.raises(DatabasePoisonedError):
         log.writer.begin_segment()
-    with pytest.raises(DatabasePoisonedError):
-        log.writer.begin_segment()
+    for call in (log.writer.begin_segment, log.writer.settle):
+        with pytest.raises(DatabasePoisonedError):
+            call()
     log.writer.close()
-    with pytest.raises(DatabaseClosedError):
-        log.writer.begin_segment()
+    for call in (log.writer.begin_segment, log.writer.settle):
+        with pytest.raises(DatabaseClosedError):
+            call()
+
+
+@pytest.mark.parametrize("alignment", [8, 4096])
+def test_a_segment_that_is_begun_is_no_longer_than_it_must_be(alignment: int) -> None:
+    """Of the smallest ones: with sectors of 4096 bytes there is room for an END record alone."""
+    log = Log(segment_bytes=4096, alignment=alignment)
+    log.writer.begin_segment()
+    log.writer.begin_segment()
+    sizes = [log.env.file_size(f"{FOLDER}/{number:08d}.wal") for number in (1, 2, 3)]
+    assert sizes == [sizes[0]] * 3
 
 
 def test_a_segment_that_is_left_without_a_record_has_its_link() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import DiskFullError, marks_seen
+from holdfast.base import PUT, DiskFullError, marks_seen
 from holdfast.env import SimEnv
+from holdfast.wal import RecordBuffer
+from holdfast.wal.format import record_bytes
 from holdfast.wal.writer import ZEROED_SYNC_BYTES
 from tests.unit.wal.logs import FOLDER, Log, records
 
@@ -88,6 +90,21 @@ def test_syncs_of_large_batches_are_rare_ones(log: Log) -> None:
         if log.writer.needs_next:
             log.writer.prepare_next()
     assert not log.env.zeroed[names(2)[0]]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("more", [0, 8])
+def test_a_sync_in_just_so_many_bytes_is_often_enough(log: Log, more: int, durable: bool) -> None:
+    """However it was made: with the record, or behind it."""
+    size = ZEROED_SYNC_BYTES + more
+    empty = RecordBuffer()
+    empty.append_op(PUT, 1, b"key", bytes(size))
+    log.append(bytes(2 * size - record_bytes(empty.size, 8)), durable=durable)
+    log.writer.sync()
+    assert log.writer.bytes_logged == size
+    assert log.writer.needs_next
+    log.writer.prepare_next()
+    assert log.env.zeroed[names(2)[0]] == (more == 0)
 
 
 def test_a_log_whose_syncs_become_frequent_gets_zeros_soon(log: Log) -> None:
