@@ -210,8 +210,6 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
         # A life says so where it begins, also when no record of it is left.
         found.runs[:] = _before(found.runs, link.lsn_first)
     at = header.records_offset
-    if at > len(data) - RECORD_HEADER_BYTES:
-        return
     scan = scan_records(data, at, number, salt, 0, 0, alignment)
     is_first = True
     # The headers behind the first damage: looked for once, as there may be thousands of places.

@@ -450,6 +450,9 @@ def test_a_segment_damaged_in_many_places_is_looked_through_once(
     assert [lsn for lsn, _, _ in read_back(log, found)] == [run.lsn_first for run in found.runs]
     # Salvaged once, and read once more.
     assert len(looked) == len(read) == 2
+    reader = RunReader(log.env)
+    assert reader.read(found.runs[0])[0] is reader.read(found.runs[0])[0]
+    assert len(looked) == len(read) == 3
 
 
 def counting(calls: list[None], called: Callable[..., Any]) -> Callable[..., Any]:
@@ -471,3 +474,34 @@ def test_runs_are_read_in_any_order_and_of_several_segments() -> None:
     reader = RunReader(log.env)
     for run in [*reversed(found.runs), *found.runs, *found.runs[::2]]:
         assert reader.read(run)[1].end_offset == expected[run.lsn_first]
+
+
+def test_the_bytes_of_one_segment_are_let_go_before_another_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = log_of(7)
+    runs = salvaged(log).runs
+    assert len({run.segment for run in runs}) == len(runs) == 4
+    reader = RunReader(log.env)
+    held: list[bytes] = []
+    real = salvage._bytes
+
+    def noting(env: Any, path: str) -> bytes:
+        held.append(reader._data)
+        return real(env, path)
+
+    monkeypatch.setattr(salvage, "_bytes", noting)
+    for run in runs:
+        reader.read(run)
+    assert held == [b""] * 4
+
+
+@pytest.mark.parametrize("kept", [1, RECORD_HEADER_BYTES - 1, RECORD_HEADER_BYTES])
+def test_a_piece_of_a_first_record_at_the_end_of_a_cut_segment_is_damage(kept: int) -> None:
+    log = log_of(1)
+    replace_bytes(log.env, 1, bytes_of(log.env, 1)[: BLOCK_BYTES + kept])
+    found = salvaged(log)
+    assert (found.runs, places(found)) == ([], [("00000001.wal", BLOCK_BYTES)])
+    replace_bytes(log.env, 1, bytes_of(log.env, 1)[:BLOCK_BYTES])
+    found = salvaged(log)
+    assert (found.runs, found.damage) == ([], [])
