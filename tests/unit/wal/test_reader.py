@@ -497,6 +497,16 @@ def test_another_alignment_than_the_settings_say_is_refused() -> None:
     assert "alignment" in refused(log).reason
 
 
+def test_a_first_segment_of_another_copy_is_refused_by_its_salt() -> None:
+    log = rotated(3)
+    salt = decode_segment_header(bytes_of(log.env, 1)[:BLOCK_BYTES], "f").salt
+    for known in (0, salt):
+        assert records(log.read(first_salt=known)) == log.written
+    error = refused(log, first_salt=salt ^ 1)
+    assert (error.file, error.offset) == (f"{FOLDER}/00000001.wal", 0)
+    assert "another copy of the database" in error.reason
+
+
 def test_sequence_numbers_do_not_go_back_between_segments() -> None:
     log = rotated(3)
     second = next(seq for _, seq, _ in log.written[2:])
