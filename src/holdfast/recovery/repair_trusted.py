@@ -59,7 +59,9 @@ def repair_trusted(
                 take(keyspace, memtable)
         last_seq, last_lsn = replayed.last_seq, replayed.last_lsn
         workshop.report.records = replayed.records
-        _note_kept_segments(workshop)
+        if found.is_marked:
+            # Without the marker that is all the damage, whichever file it is said of.
+            _note_kept_segments(workshop)
     else:
         RunReplay(
             env=workshop.env,

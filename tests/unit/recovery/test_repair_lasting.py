@@ -154,10 +154,12 @@ def content_after(env: SimEnv) -> dict[bytes, bytes]:
 
 def test_a_new_folder_lasts_before_anything_is_in_it() -> None:
     env = FaultEnv(without(logged(), ".manifest"))
+    env.make_dir("/area", site="test")
+    env.sync_dir("/", site="test")
     env.add(FaultRule(site="repair.target.begin", error=errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
-        holdfast.repair(FOLDER, TARGET, env=env)
-    assert after_power_cut(env.inner).list_dir(TARGET) == []
+        holdfast.repair(FOLDER, "/area/new", env=env)
+    assert after_power_cut(env.inner).list_dir("/area/new") == []
 
 
 def test_what_a_repair_that_was_cut_off_left_in_the_new_folder_is_removed() -> None:
@@ -205,3 +207,42 @@ def test_a_marker_that_is_made_anew_is_said_and_one_that_is_there_is_not() -> No
     report = holdfast.repair(FOLDER, env=env)
     assert note not in report.notes
     assert report.records > 0
+
+
+def with_damage(env: SimEnv, value: bytes) -> SimEnv:
+    """The machine with a value in its log that is another one."""
+    files = files_of(env)
+    (name,) = (name for name, data in files.items() if name.endswith(".wal") and value in data)
+    return machine_with(files | {name: files[name].replace(value, b"?" * len(value))})
+
+
+def test_where_operations_are_lost_keyspaces_stand_where_their_tables_end() -> None:
+    env = SimEnv(1)
+    with opened(env) as database:
+        database[b"a"] = b"1"
+        database.flush()
+        database.keyspace("other")[b"a"] = b"2"
+        database.keyspace("other").flush()
+        database[b"b"] = b"is damaged"
+        database[b"c"] = b"is behind it"
+        env = with_damage(killed(env), b"is damaged")
+    report = holdfast.repair(FOLDER, env=env)
+    assert [(loss.kind, loss.count) for loss in report.losses] == [(LossKind.OPERATIONS, 2)]
+    (note,) = report.notes
+    assert note.endswith(": 'default' 1, 'other' 2")
+
+
+def test_damage_of_a_segment_that_is_only_kept_for_changes_is_said() -> None:
+    env = SimEnv(1)
+    settings = DatabaseSettings(wal_keep_bytes=1 << 20, wal_segment_bytes=4 << 10)
+    for life in range(2):
+        with open_database(FOLDER, env=env, settings=settings) as database:
+            database[b"%d" % life] = b"of life %d" % life
+            for number in range(4):
+                # The log goes on in another segment, so an end is not what is damaged.
+                database[b"big %d" % number] = bytes(1500)
+    env = with_damage(env, b"of life 0")
+    report = holdfast.repair(FOLDER, env=env)
+    assert [loss.kind for loss in report.losses] == [LossKind.CHANGES]
+    assert report.notes == []
+    assert content(env)[b"0"] == b"of life 0"
