@@ -288,6 +288,17 @@ def test_a_table_of_which_nothing_is_left_is_lost(bench: Bench, content: bytes) 
     assert bench.is_returned()
 
 
+@pytest.mark.parametrize("kind", ["open", "size", "read"])
+def test_a_table_that_the_disk_does_not_give_is_lost(kind: str) -> None:
+    bench = Bench()
+    info = bench.table(7)
+    bench.machine.add(FaultRule(kind=kind, path=table_name(7), times=None, error=errno.EIO))
+    assert bench.shop.rebuild(7, info, ORIGIN, error=DAMAGE) is None
+    assert bench.losses == [(LossKind.ENTRIES, "/db/x", 7, info.lower, info.upper, 100)]
+    assert bench.shop.report.tables_lost == 1
+    assert bench.is_returned()
+
+
 def test_a_lost_table_loses_what_it_is_known_to_have_had() -> None:
     bench = Bench()
     info = bench.table(7)
