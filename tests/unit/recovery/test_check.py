@@ -17,6 +17,7 @@ from holdfast.engine import open_database
 from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import Version, VersionEdit, VersionSet
 from holdfast.recovery import Report, check_folder, check_log, check_manifest, check_tables
+from holdfast.recovery.check import check_locked
 from holdfast.sstable.format import FOOTER_BYTES
 from tests.model.strategies import tiny
 
@@ -240,3 +241,12 @@ def test_tables_that_are_open_are_checked_all(machine: SimEnv) -> None:
     check_tables([Reader(10, damage[:1]), Reader(5, []), Reader(1, damage[1:])], report)  # type: ignore[list-item]
     assert (report.tables, report.table_bytes, report.entries) == (3, 16, 48)
     assert report.errors == damage
+
+
+def test_the_check_of_a_locked_database_gives_its_manifest(machine: SimEnv) -> None:
+    report = Report()
+    assert check_locked(machine, "/db", report) == VersionSet.recover(machine, "/db")
+    assert report.ok
+    change(machine, names(machine, ".manifest")[0], 100)
+    assert check_locked(machine, "/db", report) is None
+    assert not report.ok

@@ -33,6 +33,7 @@ from holdfast.recovery import (
     replay,
     stored_settings,
 )
+from holdfast.recovery.restart import _recover
 from tests.model.strategies import tiny
 
 ROOMY = tiny(
@@ -421,3 +422,22 @@ def test_a_memtable_is_handed_over_when_it_is_full_and_a_new_one_takes_its_place
     assert sum(counts) + result.memtables[0].entry_count == 600
     assert max(counts) <= 300, "not only at the end"
     assert not result.memtables[0].frozen
+
+
+def test_a_delete_over_a_table_that_the_same_restart_wrote_is_kept() -> None:
+    env = SimEnv()
+    database = open_database("/db", env=env, settings=ROOMY)
+    database[b"deleted"] = b"v"
+    for number in range(200):
+        database.put(b"%03d" % number, b"x" * 1000, durability="none")
+    del database[b"deleted"]
+    machine = CrashPoint(env).state("all").build()
+    database.close()
+    found = VersionSet.recover(machine, "/db")
+    keyspace = found.version.keyspaces[0]
+    small = replace(keyspace, settings=replace(keyspace.settings, memtable_bytes=100_000))
+    manifest = replace(found, version=replace(found.version, keyspaces={0: small}))
+    recovery = _recover(machine, "/db", manifest, ROOMY, None)
+    assert len(recovery.version.table_numbers()) >= 2
+    recovery.close()
+    assert content(machine) == [b"%03d" % number for number in range(200)]
