@@ -428,7 +428,7 @@ def test_a_delete_over_a_table_that_the_same_restart_wrote_is_kept() -> None:
     env = SimEnv()
     database = open_database("/db", env=env, settings=ROOMY)
     database[b"deleted"] = b"v"
-    for number in range(200):
+    for number in range(600):
         database.put(b"%03d" % number, b"x" * 1000, durability="none")
     del database[b"deleted"]
     machine = CrashPoint(env).state("all").build()
@@ -440,4 +440,4 @@ def test_a_delete_over_a_table_that_the_same_restart_wrote_is_kept() -> None:
     recovery = _recover(machine, "/db", manifest, ROOMY, None)
     assert len(recovery.version.table_numbers()) >= 2
     recovery.close()
-    assert content(machine) == [b"%03d" % number for number in range(200)]
+    assert content(machine) == [b"%03d" % number for number in range(600)]
