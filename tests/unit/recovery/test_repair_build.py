@@ -84,8 +84,10 @@ def test_what_cannot_be_removed_is_left_to_the_next_open() -> None:
     shop.env.add(FaultRule(kind="unlink", times=None))  # type: ignore[attr-defined]  # it is one with faults
     remove_attempt(shop, 4, [])
     assert "recovery.orphan_kept" in marks_seen()
+    seen = marks_seen()["recovery.orphan_kept"]
     repaired: Any = SimpleNamespace(originals=NEW, version=Version())
     _remove_originals(shop.env, shop, repaired)
+    assert marks_seen()["recovery.orphan_kept"] == seen + 1
     assert left(shop, FOLDER) == sorted(NEW)
 
 

@@ -12,11 +12,10 @@ from collections.abc import Iterable
 import pytest
 
 import holdfast
-from holdfast.base import DatabaseSettings, KeyspaceSettings
+from holdfast.base import DatabaseSettings
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
-from holdfast.manifest import VersionSet, parse_numbered
-from holdfast.recovery import LOCK_NAME, UNFINISHED, LossKind, Outcome, RepairReport
+from holdfast.recovery import LOCK_NAME, UNFINISHED, LossKind, Outcome
 from holdfast.recovery.repair_tables import Piece, Workshop
 from holdfast.sstable import table_name
 from tests.hostile.folders import files_of, machine_with

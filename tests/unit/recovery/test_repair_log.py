@@ -133,6 +133,21 @@ def test_after_a_clean_end_the_log_is_not_looked_at() -> None:
     assert Replayed(log, ended, is_trusted=False).losses
 
 
+def test_records_without_operations_put_nothing_back() -> None:
+    """As the END records of segments: what these hold is no batch."""
+    log = log_of(5, BIG)
+    for is_trusted in (True, False):
+        found = Replayed(log, is_trusted=is_trusted)
+        assert (found.seqs, found.report.records, found.losses) == ([1, 2, 3, 4, 5], 7, [])
+
+
+def test_an_operation_of_a_keyspace_that_never_was_is_damage_of_its_run() -> None:
+    edit = VersionEdit(next_number=1000, wal_first=1, wal_first_lsn=1)
+    with pytest.raises(CorruptionError, match="keyspace 1, which never existed") as caught:
+        Replayed(log_of(5), Version().apply(edit))
+    assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/00000001.wal", BLOCK_BYTES)
+
+
 def test_what_tables_have_is_left_out() -> None:
     log = log_of(5)
     assert Replayed(log, version(flushed=3)).seqs == [4, 5]

@@ -94,6 +94,37 @@ def test_the_highest_marker_names_the_manifest(env: SimEnv) -> None:
     assert found(env) == (None, False)
 
 
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_manifest_of_another_format_is_damage_and_one_of_a_newer_version_is_refused(
+    env: SimEnv, is_readable: bool
+) -> None:
+    made(env, 5)
+    path = f"{FOLDER}/{manifest_name(5)}"
+    data = env.open(path).read_at(0, 1 << 20)
+    newer = data[:8] + b"\x09" + data[9:56]
+    newer += checksum(newer).to_bytes(8, "little") + data[64:]
+    faults = FaultEnv(env)
+    for content in (b"?" + data[1:56] + b"?" * 8 + data[64:], newer):
+        env.unlink(path, site="test")
+        env.create(path, site="test").write_at(0, content, site="test")
+        faults.clear()
+        if not is_readable:
+            # The second look, at what the first one said is of another format.
+            faults.add(FaultRule(kind="open", path=manifest_name(5), nth=2))
+        if content is newer and is_readable:
+            with pytest.raises(FormatError, match="manifest version 9"):
+                _find_manifest(faults, FOLDER, env.list_dir(FOLDER))
+        else:
+            assert _find_manifest(faults, FOLDER, env.list_dir(FOLDER)) == (None, False)
+
+
+def test_the_next_number_is_above_that_of_the_manifest_however_high_it_is(env: SimEnv) -> None:
+    number = 51 + NUMBER_LEAP_MAX
+    made(env, number)
+    read = VersionSet.recover_named(env, FOLDER, 1, number, has_foreign=True)
+    assert read.next_number == number + 1
+
+
 def test_a_marker_that_is_there_twice_names_none(env: SimEnv) -> None:
     made(env, 5)
     made(env, 7, 2)
