@@ -12,6 +12,8 @@ from holdfast.base import CorruptionError, FormatError, KeyspaceSettings
 from holdfast.codec import checksum
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import Version, VersionEdit, VersionSet, log, manifest_name
+from holdfast.manifest.edit import encode_edit
+from holdfast.manifest.format import Header, encode_record
 from holdfast.recovery import repair_survey
 from holdfast.recovery.repair_survey import (
     NUMBER_LEAP_MAX,
@@ -118,11 +120,15 @@ def test_a_manifest_of_another_format_is_damage_and_one_of_a_newer_version_is_re
             assert _find_manifest(faults, FOLDER, env.list_dir(FOLDER)) == (None, False)
 
 
-def test_the_next_number_is_above_that_of_the_manifest_however_high_it_is(env: SimEnv) -> None:
+def test_the_next_number_is_above_that_of_the_manifest_whatever_that_says(env: SimEnv) -> None:
     number = 51 + NUMBER_LEAP_MAX
-    made(env, number)
+    header = Header(number, DATABASE_ID, 99)
+    edit = encode_edit(VersionEdit(next_number=50))
+    record, _ = encode_record(edit, 1, header.chain, 99)
+    file = env.create(f"{FOLDER}/{manifest_name(number)}", site="test")
+    file.write_at(0, header.encode() + record, site="test")
     read = VersionSet.recover_named(env, FOLDER, 1, number, has_foreign=True)
-    assert read.next_number == number + 1
+    assert (read.version.next_number, read.next_number) == (50, number + 1)
 
 
 def test_a_marker_that_is_there_twice_names_none(env: SimEnv) -> None:
