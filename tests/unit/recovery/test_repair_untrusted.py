@@ -496,13 +496,6 @@ def test_tables_that_overlap_by_others_are_one_group() -> None:
     assert [len(group) for group in components(pieces)] == [3]
 
 
-def test_a_keyspace_of_which_no_table_is_left_is_empty() -> None:
-    shop, found = workshop(), _Found(origins={0: origin()}, pieces={0: []})
-    version = _empty_version(found, edits(), SalvagedLog())
-    assert _place(shop, found, version) == version
-    assert found.kept == set()
-
-
 def test_readers_are_opened_once_and_closed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = workshop()
     env = shop.env
