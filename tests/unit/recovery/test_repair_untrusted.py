@@ -29,7 +29,6 @@ from holdfast.recovery.repair_untrusted import (
     _make_distinct,
     _name_keyspaces,
     _Newest,
-    _place,
     _report_doubts,
     _settings,
     _stamp,
