@@ -220,19 +220,28 @@ class PosixCondition:
 
     def wait(self, timeout: float | None = None) -> bool:
         if not _may_be_interrupted():
-            return self._condition.wait(timeout)
+            return self._wait(timeout)
         piece = _WAIT_SECONDS_MAX if timeout is None else min(timeout, _WAIT_SECONDS_MAX)
         caller = threading.get_ident()
 
         def wait() -> bool:
             try:
-                return self._condition.wait(piece)
+                return self._wait(piece)
             finally:
                 self._mutex.hand_to(caller)
 
         notified = _uninterrupted(wait)
         # To end early is allowed, and no reason to say that the time is over.
         return notified or piece != timeout
+
+    def _wait(self, timeout: float | None) -> bool:
+        try:
+            return self._condition.wait(timeout)
+        except RuntimeError as error:
+            # So the interpreter says that there is no memory for a lock.
+            if "allocate lock" in str(error):
+                raise MemoryError("no memory to wait") from error
+            raise
 
     def notify(self, n: int = 1) -> None:
         self._condition.notify(n)

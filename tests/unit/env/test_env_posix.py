@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,22 @@ def test_files_and_folders_are_made_for_their_owner_to_write(env: PosixEnv, tmp_
         os.umask(umask)
     assert 0o644 == os.stat(tmp_path / "f").st_mode & 0o777
     assert 0o755 == os.stat(tmp_path / "d").st_mode & 0o777
+
+
+def test_a_wait_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter raises RuntimeError when there is no memory for a lock."""
+    condition = posix.PosixEnv().condition(mutex := posix.PosixEnv().mutex())
+
+    def refuse(reason: str) -> Callable[[float | None], bool]:
+        def wait(timeout: float | None) -> bool:
+            raise RuntimeError(reason)
+
+        return wait
+
+    with mutex:
+        monkeypatch.setattr(condition._condition, "wait", refuse("can't allocate lock"))
+        with pytest.raises(MemoryError):
+            condition.wait(0.01)
+        monkeypatch.setattr(condition._condition, "wait", refuse("cannot wait"))
+        with pytest.raises(RuntimeError, match="cannot wait"):
+            condition.wait(0.01)
