@@ -13,6 +13,7 @@ import gc
 import os
 import random
 import resource
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -446,3 +447,84 @@ def test_a_table_of_many_megabytes_gives_its_memory_back() -> None:
         sizes.append(mapped_bytes())
     # Each table has 12 MiB.
     assert sizes[-1] - sizes[1] < 24 << 20
+
+
+def fill(table: Any, count: int) -> list[bytes]:
+    """Put `count` rows of 700 bytes in random order; return their keys in order."""
+    keys = [b"%06d" % number for number in random.Random(count).sample(range(1 << 19), count)]
+    for seq, key in enumerate(keys, 1):
+        table.put(seq, 1, key, key * 100)
+    return sorted(keys)
+
+
+def check_filled(table: Any, keys: list[bytes]) -> None:
+    cursor = table.cursor()
+    cursor.seek_first()
+    for key in keys:
+        assert (cursor.key, cursor.value) == (key, key * 100)
+        cursor.next()
+    assert not cursor.valid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="chunks are mapped on Linux only")
+def test_the_memory_of_a_table_that_is_gone_is_taken_by_the_next_one() -> None:
+    spare = _memtable_c.SpareChunks()
+    spare.keep(64 << 20)
+    table = _memtable_c.Memtable(spare=spare)
+    fill(table, 1 << 14)
+    assert spare.bytes_held == 0
+    cursor = table.cursor()
+    cursor.seek_first()
+    del table
+    # The cursor still shows the table.
+    assert spare.bytes_held == 0
+    assert cursor.value == cursor.key * 100
+    del cursor
+    held = spare.bytes_held
+    assert 8 << 20 <= held <= 16 << 20
+    second = _memtable_c.Memtable(None, spare)
+    keys = fill(second, 1 << 13)
+    assert 0 < spare.bytes_held <= held - (4 << 20)
+    check_filled(second, keys)
+    # A larger one takes the rest, and then memory of its own.
+    third = _memtable_c.Memtable(None, spare)
+    others = fill(third, 1 << 15)
+    assert spare.bytes_held == 0
+    check_filled(third, others)
+    check_filled(second, keys)
+    del second, third
+    assert spare.bytes_held > held
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="chunks are mapped on Linux only")
+def test_no_more_memory_is_kept_than_was_asked_for() -> None:
+    spare = _memtable_c.SpareChunks()
+    for bytes_max, expected in ((0, 0), (5 << 20, 4 << 20), (4 << 20, 4 << 20), (-1, 0)):
+        table = _memtable_c.Memtable(spare=spare)
+        spare.keep(bytes_max)
+        fill(table, 1 << 14)
+        del table
+        assert spare.bytes_held == expected
+    spare.keep(8 << 20)
+    table = _memtable_c.Memtable(spare=spare)
+    fill(table, 1 << 14)
+    del table
+    assert spare.bytes_held == 8 << 20
+    spare.keep(3 << 20)
+    assert spare.bytes_held == 2 << 20
+    # What is left goes with the last one who knows of it.
+    table = _memtable_c.Memtable(spare=spare)
+    del spare
+    keys = fill(table, 1 << 13)
+    check_filled(table, keys)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_small_tables_leave_nothing_behind(kernel: ModuleType) -> None:
+    """Their memory is the allocator's, which keeps it itself."""
+    spare = kernel.SpareChunks()
+    spare.keep(1 << 30)
+    table = kernel.Memtable(spare=spare)
+    check_filled(table, fill(table, 100))
+    del table
+    assert spare.bytes_held == 0

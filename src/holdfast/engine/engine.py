@@ -50,7 +50,7 @@ from holdfast.engine.write_path import WritePath
 from holdfast.env import Env, FileLock, is_shortage
 from holdfast.lsm import TableStore, Tree
 from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
-from holdfast.memtable import Memtable
+from holdfast.memtable import Memtable, SpareChunks
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
 from holdfast.txn import LockTable
@@ -98,6 +98,7 @@ class Engine:
         self.version_mutex = env.mutex()
         self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
+        self.spare = SpareChunks()
         self.busy_tables: set[int] = set()
         self.compacting: set[int] = set()
         """The threads of users that are inside `compact` or `ingest`: closing waits for them."""
@@ -134,7 +135,7 @@ class Engine:
         env.on_fork(self._fork_hook)
         for keyspace in version.keyspaces.values():
             self._check_often_enough(keyspace.settings)
-            self.add_tree(Tree(store, keyspace))
+            self.add_tree(Tree(store, keyspace, self.spare))
 
     def _make_write_path(self, log: LogWriter | None) -> WritePath:
         return WritePath(
@@ -359,12 +360,16 @@ class Engine:
         self.reserve_memtables()
 
     def reserve_memtables(self) -> None:
-        """Charge the memtables to the one budget."""
+        """Charge the memtables, and the memory kept for the next one, to the one budget."""
         # The leader and flushes of several keyspaces come here at the same time.
         with self._reserve_mutex:
-            held = sum(tree.memtable_bytes for tree in list(self.trees.values()))
+            trees = list(self.trees.values())
+            held = sum(tree.memtable_bytes for tree in trees)
+            # As long as there is a memtable in use, one more will follow it.
+            following = max((tree.version.settings.memtable_bytes for tree in trees), default=0)
+            self.spare.keep(min(following, self.settings.memory_bytes // 8) if held else 0)
             # What the pool says is right even when a signal handler ended an earlier call here.
-            self.pool.reserve(held - self.pool.reserved_bytes)
+            self.pool.reserve(held + self.spare.bytes_held - self.pool.reserved_bytes)
 
     def freeze(self, tree: Tree) -> None:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
@@ -580,7 +585,7 @@ class Engine:
                 edit = VersionEdit(keyspaces_created=((number, name, settings),))
                 # First, for want of memory does no harm here.
                 self._check_often_enough(settings)
-                tree = Tree(self.store, self._version.apply(edit).keyspaces[number])
+                tree = Tree(self.store, self._version.apply(edit).keyspaces[number], self.spare)
 
                 def take_in() -> None:
                     tree.version = self._version.keyspaces[number]
@@ -741,6 +746,7 @@ class Engine:
     def release(self) -> None:
         """Close all files and give the lock back."""
         self.state.flags |= CLOSED
+        self.spare.keep(0)
         if self.log is not None:
             self.log.close()
         if self.version_set is not None:

@@ -30,6 +30,9 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
         result = write_tables(engine, tree, memtable)
         _make_log_durable(engine, memtable, result)
         engine.env.uninterrupted(partial(_install, engine, tree, memtable, result))
+        # Its memory is for the next one now, which is counted.
+        del memtable
+        engine.reserve_memtables()
         engine.schedule_compaction()
         engine.latencies.flush.record(engine.env.monotonic() - began)
 
@@ -120,4 +123,3 @@ def _install(engine: Engine, tree: Tree, memtable: Memtable, result: JobResult) 
             raise
         engine.carry_out(steps)
     engine.unlink_segments(dropped)
-    engine.reserve_memtables()

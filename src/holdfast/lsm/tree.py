@@ -14,17 +14,18 @@ from holdfast.lsm._view import ReadView
 from holdfast.lsm.merged import MergeReads
 from holdfast.lsm.tables import TableStore
 from holdfast.manifest import KeyspaceVersion
-from holdfast.memtable import Memtable
+from holdfast.memtable import Memtable, SpareChunks
 from holdfast.sstable import TableReader
 
 
 class Tree:
     """The memtables and tables of one keyspace."""
 
-    def __init__(self, store: TableStore, version: KeyspaceVersion) -> None:
+    def __init__(self, store: TableStore, version: KeyspaceVersion, spare: SpareChunks) -> None:
         self._store = store
+        self._spare = spare
         self.version = version
-        self.active = Memtable()
+        self.active = Memtable(spare=spare)
         self.frozen: tuple[Memtable, ...] = ()
         self._levels = self._open_levels(version)
         self._merges = MergeReads(store.merges, store.merge_tally)
@@ -67,7 +68,7 @@ class Tree:
         Raises: MemoryError with nothing changed.
         """
         frozen = self.active
-        active, waiting = Memtable(frozen.gaps), (frozen, *self.frozen)
+        active, waiting = Memtable(frozen.gaps, self._spare), (frozen, *self.frozen)
         view = self._watched(active, waiting, self._levels, self._merges)
         frozen.freeze()
         self.active, self.frozen, self.view = active, waiting, view

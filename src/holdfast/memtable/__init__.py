@@ -2,6 +2,6 @@
 file.
 """
 
-from holdfast.memtable._memtable import Memtable
+from holdfast.memtable._memtable import Memtable, SpareChunks
 
-__all__ = ["Memtable"]
+__all__ = ["Memtable", "SpareChunks"]

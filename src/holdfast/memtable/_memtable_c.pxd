@@ -32,12 +32,31 @@ cdef struct Chunk:
     bint is_mapped                   # by holdfast_map_huge
 
 
+# Private. The first bytes of a chunk that no memtable has.
+cdef struct Spare:
+    Spare* next
+
+
 # Private. The way from the root to a place, by level.
 cdef struct Path:
     Page* pages[16]
     int places[16]
     Node* lower[16]                  # the fences of each page
     Node* upper[16]
+
+
+@cython.final
+@cython.no_gc
+cdef class SpareChunks:
+    cdef readonly Py_ssize_t bytes_held
+    cdef Py_ssize_t bytes_max        # private
+    cdef Spare* first                # private; NULL when there is none
+
+    # Return a chunk of CHUNK_MAX bytes by holdfast_map_huge, or NULL when there is none.
+    cdef unsigned char* c_take(self) noexcept
+    # Take a chunk back, to keep it or to give it to the system.
+    cdef void c_give(self, unsigned char* data) noexcept
+    cdef void _trim(self) noexcept
 
 
 @cython.final
@@ -51,6 +70,7 @@ cdef class Memtable:
     cdef readonly RangeTombstones range_tombstones
     cdef readonly Gaps gaps          # of the tree; constant after construction
     # Private: the arena.
+    cdef SpareChunks spare           # or None
     cdef Chunk* chunks
     cdef Py_ssize_t chunk_count
     cdef Py_ssize_t chunk_room

@@ -277,11 +277,46 @@ cdef uint64_t _checked_seq(object seq) except? 0:
 
 @cython.final
 @cython.no_gc
+cdef class SpareChunks:
+    """Memory of memtables that are gone, for those to come. See the plain twin."""
+
+    def __dealloc__(self) -> None:
+        self.bytes_max = 0
+        self._trim()
+
+    cdef unsigned char* c_take(self) noexcept:
+        cdef Spare* chunk = self.first
+        if chunk != NULL:
+            self.first = chunk.next
+            self.bytes_held -= CHUNK_MAX
+        return <unsigned char*>chunk
+
+    cdef void c_give(self, unsigned char* data) noexcept:
+        # Safety: a chunk is larger than a Spare, and nobody else has it.
+        cdef Spare* chunk = <Spare*>data
+        chunk.next = self.first
+        self.first = chunk
+        self.bytes_held += CHUNK_MAX
+        self._trim()
+
+    cdef void _trim(self) noexcept:
+        while self.bytes_held > self.bytes_max:
+            holdfast_unmap_huge(self.c_take(), CHUNK_MAX)
+
+    def keep(self, Py_ssize_t bytes_max) -> None:
+        """Hold at most this much from now on; what is more goes back to the system."""
+        self.bytes_max = max(bytes_max, 0)
+        self._trim()
+
+
+@cython.final
+@cython.no_gc
 cdef class Memtable:
     """An ordered table in memory. See the plain twin."""
 
-    def __cinit__(self, gaps: Gaps | None = None) -> None:
+    def __cinit__(self, gaps: Gaps | None = None, spare: SpareChunks | None = None) -> None:
         self.gaps = Gaps() if gaps is None else gaps
+        self.spare = spare
         self.range_tombstones = RangeTombstones()
         self.chunk_size = CHUNK_MIN
         self.root = self._allocate_page(0)
@@ -291,10 +326,12 @@ cdef class Memtable:
     def __dealloc__(self) -> None:
         cdef Py_ssize_t index
         for index in range(self.chunk_count):
-            if self.chunks[index].is_mapped:
-                holdfast_unmap_huge(self.chunks[index].data, CHUNK_MAX)
-            else:
+            if not self.chunks[index].is_mapped:
                 free(self.chunks[index].data)
+            elif self.spare is not None:
+                self.spare.c_give(self.chunks[index].data)
+            else:
+                holdfast_unmap_huge(self.chunks[index].data, CHUNK_MAX)
         free(self.chunks)
 
     cdef unsigned char* _allocate(self, Py_ssize_t size) except NULL:
@@ -323,7 +360,10 @@ cdef class Memtable:
         if size < BIG and chunk_size == CHUNK_MAX:
             # A table of this size is larger than what the processor knows the places of when it
             # lies in pages of 4 KiB, so half of the time of an insertion went into finding them.
-            block = holdfast_map_huge(CHUNK_MAX)
+            if self.spare is not None:
+                block = self.spare.c_take()
+            if block == NULL:
+                block = holdfast_map_huge(CHUNK_MAX)
             is_mapped = block != NULL
         if block == NULL:
             block = <unsigned char*>malloc(chunk_size)

@@ -36,10 +36,27 @@ there are about ten.
 """
 
 
-class Memtable:
-    """An ordered table in memory. It notes its PUTs and MERGEs in `gaps`, those of its tree."""
+class SpareChunks:
+    """Memory of memtables that are gone, for those to come.
 
-    def __init__(self, gaps: Gaps | None = None) -> None:
+    The kernel clears what it gives to a process, and a virtual machine has to ask its host for it
+    as well: of a put in random order that was an eighth. The compiled twin keeps whole chunks of
+    large memtables instead, at first none. This one keeps nothing: the interpreter has the memory.
+    """
+
+    bytes_held: int = 0
+    """Bytes that no memtable has now."""
+
+    def keep(self, bytes_max: int) -> None:
+        """Hold at most this much from now on; what is more goes back to the system."""
+
+
+class Memtable:
+    """An ordered table in memory. It notes its PUTs and MERGEs in `gaps`, those of its tree, and
+    takes its memory from `spare` as long as there is some, which gets it back in the end.
+    """
+
+    def __init__(self, gaps: Gaps | None = None, spare: SpareChunks | None = None) -> None:
         self.gaps = Gaps() if gaps is None else gaps
         """Constant after construction."""
         self._order: list[Place] = []

@@ -12,7 +12,7 @@ from holdfast.compaction import run_flush
 from holdfast.env import SimEnv
 from holdfast.lsm import TableStore, Tree
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit
-from holdfast.memtable import Memtable
+from holdfast.memtable import Memtable, SpareChunks
 
 SETTINGS = KeyspaceSettings(memtable_bytes=4096, table_bytes=4096, page_bytes=256)
 
@@ -26,7 +26,7 @@ class Maker:
         self.version = Version().apply(
             VersionEdit(keyspaces_created=((0, "default", SETTINGS),), settings_text="")
         )
-        self.tree = Tree(self.store, self.keyspace)
+        self.tree = Tree(self.store, self.keyspace, SpareChunks())
         self.seq = 0
         self.number = 0
 
@@ -133,7 +133,7 @@ def test_a_tree_that_is_opened_again_has_the_tables_of_its_version() -> None:
     maker.put(b"a", b"1")
     maker.tree.freeze()
     maker.flush()
-    again = Tree(maker.store, maker.keyspace)
+    again = Tree(maker.store, maker.keyspace, SpareChunks())
     assert {b"a": b"1"} == dict(again.view.cursor(SEQ_MAX))
 
 
