@@ -4,13 +4,16 @@ closed: the page that is read then is read to its end, and no other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.base import SEQ_MAX, DatabaseClosedError
 from holdfast.bufferpool import BufferPool
+from holdfast.env import PosixEnv
 from holdfast.sstable import _reader_py
 from tests.twin.test_sstable_reader import (
     DATA,
@@ -44,6 +47,7 @@ def read_until_closed(twin: Any, reads: int, call: Callable[[Any], Any]) -> Any:
         seen.append(offset)
         if len(seen) == reads:
             reader.close()
+            assert not file.closed, "its descriptor may be that of another file now"
         return read_at(offset, count)
 
     file.read_at = read_and_close  # type: ignore[method-assign]
@@ -79,6 +83,27 @@ def test_a_filter_is_asked_though_the_table_is_closed_meanwhile(twin: Any) -> No
 def test_a_walk_ends_with_the_page_under_which_it_is_closed(twin: Any, reads: int) -> None:
     with pytest.raises(DatabaseClosedError, match="the table is closed"):
         read_until_closed(twin, reads, lambda reader: walk(reader.cursor()))
+
+
+@twins
+@pytest.mark.parametrize("reads", [1, 2, 9])
+def test_a_verification_ends_with_what_is_read_when_the_table_is_closed(
+    twin: Any, reads: int
+) -> None:
+    """Its first read is that of the footer."""
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        read_until_closed(twin, reads, lambda reader: list(reader.verify()))
+
+
+@twins
+def test_a_verification_that_begins_behind_a_close_says_so(twin: Any, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(DATA)
+    file = PosixEnv().open(os.fspath(tmp_path / "t"))
+    reader = twin.TableReader(file, NUMBER, FILE_ID, BufferPool(1 << 20), INFO)
+    damage = reader.verify()
+    reader.close()
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        next(damage)
 
 
 class ClosingPool:

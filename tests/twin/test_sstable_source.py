@@ -502,6 +502,30 @@ def test_a_failed_read_counts_no_longer(twin: Any) -> None:
 
 
 @twins
+@pytest.mark.parametrize("error", [None, OSError(5, "Input/output error")])
+def test_a_close_waits_for_who_uses_the_file(twin: Any, error: OSError | None) -> None:
+    file = MemoryFile(in_file(FRAMED))
+    source = source_of(twin, file)
+
+    def work(given: Any) -> int:
+        assert given is file
+        source.close()
+        assert not file.closed
+        if error is not None:
+            raise error
+        return 7
+
+    if error is None:
+        assert source.use(work) == 7
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            source.use(work)
+    assert file.closed
+    with pytest.raises(DatabaseClosedError, match="the table is closed"):
+        source.use(work)
+
+
+@twins
 def test_no_thread_reads_from_a_descriptor_that_was_closed(twin: Any, tmp_path: Path) -> None:
     """Another file takes the number at once, which would be damage."""
     other = tmp_path / "other"

@@ -220,7 +220,7 @@ cdef class TableReader:
         `holdfast.sstable.verify`.
         """
         self.check_open()
-        return verify_table(self, self.source.file, progress)
+        return verify_table(self, self.source.use, progress)
 
     def close(self):
         """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.

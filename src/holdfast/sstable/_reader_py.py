@@ -190,7 +190,7 @@ class TableReader:
         `holdfast.sstable.verify`.
         """
         self._check_open()
-        return verify_table(self, self._source.file, progress)
+        return verify_table(self, self._source.use, progress)
 
     def close(self) -> None:
         """Drop the pages from the pool, and close the file as soon as nobody reads a page from it.

@@ -27,7 +27,7 @@ cdef class PageSource:
     # the trailer of all entries of an ingested table; 0: they have their own
     cdef uint64_t stamp
     cdef bint closed
-    cdef Py_ssize_t reading              # calls that are reading from the file right now
+    cdef Py_ssize_t reading              # calls that use the file right now
     # The same as `read`, with its errors. Requires: the handle lies before the limit.
     cdef Page c_read(self, const PageHandle* handle, int page_type)
     # Whether pages can be read ahead: what is sealed or stamped, or has no descriptor, cannot.

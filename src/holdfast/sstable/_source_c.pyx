@@ -66,8 +66,21 @@ cdef class PageSource:
         place = PageHandle(handle.offset, handle.size, handle.checksum)
         return self.c_read(&place, page_type)
 
+    def use(self, work):
+        """Return what `work` makes of the file, which is not closed meanwhile.
+
+        Raises: DatabaseClosedError, and whatever `work` raises.
+        """
+        self.check_open()
+        self.reading += 1
+        try:
+            return work(self.file)
+        finally:
+            self.reading -= 1
+            self.close_if_idle()
+
     def close(self):
-        """Close the file as soon as nobody reads a page from it. Harmless the second time."""
+        """Close the file as soon as nobody reads from it. Harmless the second time."""
         if not self.closed:
             self.closed = True
             self.close_if_idle()

@@ -14,6 +14,9 @@ page that it reads; then they get DatabaseClosedError.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from holdfast.base import CorruptionError, DatabaseClosedError
 from holdfast.bufferpool import Page
 from holdfast.codec import open_page, page_seed
@@ -22,6 +25,8 @@ from holdfast.sstable._filter import filter_check
 from holdfast.sstable._page_py import decode_entries, stamp_entries
 from holdfast.sstable.format import FILE_ID_BYTES, Handle, PageType
 from holdfast.sstable.sealed import page_cipher
+
+Result = TypeVar("Result")
 
 
 class PageSource:
@@ -41,7 +46,7 @@ class PageSource:
         self._stamp = stamp
         self._cipher = page_cipher(file)
         self._closed = False
-        # One item for each page that is being read: adding and taking one cannot be interrupted.
+        # One item for each use of the file: adding and taking one cannot be interrupted.
         self._reads: list[None] = []
 
     def read(self, handle: Handle, page_type: int) -> Page:
@@ -53,7 +58,7 @@ class PageSource:
         problem = handle.problem(self.limit)
         if problem is not None:
             raise CorruptionError(self.name, handle.offset, problem)
-        stored = self._read_stored(handle)
+        stored = self.use(lambda file: file.read_at(handle.offset, handle.size))
         if len(stored) != handle.size:
             raise CorruptionError(self.name, handle.offset, "the file ends within the page")
         seed = page_seed(self._file_id, handle.offset)
@@ -66,21 +71,24 @@ class PageSource:
         require_type(page, page_type, self.name, handle.offset)
         return self._checked(page, handle.offset)
 
-    def close(self) -> None:
-        """Close the file as soon as nobody reads a page from it. Harmless the second time."""
-        if not self._closed:
-            self._closed = True
-            self._close_if_idle()
+    def use(self, work: Callable[[File], Result]) -> Result:
+        """Return what `work` makes of the file, which is not closed meanwhile.
 
-    def _read_stored(self, handle: Handle) -> bytes:
-        """Return what the file has where the page lies."""
+        Raises: DatabaseClosedError, and whatever `work` raises.
+        """
         self._reads.append(None)
         try:
-            # Again: a close before this thread was counted did not wait for it.
+            # Not before: a close before this thread was counted did not wait for it.
             self._check_open()
-            return self.file.read_at(handle.offset, handle.size)
+            return work(self.file)
         finally:
             self._reads.pop()
+            self._close_if_idle()
+
+    def close(self) -> None:
+        """Close the file as soon as nobody reads from it. Harmless the second time."""
+        if not self._closed:
+            self._closed = True
             self._close_if_idle()
 
     def _checked(self, page: Page, offset: int) -> Page:

@@ -44,6 +44,9 @@ from holdfast.sstable.opening import StoredEntry, read_footer, read_info, read_t
 Progress = Callable[[int], None]
 """Called with the stored bytes of each page after it was checked."""
 
+UseFile = Callable[[Callable[[File], Footer]], Footer]
+"""Calls a function with the file of a table, which is not closed meanwhile."""
+
 Bound = tuple[bytes, int]
 """(key, trailer) negated so that tuples sort in internal order."""
 
@@ -67,10 +70,10 @@ class VerifiableReader(Protocol):
 
 
 def verify_table(
-    reader: VerifiableReader, file: File, progress: Progress | None
+    reader: VerifiableReader, use: UseFile, progress: Progress | None
 ) -> Iterator[CorruptionError]:
-    """Yield an error for every damage found."""
-    return _Verification(reader, file, progress).run()
+    """Yield an error for every damage found. `use` is that of the reader's source."""
+    return _Verification(reader, use, progress).run()
 
 
 class _Counts:
@@ -99,9 +102,9 @@ class _Counts:
 
 
 class _Verification:
-    def __init__(self, reader: VerifiableReader, file: File, progress: Progress | None) -> None:
+    def __init__(self, reader: VerifiableReader, use: UseFile, progress: Progress | None) -> None:
         self._reader = reader
-        self._file = file
+        self._use = use
         self._progress = progress
         self._name = reader.name
         self._limit = reader.footer.file_size - FOOTER_BYTES
@@ -113,7 +116,7 @@ class _Verification:
     def run(self) -> Iterator[CorruptionError]:
         footer, info = self._reader.footer, self._reader.info
         try:
-            read_footer(self._file, footer.number, footer.file_id, info)
+            self._use(lambda file: read_footer(file, footer.number, footer.file_id, info))
         except CorruptionError as error:
             yield self._found(error)
         except FormatError as error:
