@@ -329,6 +329,55 @@ def test_limits_are_told_from_disorder(twin: ModuleType) -> None:
 
 
 @both
+@pytest.mark.parametrize("seq", [-1, SEQ_MAX + 1, 1 << 64])
+def test_a_size_out_of_range_is_told_before_a_number(twin: ModuleType, seq: int) -> None:
+    with pytest.raises(LimitError, match="the key has 65537 bytes; the limit is 65536"):
+        make(twin).add(b"k" * (KEY_BYTES_MAX + 1), seq, PUT, b"")
+    with pytest.raises(LimitError, match=f"the sequence number {seq} does not have 56 bits"):
+        make(twin).add(b"k", seq, PUT, b"")
+
+
+class FailingVeil(Veil):
+    """Has no memory for one seal."""
+
+    def __init__(self, failing: int) -> None:
+        self._left = failing
+
+    def seal(self, offset: int, data: bytes | memoryview, associated: bytes) -> bytes:
+        self._left -= 1
+        if self._left == 0:
+            raise MemoryError
+        return super().seal(offset, data, associated)
+
+
+@both
+@pytest.mark.parametrize("failing", range(1, 12))
+def test_a_builder_that_failed_while_it_sealed_refuses_every_call(
+    twin: ModuleType, failing: int
+) -> None:
+    """Going on, it would seal the pages of the batch twice."""
+    builder = make(twin, page_bytes=200_000, cipher=FailingVeil(failing))
+
+    def build() -> None:
+        for number in range(7):
+            builder.add(b"%03d" % number, 1, PUT, bytes(150_000))
+        builder.finish(9, 0)
+
+    with pytest.raises(MemoryError):
+        build()
+    # A batch of four pages, one of three, the filter, the index page, the root and the properties.
+    assert (4 if failing <= 4 else 7) == builder.entry_count
+    for call in (
+        lambda: builder.add(b"9", 1, PUT, b""),
+        lambda: builder.add_range_tombstone(b"a", b"b", 1),
+        lambda: builder.finish(9, 0),
+        builder.take_output,
+    ):
+        with pytest.raises(ValueError, match="the builder failed before, or another thread"):
+            call()
+
+
+@both
 def test_the_longest_key_and_empty_key_are_kept(twin: ModuleType) -> None:
     entries = [
         (b"", 7, PUT, b""),

@@ -99,6 +99,7 @@ cdef class TableBuilder:
     cdef int q_close_partition(self) noexcept nogil
     cdef int _refuse(self, const unsigned char* key, Py_ssize_t key_size, uint64_t trailer,
                      Py_ssize_t value_size) except -1
+    cdef int _check_sizes(self, Py_ssize_t key_size, Py_ssize_t value_size) except -1
     cdef int _seal_closed(self) except -1
     cdef int _seal_by_library(self) except -1
     cdef void q_compress(self) noexcept nogil

@@ -159,7 +159,8 @@ cdef class TableBuilder:
         self._check_open()
         if kind not in (KIND_PUT, KIND_DELETE, KIND_MERGE):
             raise ValueError(f"a table has no entries of kind {kind}")
-        if not 0 <= seq <= SEQ_LAST and len(key) <= KEY_MAX and len(value) <= VALUE_MAX:
+        if not 0 <= seq <= SEQ_LAST:
+            self._check_sizes(len(key), len(value))
             raise LimitError(f"the sequence number {seq} does not have 56 bits")
         cdef uint64_t trailer = (<uint64_t>seq << 8) | <uint64_t>kind
         self.c_add(<const unsigned char*>PyBytes_AS_STRING(key), len(key), trailer,
@@ -187,15 +188,19 @@ cdef class TableBuilder:
         cdef int kind = <int>(trailer & 0xFF)
         if kind > KIND_PUT and kind != KIND_MERGE:
             raise ValueError(f"a table has no entries of kind {kind}")
-        if key_size > KEY_MAX:
-            raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_MAX}")
-        if value_size > VALUE_MAX:
-            raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_MAX}")
+        self._check_sizes(key_size, value_size)
         if self.entry_count > 0 and compare_entries(
                 self._data.last.data, self._data.last.size, self._last_trailer,
                 key, key_size, trailer) >= 0:
             raise ValueError("entries must be added in internal order, each once")
         raise MemoryError
+
+    cdef int _check_sizes(self, Py_ssize_t key_size, Py_ssize_t value_size) except -1:
+        if key_size > KEY_MAX:
+            raise LimitError(f"the key has {key_size} bytes; the limit is {KEY_MAX}")
+        if value_size > VALUE_MAX:
+            raise LimitError(f"the value has {value_size} bytes; the limit is {VALUE_MAX}")
+        return 0
 
     cdef bint c_lend(self) noexcept:
         if self._state != STATE_OPEN or self._file_id is None:

@@ -5,7 +5,8 @@ Bytes collect in an output that the caller takes and writes; nothing here does I
 docs/format/table.md draws the result.
 
 Invariants:
- 1. Entries are strictly ascending in internal order; a call that raises has added nothing.
+ 1. Entries are strictly ascending in internal order; a call that raises has added nothing. One that
+    fails while pages are sealed is the last: the builder then refuses every call.
  2. A data page's body has at most `page_bytes` bytes, or holds one entry.
  3. Pages are sealed in batches of SEAL_BATCH_BYTES, so that the compiled twin gives up the GIL once
     for a batch and not for each page. Index and filters take up a page when it is sealed.
@@ -203,6 +204,7 @@ class TableBuilder:
         self._seq_min = SEQ_MAX
         self._seq_max = 0
         self._finished = False
+        self._is_sealing = False
 
     @property
     def output_size(self) -> int:
@@ -282,6 +284,8 @@ class TableBuilder:
 
     def take_output(self) -> bytes:
         """Return the sealed bytes that were not taken yet; all pieces in order are the file."""
+        if self._is_sealing:
+            self._check_open()
         output = bytes(self._output)
         self._output.clear()
         return output
@@ -301,7 +305,7 @@ class TableBuilder:
             self._close_page(None)
             self._seal_closed()
             self._close_partition()
-        self._finished = True
+        self._is_sealing = True
         root = self._seal_index()
         spans = [(start, stop) for (start, _), stop in self._tombstones.items()]
         lower, upper = key_range(self._first, self._last, spans)
@@ -320,11 +324,15 @@ class TableBuilder:
             root_checksum=root.checksum,
             created_us=created_us,
         )
-        return self._finish_file(info, root)
+        info = self._finish_file(info, root)
+        self._finished, self._is_sealing = True, False
+        return info
 
     def _check_open(self) -> None:
         if self._finished:
             raise ValueError("the table is finished")
+        if self._is_sealing:
+            raise ValueError("the builder failed before, or another thread uses it")
 
     def _count(self, seq: int, raw_bytes: int) -> None:
         self._seq_min = min(self._seq_min, seq)
@@ -343,6 +351,7 @@ class TableBuilder:
             self._seal_closed()
 
     def _seal_closed(self) -> None:
+        self._is_sealing = True
         for page in self._closed:
             handle = self._seal(page.body, PageType.DATA, self._compression)
             self._index.append(page.key, page.trailer, handle.encode())
@@ -354,6 +363,7 @@ class TableBuilder:
                 self._close_partition()
         self._closed.clear()
         self._closed_bytes = 0
+        self._is_sealing = False
 
     def _close_partition(self) -> None:
         if self._index.count == 0:
