@@ -421,6 +421,59 @@ def test_a_closed_reader_ends_a_cursor_that_read_ahead(tmp_path: Path) -> None:
     assert seen == [entry[0] for entry in ENTRIES[100 : 100 + len(seen)]]
 
 
+def test_a_closed_reader_names_a_handle_that_can_be_none(tmp_path: Path) -> None:
+    """As the plain twin: who reads nothing does not ask whether it could."""
+    data, _ = build(SOME)
+    pages = data_pages(data)
+    ends = list(accumulate(len(entries_of(data, page, PageType.DATA)) for page in pages))
+    table = Table.parse(data)
+    node = table.of_type(PageType.INDEX)[0]
+    assert node.page is not None
+    node.refs[id(node.page.entries[4])][0].offset = 1 << 40
+    damaged = table.encode()
+    results = set()
+    for module, ahead_bytes in (
+        (_reader_c, 0),
+        (_reader_c, 1),
+        (_reader_c, 1 << 20),
+        (_reader_py, 0),
+    ):
+        file = DiskFile(tmp_path / "t", damaged)
+        reader = module.TableReader(file, NUMBER, FILE_ID, BufferPool(1 << 20))
+        cursor = reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)
+        cursor.seek_first()
+        for _ in range(ends[3] - 1):
+            cursor.next()
+        reader.close()
+        with pytest.raises(CorruptionError) as caught:
+            cursor.next()
+        results.add((caught.value.offset, caught.value.reason))
+    assert len(results) == 1
+    assert "a page handle points to" in results.pop()[1]
+
+
+def test_pages_are_chosen_in_time_that_grows_with_the_index_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with its square, where the pages do not lie behind each other: a forged index page may
+    have any length. Here nothing is ever read ahead, as no page is that short.
+    """
+    monkeypatch.setattr(_builder_py, "INDEX_BYTES", 1 << 40)
+    entries = [(b"%06d" % number, 1, PUT, b"") for number in range(16_000)]
+    data, info = build(entries, builder=_builder_py, page_bytes=1, filter_bits_per_key=0)
+    reader, file = reader_in(tmp_path, data, info)
+    seconds = []
+    for ahead_bytes in (0, 1):
+        tries = []
+        for _ in range(3):
+            begun = time.thread_time()
+            assert len(walk(reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes))) == 16_000
+            tries.append(time.thread_time() - begun)
+        seconds.append(min(tries))
+    file.close()
+    assert seconds[1] < 4 * seconds[0]
+
+
 def test_others_run_while_a_merge_goes_from_page_to_page(tmp_path: Path) -> None:
     """Not only at the ends of pages, where each was read alone. Nothing is written here."""
     entries = [(b"%07d" % number, 1, PUT, b"") for number in range(100_000)]

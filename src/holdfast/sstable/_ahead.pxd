@@ -38,6 +38,8 @@ cdef struct Ahead:
     bint is_off                      # for the rest of the cursor's life
     Py_ssize_t at                    # the next page that the cursor comes to
     Py_ssize_t count
+    # Where in the index page an entry starts from which on the next ones are looked for.
+    Py_ssize_t looked_to
     unsigned char* stored            # all pages as they were read; NULL when none waits
     unsigned char* body              # of the next page, once it was opened; else NULL
     Py_ssize_t size
@@ -51,12 +53,17 @@ cdef struct Ahead:
 
 cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     """Forget the pages that the cursor did not come to."""
-    if ahead == NULL:
-        return
     free(ahead.stored)
     free(ahead.body)
     ahead.stored = ahead.body = NULL
     ahead.at = ahead.count = 0
+
+
+cdef inline void ahead_leave(Ahead* ahead) noexcept nogil:
+    """Forget all that belongs to the index page that the cursor stands in."""
+    if ahead != NULL:
+        ahead_drop(ahead)
+        ahead.looked_to = 0
 
 
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
@@ -145,7 +152,7 @@ cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool p
     """Note the pages to be read, from the one at which the index page's cursor stands: those that
     lie behind each other and are not in the pool. Return how many; 0 is always right.
     """
-    cdef const unsigned char* position = index.data
+    cdef const unsigned char* position
     cdef const unsigned char* end = index.data + index.entries_size
     cdef AheadPage* page
     cdef Entry* separator = &ahead.before
@@ -155,9 +162,14 @@ cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool p
     # The first page of an index page follows the last one of another, which is not here.
     if ahead.is_off or index.entry_at == 0:
         return 0
-    # Safety: the walk goes from entry to entry of a checked page.
+    # Going on from where the last look was, it takes time in proportion to the index page.
+    if ahead.looked_to >= index.entry_at:
+        ahead.looked_to = 0
+    position = index.data + ahead.looked_to
+    # Safety: the walk goes from entry to entry of a checked page; it begins before the cursor's.
     while position < index.data + index.entry_at:
         position = read_entry(position, separator)
+    ahead.looked_to = index.entry_at
     if separator.shared != 0:
         return 0
     while position < end and count < AHEAD_PAGES:

@@ -27,7 +27,7 @@ from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load32
 from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._ahead cimport (
-    Ahead, ahead_choose, ahead_drop, ahead_enter, ahead_free, ahead_is_long, ahead_leads,
+    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_is_long, ahead_leads, ahead_leave,
     ahead_next, ahead_open,
 )
 from holdfast.sstable._directory_c cimport (
@@ -445,6 +445,7 @@ cdef class TableReader:
         """
         cdef Page page
         cdef uint64_t place = 0
+        self.check_open()
         if page_type != FILTER:
             place = place_of(root, root_value, index, index_value)
         page = self.pool.c_get(self.number, handle.offset)
@@ -624,7 +625,8 @@ cdef class TableCursor(Cursor):
         cdef TableReader reader = self.reader
         cdef Ahead* ahead = self.ahead
         cdef Py_ssize_t count
-        reader.check_open()
+        if reader.closed:
+            return False
         if not ahead_leads(ahead, self.index.value_data):
             count = ahead_choose(ahead, self.index, reader.pool, reader.number,
                                  reader.source.limit)
@@ -651,8 +653,7 @@ cdef class TableCursor(Cursor):
         """Open the index page that the root stands at. It has an entry, as all but a root have."""
         cdef PageHandle index_handle, filter_handle
         # They were checked against the separators of the index page that the cursor leaves.
-        ahead_drop(self.ahead)
-        self.reader.check_open()
+        ahead_leave(self.ahead)
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
                                  &filter_handle)
         self.index.open(
@@ -664,7 +665,6 @@ cdef class TableCursor(Cursor):
     cdef int load_data(self) except -1:
         """Open the data page that the index page stands at. It has an entry."""
         cdef PageHandle handle
-        self.reader.check_open()
         self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset,
                                  &handle)
         self.data.open(
