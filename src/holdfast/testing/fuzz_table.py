@@ -50,6 +50,8 @@ STAMP = 9
 PREFIX_ERRORS = (CorruptionError, ValueError)
 """A filter may be damaged, and have no prefixes of this length."""
 _POOL_BYTES = 1 << 20
+_AHEAD_BYTES = 3000
+"""Less than many inputs have."""
 _ENTRIES_MAX = 20_000
 """A walk that goes on for longer is one that does not end: inputs have at most 64 KiB."""
 
@@ -159,9 +161,10 @@ def _read_stamped(
         module.TableReader(file, number, file_id, BufferPool(_POOL_BYTES), info)
         for module, file in zip(READERS, files, strict=True)
     ]
+    features = _read(stamped)
     walked = _walked(stamped[0], is_forward=True).value[0]
     require(all(entry[1] == STAMP for entry in walked), "an entry has a number of its own")
-    return _read(stamped)
+    return features
 
 
 def _reopen(reader: Any, data: bytes, number: int, file_id: bytes) -> None:
@@ -177,13 +180,20 @@ def _reopen(reader: Any, data: bytes, number: int, file_id: bytes) -> None:
 
 
 def _read(readers: list[Any]) -> list[object]:
-    """Read everything in every way with all twins. Raises: Finding."""
+    """Read everything in every way with all twins. Requires: nothing is in their pools yet. Raises:
+    Finding.
+    """
     reports = [
         Outcome([(e.file, e.offset, e.reason) for e in reader.verify()]) for reader in readers
     ]
     damage = agreed("verify", reports).value
+    # First, for a page in the pool would be taken from there.
+    ahead = agreed(
+        "a walk ahead", [_walked(r, is_forward=True, ahead_bytes=_AHEAD_BYTES) for r in readers]
+    ).value
     forward = agreed("a walk", [_walked(reader, is_forward=True) for reader in readers]).value
     backward = agreed("a walk back", [_walked(r, is_forward=False) for r in readers]).value
+    require(bool(damage) or ahead == forward, "a walk that reads ahead is another one")
     if forward[1] is None and backward[1] is None:
         _check_walks(forward[0], backward[0])
     probes = dict.fromkeys([entry[0] for entry in forward[0][:8] + forward[0][-4:]])
@@ -204,12 +214,14 @@ def _read(readers: list[Any]) -> list[object]:
     return [Outcome(error=(first,)).feature, forward[1] and Outcome(error=forward[1]).feature]
 
 
-def _walked(reader: Any, *, is_forward: bool) -> Outcome:
-    """Return (entries, error or None) of a walk to its end or its error."""
+def _walked(reader: Any, *, is_forward: bool, ahead_bytes: int = 0) -> Outcome:
+    """Return (entries, error or None) of a walk to its end or its error; with `ahead_bytes` as a
+    compaction walks.
+    """
     entries: list[tuple[bytes, int, int, bytes]] = []
 
     def walk() -> None:
-        cursor = reader.cursor()
+        cursor = reader.cursor(not ahead_bytes, ahead_bytes)
         more = cursor.seek_first() if is_forward else cursor.seek_last()
         while more:
             entries.append((cursor.key, cursor.seq, cursor.kind, cursor.value))
