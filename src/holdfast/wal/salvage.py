@@ -9,6 +9,9 @@ Guarantees:
 2. Of records with one ordinal those of the latest segment count: what an earlier process life
    wrote behind a torn end, the next one has written anew. Its link says from where on.
 3. The bytes of one segment are in memory at a time, and for a moment two copies of them.
+4. Time is linear in the bytes of a segment, whatever they are: see `_Patience`.
+5. When the log is known to have gone on behind the last run, and nothing can be read of that, it is
+   said: `SalvagedLog.unread`.
 
 Where `read_log` decides whether a log can be trusted, nothing is decided here: whoever replays runs
 across a gap chooses to. That records which are whole are kept is what LevelDB's repair does, too;
@@ -27,6 +30,7 @@ from holdfast.base import CorruptionError, FormatError
 from holdfast.env import Env
 from holdfast.wal._scan import ScanResult, find_later_records, scan_records
 from holdfast.wal.format import (
+    ALIGNMENT_MIN,
     BLOCK_BYTES,
     FRONT_BYTES_MAX,
     RECORD_HEADER_BYTES,
@@ -36,6 +40,7 @@ from holdfast.wal.format import (
     StopReason,
     decode_link,
     decode_segment_header,
+    has_chained_records,
     is_alignment,
     parse_segment_name,
     segment_header_as_stored,
@@ -43,6 +48,7 @@ from holdfast.wal.format import (
 )
 
 _ZERO_BLOCK: Final = bytes(1 << 16)
+_PATIENCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,12 @@ class SalvagedLog:
     """The highest edit that a record knows to be durable."""
     damage: list[CorruptionError] = field(default_factory=list)
     """Every place at which something cannot be read that may have been records."""
+    awaited: int = 0
+    """The segment in which the log goes on behind the last run, of which nothing was read; 0 when
+    it is not known to go on.
+    """
+    unread: CorruptionError | None = None
+    """What there is to say of that segment."""
 
     @property
     def lsn_last(self) -> int:
@@ -98,12 +110,13 @@ def salvage_log(
     database_id: bytes = b"",
     last_segment: int | None = None,
 ) -> SalvagedLog:
-    """Return what can be read of the segments from number `first_segment` on. Those of another
-    database than `database_id` are left out, if that is given, and are damage.
+    """Return what can be read of the segments from number `first_segment` on, in which the log
+    begins if it is given. Those of another database than `database_id` are left out, if that is
+    given, and are damage.
 
     Raises: FormatError for a segment of a newer version; OSError when the folder cannot be listed.
     """
-    found = SalvagedLog(database_id=database_id)
+    found = SalvagedLog(database_id=database_id, awaited=first_segment)
     numbers = (parse_segment_name(name) for name in env.list_dir(folder))
     for number in sorted(n for n in numbers if n is not None and n >= first_segment):
         if last_segment is not None and number > last_segment:
@@ -111,15 +124,22 @@ def salvage_log(
         path = f"{folder}/{segment_name(number)}"
         try:
             data = _bytes(env, path)
-            header = _header(data, path, number, found)
+            header, is_whole = _header(data, path, number, found)
         except CorruptionError as error:
             found.damage.append(error)
             continue
         except OSError as error:
             found.damage.append(CorruptionError(path, 0, f"it cannot be read: {error}"))
+            found.awaited = found.awaited or number
             continue
         if header is not None:
-            _salvage_segment(found, path, header, data)
+            _salvage_segment(found, path, header, data, is_whole=is_whole)
+    if found.awaited:
+        found.unread = CorruptionError(
+            f"{folder}/{segment_name(found.awaited)}",
+            0,
+            "the log goes on in this segment, and what cannot be read of it is missing",
+        )
     return found
 
 
@@ -171,26 +191,30 @@ def _bytes(env: Env, path: str) -> bytes:
         file.close()
 
 
-def _header(data: bytes, path: str, number: int, found: SalvagedLog) -> SegmentHeader | None:
-    """Return the header of a segment, as it stands when it is damaged; None for a segment that was
-    never used. Raises: CorruptionError when nothing can be read with it; FormatError when it is of
-    a newer version.
+def _header(
+    data: bytes, path: str, number: int, found: SalvagedLog
+) -> tuple[SegmentHeader | None, bool]:
+    """Return the header of a segment, as it stands when it is damaged, and whether it is whole;
+    None for a segment that was never used. Raises: CorruptionError when nothing can be read with
+    it; FormatError when it is of a newer version.
     """
     front = data[:FRONT_BYTES_MAX]
     try:
         header = decode_segment_header(front, path)
     except CorruptionError as error:
+        _look_without_header(found, number, data)
         if _is_zero(data, min(BLOCK_BYTES, len(data))):
             # It was being prepared when the power went, and holds nothing.
-            return None
+            return None, False
         stored = segment_header_as_stored(front)
         found.damage.append(error)
         if stored is None or not is_alignment(stored.alignment):
-            return None
-        return stored
+            return None, False
+        return stored, False
     except FormatError as error:
         if front.startswith(SEGMENT_MAGIC):
             raise
+        _look_without_header(found, number, data)
         raise CorruptionError(path, 0, str(error)) from error
     if header.number != number:
         raise CorruptionError(path, 16, f"this is segment {header.number}")
@@ -198,19 +222,46 @@ def _header(data: bytes, path: str, number: int, found: SalvagedLog) -> SegmentH
         raise CorruptionError(path, 32, "it is a log segment of another database")
     found.database_id = header.database_id
     found.alignment = header.alignment
-    return header
+    if number == found.awaited or header.previous == 0:
+        # What an earlier life left is in tables when the next one begins.
+        found.awaited = 0
+    return header, True
 
 
-def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data: bytes) -> None:
-    """Add the runs of a segment."""
-    number, salt, alignment = header.number, header.salt, header.alignment
-    number = parse_segment_name(path.rpartition("/")[2]) or number
+def _look_without_header(found: SalvagedLog, number: int, data: bytes) -> None:
+    """Note whether a segment whose header cannot be read has records behind the last run."""
+    if len(data) > BLOCK_BYTES and _is_zero(data, BLOCK_BYTES):
+        if found.awaited == number:
+            found.awaited = 0
+    elif has_chained_records(data, number, found.lsn_last, found.alignment or ALIGNMENT_MIN):
+        found.awaited = found.awaited or number
+
+
+def _salvage_segment(
+    found: SalvagedLog, path: str, header: SegmentHeader, data: bytes, *, is_whole: bool
+) -> None:
+    """Add the runs of a segment, whose header `is_whole` or damaged."""
+    number = parse_segment_name(path.rpartition("/")[2]) or header.number
     link = decode_link(data[:FRONT_BYTES_MAX], header)
     if link is not None:
         # A life says so where it begins, also when no record of it is left.
         found.runs[:] = _before(found.runs, link.lsn_first)
+    scan = _add_runs(found, path, number, header, data)
+    if scan.stop == StopReason.END_OF_SEGMENT:
+        found.awaited = scan.next_segment
+    elif is_whole and len(data) < header.size and scan.stop != StopReason.END_OF_ZEROS:
+        # It was cut, and not where the records end.
+        found.awaited = number
+
+
+def _add_runs(
+    found: SalvagedLog, path: str, number: int, header: SegmentHeader, data: bytes
+) -> ScanResult:
+    """Add the runs of a segment; return the scan that came to its end."""
+    salt, alignment = header.salt, header.alignment
     at = header.records_offset
     scan = scan_records(data, at, number, salt, 0, 0, alignment)
+    patience = _Patience(len(data))
     is_first = True
     # The headers behind the first damage: looked for once, as there may be thousands of places.
     later: ScanResult | None = None
@@ -221,7 +272,7 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
             is_first = False
         end = scan.end_offset
         if scan.stop == StopReason.END_OF_SEGMENT or _is_zero(data, end):
-            return
+            return scan
         if scan.stop != StopReason.BROKEN_CHAIN:
             reason = "here stand bytes that are no whole record"
             found.damage.append(CorruptionError(path, end, reason))
@@ -232,13 +283,42 @@ def _salvage_segment(found: SalvagedLog, path: str, header: SegmentHeader, data:
         # or of which only the padding was damaged.
         while True:
             if index == later.record_count:
-                return
-            at = later.record(index).payload_offset - RECORD_HEADER_BYTES
+                return scan
+            if patience.is_over:
+                found.damage.append(CorruptionError(path, at, "the headers here are forged"))
+                found.awaited = number
+                return scan
+            record = later.record(index)
+            at = record.payload_offset - RECORD_HEADER_BYTES
             index += 1
             if at >= end:
                 scan = scan_records(data, at, number, salt, 0, 0, alignment)
                 if scan.record_count:
                     break
+                patience.spend(record.payload_size)
+
+
+class _Patience:
+    """How many bytes of records may be looked at that turn out not to be whole.
+
+    Records do not overlap, so the payloads of those that were damaged are together no longer than
+    their segment, or a few times that where a value holds a copy of the log. Only forged headers
+    claim more, each of which would cost a checksum of as much as it claims.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = _PATIENCE * size
+
+    def spend(self, size: int) -> None:
+        """Count a payload that was looked at in vain."""
+        self._left -= size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more was claimed than there can be."""
+        return self._left < 0
 
 
 def _padded(data: bytes, later: ScanResult, alignment: int) -> bytes:
@@ -278,6 +358,7 @@ def _add_run(
     elif found.runs and first.lsn <= found.runs[-1].lsn_last:
         # Within a segment ordinals only grow.
         return
+    found.awaited = 0
     found.runs.append(
         LogRun(
             segment=number,

@@ -16,7 +16,10 @@ from holdfast.wal import RunReader, salvage, salvage_log
 from holdfast.wal.format import (
     BLOCK_BYTES,
     RECORD_HEADER_BYTES,
+    RecordHeader,
+    RecordType,
     decode_segment_header,
+    encode_record_header,
     encode_segment_header,
     record_bytes,
     segment_name,
@@ -453,6 +456,112 @@ def test_a_segment_damaged_in_many_places_is_looked_through_once(
     reader = RunReader(log.env)
     assert reader.read(found.runs[0])[0] is reader.read(found.runs[0])[0]
     assert len(looked) == len(read) == 3
+
+
+@pytest.mark.parametrize("how", ["missing", "zeros", "other bytes", "cut", "no format", "unread"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_segment_in_which_the_log_goes_on_and_that_cannot_be_read_is_said(
+    how: str, number: int
+) -> None:
+    """By the segment before it, or by whoever knows where the log begins."""
+    log = log_of(5 if number == 3 else 1)
+    assert salvaged(log, 1).unread is None
+    image = bytes_of(log.env, number)
+    env: Any = log.env
+    if how == "missing":
+        log.env.unlink(f"{FOLDER}/{number:08d}.wal", site="test")
+    elif how == "unread":
+        env = FaultEnv(log.env)
+        env.add(FaultRule(kind="read", path=f"{number:08d}.wal", times=99))
+    else:
+        changed = {
+            "zeros": bytes(BLOCK_BYTES) + image[BLOCK_BYTES:],
+            "other bytes": image[:16] + b"?" * 16 + image[32:],
+            "cut": image[:100],
+            "no format": b"?" * BLOCK_BYTES + image[BLOCK_BYTES:],
+        }[how]
+        replace_bytes(log.env, number, changed)
+    found = salvage_log(env, FOLDER, 1)
+    assert found.unread is not None
+    assert found.unread.file == f"{FOLDER}/{number:08d}.wal"
+    assert found.lsn_last == (6 if number == 3 else 0)
+    # It is the last thing that is known: a later life, or a record of a later segment, is not lost.
+    Log(log.env, number=9, lsn_first=20)
+    assert salvage_log(env, FOLDER, 1).unread is None
+
+
+@pytest.mark.parametrize("kept", [0, 1, -1])
+def test_a_last_segment_that_was_cut_before_the_log_ended_is_not_all_of_it(kept: int) -> None:
+    log = log_of(1)
+    image = bytes_of(log.env, 1)
+    _, end = place(log, 0)
+    replace_bytes(log.env, 1, image[: end + kept])
+    unread = salvaged(log).unread
+    assert unread is not None
+    assert unread.file == f"{FOLDER}/00000001.wal"
+    # Where zeros stand behind the last record the log ended.
+    replace_bytes(log.env, 1, image[: end + RECORD_HEADER_BYTES])
+    assert salvaged(log).unread is None
+
+
+def test_a_log_that_ends_in_a_segment_without_records_is_all_there() -> None:
+    log = log_of(4)
+    # The END record of the second segment is written with the first record of the third.
+    log.append(BIG, durable=True)
+    image = bytes_of(log.env, 3)
+    for content in (image[:BLOCK_BYTES], b"?" * BLOCK_BYTES):
+        replace_bytes(log.env, 3, content + bytes(len(image) - BLOCK_BYTES))
+        assert salvaged(log).unread is None
+    # One that no record leads to was being prepared.
+    log.env.unlink(f"{FOLDER}/00000003.wal", site="test")
+    log.env.unlink(f"{FOLDER}/00000002.wal", site="test")
+    start, _ = place(log, 2)
+    overwrite(log, 1, start, bytes(RECORD_HEADER_BYTES))
+    log.env.create(f"{FOLDER}/00000002.wal", site="test").write_at(0, b"?" * 99, site="test")
+    assert salvaged(log).unread is None
+
+
+def test_records_behind_a_lost_header_are_said_when_the_end_before_them_is_lost_too() -> None:
+    log = log_of(20, value=b"y" * 900)
+    for number in range(3, log.number):
+        log.env.unlink(f"{FOLDER}/{number:08d}.wal", site="test")
+    data, scan = RunReader(log.env).read(salvaged(log, last_segment=1).runs[0])
+    overwrite(log, 1, scan.record(scan.record_count - 1).payload_offset - 9, b"?" * 30)
+    overwrite(log, 2, 0, bytes(BLOCK_BYTES))
+    unread = salvaged(log).unread
+    assert unread is not None
+    assert unread.file == f"{FOLDER}/00000002.wal"
+    # Records with ordinals of before are none that are missing.
+    Log(log.env, number=9, lsn_first=99).append()
+    assert salvaged(log).unread is None
+    assert data
+
+
+def test_forged_headers_that_claim_much_are_not_all_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would cost a checksum of what it claims: time would grow with the square of a file."""
+    log = Log(segment_bytes=1 << 16)
+    log.append(b"first", durable=True)
+    image = bytearray(bytes_of(log.env, 1))
+    _, at = place(log, 0)
+    salt = log.writer._current.header.salt
+    while at + 2 * RECORD_HEADER_BYTES <= len(image):
+        header = RecordHeader(
+            payload_size=len(image) - at - RECORD_HEADER_BYTES, segment=1, lsn=9, seq_first=9,
+            durable_lsn=1, manifest_edit=0, chain=0, op_count=1, type=RecordType.BATCHES,
+            payload_checksum=7,
+        )  # fmt: skip
+        image[at : at + RECORD_HEADER_BYTES] = encode_record_header(header, salt)[0]
+        at += RECORD_HEADER_BYTES
+    replace_bytes(log.env, 1, bytes(image))
+    scans: list[None] = []
+    monkeypatch.setattr(salvage, "scan_records", counting(scans, salvage.scan_records))
+    found = salvaged(log)
+    assert spans(found) == [(1, 1, 1)]
+    assert 4 <= len(scans) <= 7
+    assert found.damage[-1].reason == "the headers here are forged"
+    assert found.unread is not None
 
 
 def counting(calls: list[None], called: Callable[..., Any]) -> Callable[..., Any]:
