@@ -17,9 +17,9 @@ from holdfast.base import DELETE, RANGE_DELETE, CorruptionError
 from holdfast.env import Env
 from holdfast.manifest import Version
 from holdfast.memtable import Memtable
-from holdfast.recovery._apply import apply_records
 from holdfast.recovery.repair_report import Loss, LossKind, RepairReport
 from holdfast.recovery.replay import STEP_BYTES
+from holdfast.recovery.unknown import UnknownKeyspaces
 from holdfast.wal import LogRun, RunReader, SalvagedLog, ScanResult, decode_payload
 
 Take = Callable[[int, Memtable], None]
@@ -42,6 +42,7 @@ class RunReplay:
     newest: Callable[[int, bytes], int]
     """The number of the newest version of a key that tables have, 0 for none."""
     memtables: dict[int, Memtable] = field(default_factory=dict)
+    _unknown: UnknownKeyspaces = field(default_factory=UnknownKeyspaces)
     _reader: RunReader = field(init=False)
     _behind: list[int] = field(init=False)
     """The operations of each run and those behind it. There may be thousands of runs and gaps."""
@@ -59,9 +60,7 @@ class RunReplay:
         self._damage = dict(sorted(first.items()))
 
     def run(self) -> None:
-        """Replay. Raises: OSError; CorruptionError when a file changes meanwhile, or when an
-        operation names a keyspace that, as a trusted manifest says, never existed.
-        """
+        """Replay. Raises: OSError; CorruptionError when a file changes meanwhile."""
         if self.is_trusted and self.version.clean:
             # Everything is in tables, whatever became of the log since.
             return None
@@ -105,13 +104,18 @@ class RunReplay:
                 f"What was committed behind them was left out, {operations} operations in records "
                 f"{run.lsn_first} to {runs[-1].lsn_last}; keeping it is an option of the repair"
             )
-            count = runs[-1].seq_next - seq_next if seq_next else None
+            is_all_known = bool(seq_next) and self.log.unread is None
+            count = runs[-1].seq_next - seq_next if is_all_known else None
         self._lose(place, count, reason)
 
     def _report_end(self, expected: int) -> None:
-        """Report records that were durable and are missing at the end."""
-        durable = max(self.log.durable_lsn, self.version.durable_lsn)
+        """Report records that were durable and are missing at the end, and the end of a log of
+        which it is only known that it went on.
+        """
+        durable, unread = max(self.log.durable_lsn, self.version.durable_lsn), self.log.unread
         if durable < max(expected, 1):
+            if unread is not None:
+                self._lose(unread, None, unread.reason)
             return
         place = self._place(0, None) or CorruptionError(self.report.folder, 0, "")
         reason = f"records {max(expected, 1)} to {durable}, the last of the log, are missing"
@@ -155,8 +159,8 @@ class RunReplay:
         index = 0
         while index < scan.record_count:
             try:
-                index, _ = apply_records(
-                    scan, data, index, STEP_BYTES, self.memtables, flushed,
+                index, _ = self._unknown.apply(
+                    run.path, scan, data, index, STEP_BYTES, self.memtables, flushed,
                     self.version.next_keyspace_id,
                 )  # fmt: skip
             except ValueError as error:
@@ -200,6 +204,7 @@ class RunReplay:
                 self.memtables[keyspace] = Memtable()
 
     def _finish(self) -> None:
+        self._unknown.report(self.report)
         for keyspace, memtable in self.memtables.items():
             if memtable.seq_min:
                 memtable.freeze()

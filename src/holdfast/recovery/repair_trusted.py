@@ -22,6 +22,7 @@ from holdfast.recovery.repair_report import Loss, LossKind
 from holdfast.recovery.repair_survey import MARKER_PREFIX, NUMBER_LEAP_MAX, Survey
 from holdfast.recovery.repair_tables import Piece, Workshop
 from holdfast.recovery.replay import replay
+from holdfast.recovery.unknown import UnknownKeyspaces
 from holdfast.sstable import TableInfo, table_name
 
 
@@ -34,7 +35,7 @@ def repair_trusted(
     keep_behind: bool,
 ) -> Repaired:
     """Rebuild the damaged tables and replay the log. Raises: OSError; CorruptionError when a file
-    changes meanwhile, or the log names a keyspace that never existed.
+    changes meanwhile.
     """
     version = manifest.version
     tables = _Tables(workshop)
@@ -50,9 +51,16 @@ def repair_trusted(
         )
 
     if found.log is None:
+        unknown = UnknownKeyspaces()
         replayed = replay(
-            workshop.env, workshop.folder, manifest, stored_settings(manifest), on_full=take
+            workshop.env,
+            workshop.folder,
+            manifest,
+            stored_settings(manifest),
+            on_full=take,
+            unknown=unknown,
         )
+        unknown.report(workshop.report)
         for keyspace, memtable in replayed.memtables.items():
             if memtable.seq_min:
                 memtable.freeze()
@@ -61,7 +69,7 @@ def repair_trusted(
         workshop.report.records = replayed.records
         if found.is_marked:
             # Without the marker that is all the damage, whichever file it is said of.
-            _note_kept_segments(workshop)
+            _note_kept_segments(workshop, version.wal_first)
     else:
         RunReplay(
             env=workshop.env,
@@ -159,10 +167,14 @@ def _note_moments(workshop: Workshop, version: Version) -> None:
         )
 
 
-def _note_kept_segments(workshop: Workshop) -> None:
-    """Say that what is kept for `changes()` is not carried over, when that is what is damaged."""
-    damaged = [error for error in workshop.report.damage if error.file.endswith(".wal")]
-    for error in damaged:
+def _note_kept_segments(workshop: Workshop, first: int) -> None:
+    """Say that what is kept for `changes()` is not carried over, when that is what is damaged:
+    segments before number `first`, with which the log begins that is needed.
+    """
+    for error in workshop.report.damage:
+        parsed = parse_numbered(error.file.rpartition("/")[2])
+        if parsed is None or parsed[1] != "wal" or parsed[0] >= first:
+            continue
         workshop.report.lose(
             Loss(
                 kind=LossKind.CHANGES,

@@ -15,6 +15,7 @@ from holdfast.manifest import Recovered, Version, manifest_name, parse_numbered
 from holdfast.memtable import Memtable
 from holdfast.recovery._apply import apply_records
 from holdfast.recovery.needed import needed_log
+from holdfast.recovery.unknown import UnknownKeyspaces
 from holdfast.wal import read_log
 
 STEP_BYTES = 64 * 1024
@@ -43,8 +44,10 @@ def replay(
     settings: DatabaseSettings,
     *,
     on_full: Callable[[int, Memtable], None] | None = None,
+    unknown: UnknownKeyspaces | None = None,
 ) -> Replayed:
-    """Replay the log behind `manifest`, which was read from the same folder.
+    """Replay the log behind `manifest`, which was read from the same folder. With `unknown` what is
+    of a keyspace that never existed is set aside there; without, it is damage.
 
     Raises: CorruptionError for damage that is not a torn tail; FormatError for newer or foreign
     files; OSError.
@@ -60,16 +63,15 @@ def replay(
         for segment in contents:
             index = 0
             while index < segment.scan.record_count:
+                given = (
+                    segment.scan, segment.data, index, STEP_BYTES, memtables, flushed,
+                    version.next_keyspace_id,
+                )  # fmt: skip
                 try:
-                    index, applied = apply_records(
-                        segment.scan,
-                        segment.data,
-                        index,
-                        STEP_BYTES,
-                        memtables,
-                        flushed,
-                        version.next_keyspace_id,
-                    )
+                    if unknown is None:
+                        index, applied = apply_records(*given)
+                    else:
+                        index, applied = unknown.apply(segment.path, *given)
                 except ValueError as error:
                     raise CorruptionError(segment.path, 0, str(error)) from error
                 payload_bytes += applied

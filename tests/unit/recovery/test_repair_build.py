@@ -205,9 +205,10 @@ def test_that_keyspaces_stand_at_different_moments_is_said_when_operations_are_l
 
 def test_damage_of_segments_that_are_kept_for_changes_is_a_loss_of_changes() -> None:
     shop = workshop()
-    for name in ("00000002.table", "00000003.wal"):
+    for name in ("00000002.table", "00000003.wal", "00000004.wal"):
         shop.report.damage.append(holdfast.CorruptionError(f"{FOLDER}/{name}", 7, "broken"))
-    _note_kept_segments(shop)
+    # What is needed begins with the last one: of that another loss is told.
+    _note_kept_segments(shop, 4)
     (loss,) = shop.report.losses
     assert (loss.kind, loss.file, loss.offset) == (LossKind.CHANGES, f"{FOLDER}/00000003.wal", 7)
     assert loss.reason.endswith("broken")

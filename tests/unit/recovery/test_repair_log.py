@@ -23,6 +23,10 @@ from tests.unit.wal.logs import FOLDER, Log, bytes_of, replace_bytes
 Entries = list[tuple[int, int, bytes, bytes]]
 """(sequence number, kind, key, value)."""
 BIG = b"x" * 1500
+REASON = (
+    "they name keyspaces that never existed, by number: 1, 2, 3, 4, 7 and 2 others. Nobody knows "
+    "whose they are, so they were left out"
+)
 
 
 def log_of(count: int, value: bytes = b"v") -> Log:
@@ -141,11 +145,21 @@ def test_records_without_operations_put_nothing_back() -> None:
         assert (found.seqs, found.report.records, found.losses) == ([1, 2, 3, 4, 5], 7, [])
 
 
-def test_an_operation_of_a_keyspace_that_never_was_is_damage_of_its_run() -> None:
+def test_operations_of_keyspaces_that_never_were_are_counted_and_left_out() -> None:
     edit = VersionEdit(next_number=1000, wal_first=1, wal_first_lsn=1)
-    with pytest.raises(CorruptionError, match="keyspace 1, which never existed") as caught:
-        Replayed(log_of(5), Version().apply(edit))
-    assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/00000001.wal", BLOCK_BYTES)
+    log = log_of(5)
+    for keyspace in (9, 3, 2, 7, 8, 4, 9):
+        written(log, (PUT, keyspace, b"a", b"1"))
+    found = Replayed(log, Version().apply(edit))
+    assert found.tables == []
+    assert found.losses == [
+        (
+            "00000001.wal",
+            BLOCK_BYTES,
+            12,
+            REASON,
+        )
+    ]
 
 
 def test_what_tables_have_is_left_out() -> None:
@@ -396,17 +410,54 @@ def test_without_a_manifest_only_what_no_table_has_is_put_back() -> None:
     assert found.seqs == [3, 6]
 
 
-def test_an_operation_of_a_keyspace_that_never_existed_is_refused_by_a_trusted_manifest() -> None:
-    """The manifest knows of every keyspace before the log does: no writer made this."""
+def test_an_operation_of_a_keyspace_that_never_existed_is_set_aside_with_a_trusted_manifest() -> (
+    None
+):
+    """The manifest knows of every keyspace before the log does: no writer made this. Everything
+    else is put back, each once, what stands in the same record too.
+    """
     log = log_of(2)
-    written(log, (PUT, 1, b"a", b"1"), (PUT, 2, b"b", b"2"))
+    written(
+        log,
+        (PUT, 1, b"a", b"1"),
+        (RANGE_DELETE, 1, b"d", b"f"),
+        (PUT, 2, b"b", b"2"),
+        (PUT, 1, b"c", b"3"),
+    )
     damaged(log, 0)
-    with pytest.raises(CorruptionError, match="names keyspace 2, which never existed") as caught:
-        Replayed(log, version(flushed=1))
-    assert (caught.value.file, caught.value.offset) == (f"{FOLDER}/00000001.wal", place(log, 1))
+    found = Replayed(log, version(flushed=1))
+    assert found.seqs == [2, 3, 6]
+    assert len(found.tombstones) == 1
+    ((file, offset, count, reason),) = found.losses
+    assert (file, offset, count) == ("00000001.wal", place(log, 2), 1)
+    assert "never existed, by number: 2. Nobody" in reason
     # One that was dropped is passed over.
     dropped = version(flushed=1).apply(VersionEdit(next_keyspace_id=3))
-    assert Replayed(log, dropped).seqs == [2, 3]
+    found = Replayed(log, dropped)
+    assert (found.seqs, found.losses) == ([2, 3, 6], [])
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_log_that_goes_on_where_nothing_can_be_read_lost_an_unknown_number(
+    is_trusted: bool,
+) -> None:
+    """What no later record knows to be durable was acknowledged all the same."""
+    log = log_of(5, BIG)
+    log.env.unlink(f"{FOLDER}/00000003.wal", site="test")
+    found = Replayed(log, is_trusted=is_trusted)
+    reason = "the log goes on in this segment, and what cannot be read of it is missing"
+    assert (found.seqs, found.losses) == ([1, 2, 3, 4], [("00000003.wal", 0, None, reason)])
+    # It is said once: a manifest may know how many there were.
+    (loss,) = Replayed(log, version(durable=7), is_trusted=is_trusted).losses
+    assert loss[2:] == (None, "records 7 to 7, the last of the log, are missing")
+    # How many were left out behind a gap is not known either then.
+    damaged(log, 1)
+    (loss,) = Replayed(log, is_trusted=is_trusted).losses
+    assert loss[2] is None
+    assert "records 2 to 2 are missing" in loss[3]
+    first, last = Replayed(log, is_trusted=is_trusted, keep=True).losses
+    assert first[2] == 1
+    assert last == ("00000003.wal", 0, None, reason)
 
 
 def test_without_a_manifest_the_end_of_a_segment_is_no_operation() -> None:
