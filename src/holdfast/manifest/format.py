@@ -160,12 +160,10 @@ class RecordHeader:
 
     def payload(self, data: bytes, salt: int) -> bytes | None:
         """Return the payload, or None when it is cut short or damaged."""
+        if self.end > len(data):
+            return None
         padded = data[self.offset + RECORD_HEADER_BYTES : self.end]
-        if (
-            self.end > len(data)
-            or checksum(padded, salt) != self.payload_checksum
-            or any(padded[self.payload_bytes :])
-        ):
+        if checksum(padded, salt) != self.payload_checksum or any(padded[self.payload_bytes :]):
             return None
         return padded[: self.payload_bytes]
 

@@ -34,6 +34,11 @@ from holdfast.sstable import TableInfo
 _ALIGNMENTS: Final = (512, ALIGNMENT_MAX)
 """What records are aligned to besides ALIGNMENT_MIN: sectors of disks."""
 
+_PATIENCE: Final = 4
+"""So many times its own bytes of a manifest are looked at as payloads. Records do not overlap; only
+forged headers claim more, each of which would cost a checksum of as much as it claims.
+"""
+
 
 @dataclass(slots=True)
 class SalvagedEdits:
@@ -42,6 +47,8 @@ class SalvagedEdits:
     database_id: bytes = b""
     edits: list[tuple[int, VersionEdit]] = field(default_factory=list)
     """(edit number, edit), ascending."""
+    newest: int = 0
+    """The number of the newest manifest of which an edit can be read, 0 when there is none."""
 
     def tables(self) -> dict[int, tuple[int, int, TableInfo]]:
         """Return (keyspace, level, table) of every table that is named, by number."""
@@ -105,6 +112,7 @@ def salvage_edits(env: Env, folder: str, numbers: list[int]) -> SalvagedEdits:
         if edits:
             # A checksum held under the salt that stands there, so this is the header.
             found.database_id = header.database_id
+            found.newest = number
         by_number.update(edits)
     found.edits = sorted(by_number.items())
     return found
@@ -115,8 +123,10 @@ def _edits(data: bytes, salt: int, alignment: int, path: str) -> dict[int, Versi
     # The first record stands right behind the header, whatever the others are aligned to.
     record = record_header_at(data, HEADER_BYTES, salt, alignment)
     record = record or later_record(data, HEADER_BYTES, salt, alignment)
-    while record is not None:
+    left = _PATIENCE * len(data)
+    while record is not None and left >= 0:
         payload = record.payload(data, salt)
+        left -= min(record.payload_bytes, len(data))
         if payload is not None:
             # One that cannot be decoded although its checksum holds says nothing.
             with suppress(CorruptionError, FormatError):

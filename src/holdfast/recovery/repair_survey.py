@@ -5,7 +5,7 @@ Thread safety: none; one thread repairs.
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 
 from holdfast.base import CorruptionError, FormatError
@@ -80,13 +80,14 @@ def _find_manifest(env: Env, folder: str, names: list[str]) -> tuple[Recovered |
         return found, found is not None
     # Without a marker the newest one that is whole is as good: a manifest is made durable with all
     # that it names before its marker is made.
-    numbers = manifest_numbers(names)
-    for number in sorted(numbers, reverse=True):
+    is_newest = True
+    for number in sorted(manifest_numbers(names), reverse=True):
         found = _read(env, folder, 0, number)
-        if found is not None and _names_are_there(found, names):
-            return found, False
-        if found is not None:
-            break
+        if found is None:
+            is_newest = False
+            continue
+        is_sound = _names_are_there(found, names) and (is_newest or not _has_later(found, names))
+        return (found if is_sound else None), False
     return None, False
 
 
@@ -102,14 +103,14 @@ def _read(env: Env, folder: str, iteration: int, number: int) -> Recovered | Non
 
 
 def _is_newer(env: Env, folder: str, number: int) -> bool:
-    """Return whether a manifest that cannot be read is one of a newer version, and not damaged."""
-    with (
-        suppress(CorruptionError, OSError),
-        closing(plain_env(env).open(f"{folder}/{manifest_name(number)}")) as file,
-    ):
+    """Return whether a manifest that cannot be read is one of a newer version, and not damaged.
+
+    Raises: OSError. What the disk does not give now is not damaged, and an older manifest must not
+    be taken in its place.
+    """
+    with closing(plain_env(env).open(f"{folder}/{manifest_name(number)}")) as file:
         stored = file.read_at(0, len(MANIFEST_MAGIC))
         return stored == MANIFEST_MAGIC or plain_env(env) is not env
-    return False
 
 
 def _names_are_there(manifest: Recovered, names: list[str]) -> bool:
@@ -117,6 +118,18 @@ def _names_are_there(manifest: Recovered, names: list[str]) -> bool:
     version = manifest.version
     return bool(version.wal_first) and all(
         f"{number:08d}.table" in present for number in version.table_numbers()
+    )
+
+
+def _has_later(manifest: Recovered, names: list[str]) -> bool:
+    """Return whether there is a table that was made after the last edit of a manifest. When a newer
+    manifest is damaged, that one may have been in force, and name it.
+    """
+    known = manifest.version.next_number
+    parsed = (parse_numbered(name) for name in names)
+    return any(
+        each is not None and each[1] == "table" and known <= each[0] <= known + NUMBER_LEAP_MAX
+        for each in parsed
     )
 
 

@@ -97,7 +97,7 @@ def repair_untrusted(
     _name_keyspaces(workshop, result, candidates, edits, log)
     _stamp(workshop, result, candidates)
     _gather(workshop, result, candidates)
-    is_clean = _is_clean(edits, log)
+    is_clean = _is_clean(edits, log, max(manifest_numbers(names), default=0))
     version = _empty_version(result, edits, log)
     settings = _settings(workshop, edits, log)
     if not is_clean:
@@ -315,11 +315,12 @@ def _unreadable(workshop: Workshop) -> CorruptionError:
     return CorruptionError(workshop.folder, 0, "a table cannot be read")
 
 
-def _is_clean(edits: SalvagedEdits, log: SalvagedLog) -> bool:
+def _is_clean(edits: SalvagedEdits, log: SalvagedLog, newest: int) -> bool:
     """Return whether the last edit can be read and says that the database was closed after it: then
-    tables hold everything, and none is left that another one replaced.
+    tables hold everything, and none is left that another one replaced. `newest` is the number of
+    the newest manifest: one of which nothing can be read was the last to say something.
     """
-    if not edits.edits:
+    if not edits.edits or edits.newest != newest:
         return False
     number, last = edits.edits[-1]
     return last.clean and log.manifest_edit <= number and log.lsn_last <= (last.durable_lsn or 0)

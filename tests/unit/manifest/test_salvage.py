@@ -8,9 +8,16 @@ from collections.abc import Sequence
 import pytest
 
 from holdfast.base import KeyspaceSettings
+from holdfast.codec import checksum
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import SalvagedEdits, VersionEdit, encode_edit, manifest_name, salvage_edits
-from holdfast.manifest.format import Header, encode_record
+from holdfast.manifest.format import (
+    _RECORD,
+    RECORD_MAGIC,
+    Header,
+    RecordHeader,
+    encode_record,
+)
 from holdfast.sstable import TableInfo
 
 FOLDER = "/db"
@@ -163,3 +170,38 @@ def test_what_edits_say_together() -> None:
     nothing = SalvagedEdits()
     assert (nothing.settings_text(), nothing.highest("last_seq")) == (None, 0)
     assert (nothing.removed(), nothing.dropped(), nothing.keyspaces()) == (set(), set(), {})
+
+
+def test_the_newest_manifest_that_says_something_is_known() -> None:
+    whole, _ = manifest([(3, edit(3))])
+    assert salvaged().newest == 0
+    assert salvaged(whole, whole).newest == 2
+    assert salvaged(whole, put(whole, 80, b"????"), b"").newest == 1
+
+
+def test_forged_records_that_claim_much_are_not_all_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would cost a checksum of what it claims: time would grow with the square of a file."""
+    data, _ = manifest([(3, edit(3))])
+    whole, size = data, 200
+    while len(data) < size * 48:
+        claimed = size * 48 - len(data)
+        body = _RECORD.pack(RECORD_MAGIC, claimed, 9, 9, 7)
+        data += body + checksum(body, 77).to_bytes(8, "little")
+    data += bytes(1 << 14)
+    looked: list[int] = []
+    payload = RecordHeader.payload
+
+    def count(self: RecordHeader, data: bytes, salt: int) -> bytes | None:
+        looked.append(self.payload_bytes)
+        return payload(self, data, salt)
+
+    monkeypatch.setattr(RecordHeader, "payload", count)
+    assert seqs(salvaged(data)) == [(3, 3)]
+    # Once for each alignment that is tried.
+    assert len(looked) < size
+    assert sum(looked) < 4 * 6 * len(data)
+    looked.clear()
+    assert seqs(salvaged(whole)) == [(3, 3)]
+    assert looked

@@ -105,7 +105,7 @@ def test_a_manifest_of_another_format_is_damage_and_one_of_a_newer_version_is_re
     data = env.open(path).read_at(0, 1 << 20)
     newer = data[:8] + b"\x09" + data[9:56]
     newer += checksum(newer).to_bytes(8, "little") + data[64:]
-    faults = FaultEnv(env)
+    faults: Any = FaultEnv(env)
     for content in (b"?" + data[1:56] + b"?" * 8 + data[64:], newer):
         env.unlink(path, site="test")
         env.create(path, site="test").write_at(0, content, site="test")
@@ -113,7 +113,9 @@ def test_a_manifest_of_another_format_is_damage_and_one_of_a_newer_version_is_re
         if not is_readable:
             # The second look, at what the first one said is of another format.
             faults.add(FaultRule(kind="open", path=manifest_name(5), nth=2))
-        if content is newer and is_readable:
+            with pytest.raises(OSError, match=manifest_name(5)):
+                _find_manifest(faults, FOLDER, env.list_dir(FOLDER))
+        elif content is newer:
             with pytest.raises(FormatError, match="manifest version 9"):
                 _find_manifest(faults, FOLDER, env.list_dir(FOLDER))
         else:
@@ -177,10 +179,13 @@ def test_a_manifest_that_is_of_another_format_is_damaged(env: SimEnv) -> None:
     assert found(without_markers(env)) == (5, False)
 
 
-def test_a_manifest_of_a_newer_version_is_refused_unless_it_cannot_be_read_again(
+def test_a_manifest_of_a_newer_version_that_cannot_be_read_again_ends_the_repair(
     env: SimEnv,
 ) -> None:
+    """What the disk does not give now is not damaged: no older one is taken in its place."""
+    made(env, 4)
     made(env, 5)
+    without_markers(env)
     header = bytearray(env.open(f"{FOLDER}/{manifest_name(5)}").read_at(0, 64))
     header[8] = 9
     header[56:64] = checksum(bytes(header[:56])).to_bytes(8, "little")
@@ -190,7 +195,25 @@ def test_a_manifest_of_a_newer_version_is_refused_unless_it_cannot_be_read_again
         found(machine)
     # The first call reads it, the second one looks at its magic.
     machine.add(FaultRule(kind="open", path=manifest_name(5), nth=2, error=errno.EIO))
-    assert found(machine) == (None, False)
+    with pytest.raises(OSError, match=manifest_name(5)) as caught:
+        found(machine)
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize(
+    ("number", "is_trusted"), [(49, True), (50, False), (55, False), (60 + NUMBER_LEAP_MAX, True)]
+)
+def test_behind_a_damaged_manifest_an_older_one_counts_only_if_no_table_is_newer(
+    env: SimEnv, number: int, is_trusted: bool
+) -> None:
+    """The damaged one may have been in force, and name what the older one does not know."""
+    made(env, 5)
+    made(env, 7, 2)
+    without_markers(env)
+    env.create(f"{FOLDER}/{table_name(number)}", site="test").close()
+    assert found(env) == (7, False)
+    damage(env, 7)
+    assert found(env) == (5 if is_trusted else None, False)
 
 
 def test_a_file_with_a_number_that_nobody_gave_is_overlooked(env: SimEnv) -> None:

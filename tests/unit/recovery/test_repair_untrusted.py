@@ -389,7 +389,7 @@ def test_an_end_was_clean_when_the_last_edit_says_so_and_the_log_no_other(
     last: VersionEdit, log: SalvagedLog, is_clean: bool
 ) -> None:
     first = VersionEdit(clean=not last.clean, durable_lsn=1 << 40)
-    assert _is_clean(edits(first, last, first=3), log) is is_clean
+    assert _is_clean(edits(first, last, first=3), log, 0) is is_clean
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,18 @@ def test_an_end_was_not_clean_when_the_log_goes_on(
     lsn: int, durable: int | None, is_clean: bool
 ) -> None:
     log: Any = SimpleNamespace(manifest_edit=0, lsn_last=lsn)
-    assert _is_clean(edits(VersionEdit(clean=True, durable_lsn=durable)), log) is is_clean
-    assert _is_clean(edits(), log) is False
+    assert _is_clean(edits(VersionEdit(clean=True, durable_lsn=durable)), log, 0) is is_clean
+    assert _is_clean(edits(), log, 0) is False
+
+
+@pytest.mark.parametrize(("newest", "is_clean"), [(4, True), (5, False)])
+def test_an_end_was_not_clean_when_nothing_of_the_newest_manifest_is_left(
+    newest: int, is_clean: bool
+) -> None:
+    """What an older one says of its end was true before the newest was written."""
+    known = edits(VersionEdit(clean=True, durable_lsn=9))
+    known.newest = 4
+    assert _is_clean(known, SalvagedLog(), newest) is is_clean
 
 
 def test_the_new_version_has_all_keyspaces_and_gives_no_number_again() -> None:
