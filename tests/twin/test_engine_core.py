@@ -7,8 +7,10 @@ condition of the fast path is broken in turn.
 
 from __future__ import annotations
 
+import sys
 import threading
-from types import ModuleType
+from collections.abc import Callable
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from holdfast.base import (
     LimitError,
 )
 from holdfast.engine import _core_c, _core_py
-from holdfast.env import ReentryError
+from holdfast.env import ReentryError, ThreadLife, this_thread
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
 from holdfast.wal import RecordBuffer, WriteBatch
@@ -461,12 +463,16 @@ def test_a_write_that_cannot_be_applied_is_not_logged(twin: ModuleType) -> None:
 def test_a_group_waits_for_the_write_that_is_under_way() -> None:
     """The plain twin's write without a group is several steps; the compiled one's is one."""
     one = core(_core_py)
-    one.state._turn.pop()
+    others: list[ThreadLife] = []
+    thread = threading.Thread(target=lambda: others.append(this_thread()))
+    thread.start()
+    thread.join()
+    one.state._turn[0] = others
     one.put(b"a", b"1", durability="none")
     assert 1 == len(one.slow), "somebody else is in the middle of such a write"
-    threading.Timer(0.05, one.state._turn.append, [None]).start()
+    threading.Timer(0.05, one.state._turn.clear).start()
     one.state.begin_group()
-    assert one.state._turn
+    assert not one.state._turn
     one.put(b"a", b"1", durability="none")
     assert 2 == len(one.slow), "a group leads"
 
@@ -658,4 +664,73 @@ def test_a_group_that_begins_in_the_middle_of_its_own_threads_write_is_refused()
     assert [] == one.slow
     one.state.flags = 0
     one.put(b"a", b"1", durability="none")
+    assert b"1" == one.get(b"a")
+
+
+def at_line(number: int, call: Callable[[], object]) -> Callable[..., Any]:
+    """Return a trace function that makes a call before the line of this number that the plain
+    twin's fast write comes to, from 0, up to that in which it writes.
+    """
+    lines: list[int] = []
+
+    def in_it(frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line" and 0 not in lines:
+            lines.append(frame.f_lineno)
+            if len(lines) == number + 1:
+                sys.settrace(None)
+                call()
+        return in_it
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code is _core_py.KeyspaceCore._write_alone.__code__:
+            lines.append(0)
+        return in_it if frame.f_code is _core_py.KeyspaceCore._write_fast.__code__ else None
+
+    return trace
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_fast_write_that_is_interrupted_at_any_line_keeps_nobody_out(number: int) -> None:
+    """Also right behind the step with which it takes its turn."""
+    one = core(_core_py)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(at_line(number, interrupt))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            one.put(b"a", b"1", durability="none")
+    finally:
+        sys.settrace(before)
+    assert not one.state._turn
+    assert untouched(one)
+    one.put(b"a", b"1", durability="none")
+    assert [] == one.slow
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_group_that_begins_at_any_line_of_its_own_threads_write_waits_for_nothing(
+    number: int,
+) -> None:
+    one, begun = core(_core_py), []
+
+    def begin() -> None:
+        try:
+            one.state.begin_group()
+        except ReentryError:
+            begun.append(False)
+        else:
+            begun.append(True)
+        one.state.flags = 0
+
+    before = sys.gettrace()
+    sys.settrace(at_line(number, begin))
+    try:
+        one.put(b"a", b"1", durability="none")
+    finally:
+        sys.settrace(before)
+    # It is refused once the write has its turn.
+    assert begun == [number < 3]
     assert b"1" == one.get(b"a")

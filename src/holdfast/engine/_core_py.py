@@ -91,17 +91,21 @@ class CommitState:
         self.room_at = 0
         # The `user_bytes` from which on a write goes through a group, which may have to pause.
         self.pause_at = NEVER
-        # Whoever writes without a group holds this: taking an item off a list is one step.
-        self._turn = [None]
-        self._writer: ThreadLife | None = None
+        # Whoever writes without a group has a list with its thread here, under 0. Putting it there
+        # is one step, unless another one is there; and it is known again by whoever was interrupted
+        # right behind that.
+        self._turn: dict[int, list[ThreadLife]] = {}
 
     def begin_group(self) -> None:
         """Keep writes without a group out until BUSY is cleared. Requires: the leadership."""
         self.flags |= BUSY
-        while not self._turn:
-            if self._writer is this_thread():
+        me = this_thread()
+        for thread in self._turn.get(0, ()):
+            if thread is me:
                 raise ReentryError("the fast way to write")
+        while self._turn:
             # A thread is in the middle of such a write; it goes on as soon as this one pauses.
+            pass
 
     def commit_at_once(
         self, batch: WriteBatch, since: int, keyspaces: tuple[int, ...], memtables: object
@@ -214,16 +218,15 @@ class KeyspaceCore:
 
     def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
         """Log into the buffer and apply at once. Return whether that was possible."""
+        turn, mine = self.state._turn, [this_thread()]
         try:
-            self.state._turn.pop()
-        except IndexError:
-            return False
-        try:
-            self.state._writer = this_thread()
+            if turn.setdefault(0, mine) is not mine:
+                return False
             return self._write_alone(kind, key, value)
         finally:
-            self.state._writer = None
-            self.state._turn.append(None)
+            # Nothing is called here, behind which a signal handler could raise.
+            if 0 in turn and turn[0] is mine:
+                del turn[0]
 
     def _write_alone(self, kind: int, key: bytes, value: bytes) -> bool:
         state = self.state
