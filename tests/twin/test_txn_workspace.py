@@ -26,6 +26,7 @@ from holdfast.base import (
     VALUE_BYTES_MAX,
     LimitError,
 )
+from holdfast.env import ThreadLife, this_thread
 from holdfast.txn import _workspace_c, _workspace_py
 from holdfast.wal import WriteBatch
 
@@ -276,12 +277,50 @@ def test_a_second_user_is_refused(twin: ModuleType) -> None:
 def test_another_thread_that_uses_it_is_noted(twin: ModuleType) -> None:
     space = workspace(twin)
     space.get(b"a")
-    assert not space.state.moved
-    thread = threading.Thread(target=space.get, args=(b"a",))
+    assert space.state.movers is None
+    lives: list[ThreadLife] = []
+
+    def use() -> None:
+        space.get(b"a")
+        space.get(b"a")
+        lives.append(this_thread())
+
+    for count in (1, 2):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert count == len(lives)
+        assert set(lives) == space.state.movers
+    # Somebody may forget those that have ended.
+    space.state.movers.clear()
+    space.get(b"a")
+    assert not space.state.movers
+    assert [b"a"] * 6 == space.asked
+
+
+@twins
+def test_a_thread_that_cannot_be_noted_does_not_take_the_turn(
+    twin: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = workspace(twin)
+    real = twin.this_thread
+
+    def fails() -> ThreadLife:
+        raise MemoryError
+
+    def use() -> None:
+        monkeypatch.setattr(twin, "this_thread", fails)
+        with pytest.raises(MemoryError):
+            space.get(b"a")
+        monkeypatch.setattr(twin, "this_thread", real)
+        assert space.get(b"a") == space.get(b"a")
+        used.append(True)
+
+    used: list[bool] = []
+    thread = threading.Thread(target=use)
     thread.start()
     thread.join()
-    assert space.state.moved
-    assert [b"a", b"a"] == space.asked
+    assert used
 
 
 @twins

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 LEFT_SECONDS = 1.0
-"""So long after it was seen that its thread has ended another one may take a snapshot over."""
+"""So long after it was seen that its last thread has ended another one may take a snapshot over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +89,8 @@ class SnapshotRegistry(RegistryCore):
                 why: Error = TransactionTooOldError(f"the {_what(holder)} was ended: {limit}")
             elif self._is_left(tenure, holder, now):
                 why = DatabaseClosedError(
-                    f"the {_what(holder)} was ended: the thread that began it has ended, and no "
-                    "other one has used it"
+                    f"the {_what(holder)} was ended: the thread that began it has ended, and so "
+                    "have all others that have used it"
                 )
             else:
                 continue
@@ -104,8 +104,12 @@ class SnapshotRegistry(RegistryCore):
                     )
 
     def _is_left(self, tenure: Tenure, holder: Holder, now: float) -> bool:
-        """Whether the thread that began it has ended, and nobody else took it over since."""
-        if tenure.life is None or not tenure.life.has_ended or holder.moved:
+        """Whether the thread that began it has ended, and all others that took it over since."""
+        if tenure.life is None or not tenure.life.has_ended:
+            return False
+        if holder.moved:
+            # Whoever uses it now may hand it over, too.
+            tenure.left_at = None
             return False
         if tenure.left_at is None:
             tenure.left_at = now

@@ -15,13 +15,16 @@ cdef class WorkState:
     cdef public int depth
     cdef public int flags
     cdef public object guard
-    cdef public bint moved
+    cdef public set movers
     cdef uint64_t home
+    # The last other thread that used it.
+    cdef uint64_t mover
     cdef bint busy
     # What construction does.
     cdef void begin(self, uint64_t snapshot, WriteBatch batch, int64_t reads_left)
     # Take the turn. Raises RuntimeError when it is taken; whoever has it gives it back by `busy`.
     cdef int c_enter(self) except -1
+    cdef int meet(self, uint64_t thread) except -1
 
 
 cdef class WorkspaceCore:

@@ -7,6 +7,7 @@ from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.wal._buffer_c cimport WriteBatch
 
 from holdfast.base import check_key, check_value
+from holdfast.env import this_thread
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -46,7 +47,7 @@ cdef class WorkState:
         self.batch = batch
         self.reads_left = reads_left
         self.next_own = FIRST
-        self.home = PyThreadState_GetID(PyThreadState_Get())
+        self.home = self.mover = PyThreadState_GetID(PyThreadState_Get())
 
     def enter(self):
         """Begin a use of the transaction.
@@ -60,11 +61,23 @@ cdef class WorkState:
         self.busy = False
 
     cdef int c_enter(self) except -1:
+        cdef uint64_t thread = PyThreadState_GetID(PyThreadState_Get())
+        if thread != self.home and thread != self.mover:
+            # Before the turn is taken: others may run here, and memory may be wanting.
+            self.meet(thread)
         if self.busy:
             raise RuntimeError("the transaction is in use: one thread or task at a time")
         self.busy = True
-        if PyThreadState_GetID(PyThreadState_Get()) != self.home:
-            self.moved = True
+        return 0
+
+    cdef int meet(self, uint64_t thread) except -1:
+        """Note that a thread has used the transaction."""
+        life = this_thread()
+        made = set()
+        if self.movers is None:
+            self.movers = made
+        self.movers.add(life)
+        self.mover = thread
         return 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
-from holdfast.env import this_thread
+from holdfast.env import ThreadLife, this_thread
 from holdfast.memtable import Memtable
 from holdfast.wal import WriteBatch
 
@@ -48,8 +48,8 @@ class WorkState:
         self.depth = 0
         """How many savepoints are open."""
         self.flags = 0
-        self.moved = False
-        """Whether another thread than the first one has used the transaction."""
+        self.movers: set[ThreadLife] | None = None
+        """The lives of other threads than the first one that have used the transaction, if any."""
         self._home = this_thread()
         self.guard: Callable[[], None] | None = None
         """What is called before each read of the snapshot: it may end the transaction."""
@@ -61,12 +61,21 @@ class WorkState:
 
         Raises: RuntimeError when another thread or task is in the middle of one.
         """
+        life = this_thread()
+        if life is not self._home and (self.movers is None or life not in self.movers):
+            # Before the turn is taken: memory may be wanting.
+            self._meet(life)
         try:
             self._turn.pop()
         except IndexError:
             raise RuntimeError("the transaction is in use: one thread or task at a time") from None
-        if this_thread() is not self._home:
-            self.moved = True
+
+    def _meet(self, life: ThreadLife) -> None:
+        """Note that a thread has used the transaction."""
+        made: set[ThreadLife] = set()
+        if self.movers is None:
+            self.movers = made
+        self.movers.add(life)
 
     def leave(self) -> None:
         """End a use of the transaction."""

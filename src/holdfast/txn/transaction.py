@@ -149,6 +149,8 @@ class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  
     _others: Mapping[int, TransactionKeyspace]
     _reached: list[bytes | None] | None = None
     """How far cursors had come when somebody asked whether it `moved`."""
+    _is_read_elsewhere = False
+    """Whether somebody read on in a cursor when all its known users had ended."""
 
     # -- what it is
 
@@ -398,15 +400,24 @@ class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  
 
     @property
     def moved(self) -> bool:
-        """Whether another thread than the one that began it has used it. Asked again when that one
-        has ended, it knows by how far cursors came, too: reading rows is no use of the transaction.
+        """Whether another thread than the one that began it has used it, and lives. Asked again
+        when all of them have ended, it knows by how far cursors came, too: reading rows is no use
+        of the transaction, and who reads is not known.
         """
-        state = self.state
-        if not state.moved:
-            reached = [place for space in list(self._spaces()) for place in space.scans_reached()]
-            state.moved = self._reached is not None and reached != self._reached
-            self._reached = reached
-        return state.moved
+        if self._is_read_elsewhere:
+            return True
+        movers = self.state.movers or set()
+        for life in movers.copy():
+            if life.has_ended:
+                movers.discard(life)
+        if movers:
+            # How far cursors come from here on is their doing.
+            self._reached = None
+            return True
+        reached = [place for space in list(self._spaces()) for place in space.scans_reached()]
+        self._is_read_elsewhere = self._reached is not None and reached != self._reached
+        self._reached = reached
+        return self._is_read_elsewhere
 
     def let_go(self, why: Error) -> bool:
         """End, so that uses raise `why`, unless it has ended or a commit is on its way. Return

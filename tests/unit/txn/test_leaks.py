@@ -22,7 +22,7 @@ import pytest
 import holdfast
 import holdfast.aio
 from holdfast.base import DatabaseClosedError, DatabaseSettings, marks_seen
-from holdfast.engine import Database, open_database
+from holdfast.engine import Database, open_database, snapshot
 from holdfast.engine.snapshot import LEFT_SECONDS
 from holdfast.env import SimEnv
 from holdfast.txn import warn_of_leak
@@ -130,46 +130,101 @@ def test_a_compaction_drops_what_one_of_an_ended_thread_saw(
         frozen.get(b"a")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_that_another_thread_took_over_is_left_alone(tmp_path: Path, kind: str) -> None:
-    """Numbers of threads are given again, so they are not what is compared."""
-    with holdfast.open(tmp_path / "db") as database:
-        database[b"a"] = b"1"
-        frozen = in_a_thread(getattr(database, kind))
-        assert b"1" == in_a_thread(lambda: frozen.get(b"a"))
-        for _ in range(2):
-            time.sleep(LEFT_SECONDS / 2 + 0.1)
-            assert 1 == len(database.transactions())
-        assert b"1" == frozen.get(b"a")
-        getattr(frozen, "rollback" if kind == "transaction" else "close")()
+QUICK_SECONDS = 0.2
 
 
-def test_a_snapshot_whose_users_have_all_ended_is_ended(tmp_path: Path) -> None:
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """One of the real machine, whose threads are not tasks, and that waits for less long."""
+    monkeypatch.setattr(snapshot, "LEFT_SECONDS", QUICK_SECONDS)
     with holdfast.open(tmp_path / "db") as database:
-        database[b"a"] = b"1"
-        view = in_a_thread(database.snapshot)
-        goes_on, used = threading.Event(), threading.Event()
+        database.put_many({b"a": b"1", b"b": b"2"})
+        yield database
+
+
+class User:
+    """A thread that has used a handle, and lives until it is ended."""
+
+    def __init__(self, frozen: Any) -> None:
+        self._goes_on = threading.Event()
+        used = threading.Event()
 
         def use() -> None:
-            view.get(b"a")
+            frozen.get(b"a")
             used.set()
-            goes_on.wait(60)
+            self._goes_on.wait(60)
 
-        idle = threading.Thread(target=use)
-        idle.start()
+        self._thread = threading.Thread(target=use)
+        self._thread.start()
         assert used.wait(60)
-        assert b"1" == in_a_thread(lambda: view.get(b"a"))
-        for _ in range(2):
-            assert 1 == len(database.transactions()), "one of them may still use it"
-            time.sleep(LEFT_SECONDS + 0.1)
-        goes_on.set()
-        idle.join()
-        assert 1 == len(database.transactions())
-        time.sleep(LEFT_SECONDS + 0.1)
-        with pytest.warns(ResourceWarning, match=r"a snapshot of .* was left by its thread"):
-            assert [] == database.transactions()
-        with pytest.raises(DatabaseClosedError, match="the thread that began it has ended"):
-            view.get(b"a")
+
+    def end(self) -> None:
+        self._goes_on.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_another_thread_took_over_is_left_alone(quick: Database, kind: str) -> None:
+    """Numbers of threads are given again, so they are not what is compared."""
+    frozen = in_a_thread(getattr(quick, kind))
+    user = User(frozen)
+    assert b"1" == in_a_thread(lambda: frozen.get(b"a"))
+    for _ in range(2):
+        time.sleep(QUICK_SECONDS + 0.1)
+        assert 1 == len(quick.transactions())
+    assert b"1" == frozen.get(b"a")
+    user.end()
+    # This thread has used it, too.
+    for _ in range(2):
+        time.sleep(QUICK_SECONDS + 0.1)
+        assert 1 == len(quick.transactions())
+    getattr(frozen, "rollback" if kind == "transaction" else "close")()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_whose_users_have_all_ended_is_ended(quick: Database, kind: str) -> None:
+    frozen = in_a_thread(getattr(quick, kind))
+    user = User(frozen)
+    assert b"1" == in_a_thread(lambda: frozen.get(b"a"))
+    for _ in range(2):
+        assert 1 == len(quick.transactions()), "one of them may still use it"
+        time.sleep(QUICK_SECONDS + 0.1)
+    user.end()
+    assert 1 == len(quick.transactions())
+    time.sleep(QUICK_SECONDS + 0.1)
+    with pytest.warns(ResourceWarning, match=f"a {kind} of .* was left by its thread"):
+        assert [] == quick.transactions()
+    with pytest.raises(DatabaseClosedError, match="so have all others that have used it"):
+        frozen.get(b"a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_took_one_over_may_hand_it_over_within_a_second_too(quick: Database, kind: str) -> None:
+    """However long ago it was seen that the first thread had ended."""
+    frozen = in_a_thread(getattr(quick, kind))
+    assert 1 == len(quick.transactions())
+    user = User(frozen)
+    time.sleep(QUICK_SECONDS + 0.1)
+    assert 1 == len(quick.transactions())
+    user.end()
+    assert 1 == len(quick.transactions())
+    assert b"1" == frozen.get(b"a")
+    getattr(frozen, "rollback" if kind == "transaction" else "close")()
+
+
+def test_rows_that_a_user_who_ended_read_keep_no_transaction(quick: Database) -> None:
+    """They are the doing of somebody who is known to be gone."""
+    txn, rows = in_a_thread(lambda: (txn := quick.transaction(), txn.keys()))
+    assert 1 == len(quick.transactions())
+    user = User(txn)
+    assert 1 == len(quick.transactions())
+    assert b"a" == in_a_thread(lambda: next(rows))
+    user.end()
+    assert 1 == len(quick.transactions())
+    time.sleep(QUICK_SECONDS + 0.1)
+    with pytest.warns(ResourceWarning, match="was left by its thread"):
+        assert [] == quick.transactions()
+    assert txn is not None
 
 
 @pytest.mark.parametrize("way", ["forgotten", "thread", "process"])
