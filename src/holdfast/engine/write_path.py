@@ -386,8 +386,12 @@ class WritePath:
                         waiter.abandoned = True
                     elif waiter in self._queue:
                         self._queue.remove(waiter)
-            except KeyboardInterrupt:
-                # One is on its way already.
+            except ReentryError:
+                # It came in the middle of a change of the queue, and was never in it.
+                raise
+            except BaseException:  # noqa: BLE001, S112  one is on its way already
+                # Of a signal handler, or memory is wanting: a leader that left without handing over
+                # would keep everybody out for good.
                 continue
             return
 

@@ -309,3 +309,34 @@ def test_a_thread_that_waits_for_its_own_end_is_refused(database: Database) -> N
     begin.release()
     within(task.join)
     assert 1 == len(refused)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TimeoutError])
+@pytest.mark.parametrize("outer", OUTER)
+def test_a_leader_hands_over_however_often_that_is_cut_off(
+    database: Database, outer: str, error: type[BaseException]
+) -> None:
+    """Memory may be wanting for longer than one try, and a handler may raise what it likes."""
+    path: Any = database._engine.write_path
+    hand_over, left = path._hand_over, [3]
+
+    def cut_off(leader: object) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        hand_over(leader)
+
+    path._hand_over = cut_off
+    # The one that commits alone calls it only if somebody waits.
+    path._waking.append(path.alone)
+
+    def lead() -> None:
+        with pytest.raises(error):
+            OUTER[outer](database)
+
+    within(lead)
+    assert left == [0]
+    path._hand_over = hand_over
+    for nested in ("durable put", "batch", "flush"):
+        within(lambda nested=nested: NESTED[nested](database))  # type: ignore[misc]
+    assert database[b"n"] == b"1"
