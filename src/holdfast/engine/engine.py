@@ -146,6 +146,7 @@ class Engine:
             changes=lambda keyspace: self.trees[keyspace].view,
             latencies=self.latencies,
             on_commit=self.pulse.beat,
+            on_full_segment=lambda: self.upkeep.submit("log", "leave", self._leave_segment),
         )
 
     # -- trees and versions
@@ -526,6 +527,10 @@ class Engine:
         if self.log is not None:
             self.log.prepare_next()
             self._failures.pop("log", None)
+
+    def _leave_segment(self) -> None:
+        self.write_path.log_left()
+        self._failures.pop("log", None)
 
     # -- durability "interval"
 

@@ -61,6 +61,9 @@ need not wait long.
 WAKE_SECONDS_MAX = 0.002
 """After this time those who wait for the rest of a group are let through at once."""
 
+HELD_FACTOR = 32
+"""The buffer may grow to so many times its usual size while a full segment of the log is synced."""
+
 DURABILITIES = ("commit", "interval", "none")
 
 REFUSING = FORKED | CLOSED | CLOSING | READ_ONLY | POISONED
@@ -147,9 +150,11 @@ class WritePath:
         changes: Callable[[int], Changes],
         latencies: Latencies | None = None,
         on_commit: Callable[[float], None] = lambda _: None,
+        on_full_segment: Callable[[], None],
     ) -> None:
         self._env = env
         self._state = state
+        self._buffer_bytes_max = state.buffer_bytes_max
         self._log = log
         self._make_room = make_room
         # What is asked whether something changed, by keyspace.
@@ -159,6 +164,8 @@ class WritePath:
         self._latencies = Latencies() if latencies is None else latencies
         # Told the time when a commit has ended.
         self._on_commit = on_commit
+        # Has `log_left` called by another thread.
+        self._on_full_segment = on_full_segment
         self._mutex = env.mutex()
         # Guarded by the mutex: who waits, the leader first, and the part of it that is served.
         self._queue: list[_Waiter] = []
@@ -247,6 +254,40 @@ class WritePath:
         """
         if self._state.buffer.op_count:
             self._write_held(durable=False)
+
+    def _is_left_beside(self, log: LogWriter) -> bool:
+        """Return whether the log has come to the end of a segment, which another thread syncs now,
+        so that operations had better stay in the buffer meanwhile. Requires: the leadership.
+        """
+        state = self._state
+        if state.buffer_bytes_max > self._buffer_bytes_max or not log.leave_full(state.buffer.size):
+            return False
+        state.buffer_bytes_max = HELD_FACTOR * self._buffer_bytes_max
+        try:
+            self._on_full_segment()
+        except (MemoryError, RuntimeError):
+            # RuntimeError: no thread could be started.
+            mark("engine.segment_left_in_a_commit")
+            state.buffer_bytes_max = self._buffer_bytes_max
+            return False
+        mark("engine.segment_left")
+        return True
+
+    def log_left(self) -> None:
+        """Sync the segment that is full, and log what stayed in the buffer meanwhile. Of a thread
+        that has no part in commits.
+
+        Raises: DiskFullError with nothing lost; DatabasePoisonedError, DatabaseClosedError.
+        """
+        log, state = self._log, self._state
+        if log is None:
+            raise ReadOnlyError("the database was opened with read_only=True")
+        try:
+            log.sync_end_beside()
+        finally:
+            state.buffer_bytes_max = self._buffer_bytes_max
+        if state.buffer.size > self._buffer_bytes_max // 2:
+            self.exclusive(self.log_held)
 
     def _write_held(self, *, durable: bool) -> None:
         interruption = self._write([], durable=durable, settles=False, buffers=False)
@@ -570,8 +611,9 @@ class WritePath:
             began = self._env.monotonic() if durable else 0.0
             is_full = not buffers or buffer.size > state.buffer_bytes_max // 2
             if buffer.op_count and (durable or is_full):
-                log.append(buffer, seq_first, durable=durable)
-                written = True
+                if durable or not buffers or not self._is_left_beside(log):
+                    log.append(buffer, seq_first, durable=durable)
+                    written = True
             elif durable:
                 log.sync()
             if durable and log.durable_lsn > durable_before:

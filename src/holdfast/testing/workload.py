@@ -54,6 +54,15 @@ TIME_WINDOW = replace(
 LARGE_MEMTABLE = replace(TINY, keyspace=replace(TINY.keyspace, memtable_bytes=1 << 20))
 """The log's own buffer fills before a memtable does."""
 
+LARGE_SEGMENTS = replace(
+    LARGE_MEMTABLE,
+    memory_bytes=32 << 20,
+    wal_segment_bytes=512 << 10,
+    wal_bytes_max=4 << 20,
+    keyspace=replace(LARGE_MEMTABLE.keyspace, memtable_bytes=4 << 20),
+)
+"""It also fills long before a segment does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -383,6 +392,15 @@ def _unsynced_puts(seed: int) -> list[Step]:
     ]
 
 
+def _left_segments(seed: int) -> list[Step]:
+    # Unsynced records fill a segment, which is then synced beside the puts that come next.
+    steps: list[Step] = [
+        Put(_key(index % 12), durability="none", size=70_000 if index % 9 < 7 else 60)
+        for index in range(18)
+    ]
+    return [*steps, Put(_key(3)), *steps[:9], Put(_key(5), durability="interval"), Wait()]
+
+
 def _interval_puts(seed: int) -> list[Step]:
     steps: list[Step] = []
     for index in range(9):
@@ -704,6 +722,7 @@ close and open, a transaction that merges into two keyspaces, and an unsynced me
 _MAKERS: dict[str, Callable[[int], list[Step]]] = {
     "sync_puts": _sync_puts,
     "unsynced_puts": _unsynced_puts,
+    "left_segments": _left_segments,
     "interval_puts": _interval_puts,
     "batches_two_keyspaces": _batches_two_keyspaces,
     "transactions": _transactions,
@@ -726,6 +745,7 @@ _MAKERS: dict[str, Callable[[int], list[Step]]] = {
 
 _SETTINGS = {
     "unsynced_puts": LARGE_MEMTABLE,
+    "left_segments": LARGE_SEGMENTS,
     "kept_log": KEPT_LOG,
     "merges": KEPT_LOG,
     "size_tiered": SIZE_TIERED,

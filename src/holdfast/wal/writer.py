@@ -11,9 +11,10 @@ Guarantees:
    raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
 5. An ordinal (lsn) is given only to a record that was written.
 
-Thread safety: `append`, `sync`, `begin_segment` and `close` are serialised by the caller.
-`sync_beside`, `prepare_next`, `needs_next`, `segments`, `first_needed` and `forget_before` may run
-in other threads meanwhile.
+Thread safety: `append`, `leave_full`, `sync`, `begin_segment` and `close` are serialised by the
+caller.
+`sync_beside`, `sync_end_beside`, `prepare_next`, `needs_next`, `segments`, `first_needed` and
+`forget_before` may run in other threads meanwhile.
 `allocate_number` must not wait for a lock that a caller of `append` or `prepare_next` holds.
 """
 
@@ -241,16 +242,11 @@ class LogWriter:
         need = record_bytes(buffer.size, self._alignment)
         if self._stale:
             self._wipe()
-        while (
-            self._following is not None
-            or need > self._current.header.size - self._end_bytes - self._current.position
-            or self._leaves_early
-        ):
+        while self._following is not None or self._is_full(need):
             self._rotate(need)
         if self._link_due:
             self._write_link()
-        if self._synced_beside[0] > self._durable_lsn:
-            self._durable_lsn, self._durable_seq = self._synced_beside
+        self._see_synced_beside()
         segment = self._current
         lsn = self._written_lsn + 1
         view, chain = buffer.seal(
@@ -265,6 +261,21 @@ class LogWriter:
         finally:
             view.release()
         return lsn
+
+    def leave_full(self, size: int) -> bool:
+        """Close the current segment with an END record if a payload of `size` bytes does not fit.
+        Return whether its append would wait for a sync that `sync_end_beside` can make before it:
+        then a caller who need not append yet had better not.
+
+        Raises: DiskFullError with nothing lost; DatabasePoisonedError; DatabaseClosedError.
+        """
+        self._check_usable()
+        need = record_bytes(size, self._alignment)
+        if self._stale or (self._following is None and not self._is_full(need)):
+            return False
+        following = self._following or self._end_segment(need)
+        # What comes while the caller waits is to fit as well.
+        return self.durable_lsn < self._written_lsn and 2 * need <= following.header.size
 
     def sync(self) -> None:
         """Make every record durable that was appended before, and no other; does nothing when all
@@ -289,32 +300,49 @@ class LogWriter:
         Raises: DatabasePoisonedError when it fails, and for good; DatabaseClosedError.
         """
         with self._beside_mutex:
-            if self.durable_seq >= seq:
-                return
-            with self._mutex:
-                self._check_open()
-                # The segments before it were synced when the writer left them. The last number is
-                # read before the ordinal, as the writer counts them the other way round: each was
-                # given to the file before it was counted, and the ordinal covers the number.
-                segment, seq_last = self._current, self._written_seq
-                lsn = self._written_lsn
-                require(seq <= seq_last, "what is synced was appended")
-                segment.is_held = True
-            try:
-                self._sync_segment_beside(segment)
-                self._synced_beside = lsn, seq_last
-            finally:
-                with self._mutex:
-                    segment.is_held = False
-                    is_used = segment is self._current and not self._closed
-                if not is_used:
-                    segment.close_beside()
+            if self.durable_seq < seq:
+                self._sync_beside("wal.beside.sync", seq)
 
-    def _sync_segment_beside(self, segment: Segment) -> None:
+    def sync_end_beside(self) -> None:
+        """Make the END record of a full segment durable, and all before it, so that the next append
+        need not. Does nothing when the writer has left the segment. May be called by any thread.
+
+        Raises: DatabasePoisonedError when it fails, and for good; DatabaseClosedError.
+        """
+        with self._beside_mutex:
+            with self._mutex:
+                is_left = self._following is None
+            if not is_left and self.durable_lsn < self._written_lsn:
+                self._sync_beside("wal.end.sync", 0)
+
+    def _sync_beside(self, site: str, seq: int) -> None:
+        """Sync the current segment, which holds `seq`, by its second file. Requires: the mutex of
+        syncs beside.
+        """
+        with self._mutex:
+            self._check_open()
+            # The segments before it were synced when the writer left them. The last number is read
+            # before the ordinal, as the writer counts them the other way round: each was given to
+            # the file before it was counted, and the ordinal covers the number.
+            segment, seq_last = self._current, self._written_seq
+            lsn = self._written_lsn
+            require(seq <= seq_last, "what is synced was appended")
+            segment.is_held = True
+        try:
+            self._sync_segment_beside(segment, site)
+            self._synced_beside = lsn, seq_last
+        finally:
+            with self._mutex:
+                segment.is_held = False
+                is_used = segment is self._current and not self._closed
+            if not is_used:
+                segment.close_beside()
+
+    def _sync_segment_beside(self, segment: Segment, site: str) -> None:
         if segment.beside is None:  # unreachable: a segment that is used was made whole
             raise AssertionError("a segment is open twice")
         try:
-            segment.beside.sync(site="wal.beside.sync")
+            segment.beside.sync(site=site)
         except OSError as exc:
             # The writer is told by its own file, perhaps only after more was written.
             raise self._poisoned_by(exc) from exc
@@ -571,37 +599,24 @@ class LogWriter:
             self._interrupted_by(exc)
             raise
 
+    def _is_full(self, need: int) -> bool:
+        """Return whether a record of `need` bytes goes to another segment."""
+        current = self._current
+        return self._leaves_early or need > current.header.size - self._end_bytes - current.position
+
+    def _see_synced_beside(self) -> None:
+        """Take over what another thread made durable."""
+        if self._synced_beside[0] > self._durable_lsn:
+            self._durable_lsn, self._durable_seq = self._synced_beside
+
     def _rotate(self, need: int) -> None:
         """Close the current segment and go to one that holds a record of `need` bytes.
 
         May be called again after it was interrupted: `_following` says that the END record is
         written.
         """
-        following = self._following
-        if following is None:
-            if self._link_due:
-                # It got no record, or none was accepted.
-                self._write_link()
-            following = self._take_next(need)
-            current = self._current
-            header = RecordHeader(
-                payload_size=0, segment=current.number, lsn=self._written_lsn + 1,
-                seq_first=self._written_seq + 1, durable_lsn=self._durable_lsn,
-                manifest_edit=self._manifest_edit(), chain=self._chain, op_count=0,
-                type=RecordType.END, payload_checksum=0,
-            )  # fmt: skip
-            record, chain = encode_end(
-                header, current.header.salt, following.number, self._alignment
-            )
-            try:
-                self._write_record(
-                    memoryview(record), header.lsn, chain, "wal.end.write", following=following
-                )
-            except BaseException:
-                with self._mutex:
-                    if self._following is None:
-                        self._next, self._rotating = following, False
-                raise
+        following = self._following or self._end_segment(need)
+        self._see_synced_beside()
         if self._durable_lsn < self._written_lsn:
             self._sync_current("wal.end.sync")
         full = self._current
@@ -619,6 +634,31 @@ class LogWriter:
             full.file.close()
         if not is_held:
             full.close_beside()
+
+    def _end_segment(self, need: int) -> Segment:
+        """Write an END record behind the last one; return the segment that it names."""
+        if self._link_due:
+            # It got no record, or none was accepted.
+            self._write_link()
+        following = self._take_next(need)
+        current = self._current
+        header = RecordHeader(
+            payload_size=0, segment=current.number, lsn=self._written_lsn + 1,
+            seq_first=self._written_seq + 1, durable_lsn=self._durable_lsn,
+            manifest_edit=self._manifest_edit(), chain=self._chain, op_count=0,
+            type=RecordType.END, payload_checksum=0,
+        )  # fmt: skip
+        record, chain = encode_end(header, current.header.salt, following.number, self._alignment)
+        try:
+            self._write_record(
+                memoryview(record), header.lsn, chain, "wal.end.write", following=following
+            )
+        except BaseException:
+            with self._mutex:
+                if self._following is None:
+                    self._next, self._rotating = following, False
+            raise
+        return following
 
     def _take_next(self, need: int) -> Segment:
         """Return a segment for a record of `need` bytes: the prepared one, or one made now."""
