@@ -88,8 +88,9 @@ def test_one_of_tasks_that_is_forgotten_lets_go(tmp_path: Path) -> None:
             await txn.lock(b"a")
             with pytest.warns(ResourceWarning, match="never ended"):
                 del txn
-                gc.collect()
-            assert [] == await database.transactions()
+                # The thread that did the last call may hold it for a moment.
+                while await database.transactions():
+                    gc.collect()
             async with database.transaction() as other:
                 await other.lock(b"a", timeout=5)
 
