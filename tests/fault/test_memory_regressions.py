@@ -13,11 +13,12 @@ import pytest
 
 import holdfast
 from holdfast.base import marks_seen
-from holdfast.engine import Database, closing, compact, open_database, write_path
+from holdfast.engine import Database, closing, compact, open_database, opening, write_path
 from holdfast.engine.upkeep import Upkeep
 from holdfast.env import PosixEnv, SimEnv
 from holdfast.lsm import Tree
 from holdfast.manifest import VersionSet
+from holdfast.recovery import restart
 from tests.fault.client import FOLDER, TINY
 
 
@@ -265,3 +266,27 @@ def test_a_close_that_never_has_memory_to_wait_says_so(monkeypatch: pytest.Monke
         database.close()
     with pytest.raises(holdfast.DatabaseClosedError):
         database[b"0"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(restart, "_remove_orphans"), (restart, "Recovery"), (opening, "BufferPool")],
+)
+def test_an_open_without_memory_closes_what_recovery_opened(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, is_new: bool
+) -> None:
+    """Whoever holds the exception, with all frames behind it, must not hold the files and the
+    lock.
+    """
+    machine = SimEnv()
+    if not is_new:
+        opened(machine).close()
+    struck = once(monkeypatch, owner, name)
+    with pytest.raises(MemoryError) as told:
+        open_database(FOLDER, settings=TINY, env=machine)
+    assert struck
+    assert machine.unreturned() == []
+    with open_database(FOLDER, settings=TINY, env=machine) as database:
+        assert (b"0" in database) is not is_new
+    assert told.value is not None

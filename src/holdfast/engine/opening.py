@@ -77,6 +77,7 @@ def open_database(
     try:
         _prepare_folder(env, folder, create=create and not read_only)
         lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+        recovery: Recovery | None = None
         try:
             env = unlock(
                 env,
@@ -93,9 +94,12 @@ def open_database(
                 recovery = recover_for_writing(
                     env, folder, settings, create=create, merges=functions
                 )
-                _drop_old_keys(env, folder, recovery)
+                drop_old_keys(env, folder)
             database = _handle(_start(env, folder, recovery, lock, functions))
         except BaseException:
+            # An engine that came so far has closed it; a second close does nothing.
+            if recovery is not None:
+                recovery.close()
             lock.release()
             raise
     except OSError as error:
@@ -129,14 +133,6 @@ def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
     env.sync_dir(parent, site="database.parent.folder_sync")
 
 
-def _drop_old_keys(env: Env, folder: str, recovery: Recovery) -> None:
-    try:
-        drop_old_keys(env, folder)
-    except BaseException:
-        recovery.close()
-        raise
-
-
 def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Merges) -> Engine:
     settings = recovery.settings
     pool = BufferPool(settings.memory_bytes)
@@ -159,7 +155,6 @@ def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Me
             engine.adopt_memtable(keyspace, memtable)
     except BaseException:
         store.close()
-        recovery.close()
         raise
     return engine
 

@@ -234,22 +234,22 @@ def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettin
                 next_number=numbers.next_number,
             )
         )
+        # A creation that a crash cut off may have left a manifest.
+        _remove_orphans(env, folder, version, log, version_set)
+        return Recovery(
+            settings=settings,
+            version=version,
+            memtables={},
+            last_seq=0,
+            numbers=numbers,
+            version_set=version_set,
+            log=log,
+        )
     except BaseException:
         version_set.close()
         if log is not None:
             log.close()
         raise
-    # A creation that a crash cut off may have left a manifest.
-    _remove_orphans(env, folder, version, log, version_set)
-    return Recovery(
-        settings=settings,
-        version=version,
-        memtables={},
-        last_seq=0,
-        numbers=numbers,
-        version_set=version_set,
-        log=log,
-    )
 
 
 def _restart(
@@ -296,21 +296,23 @@ def _restart(
             iteration=manifest.iteration + 1, alignment=settings.wal_alignment_bytes,
         )  # fmt: skip
         version_sets.append(version_set)
+        _remove_orphans(
+            env, folder, version_set.version, log, version_set, kept_bytes=settings.wal_keep_bytes
+        )
+        return Recovery(
+            settings=settings,
+            version=version_set.version,
+            memtables={},
+            last_seq=replayed.last_seq,
+            numbers=numbers,
+            version_set=version_set,
+            log=log,
+        )
     except BaseException:
         log.close()
+        for version_set in version_sets:
+            version_set.close()
         raise
-    _remove_orphans(
-        env, folder, version_set.version, log, version_set, kept_bytes=settings.wal_keep_bytes
-    )
-    return Recovery(
-        settings=settings,
-        version=version_set.version,
-        memtables={},
-        last_seq=replayed.last_seq,
-        numbers=numbers,
-        version_set=version_set,
-        log=log,
-    )
 
 
 def _remove_orphans(
