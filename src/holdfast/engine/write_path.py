@@ -61,6 +61,9 @@ need not wait long.
 WAKE_SECONDS_MAX = 0.002
 """After this time those who wait for the rest of a group are let through at once."""
 
+WITHDRAW_TRIES = 1_000
+"""So often in a row may a thread be interrupted that withdraws from a commit."""
+
 HELD_FACTOR = 32
 """The buffer may grow to so many times its usual size while a full segment of the log is synced."""
 
@@ -413,6 +416,7 @@ class WritePath:
 
     def _withdraw(self, waiter: _Waiter) -> None:
         """Take a waiter whose thread was interrupted out of everything."""
+        tries = WITHDRAW_TRIES
         while True:
             try:
                 with self._mutex:
@@ -430,10 +434,16 @@ class WritePath:
             except ReentryError:
                 # It came in the middle of a change of the queue, and was never in it.
                 raise
-            except BaseException:  # noqa: BLE001, S112  one is on its way already
-                # Of a signal handler, or memory is wanting: a leader that left without handing over
-                # would keep everybody out for good.
+            except MemoryError:
+                # A leader that left without handing over would keep everybody out for good.
                 continue
+            except BaseException:
+                # Of a signal handler, while one is on its way already; whatever comes without end
+                # says that there is nobody any more who could go on.
+                tries -= 1
+                if tries:
+                    continue
+                raise
             return
 
     def _lead(self, leader: _Waiter) -> None:

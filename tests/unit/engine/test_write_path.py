@@ -24,7 +24,7 @@ from holdfast.base import (
 )
 from holdfast.engine import Database, open_database, write_path
 from holdfast.engine._core import BUSY
-from holdfast.env import CrashPoint, Env, FaultEnv, FaultRule, SimEnv
+from holdfast.env import CrashPoint, Env, FaultEnv, FaultRule, SimCrash, SimEnv
 from holdfast.manifest import VersionSet
 from holdfast.wal import decode_payload, read_log
 
@@ -576,3 +576,17 @@ def test_want_of_memory_behind_the_log_is_tried_again(
     monkeypatch.undo()
     with open_database("/db", env=env) as database:
         assert wanted == dict(database.items())
+
+
+def test_a_commit_on_a_machine_without_power_ends() -> None:
+    """Each step of its way out of the queue is cut off, too."""
+    env = FaultEnv(SimEnv(1))
+    database = open_database("/db", settings=ROOMY, env=env)
+
+    def cut(call: Callable[[], object], file: object) -> None:
+        env.inner.cut_power()
+        call()
+
+    env.add(FaultRule(kind="sync", site="wal.record.sync", error=None, effect=cut))
+    with pytest.raises(SimCrash):
+        database[b"key"] = b"value"
