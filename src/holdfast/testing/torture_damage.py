@@ -5,8 +5,8 @@ then it is opened, read in every way and verified. Every answer must be right, o
 
 One thing cannot be told from a crash: the end of the log or of the manifest of a database that was
 not closed may be gone because it was never synced. Such a damage may be taken for a crash (`cut`),
-but only when nothing that is whole follows it, and only with the very state that the same file has
-without its end.
+but only when nothing that is whole follows it and says that it was durable, and only with the very
+state that the same file has without its end.
 
 Thread safety: one thread, the main one.
 """
@@ -33,6 +33,7 @@ from holdfast.testing.oracle import FOLDER, History, State, abandon, content, ro
 from holdfast.testing.torture_part import Failure, Figures, Part, bounded
 from holdfast.testing.workload import CANONICAL, SECTORS, workload
 from holdfast.wal import FRONT_BYTES_MAX, RECORD_HEADER_BYTES, segment_header_as_stored
+from holdfast.wal.format import decode_record_header
 
 Files = dict[str, bytes]
 
@@ -47,6 +48,10 @@ SEALED_MAGICS = {".wal": b"HWSL", ".manifest": b"HWSM"}
 """The same in sealed files: there, too, the size stands behind it."""
 
 _NAMES = (*CANONICAL, *SECTORS)
+_SEALED_NAMES = tuple(name for name in _NAMES if name != "left_segments")
+"""Of sealed records it is not known which says that an earlier one is durable; one workload has
+several behind each other of which none does.
+"""
 _RECORDS_ALIGNED = 8
 _SIZES = (512, 4096)
 _FLIP_SHARE = 0.4
@@ -124,9 +129,10 @@ def put_files(env: Env, folder: str, files: Files) -> None:
 
 def make_base(index: int, seed: int) -> Base:
     """Return database `index`: closed ones and killed ones take turns. Raises: AssertionError."""
-    name = _NAMES[index // 2 % len(_NAMES)]
+    names = _SEALED_NAMES if encrypted.is_used() else _NAMES
+    name = names[index // 2 % len(names)]
     rng = Random(f"{seed}/damage/base/{index}")
-    recording = record(workload(name, seed + index // (2 * len(_NAMES))))
+    recording = record(workload(name, seed + index // (2 * len(names))))
     moments = [moment for moment in recording.moments if moment.lower >= 0]
     is_closed = index % 2 == 0
     moment = moments[-1] if is_closed else rng.choice(moments[:-1])
@@ -478,6 +484,29 @@ def _is_behind_end(data: bytes, places: list[int], offset: int) -> bool:
     return offset >= places[-1] + RECORD_HEADER_BYTES + payload
 
 
+def _durable_from(data: bytes, places: list[int], offset: int) -> int:
+    """Return where the first record of a segment starts that says that the one at an offset is
+    durable, less one; 0 when that is not looked at, as in a sealed segment.
+
+    Whole records before that one were not synced either, so a crash may leave them behind a hole.
+    """
+    header = segment_header_as_stored(data)
+    if header is None or encrypted.is_used():
+        return 0
+    hit: int | None = None
+    for start in places:
+        stored = memoryview(data)[start : start + RECORD_HEADER_BYTES]
+        decoded = decode_record_header(stored, header.salt)
+        if decoded is None:
+            continue
+        record = decoded[0]
+        if hit is not None and record.durable_lsn >= hit and start > offset:
+            return start - 1
+        if start <= offset:
+            hit = record.lsn
+    return len(data) if hit is not None else 0
+
+
 def is_unwritten(front: Front, before: bytes, after: bytes) -> bool:
     """Return whether a segment is as it was made: its link is written with its first record, so a
     crash may take both.
@@ -550,8 +579,9 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
             first = places[0]
             hit = first + first_difference(before[first:], after[first:])
         ends = [*places[1:], len(before)]
+        known = _durable_from(before, places, hit) if name.endswith(".wal") else 0
         for start, end in zip(places, ends, strict=True):
-            if start > hit and before[start:end] == after[start:end]:
+            if start > max(hit, known) and before[start:end] == after[start:end]:
                 return None
         from_here = next((s for s, e in zip(places, ends, strict=True) if e > hit), None)
         if from_here is None or hit < places[0]:

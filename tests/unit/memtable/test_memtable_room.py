@@ -12,7 +12,7 @@ from holdfast.memtable import Memtable
 
 
 def test_all_names_are_listed() -> None:
-    assert ["Memtable"] == holdfast.memtable.__all__
+    assert ["Memtable", "SpareChunks"] == holdfast.memtable.__all__
 
 
 def test_a_user_reads_two_memtables_and_their_tombstones() -> None:
