@@ -36,6 +36,8 @@ OLD, NEW, LARGE = b"0", b"1", b"1" * 9000
 TOLD = (MemoryError, DatabasePoisonedError)
 NO_FRAME = "error return without exception set"
 """What CPython 3.11 says in a SystemError when it has no memory for the frame of a call."""
+TP_ITER_OFFSET = 216
+"""Of a type's function that makes an iterator, in bytes, where pointers have eight."""
 HANG_SECONDS = 30
 COMPLAINTS_MAX = 20
 
@@ -168,6 +170,11 @@ class Allocations:
         self._arm.argtypes = [ctypes.c_long, ctypes.c_int]
         self._disarm.restype = ctypes.c_long
         self._kernels = int(kernels)
+        # CPython's issue 152107: without memory for its tuple, the iterator of a dict's items takes
+        # itself off a list on which it is not yet. The process crashes then or later.
+        iterates = ctypes.c_void_p.from_address(id(type({}.items())) + TP_ITER_OFFSET)
+        library.spare_function.argtypes = [ctypes.c_void_p]
+        library.spare_function(iterates)
 
     def fail(self, nth: int, call: Callable[[], object]) -> tuple[bool, object]:
         """Let allocation `nth` of a call fail; return whether there was one, and what it returned
