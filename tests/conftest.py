@@ -8,6 +8,7 @@ prints the seed it ran with.
 import os
 import random
 import signal
+import sys
 import zlib
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def pytest_report_header() -> str:
         f"holdfast: twins={'plain' if os.environ.get('HOLDFAST_PURE') == '1' else 'compiled'} "
         f"checks={os.environ['HOLDFAST_CHECKS']} hypothesis={PROFILE} HOLDFAST_SEED={SEED}"
     )
+
+
+def pytest_runtest_setup() -> None:
+    """Forget what other tests brought about, so that a mark that is seen is this test's own."""
+    events = sys.modules.get("holdfast.base.events")
+    if events is not None:
+        events._seen.clear()
 
 
 @pytest.fixture(scope="session")

@@ -537,7 +537,7 @@ def test_the_log_holds_the_operations_of_a_batch_in_order() -> None:
 def test_want_of_memory_behind_the_log_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, failures: int, when: str
 ) -> None:
-    """What was applied before the failure is applied twice, and counts once."""
+    """What was not applied in full before the failure is applied again, and counts once."""
     env = SimEnv()
     database = open_database("/db", env=env, settings=ROOMY)
     database.put_many({b"a": b"0", b"b": b"0", b"c": b"0"})
@@ -561,7 +561,7 @@ def test_want_of_memory_behind_the_log_is_tried_again(
     wanted = {b"a": b"1", b"d": b"1"}
     if failures == 1:
         database._engine.write_path.commit(batch, None, (database.id,))
-        assert "engine.applied_again" in marks_seen()
+        assert ("engine.applied_again" in marks_seen()) == (when == "before")
         assert wanted == dict(database.items())
         database.flush()
         assert wanted == dict(database.items())
