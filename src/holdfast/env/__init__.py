@@ -25,6 +25,7 @@ from holdfast.env.protocol import (
     is_disk_full,
     is_shortage,
 )
+from holdfast.env.read_around import ReadAroundEnv
 
 if TYPE_CHECKING:
     from holdfast.env.fault import (
@@ -83,6 +84,7 @@ __all__ = [
     "OwnedMutex",
     "PosixEnv",
     "Profile",
+    "ReadAroundEnv",
     "ReentryError",
     "SimCrash",
     "SimDeadlock",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
-from holdfast.env import Env
+from holdfast.env import Env, ReadAroundEnv
 from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
 from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.replay import replay
@@ -118,8 +118,9 @@ def check_folder(
     """Check the database in `folder`, which nobody has open, also where it is too damaged to open.
     One that is encrypted is opened with `source`.
 
-    `progress` is called with the bytes of tables done since its last call and the bytes of all of
-    them. Raises: FileNotFoundError when there is no database; DatabaseLockedError; WrongKeyError;
+    What a failing disk does not give is damage, and is read around. `progress` is called with the
+    bytes of tables done since its last call and the bytes of all of them. Raises: FileNotFoundError
+    when there is no database; DatabaseLockedError; WrongKeyError;
     OSError.
     """
     if not any(
@@ -128,9 +129,10 @@ def check_folder(
         raise FileNotFoundError(f"there is no database at {folder}")
     report = Report()
     lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    disk = ReadAroundEnv(env)
     try:
         try:
-            env = unlock(env, folder, source)
+            env = unlock(disk, folder, source)
         except (CorruptionError, FormatError) as error:
             # Of the key file: without it nothing else can be read.
             report.errors.append(_as_corruption(error, folder))
@@ -138,6 +140,7 @@ def check_folder(
         check_locked(env, folder, report, progress)
     finally:
         lock.release()
+        report.errors.extend(disk.damage())
     return report
 
 

@@ -25,13 +25,14 @@ Thread safety: one thread repairs; the folder is locked.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from holdfast.base import DiskFullError
+from holdfast.base import CorruptionError, DiskFullError
 from holdfast.crypto import Key, KeySource, plain_env
-from holdfast.env import Env, PosixEnv, is_shortage
+from holdfast.env import Env, PosixEnv, ReadAroundEnv, is_shortage
 from holdfast.merge import MergeFunction, Merges
 from holdfast.recovery.check import Report, check_locked
 from holdfast.recovery.numbers import FileNumbers
@@ -63,7 +64,8 @@ def repair_database(
     Without `target` it is repaired in place, and the originals of what is damaged are kept in a
     folder `damaged-<n>` within it. With `target`, a new or an empty folder, the repaired database
     is written there, and `path` stays as it is. Where nothing is damaged nothing is changed, and
-    nothing is written.
+    nothing is written. Of files that a failing disk does not give in full the rest is read, and a
+    `target` must be given: on such a disk nothing is written, and nothing removed.
 
     What was committed behind a damaged place of the log is left out, because it may rest on what is
     missing there; `keep_behind` keeps it. `key` and `merges` are as for `holdfast.open`.
@@ -84,7 +86,7 @@ def repair_database(
         # What a traceback shows of this frame must not be the key.
         del key
     functions = Merges(merges)
-    machine = PosixEnv() if env is None else env
+    machine = ReadAroundEnv(PosixEnv() if env is None else env)
     folder = _folder(path)
     into = folder if target is None else _folder(target)
     _check_folders(machine, folder, None if target is None else into)
@@ -92,6 +94,7 @@ def repair_database(
     try:
         return _repair(
             unlock(machine, folder, source),
+            machine,
             folder,
             into,
             keep_behind=keep_behind,
@@ -136,6 +139,7 @@ def _check_folders(env: Env, folder: str, target: str | None) -> None:
 
 def _repair(
     env: Env,
+    disk: ReadAroundEnv,
     folder: str,
     target: str,
     *,
@@ -145,6 +149,13 @@ def _repair(
 ) -> RepairReport:
     checked = Report()
     check_locked(env, folder, checked, progress)
+    unreadable = list(disk.damage())
+    checked.errors.extend(unreadable)
+    if target == folder:
+        if unreadable:
+            raise _refusal(unreadable[0])
+        # Nor may what was not looked at so far be read around: its original is removed.
+        disk.reads_around = False
     report = RepairReport(folder, target, damage=list(checked.errors))
     if checked.ok:
         return report
@@ -166,6 +177,17 @@ def _repair(
         _write(workshop, found, names, first, keep_behind=keep_behind)
     report.outcome = Outcome.REPAIRED_WITH_LOSS if report.losses else Outcome.REPAIRED
     return report
+
+
+def _refusal(error: CorruptionError) -> OSError:
+    """Return the error for a disk that should not be written to, and of which nothing should be
+    removed: what it does not give now may be had from it yet.
+    """
+    return OSError(
+        errno.EIO,
+        f"{error}. The disk fails, so nothing is repaired in place: "
+        "give another folder, on another disk, for the repaired database",
+    )
 
 
 def _write(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holdfast.base import CorruptionError, FormatError
 from holdfast.crypto import plain_env
-from holdfast.env import Env
+from holdfast.env import Env, ReadAroundEnv
 from holdfast.manifest import (
     MANIFEST_MAGIC,
     Recovered,
@@ -20,7 +20,7 @@ from holdfast.manifest import (
     parse_numbered,
 )
 from holdfast.recovery.needed import needed_log
-from holdfast.wal import SalvagedLog, salvage_log
+from holdfast.wal import SalvagedLog, parse_segment_name, salvage_log
 
 NUMBER_LEAP_MAX = 2**32
 """See `manifest.log`: a file whose number is so far above the others is none of this database."""
@@ -41,33 +41,52 @@ class Survey:
 
 def survey(env: Env, folder: str, names: list[str]) -> Survey:
     """Look at manifest and log. Raises: FormatError when they are of a newer version; OSError."""
+
+    def salvaged(first: int = 0, database_id: bytes = b"") -> SalvagedLog:
+        return salvage_log(
+            env,
+            folder,
+            first,
+            database_id=database_id,
+            is_unreadable=lambda path: _is_unreadable(env, path),
+        )
+
     manifest, is_marked = _find_manifest(env, folder, names)
     if manifest is None:
-        return Survey(None, salvage_log(env, folder), is_marked=False)
-    version = manifest.version
+        return Survey(None, salvaged(), is_marked=False)
+    version, known = manifest.version, manifest.database_id
     if not version.wal_first:
         # A creation that was cut off, or a manifest that lost its later edits.
-        log = salvage_log(env, folder, database_id=manifest.database_id)
+        log = salvaged(database_id=known)
         has_data = bool(log.runs) or any(name.endswith(".table") for name in names)
         return Survey(None if has_data else manifest, log, is_marked)
     try:
         for _ in needed_log(env, folder, manifest):
             pass
+        segments = [name for name in names if (parse_segment_name(name) or 0) >= version.wal_first]
+        if not any(_is_unreadable(env, f"{folder}/{name}") for name in segments):
+            return Survey(manifest, None, is_marked)
     except CorruptionError:
-        log = salvage_log(env, folder, version.wal_first, database_id=manifest.database_id)
-        is_behind = log.manifest_edit > version.edit_seq or (
-            version.clean and log.lsn_last > version.durable_lsn
-        )
-        if is_behind:
-            whole = salvage_log(env, folder, database_id=manifest.database_id)
-            return Survey(None, whole, is_marked)
-        return Survey(manifest, log, is_marked)
+        pass
     except FormatError as error:
         if "another database" not in str(error):
             raise
-        log = salvage_log(env, folder, version.wal_first, database_id=manifest.database_id)
-        return Survey(manifest, log, is_marked)
-    return Survey(manifest, None, is_marked)
+        return Survey(manifest, salvaged(version.wal_first, known), is_marked)
+    log = salvaged(version.wal_first, known)
+    is_behind = log.manifest_edit > version.edit_seq or (
+        version.clean and log.lsn_last > version.durable_lsn
+    )
+    if is_behind:
+        return Survey(None, salvaged(database_id=known), is_marked)
+    return Survey(manifest, log, is_marked)
+
+
+def _is_unreadable(env: Env, path: str) -> bool:
+    """Return whether the disk does not give something of a file, as far as it was read. What looks
+    like the torn end of a log or manifest is no such end then.
+    """
+    disk = plain_env(env)
+    return isinstance(disk, ReadAroundEnv) and disk.is_unreadable(path)
 
 
 def _find_manifest(env: Env, folder: str, names: list[str]) -> tuple[Recovered | None, bool]:
@@ -93,7 +112,8 @@ def _find_manifest(env: Env, folder: str, names: list[str]) -> tuple[Recovered |
 
 def _read(env: Env, folder: str, iteration: int, number: int) -> Recovered | None:
     try:
-        return VersionSet.recover_named(env, folder, iteration, number, has_foreign=True)
+        found = VersionSet.recover_named(env, folder, iteration, number, has_foreign=True)
+        return None if _is_unreadable(env, f"{folder}/{manifest_name(number)}") else found
     except CorruptionError:
         return None
     except FormatError:

@@ -182,7 +182,8 @@ def _is_sealed(env: Env, folder: str, names: list[str]) -> bool:
     """Return whether the current manifest is sealed; where there is none, whether any file is."""
     markers = sorted(parsed for name in names if (parsed := parse_marker(name)) is not None)
     if markers:
-        with suppress(FileNotFoundError):
+        # Damage is of a disk that is read around.
+        with suppress(FileNotFoundError, CorruptionError):
             file = env.open(f"{folder}/{manifest_name(markers[-1][1])}")
             try:
                 return file.read_at(0, PREAMBLE_BYTES).startswith(SEAL_MAGIC)

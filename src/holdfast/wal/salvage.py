@@ -22,7 +22,7 @@ Thread safety: none; one thread reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -109,10 +109,12 @@ def salvage_log(
     *,
     database_id: bytes = b"",
     last_segment: int | None = None,
+    is_unreadable: Callable[[str], bool] = lambda path: False,
 ) -> SalvagedLog:
     """Return what can be read of the segments from number `first_segment` on, in which the log
     begins if it is given. Those of another database than `database_id` are left out, if that is
-    given, and are damage.
+    given, and are damage. `is_unreadable` says whether there is something of a file that the disk
+    does not give: records may have stood there, whatever the end of the log looks like.
 
     Raises: FormatError for a segment of a newer version; OSError when the folder cannot be listed.
     """
@@ -127,13 +129,20 @@ def salvage_log(
             header, is_whole = _header(data, path, number, found)
         except CorruptionError as error:
             found.damage.append(error)
+            if is_unreadable(path):
+                found.awaited = found.awaited or number
             continue
         except OSError as error:
             found.damage.append(CorruptionError(path, 0, f"it cannot be read: {error}"))
             found.awaited = found.awaited or number
             continue
         if header is not None:
-            _salvage_segment(found, path, header, data, is_whole=is_whole)
+            scan = _salvage_segment(found, path, header, data, is_whole=is_whole)
+            is_end = scan.stop in (StopReason.END_OF_SEGMENT, StopReason.END_OF_ZEROS)
+            if is_unreadable(path) and not is_end:
+                found.awaited = number
+        elif is_unreadable(path):
+            found.awaited = found.awaited or number
     if found.awaited:
         found.unread = CorruptionError(
             f"{folder}/{segment_name(found.awaited)}",
@@ -239,8 +248,8 @@ def _look_without_header(found: SalvagedLog, number: int, data: bytes) -> None:
 
 def _salvage_segment(
     found: SalvagedLog, path: str, header: SegmentHeader, data: bytes, *, is_whole: bool
-) -> None:
-    """Add the runs of a segment, whose header `is_whole` or damaged."""
+) -> ScanResult:
+    """Add the runs of a segment, whose header `is_whole` or damaged; return the last scan."""
     number = parse_segment_name(path.rpartition("/")[2]) or header.number
     link = decode_link(data[:FRONT_BYTES_MAX], header)
     if link is not None:
@@ -252,6 +261,7 @@ def _salvage_segment(
     elif is_whole and len(data) < header.size and scan.stop != StopReason.END_OF_ZEROS:
         # It was cut, and not where the records end.
         found.awaited = number
+    return scan
 
 
 def _add_runs(

@@ -155,9 +155,14 @@ def test_a_missing_table_is_named(machine: SimEnv) -> None:
 def test_a_table_that_cannot_be_read_is_named(machine: SimEnv) -> None:
     first, _ = names(machine, ".table")
     rule = FaultRule(kind="read", path=first, times=None, error=errno.EIO)
-    (error,) = check_folder(FaultEnv(machine, [rule]), "/db").errors
-    assert (error.file, error.offset) == (first, 0)
-    assert error.reason.startswith("it cannot be read: ")
+    report = check_folder(FaultEnv(machine, [rule]), "/db")
+    size = machine.file_size(first)
+    *_, error = report.errors
+    assert {error.file for error in report.errors} == {first}
+    assert error.offset < size
+    assert error.reason.startswith("bytes ")
+    assert error.reason.endswith(" cannot be read: Input/output error")
+    assert report.tables == 2
 
 
 def test_a_damaged_log_is_named_and_the_tables_are_checked_all_the_same(machine: SimEnv) -> None:

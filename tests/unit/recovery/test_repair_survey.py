@@ -263,7 +263,10 @@ def surveyed(
     manifest: Any = SimpleNamespace(version=version, database_id=DATABASE_ID)
     asked: list[tuple[int, bytes]] = []
 
-    def salvage(env: Any, folder: str, first: int = 0, *, database_id: bytes = b"") -> SalvagedLog:
+    def salvage(
+        env: Any, folder: str, first: int = 0, *, database_id: bytes = b"", is_unreadable: Any
+    ) -> SalvagedLog:
+        assert not is_unreadable("f")
         asked.append((first, database_id))
         return log
 
