@@ -257,6 +257,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--transactions", type=int, help="of --engine; 50,000 if nothing is said")
     parser.add_argument("--minutes", type=float, help="of --engine")
     parser.add_argument("--jobs", type=int, default=2, help="of --engine: processes")
+    parser.add_argument("--folder", metavar="DIR", help="of --engine: where real clients write")
+    parser.add_argument("--resume", metavar="FILE", help="of --engine: go on with what FILE holds")
     parser.add_argument("--encrypted", action="store_true", help="of --engine: with a key")
     given = parser.parse_args(arguments)
     require_commit(parser, writes=given.write)

@@ -16,13 +16,16 @@ Thread safety: none; one thread, and processes of its own.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
+from holdfast.testing.bench_report import machine
 from holdfast.testing.broken_engines import PROMISED
 from holdfast.testing.history import History, Isolation, write_history
 from holdfast.testing.history_machine import Trial, draw_trial, run_trial
@@ -70,6 +73,7 @@ class Piece:
     happened: dict[str, Counter[str]] = field(default_factory=dict)
     """By where it happened."""
     wrong: list[tuple[str, History, str]] = field(default_factory=list)
+    """(label, history, report) of each with an anomaly that was judged in this run."""
 
     def judge(self, where: str, label: str, history: History, isolation: Isolation) -> None:
         """Judge a history of clients that asked for `isolation`, the weakest of theirs."""
@@ -97,6 +101,68 @@ class Piece:
         """How many transactions were judged."""
         return sum(row.transactions for row in self.rows.values())
 
+    @property
+    def anomalies(self) -> int:
+        """How many histories had one."""
+        return sum(row.anomalies for row in self.rows.values())
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a run came to so far. With a `path` it is kept there after every piece, so that a run of
+    hours can be cut off and gone on with.
+    """
+
+    seed: int
+    path: str = ""
+    pieces: int = 0
+    """How many pieces are done, from the first one of the seed on."""
+    seconds: float = 0.0
+    total: Piece = field(default_factory=Piece)
+
+    @classmethod
+    def begun(cls, seed: int, path: str) -> Progress:
+        """Return the run that is kept in a file, or a new one.
+
+        Raises: ValueError when it is one of another seed, commit or Python: the sums would be of no
+        one state of the code.
+        """
+        found = cls(seed, path)
+        if not path or not os.path.exists(path):
+            return found
+        with open(path, encoding="ascii") as file:
+            kept = json.load(file)
+        if kept["of"] != found._of():
+            raise ValueError(f"{path} is of another run: {kept['of']}, and not {found._of()}")
+        found.pieces, found.seconds = kept["pieces"], kept["seconds"]
+        found.total.rows = {name: Row(*row) for name, row in kept["rows"].items()}
+        found.total.happened = {name: Counter(row) for name, row in kept["happened"].items()}
+        return found
+
+    def add(self, piece: Piece, seconds: float) -> None:
+        """Add the next piece, and how long the run took since the last one was added."""
+        self.pieces += 1
+        self.seconds += seconds
+        self.total.add(piece)
+        if self.path:
+            kept = {
+                "of": self._of(),
+                "pieces": self.pieces,
+                "seconds": self.seconds,
+                "rows": {
+                    name: [row.histories, row.transactions, row.anomalies]
+                    for name, row in self.total.rows.items()
+                },
+                "happened": self.total.happened,
+            }
+            with open(self.path + ".new", "w", encoding="ascii") as file:
+                json.dump(kept, file)
+            os.replace(self.path + ".new", self.path)
+
+    def _of(self) -> dict[str, str]:
+        found = machine(os.getcwd())
+        return {"seed": str(self.seed), **{name: found[name] for name in ("Holdfast", "Python")}}
+
 
 def judge_trial(piece: Piece, trial: Trial) -> None:
     """Run a trial on a simulated machine, and judge it."""
@@ -107,50 +173,59 @@ def judge_trial(piece: Piece, trial: Trial) -> None:
     piece.judge(where, f"machine-{trial.seed}", outcome.history, isolation)
 
 
-def judge_real_run(piece: Piece, run: RealRun) -> None:
-    """Run clients of this process in a temporary folder, and judge each slice."""
+def judge_real_run(piece: Piece, run: RealRun, folder: str | None) -> None:
+    """Run clients of this process in a temporary folder within `folder`, and judge each slice."""
     where = "real, tasks" if run.awaits else "real, threads"
-    with tempfile.TemporaryDirectory(prefix="holdfast-histories-") as folder:
-        for number, part in enumerate(run_real(run, os.path.join(folder, "db"))):
+    with tempfile.TemporaryDirectory(prefix="holdfast-histories-", dir=folder) as place:
+        for number, part in enumerate(run_real(run, os.path.join(place, "db"))):
             piece.happened.setdefault("real", Counter()).update(part.happened)
             piece.judge(where, f"real-{run.seed}-{number}", part.history, run.isolation)
 
 
-def do_piece(seed: int) -> Piece:
-    """Do a piece of the work. Raises: what no fault explains."""
+def do_piece(seed: int, folder: str | None = None) -> Piece:
+    """Do a piece of the work, what is on a real disk within `folder`. Raises: what no fault
+    explains.
+    """
     piece = Piece()
     try:
         for number in range(TRIALS):
             judge_trial(piece, draw_trial(seed * TRIALS + number, TRIAL_TRANSACTIONS))
-        judge_real_run(piece, draw_real_run(seed, SLICES, SLICE_TRANSACTIONS))
+        judge_real_run(piece, draw_real_run(seed, SLICES, SLICE_TRANSACTIONS), folder)
     except BaseException as error:
         error.add_note(f"in piece {seed}")
         raise
     return piece
 
 
-def collect(seed: int, jobs: int, transactions: int | None, minutes: float | None) -> Piece:
+def collect(
+    progress: Progress,
+    jobs: int,
+    transactions: int | None,
+    minutes: float | None,
+    folder: str | None = None,
+) -> None:
     """Do pieces of the work until there are so many transactions, or the time is up; None is no
-    limit.
+    limit. Real clients write within `folder`.
     """
-    total = Piece()
-    began = time.monotonic()
+    total = progress.total
+    began = last = time.monotonic()
 
     def goes_on() -> bool:
         if transactions is not None and total.transactions >= transactions:
             return False
         return minutes is None or time.monotonic() - began < 60 * minutes
 
-    pieces = ((number,) for number in count(seed * PER_SEED))
+    first = progress.seed * PER_SEED + progress.pieces
+    pieces = ((number, folder) for number in count(first))
     for piece in do_pieces(do_piece, pieces, jobs, goes_on):
-        total.add(piece)
-        spent = time.monotonic() - began
+        now = time.monotonic()
+        progress.add(piece, now - last)
+        last = now
         print(
-            f"{total.transactions:,} transactions in {spent:.0f} s, "
-            f"{len(total.wrong)} with anomalies",
+            f"{total.transactions:,} transactions in {progress.seconds:.0f} s, "
+            f"{total.anomalies} with anomalies",
             flush=True,
         )
-    return total
 
 
 def tables(piece: Piece) -> list[str]:
@@ -161,8 +236,7 @@ def tables(piece: Piece) -> list[str]:
     for name, row in sorted(piece.rows.items()):
         lines.append(f"| {name} | {row.histories:,} | {row.transactions:,} | {row.anomalies:,} |")
     histories = sum(row.histories for row in piece.rows.values())
-    anomalies = sum(row.anomalies for row in piece.rows.values())
-    lines.append(f"| all | | | {histories:,} | {piece.transactions:,} | {anomalies:,} |")
+    lines.append(f"| all | | | {histories:,} | {piece.transactions:,} | {piece.anomalies:,} |")
     lines += ["", "## What happened meanwhile", "", "| | simulated | real |", "|---|--:|--:|"]
     simulated = piece.happened.get("simulated", Counter())
     real = piece.happened.get("real", Counter())
@@ -182,11 +256,16 @@ def keep(folder: str, piece: Piece) -> None:
 
 def run(given: argparse.Namespace, command: str) -> int:
     """Run the verb; return its exit status."""
-    began = time.monotonic()
     transactions: int | None = given.transactions
     if transactions is None and given.minutes is None:
         transactions = 50_000
-    total = collect(given.seed, given.jobs, transactions, given.minutes)
+    try:
+        progress = Progress.begun(given.seed, given.resume or "")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    collect(progress, given.jobs, transactions, given.minutes, given.folder)
+    total = progress.total
     print("\n".join(tables(total)))
     for label, _, report in total.wrong[:3]:
         print(f"\n{label}\n{report}")
@@ -198,7 +277,8 @@ def run(given: argparse.Namespace, command: str) -> int:
             command,
             tables(total),
             explanation=EXPLANATION,
-            seconds=time.monotonic() - began,
+            seconds=progress.seconds,
+            folder=given.folder,
         )
         write_page(PAGE, text)
-    return 1 if total.wrong else 0
+    return 1 if total.anomalies else 0

@@ -24,7 +24,8 @@ def do_pieces(
     goes_on: Callable[[], bool],
 ) -> Iterator[Done]:
     """Yield what `function` returns for each of the `pieces`, its arguments, in their order; as
-    long as it `goes_on`, which is asked before each. What has begun by then is yielded too.
+    long as it `goes_on`, which is asked before each. What has begun by then is yielded
+    too, up to the first that has not.
 
     Raises: what the function raises.
     """
@@ -37,6 +38,9 @@ def do_pieces(
             if not waiting:
                 return
             yield waiting.popleft().result()
+        is_over = False
         for future in waiting:
-            if not future.cancel():
+            # Nothing behind one that never began: no piece is left out.
+            is_over = future.cancel() or is_over
+            if not is_over:
                 yield future.result()

@@ -42,8 +42,11 @@ def result_page(
     *,
     explanation: str,
     seconds: float | None = None,
+    folder: str | None = None,
 ) -> str:
-    """Return a page: its head, what the figures depend on, and `lines`."""
+    """Return a page: its head, what the figures depend on, and `lines`. `folder` is where it was
+    measured, if not in the current one.
+    """
     head = [
         f"# Measured: {title}",
         "",
@@ -51,7 +54,7 @@ def result_page(
         "",
         f"    {command}",
         "",
-        *(f"- {name}: {value}" for name, value in machine(os.getcwd()).items()),
+        *(f"- {name}: {value}" for name, value in machine(folder or os.getcwd()).items()),
         *([] if seconds is None else [f"- took: {seconds:,.0f} seconds"]),
         "",
         explanation,

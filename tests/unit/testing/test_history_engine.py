@@ -125,7 +125,7 @@ def test_the_verb_judges_the_engine_and_keeps_what_is_wrong(monkeypatch, tmp_pat
     piece = histories_engine.do_piece(3)
     assert piece.transactions > 400
     assert not piece.wrong
-    monkeypatch.setattr(histories_engine, "collect", lambda *_: piece)
+    monkeypatch.setattr(histories_engine, "collect", lambda progress, *_: progress.total.add(piece))
     assert histories.main(["--engine", "--transactions", "400"]) == 0
     assert f"| all | | | 2 | {piece.transactions:,} | 0 |" in capsys.readouterr().out
     do_not_validate(monkeypatch)
@@ -135,3 +135,32 @@ def test_the_verb_judges_the_engine_and_keeps_what_is_wrong(monkeypatch, tmp_pat
     assert "G-single" in capsys.readouterr().out
     kept = tmp_path / "machine-1.jsonl"
     assert histories.main(["--check", str(kept)]) == 1
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(monkeypatch, tmp_path: Path, capsys):
+    numbers: list[tuple[int, str | None]] = []
+
+    def do_pieces(function, pieces, jobs, goes_on):
+        assert function is histories_engine.do_piece
+        for number, folder in pieces:
+            if not goes_on():
+                return
+            numbers.append((number - 7 * histories_engine.PER_SEED, folder))
+            row = histories_engine.Row(2, 100, int(number % 5 == 4))
+            happened = {"simulated": Counter(crashed=1)}
+            yield histories_engine.Piece({"simulated | append | snapshot": row}, happened)
+
+    monkeypatch.setattr(histories_engine, "do_pieces", do_pieces)
+    state = tmp_path / "state.json"
+    command = ["--engine", "--seed", "7", "--resume", str(state), "--folder", str(tmp_path)]
+    assert histories.main([*command, "--transactions", "300"]) == 0
+    assert "| all | | | 6 | 300 | 0 |" in capsys.readouterr().out
+    # Nothing of an anomaly is forgotten either.
+    for _ in range(2):
+        assert histories.main([*command, "--transactions", "700"]) == 1
+        out = capsys.readouterr().out
+        assert "| all | | | 14 | 700 | 1 |" in out
+        assert "| crashed | 7 | 0 |" in out
+    assert numbers == [(number, str(tmp_path)) for number in range(7)]
+    assert histories.main([*command, "--seed", "8"]) == 2
+    assert "is of another run" in capsys.readouterr().err
