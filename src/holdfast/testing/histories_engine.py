@@ -16,7 +16,6 @@ Thread safety: none; one thread, and processes of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,12 +24,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
-from holdfast.testing.bench_report import machine
+from holdfast.testing import encrypted
 from holdfast.testing.broken_engines import PROMISED
 from holdfast.testing.history import History, Isolation, write_history
 from holdfast.testing.history_machine import Trial, draw_trial, run_trial
 from holdfast.testing.history_real import RealRun, draw_real_run, run_real
 from holdfast.testing.judge import judge
+from holdfast.testing.kept import load, save
 from holdfast.testing.pieces import do_pieces
 from holdfast.testing.result_page import result_page, write_page
 
@@ -122,21 +122,13 @@ class Progress:
 
     @classmethod
     def begun(cls, seed: int, path: str) -> Progress:
-        """Return the run that is kept in a file, or a new one.
-
-        Raises: ValueError when it is one of another seed, commit or Python: the sums would be of no
-        one state of the code.
-        """
+        """Return the run that is kept in a file, or a new one. Raises: ValueError, as `load`."""
         found = cls(seed, path)
-        if not path or not os.path.exists(path):
-            return found
-        with open(path, encoding="ascii") as file:
-            kept = json.load(file)
-        if kept["of"] != found._of():
-            raise ValueError(f"{path} is of another run: {kept['of']}, and not {found._of()}")
-        found.pieces, found.seconds = kept["pieces"], kept["seconds"]
-        found.total.rows = {name: Row(*row) for name, row in kept["rows"].items()}
-        found.total.happened = {name: Counter(row) for name, row in kept["happened"].items()}
+        kept = load(path, seed=seed, encrypted=encrypted.key() is not None)
+        if kept:
+            found.pieces, found.seconds = kept["pieces"], kept["seconds"]
+            found.total.rows = {name: Row(*row) for name, row in kept["rows"].items()}
+            found.total.happened = {name: Counter(row) for name, row in kept["happened"].items()}
         return found
 
     def add(self, piece: Piece, seconds: float) -> None:
@@ -144,24 +136,16 @@ class Progress:
         self.pieces += 1
         self.seconds += seconds
         self.total.add(piece)
-        if self.path:
-            kept = {
-                "of": self._of(),
-                "pieces": self.pieces,
-                "seconds": self.seconds,
-                "rows": {
-                    name: [row.histories, row.transactions, row.anomalies]
-                    for name, row in self.total.rows.items()
-                },
-                "happened": self.total.happened,
-            }
-            with open(self.path + ".new", "w", encoding="ascii") as file:
-                json.dump(kept, file)
-            os.replace(self.path + ".new", self.path)
-
-    def _of(self) -> dict[str, str]:
-        found = machine(os.getcwd())
-        return {"seed": str(self.seed), **{name: found[name] for name in ("Holdfast", "Python")}}
+        kept = {
+            "pieces": self.pieces,
+            "seconds": self.seconds,
+            "rows": {
+                name: [row.histories, row.transactions, row.anomalies]
+                for name, row in self.total.rows.items()
+            },
+            "happened": self.total.happened,
+        }
+        save(self.path, kept, seed=self.seed, encrypted=encrypted.key() is not None)
 
 
 def judge_trial(piece: Piece, trial: Trial) -> None:

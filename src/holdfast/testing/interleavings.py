@@ -29,6 +29,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations_with_replacement, permutations, product
 from typing import NamedTuple
 
@@ -84,6 +85,7 @@ count of them for its end.
 """
 
 
+@cache
 def writes(program: str) -> bool:
     """Return whether a program has a write."""
     return any(letter in WRITES for letter in program)
@@ -367,7 +369,7 @@ def who_may_lose(chosen: Sequence[str], events: Interleaving, seen: Seen) -> lis
     """Return which transactions lose, given who committed before them."""
     lose = [False] * len(chosen)
     begun: dict[int, int] = {}
-    commits: list[tuple[int, set[str]]] = []
+    commits: list[tuple[int, frozenset[str]]] = []
     for at, (number, event) in enumerate(events):
         program = chosen[number]
         if event < 0:
@@ -382,11 +384,12 @@ def who_may_lose(chosen: Sequence[str], events: Interleaving, seen: Seen) -> lis
     return lose
 
 
-def _written(program: str) -> set[str]:
+@cache
+def _written(program: str) -> frozenset[str]:
     keys: set[str] = set()
     for letter in program:
         keys |= {"X": {"x"}, "D": {"x"}, "Y": {"y"}, "E": {"y"}, "R": {"x", "y"}}.get(letter, set())
-    return keys
+    return frozenset(keys)
 
 
 def _depends(program: str, read: Sequence[object]) -> set[str]:

@@ -3,6 +3,7 @@
     ./dev interleavings                              the scopes small and deletes
     ./dev interleavings --scope whole --jobs 2       that of three operations: hours
     ./dev interleavings --scope whole --minutes 5    so much of it, the sets drawn at random
+    ./dev interleavings --resume FILE                goes on where FILE says, after Ctrl-C too
     ./dev interleavings --write                      also docs/results/interleavings.md
 
 Exit status: 0 good, 1 a run was not as the definition has it; 2 wrong usage.
@@ -17,11 +18,13 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from random import Random
 
 from holdfast.testing import encrypted
 from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
+from holdfast.testing.kept import load, save
 from holdfast.testing.pieces import do_pieces
 from holdfast.testing.result_page import require_commit, result_page, write_page
 
@@ -55,22 +58,50 @@ def _piece(scope: str, seed: int, first: int) -> Tally:
     return tally
 
 
-def explore(scope: str, seed: int, jobs: int, minutes: float | None) -> tuple[Tally, int]:
-    """Run a scope, or as much of it as there is time for; return what came of it, and how many sets
-    there are.
+class Progress:
+    """What the scopes of a run came to so far, kept in the file `path` if there is one."""
+
+    def __init__(self, seed: int, path: str | None) -> None:
+        """Raises: ValueError, as `load`."""
+        self._seed = seed
+        self._path = path
+        kept = load(path, seed=seed, encrypted=encrypted.key() is not None)
+        self.seconds: float = kept.get("seconds", 0.0)
+        self.tallies = {name: Tally(**tally) for name, tally in kept.get("scopes", {}).items()}
+
+    def add(self, scope: str, tally: Tally, seconds: float) -> Tally:
+        """Add the next piece of a scope, which took so long; return what the scope came to."""
+        total = self.tallies.setdefault(scope, Tally())
+        total.add(tally)
+        self.seconds += seconds
+        kept = {
+            "seconds": self.seconds,
+            "scopes": {name: asdict(each) for name, each in self.tallies.items()},
+        }
+        save(self._path, kept, seed=self._seed, encrypted=encrypted.key() is not None)
+        return total
+
+
+def explore(
+    scope: str, seed: int, jobs: int, minutes: float | None, progress: Progress
+) -> tuple[Tally, int]:
+    """Run what is left of a scope, or as much of it as there is time for; return what came of it,
+    and how many sets there are.
     """
     count = len(_sets(scope, seed))
-    total = Tally()
-    began = time.monotonic()
+    total = progress.tallies.get(scope, Tally())
+    began = last = time.monotonic()
     told = 0.0
-    pieces = ((scope, seed, at) for at in range(0, count, CHUNK))
+    # Pieces come in their order, and each but the last has as many sets.
+    pieces = ((scope, seed, at) for at in range(total.sets, count, CHUNK))
     for tally in do_pieces(
         _piece, pieces, jobs, lambda: minutes is None or time.monotonic() - began < 60 * minutes
     ):
-        total.add(tally)
-        spent = time.monotonic() - began
-        if spent > told + 10:
-            told = spent
+        now = time.monotonic()
+        total = progress.add(scope, tally, now - last)
+        last = now
+        if now - began > told + 10:
+            told = now - began
             print(f"{scope}: {total.sets:,} of {count:,} sets, {total.runs:,} runs", flush=True)
     return total, count
 
@@ -83,18 +114,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, help="for each scope")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    parser.add_argument("--resume", metavar="FILE", help="go on with what FILE holds")
     parser.add_argument("--encrypted", action="store_true", help="with a key")
     given = parser.parse_args(arguments)
     require_commit(parser, writes=given.write)
     encrypted.use(given.encrypted)
-    began = time.monotonic()
+    try:
+        progress = Progress(given.seed, given.resume)
+    except ValueError as error:
+        parser.error(str(error))
     rows = [
         "| scope | operations | in one | transactions | sets | run | runs | grouped | lost | bad |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     faults: list[str] = []
     for name in given.scope or ["small", "deletes"]:
-        tally, count = explore(name, given.seed, given.jobs, given.minutes)
+        tally, count = explore(name, given.seed, given.jobs, given.minutes, progress)
         scope = SCOPES[name]
         rows.append(
             f"| {name} | {' '.join(scope.alphabet)} | {scope.operations} | {scope.transactions} "
@@ -105,7 +140,6 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join([*rows, *faults[:FAULTS_SHOWN]]))
     if given.write:
         command = shlex.join(["./dev", "interleavings", *arguments])
-        seconds = time.monotonic() - began
         write_page(
             PAGE,
             result_page(
@@ -113,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
                 command,
                 rows,
                 explanation=EXPLANATION,
-                seconds=seconds,
+                seconds=progress.seconds,
             ),
         )
     return 1 if faults else 0

@@ -160,3 +160,35 @@ def test_the_verb_runs_a_scope_and_tells_what_it_did(monkeypatch, capsys):
     assert interleavings_run.main(["--scope", "small"]) == 0
     assert "| small | x y X Y s | 2 | 3 | 2 | 2 | 7 | 1 | 2 | 0 |" in capsys.readouterr().out
     interleavings_run._sets.cache_clear()
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
+    begun: list[int] = []
+    left = 2
+
+    def do_pieces(function, pieces, jobs, goes_on):
+        nonlocal left
+        for scope, seed, first in pieces:
+            if not left:
+                return
+            left -= 1
+            begun.append(first)
+            sets = min(interleavings_run.CHUNK, 2737 - first)
+            yield Tally(sets, 10 * sets, sets, 3, ["a fault"] if first == 200 else [])
+
+    monkeypatch.setattr(interleavings_run, "do_pieces", do_pieces)
+    state = str(tmp_path / "state.json")
+    command = ["--scope", "small", "--seed", "5", "--resume", state]
+    assert interleavings_run.main(command) == 0
+    assert "| small | x y X Y s | 2 | 3 | 2,737 | 200 | 2,000 | 200 | 6 | 0 |" in (
+        capsys.readouterr().out
+    )
+    # Nor is a fault forgotten.
+    for _ in range(2):
+        left = 99
+        assert interleavings_run.main(command) == 1
+        assert "| 2,737 | 2,737 | 27,370 | 2,737 | 84 | 1 |" in capsys.readouterr().out
+    assert begun == list(range(0, 2737, interleavings_run.CHUNK))
+    with pytest.raises(SystemExit):
+        interleavings_run.main([*command, "--seed", "6"])
+    assert "is of another run" in capsys.readouterr().err
