@@ -15,7 +15,7 @@ from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.sstable._directory_c cimport (
     KeyDirectory, key_prefetch, key_prefetch_entry, prefetch,
 )
-from holdfast.sstable._reader_c cimport TableReader
+from holdfast.sstable._reader_c cimport TableCursor, TableReader
 
 from holdfast.base import check_key, prefix_upper
 from holdfast.cursor import ListCursor, MergeCursor, UserCursor
@@ -568,13 +568,17 @@ cdef class LevelCursor(Cursor):
 
     cdef int _open(self, Py_ssize_t index) except -1:
         cdef TableReader reader
+        cdef Py_ssize_t walked_bytes = 0
         if index != self._index or self._current is None:
             reader = self._readers[index]
             prefix = shared_prefix(self._lower, self._upper, reader.prefix_bytes)
             if prefix is not None and not reader.may_contain_prefix(prefix):
                 self._current = ListCursor(())
             else:
-                self._current = reader.cursor(self._fill_cache)
+                if index == self._index + 1 and isinstance(self._current, TableCursor):
+                    # A seek begins anew.
+                    walked_bytes = (<TableCursor>self._current).walked
+                self._current = reader.cursor(self._fill_cache, 0, walked_bytes)
             self._index = index
         return 0
 

@@ -325,7 +325,14 @@ class LevelCursor(Cursor):
             reader = self._readers[index]
             prefix = shared_prefix(self._lower, self._upper, reader.prefix_bytes)
             is_denied = prefix is not None and not reader.may_contain_prefix(prefix)
-            self._table = ListCursor([]) if is_denied else reader.cursor(self._fill_cache)
+            # A seek begins anew.
+            is_next = 0 <= self._index == index - 1
+            walked_bytes = getattr(self._table, "walked_bytes", 0) if is_next else 0
+            self._table = (
+                ListCursor([])
+                if is_denied
+                else reader.cursor(self._fill_cache, walked_bytes=walked_bytes)
+            )
             self._index = index
         return self._table
 

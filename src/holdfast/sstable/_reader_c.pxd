@@ -71,9 +71,9 @@ cdef class TableReader:
     cdef void forget_filters(self) noexcept
     cdef int open_pages(self, info) except -1
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
-                     bint fill_cache, bint* missed) except -1
+                     bint* missed) except -1
     cdef int check_open(self) except -1
-    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
+    cdef Page load(self, const PageHandle* handle, int page_type, int use, Page root,
                    const unsigned char* root_value, Page index, const unsigned char* index_value,
                    bint* missed)
     cdef int keep(self, Page page, int page_type, uint64_t offset) except -1
@@ -88,13 +88,18 @@ cdef class TableReader:
 cdef class TableCursor(Cursor):
     cdef TableReader reader
     cdef bint fill_cache
+    # of data pages, stored, that were passed going forward since the last seek
+    cdef Py_ssize_t walked
+    cdef bint is_long                    # pages are read ahead, and do not enter the pool
     cdef PageCursor root
     cdef PageCursor index
     cdef PageCursor data
-    cdef Ahead* ahead                    # NULL: nothing is read ahead
+    cdef Ahead* ahead                    # NULL: nothing was read ahead so far
     cdef bint read_ahead(self) except -1
     cdef int enter(self, bint first) except -1
     cdef int load_index(self) except -1
     cdef int load_data(self) except -1
+    cdef void look_ahead(self) noexcept
+    cdef void stop_walking(self) noexcept
     cdef int next_page(self) except -1
     cdef int stand(self) noexcept nogil

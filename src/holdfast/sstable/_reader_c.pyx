@@ -9,7 +9,8 @@ found by the long way, through the pool and the pages themselves, which leaves t
 That a page lies between its separators is found out once for each place that leads to it: the page
 remembers the last one, so a sound table pays for it when the page is read, and never again. A page
 that is not cached comes from the source. A cursor of a compaction has it read many pages ahead with
-one call, and opens them and goes from one to the next without the GIL (docs/adr/0041).
+one call, and opens them and goes from one to the next without the GIL (docs/adr/0041); so has one
+of a scan that has become long (docs/adr/0046).
 
 Thread safety: readers are shared freely; a cursor belongs to one thread at a time. A `close` while
 others read lets each of them finish the page that it reads; then they get DatabaseClosedError.
@@ -53,6 +54,9 @@ from holdfast.sstable.format import (
 from holdfast.sstable.opening import (
     ingested_trailer, read_footer, read_info, read_prefix_bytes, read_tombstones,
 )
+from holdfast.sstable.scanning import (
+    LONG_SCAN_AHEAD_BYTES, LONG_SCAN_BYTES_MIN, LONG_SCAN_POOL_PARTS,
+)
 from holdfast.sstable.verify import verify_table
 
 if (DATA, INDEX, INDEX_ROOT, FILTER) != (
@@ -62,7 +66,17 @@ if (DATA, INDEX, INDEX_ROOT, FILTER) != (
 if STORED_PAGE_BYTES_MAX != <Py_ssize_t>BODY_BYTES_MAX + PAGE_TRAILER_BYTES:
     raise ImportError("sstable/_handle disagrees with the format")
 
+# What a page is read for: for no user, who would be counted; to stay in the pool; for a long scan,
+# which passes it.
+cdef enum:
+    ASIDE = 0
+    CACHED = 1
+    PASSED = 2
+
 cdef Py_ssize_t PAGE_OVERHEAD = PAGE_OVERHEAD_BYTES
+cdef Py_ssize_t LONG_BYTES_MIN = LONG_SCAN_BYTES_MIN
+cdef Py_ssize_t LONG_POOL_PARTS = LONG_SCAN_POOL_PARTS
+cdef Py_ssize_t LONG_AHEAD_BYTES = LONG_SCAN_AHEAD_BYTES
 cdef uint64_t PREFIX_HASH_SEED = PREFIX_SEED
 
 
@@ -185,7 +199,7 @@ cdef class TableReader:
         if page_lower_bound(self.root, data, size, <uint64_t>-1, &entry) == 0:
             return False
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
-        return self.passes(&filter_handle, xxh64(data, size, 0), True, NULL)
+        return self.passes(&filter_handle, xxh64(data, size, 0), NULL)
 
     def may_contain_prefix(self, prefix):
         """See `_reader_py.may_contain_prefix`."""
@@ -205,15 +219,15 @@ cdef class TableReader:
                 return True
             self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
             if self.passes(&filter_handle, xxh64(data, left + entry.shared, PREFIX_HASH_SEED),
-                           True, NULL):
+                           NULL):
                 return True
         self.pool.tables_skipped += 1
         return False
 
-    def cursor(self, bint fill_cache=True, Py_ssize_t ahead_bytes=0):
+    def cursor(self, bint fill_cache=True, Py_ssize_t ahead_bytes=0, Py_ssize_t walked_bytes=0):
         """See `_reader_py.cursor`."""
         self.check_open()
-        return TableCursor(self, fill_cache, ahead_bytes)
+        return TableCursor(self, fill_cache, ahead_bytes, walked_bytes)
 
     def verify(self, progress=None):
         """Read all pages from the file and yield an error for every damage; see
@@ -360,16 +374,16 @@ cdef class TableReader:
             return None
         root_value = entry.value
         self.root_handles(entry.value, entry.value_size, &index_handle, &filter_handle)
-        if not self.passes(&filter_handle, hash, True, missed):
+        if not self.passes(&filter_handle, hash, missed):
             self.remember(root_value - root.data, index_handle.offset, &filter_handle, 0, None)
             return None
-        index = self.load(&index_handle, INDEX, True, root, root_value, None, NULL, missed)
+        index = self.load(&index_handle, INDEX, CACHED, root, root_value, None, NULL, missed)
         if index is None:
             return None
         # It finds an entry: the last one of the index page is at the separator in the root.
         page_lower_bound(index, key, key_size, newest, entry)
         self.index_handle(entry.value, entry.value_size, index_handle.offset, &data_handle)
-        page = self.load(&data_handle, DATA, True, root, root_value, index, entry.value, missed)
+        page = self.load(&data_handle, DATA, CACHED, root, root_value, index, entry.value, missed)
         if page is None:
             return None
         self.remember(place_of(root, root_value, index, entry.value), index_handle.offset,
@@ -421,14 +435,14 @@ cdef class TableReader:
             partition.filter = filter
 
     cdef bint passes(self, const PageHandle* filter_handle, uint64_t hash,
-                     bint fill_cache, bint* missed) except -1:
+                     bint* missed) except -1:
         """Return whether a filter lets a key pass; a handle of size 0 is no filter. One that is
         `missed` lets none pass.
         """
         cdef Page page
         if filter_handle.size == 0:
             return True
-        page = self.load(filter_handle, FILTER, fill_cache, None, NULL, None, NULL, missed)
+        page = self.load(filter_handle, FILTER, CACHED, None, NULL, None, NULL, missed)
         return page is not None and filter_probe(page.data, page.size, hash)
 
     cdef int check_open(self) except -1:
@@ -436,12 +450,12 @@ cdef class TableReader:
             raise DatabaseClosedError("the table is closed")
         return 0
 
-    cdef Page load(self, const PageHandle* handle, int page_type, bint fill_cache, Page root,
+    cdef Page load(self, const PageHandle* handle, int page_type, int use, Page root,
                    const unsigned char* root_value, Page index, const unsigned char* index_value,
                    bint* missed):
-        """Return a page from the pool, or read it; where there is a `missed`, set that instead and
-        return None. Entry pages are checked and lie between their separators: at `root_value` in
-        `root` and, for data pages, at `index_value` in `index`.
+        """Return a page from the pool, or read it, for a `use`; where there is a `missed`, set that
+        instead and return None. Entry pages are checked and lie between their separators: at
+        `root_value` in `root` and, for data pages, at `index_value` in `index`.
         """
         cdef Page page
         cdef uint64_t place = 0
@@ -460,11 +474,11 @@ cdef class TableReader:
         page = self.source.c_read(handle, page_type)
         if page_type != FILTER:
             self.require_place(page, handle.offset, place, root, index)
-        if fill_cache:
+        if use != ASIDE:
             self.pages_read += 1
             self.bytes_read += handle.size
             # After a close under the read nobody would take the page out of the pool again.
-            if not self.closed:
+            if use == CACHED and not self.closed:
                 self.keep(page, page_type, handle.offset)
         return page
 
@@ -529,15 +543,18 @@ cdef class TableReader:
 cdef class TableCursor(Cursor):
     """A cursor over the entries of a table, through root, index pages and data pages."""
 
-    def __cinit__(self, TableReader reader not None, bint fill_cache, Py_ssize_t ahead_bytes=0):
+    def __cinit__(self, TableReader reader not None, bint fill_cache, Py_ssize_t ahead_bytes=0,
+                  Py_ssize_t walked_bytes=0):
         self.reader = reader
         self.fill_cache = fill_cache
+        self.walked = walked_bytes
         self.root = PageCursor(reader.root, reader.name, reader.root_offset)
         if ahead_bytes > 0 and not fill_cache and reader.source.reads_ahead():
             self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
             if self.ahead == NULL:
                 raise MemoryError
             self.ahead.bytes_max = ahead_bytes
+            self.is_long = True
         self.index = PageCursor.__new__(PageCursor)
         self.index.file = reader.name
         self.data = PageCursor.__new__(PageCursor)
@@ -566,6 +583,7 @@ cdef class TableCursor(Cursor):
         # `key` may lie in the page of the current entry, which so lives until the end of this call.
         cdef Page current = self.data.page  # no-cython-lint  it is held, not read
         self.at = False
+        self.stop_walking()
         if not self.root.c_seek(key, size, trailer):
             return 0
         self.load_index()
@@ -595,6 +613,7 @@ cdef class TableCursor(Cursor):
         if self.data.c_prev():
             return self.stand()
         self.at = False
+        self.stop_walking()
         if not self.index.c_prev():
             return self.enter(False) if self.root.c_prev() else 0
         self.load_data()
@@ -624,6 +643,7 @@ cdef class TableCursor(Cursor):
         """
         cdef TableReader reader = self.reader
         cdef Ahead* ahead = self.ahead
+        cdef const PageHandle* last
         cdef Py_ssize_t count
         if reader.closed:
             return False
@@ -635,16 +655,41 @@ cdef class TableCursor(Cursor):
             # Safety: the index page, in which the separators lie, is held.
             reader.source.c_read_ahead(ahead, count)
             reader.pool.misses += <uint64_t>ahead.count
+            if self.fill_cache and ahead.count > 0:
+                last = &ahead.pages[ahead.count - 1].handle
+                reader.pages_read += <uint64_t>ahead.count
+                reader.bytes_read += last.offset + last.size - ahead.pages[0].handle.offset
         elif ahead_is_long(ahead):
             with nogil:
                 ahead_open(ahead)
         return ahead_enter(ahead, self.data)
 
+    cdef void look_ahead(self) noexcept:
+        """Begin to read ahead, if the scan has become a long one and the table can be."""
+        cdef TableReader reader = self.reader
+        if self.walked <= max(reader.pool.capacity_bytes // LONG_POOL_PARTS, LONG_BYTES_MIN):
+            return
+        if reader.source.reads_ahead():
+            if self.ahead == NULL:
+                # Without memory for it the scan goes on as it did.
+                self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
+            if self.ahead != NULL:
+                self.ahead.bytes_max = LONG_AHEAD_BYTES
+                self.is_long = True
+
+    cdef void stop_walking(self) noexcept:
+        """Begin a new scan, at a key or backward. A compaction's cursor goes on as it is."""
+        if self.fill_cache:
+            self.walked = 0
+            self.is_long = False
+
     cdef int next_page(self) except -1:
         """Move to the first entry of the next data page."""
+        if self.fill_cache and not self.is_long:
+            self.look_ahead()
         if not self.index.c_next():
             return self.enter(True) if self.root.c_next() else 0
-        if self.ahead == NULL or not self.read_ahead():
+        if not self.is_long or not self.read_ahead():
             self.load_data()
             self.data.c_first()
         return self.stand()
@@ -657,20 +702,24 @@ cdef class TableCursor(Cursor):
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
                                  &filter_handle)
         self.index.open(
-            self.reader.load(&index_handle, INDEX, self.fill_cache, self.root.page,
-                             self.root.value_data, None, NULL, NULL),
+            self.reader.load(&index_handle, INDEX, CACHED if self.fill_cache else ASIDE,
+                             self.root.page, self.root.value_data, None, NULL, NULL),
             index_handle.offset)
         return 0
 
     cdef int load_data(self) except -1:
         """Open the data page that the index page stands at. It has an entry."""
         cdef PageHandle handle
+        cdef int use = ASIDE
+        if self.fill_cache:
+            use = PASSED if self.is_long else CACHED
         self.reader.index_handle(self.index.value_data, self.index.value_size, self.index.offset,
                                  &handle)
         self.data.open(
-            self.reader.load(&handle, DATA, self.fill_cache, self.root.page, self.root.value_data,
+            self.reader.load(&handle, DATA, use, self.root.page, self.root.value_data,
                              self.index.page, self.index.value_data, NULL),
             handle.offset)
+        self.walked += <Py_ssize_t>handle.size
         return 0
 
     cdef int stand(self) noexcept nogil:

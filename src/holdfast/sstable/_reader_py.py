@@ -57,6 +57,7 @@ from holdfast.sstable.opening import (
     read_prefix_bytes,
     read_tombstones,
 )
+from holdfast.sstable.scanning import long_scan_bytes
 from holdfast.sstable.verify import verify_table
 
 Entry = tuple[bytes, int, int, bytes]
@@ -172,9 +173,12 @@ class TableReader:
         self._pool.tables_skipped += 1
         return False
 
-    def cursor(self, fill_cache: bool = True, ahead_bytes: int = 0) -> TableCursor:
+    def cursor(
+        self, fill_cache: bool = True, ahead_bytes: int = 0, walked_bytes: int = 0
+    ) -> TableCursor:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
-        the pool.
+        the pool; with it the data pages of a long scan do not (see `scanning`), which has walked
+        over `walked_bytes` of other tables. The compiled twin then reads ahead as well.
 
         So many `ahead_bytes` of stored pages the compiled twin then may read at once as it goes
         forward, which changes neither results nor errors; after a `close` it may come to the end of
@@ -183,7 +187,7 @@ class TableReader:
         """
         _ = ahead_bytes
         self._check_open()
-        return TableCursor(self, fill_cache)
+        return TableCursor(self, fill_cache, walked_bytes)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> Iterator[CorruptionError]:
         """Read all pages from the file and yield an error for every damage; see
@@ -228,8 +232,11 @@ class TableReader:
         index_at: int,
         fill_cache: bool,
         cached_only: bool = False,
+        is_passed: bool = False,
     ) -> list[StoredEntry]:
-        """Return the entries of the data page at an entry of the index page `index`."""
+        """Return the entries of the data page at an entry of the index page `index`. One that is
+        only passed, by a long scan, does not enter the pool.
+        """
         handle = self._index_handle(index[index_at][2], self._root_handles(root_at)[0])
         page, is_new = self._load(handle, PageType.DATA, cached_only)
         entries = decode_entries(page, self.name, handle.offset)
@@ -240,7 +247,10 @@ class TableReader:
         ):
             raise CorruptionError(self.name, handle.offset, DATA_MISPLACED)
         if is_new and fill_cache:
-            self._keep(handle, page)
+            if is_passed:
+                self._count(handle)
+            else:
+                self._keep(handle, page)
         return entries
 
     def _is_behind(self, entry: StoredEntry, root_at: int) -> bool:
@@ -289,13 +299,16 @@ class TableReader:
         """Count a page that was read, and give it to the pool. After a close under the read nobody
         would take it out of there again.
         """
-        self.pages_read += 1
-        self.bytes_read += handle.size
+        self._count(handle)
         if not self._closed:
             self._pool.put(self.number, handle.offset, page, pinned)
             # Another thread may have closed it since it was asked.
             if self._closed:
                 self._pool.drop_file(self.number)
+
+    def _count(self, handle: Handle) -> None:
+        self.pages_read += 1
+        self.bytes_read += handle.size
 
     def _may_pin(self, size: int) -> bool:
         pool = self._pool
@@ -309,10 +322,13 @@ class TableReader:
 class TableCursor(Cursor):
     """A cursor over the entries of a table, through root, index pages and data pages."""
 
-    def __init__(self, reader: TableReader, fill_cache: bool) -> None:
+    def __init__(self, reader: TableReader, fill_cache: bool, walked_bytes: int) -> None:
         super().__init__()
         self._reader = reader
         self._fill_cache = fill_cache
+        self.walked_bytes = walked_bytes
+        """Of data pages, stored, that were passed going forward since the last seek."""
+        self._is_long = False
         self._root = reader._root
         self._root_at = 0
         self._index: list[StoredEntry] = []
@@ -327,6 +343,7 @@ class TableCursor(Cursor):
         return self._open_index(len(self._root) - 1, -1) if self._root else None
 
     def _seek(self, key: bytes, trailer: int) -> Entry | None:
+        self._stop_walking()
         root_at = lower_bound(self._root, key, trailer)
         if root_at == len(self._root):
             return None
@@ -345,7 +362,15 @@ class TableCursor(Cursor):
             return self._stand(self._data_at + 1)
         return self._next_page()
 
+    def _stop_walking(self) -> None:
+        """Begin a new scan, at a key or backward."""
+        self.walked_bytes = 0
+        self._is_long = False
+
     def _next_page(self) -> Entry | None:
+        reader = self._reader
+        if self.walked_bytes > long_scan_bytes(reader._pool.capacity_bytes):
+            self._is_long = reader._source.reads_ahead()
         if self._index_at + 1 < len(self._index):
             return self._open_data(self._index_at + 1, 0)
         if self._root_at + 1 < len(self._root):
@@ -355,6 +380,7 @@ class TableCursor(Cursor):
     def _prev(self) -> Entry | None:
         if self._data_at > 0:
             return self._stand(self._data_at - 1)
+        self._stop_walking()
         if self._index_at > 0:
             return self._open_data(self._index_at - 1, -1)
         if self._root_at > 0:
@@ -375,9 +401,12 @@ class TableCursor(Cursor):
         self._root_at = root_at
 
     def _load_data(self, index_at: int) -> None:
-        self._data = self._reader._data_entries(
-            self._root_at, self._index, index_at, self._fill_cache
+        reader = self._reader
+        self._data = reader._data_entries(
+            self._root_at, self._index, index_at, self._fill_cache, is_passed=self._is_long
         )
+        index_page = reader._root_handles(self._root_at)[0]
+        self.walked_bytes += reader._index_handle(self._index[index_at][2], index_page).size
         self._index_at = index_at
 
     def _stand(self, data_at: int) -> Entry:

@@ -49,6 +49,10 @@ class PageSource:
         # One item for each use of the file: adding and taking one cannot be interrupted.
         self._reads: list[None] = []
 
+    def reads_ahead(self) -> bool:
+        """Return whether many pages can be read at once, as they lie in the file."""
+        return self.file.fileno() >= 0 and self._cipher is None and self._stamp == 0
+
     def read(self, handle: Handle, page_type: int) -> Page:
         """Return the page that a handle names, which must have this type.
 

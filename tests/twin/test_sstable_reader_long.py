@@ -1,0 +1,232 @@
+"""Goal: a long scan reads all there is to read, and its data pages leave the pool to others; both
+twins of the table reader do the same.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.base import PUT, SEQ_MAX, CorruptionError
+from holdfast.bufferpool import BufferPool
+from holdfast.codec import Compression
+from holdfast.lsm import _view_c, _view_py
+from holdfast.sstable import _builder_c, _reader_py
+from holdfast.sstable.format import decode_root_value
+from holdfast.sstable.scanning import LONG_SCAN_AHEAD_BYTES, LONG_SCAN_BYTES_MIN, long_scan_bytes
+from tests.twin.test_sstable_reader import (
+    FILE_ID,
+    MODULES,
+    NUMBER,
+    Entry,
+    MemoryFile,
+    build,
+    current,
+    footer_of,
+    pages_of,
+    root_values,
+    twins,
+    walk,
+    walk_back,
+)
+from tests.twin.test_sstable_reader_ahead import DiskFile
+
+CHOOSE = random.Random(7)
+ENTRIES: list[Entry] = [
+    (b"key/%05d" % number, number + 1, PUT, CHOOSE.randbytes(300)) for number in range(3000)
+]
+DATA, INFO = build(ENTRIES, page_bytes=1024, compression=Compression.LZ4)
+PAGES = pages_of(DATA)
+FOOTER = footer_of(DATA)
+INDEXES = {decode_root_value(value, len(DATA))[0].offset for value in root_values(DATA)}
+FILTERS = {decode_root_value(value, len(DATA))[1].offset for value in root_values(DATA)}
+OTHERS = INDEXES | FILTERS | {FOOTER.root.offset, FOOTER.properties.offset}
+DATA_PAGES = [page for page in PAGES if page.offset not in OTHERS]
+POOL_BYTES = 4 << 20
+NEAR = 2 * LONG_SCAN_AHEAD_BYTES
+
+
+def reader_on(twin: Any, folder: Path, pool: Any, data: bytes = DATA) -> tuple[Any, DiskFile]:
+    file = DiskFile(folder / f"{random.getrandbits(64):x}", data)
+    return twin.TableReader(file, NUMBER, FILE_ID, pool, INFO), file
+
+
+def table_of(entries: list[Entry], number: int) -> tuple[bytes, Any]:
+    builder = _builder_c.TableBuilder(
+        bytes([number]) * 16,
+        page_bytes=1024,
+        restart_interval=4,
+        filter_bits_per_key=10,
+        compression=Compression.LZ4,
+    )
+    for entry in entries:
+        builder.add(*entry)
+    info = builder.finish(number, 0)
+    return builder.take_output(), info
+
+
+def cached(pool: Any) -> list[Any]:
+    """The data pages in a pool."""
+    held = {offset for number, offset in pool.keys() if number == NUMBER}
+    return [page for page in DATA_PAGES if page.offset in held]
+
+
+def size_of(pages: list[Any]) -> int:
+    return sum(page.size for page in pages)
+
+
+def test_the_limit_is_a_part_of_the_pool_but_not_less_than_so_much() -> None:
+    assert long_scan_bytes(1 << 20) == LONG_SCAN_BYTES_MIN == long_scan_bytes(16 << 20)
+    assert long_scan_bytes(1 << 30) == 16 << 20
+    assert size_of(DATA_PAGES) > 3 * LONG_SCAN_BYTES_MIN
+
+
+@twins
+def test_a_long_scan_keeps_the_pages_it_began_with_and_the_index(twin: Any, tmp_path: Path) -> None:
+    pool = BufferPool(POOL_BYTES)
+    reader, file = reader_on(twin, tmp_path, pool)
+    assert walk(reader.cursor()) == ENTRIES
+    kept = cached(pool)
+    assert kept == DATA_PAGES[: len(kept)]
+    assert LONG_SCAN_BYTES_MIN < size_of(kept) < LONG_SCAN_BYTES_MIN + NEAR
+    assert {offset for _, offset in pool.keys()} >= INDEXES
+    # It is counted as read all the same, once.
+    read = reader.pages_read, reader.bytes_read
+    indexes = [page for page in PAGES if page.offset in INDEXES]
+    assert read == (len(DATA_PAGES) + len(indexes), size_of(DATA_PAGES) + size_of(indexes))
+    misses = pool.misses
+    # And again: what is in the pool is not read.
+    assert walk(reader.cursor()) == ENTRIES
+    assert cached(pool) == kept
+    assert reader.pages_read - read[0] == len(DATA_PAGES) - len(kept) == pool.misses - misses
+    assert reader.bytes_read - read[1] == size_of(DATA_PAGES) - size_of(kept)
+    file.close()
+
+
+@twins
+def test_a_scan_is_short_again_behind_a_seek_and_backward(twin: Any, tmp_path: Path) -> None:
+    pool = BufferPool(POOL_BYTES)
+    reader, file = reader_on(twin, tmp_path, pool)
+    cursor = reader.cursor()
+    assert walk(cursor) == ENTRIES
+    before = cached(pool)
+    assert cursor.seek(ENTRIES[2500][0])
+    for entry in ENTRIES[2500:2600]:
+        assert current(cursor) == entry
+        cursor.next()
+    behind = [page for page in cached(pool) if page not in before]
+    assert 20 < len(behind) < 60
+    assert behind == DATA_PAGES[DATA_PAGES.index(behind[0]) :][: len(behind)]
+    # Going back from where it had become long.
+    assert walk(cursor) == ENTRIES
+    assert walk_back(reader.cursor()) == ENTRIES[::-1]
+    assert cached(pool) == DATA_PAGES
+    file.close()
+
+
+@twins
+def test_what_cannot_be_read_ahead_enters_the_pool(twin: Any) -> None:
+    pool = BufferPool(POOL_BYTES)
+    reader = twin.TableReader(MemoryFile(DATA), NUMBER, FILE_ID, pool, INFO)
+    assert walk(reader.cursor()) == ENTRIES
+    assert cached(pool) == DATA_PAGES
+
+
+@twins
+def test_a_scan_may_begin_as_a_long_one(twin: Any, tmp_path: Path) -> None:
+    """As in a table behind another one of a level."""
+    pool = BufferPool(POOL_BYTES)
+    reader, file = reader_on(twin, tmp_path, pool)
+    assert walk(reader.cursor(True, 0, LONG_SCAN_BYTES_MIN)) == ENTRIES
+    assert len(cached(pool)) <= 2
+    file.close()
+
+
+@twins
+def test_every_way_through_a_table_gives_its_entries(twin: Any, tmp_path: Path) -> None:
+    """Seeks to what the cursor stands at and elsewhere, from within a long scan and not."""
+    reader, file = reader_on(twin, tmp_path, BufferPool(POOL_BYTES))
+    choose = random.Random(3)
+    cursor = reader.cursor()
+    at = None
+    for _ in range(150):
+        move = choose.choice(["first", "last", "seek", "here", "next", "next", "next", "prev"])
+        if move in ("first", "last"):
+            at = 0 if move == "first" else len(ENTRIES) - 1
+            assert cursor.seek_first() if move == "first" else cursor.seek_last()
+        elif move == "seek" or (move == "here" and at is None):
+            at = choose.randrange(len(ENTRIES))
+            assert cursor.seek(ENTRIES[at][0])
+        elif move == "here":
+            assert cursor.seek(cursor.key, cursor.seq)
+        for _ in range(choose.choice([1, 5, 300, 2000])):
+            if at is None or move not in ("next", "prev"):
+                break
+            at += 1 if move == "next" else -1
+            if not 0 <= at < len(ENTRIES):
+                at = None
+            assert (cursor.next() if move == "next" else cursor.prev()) == (at is not None)
+            if at is not None:
+                assert current(cursor) == ENTRIES[at]
+        if at is not None:
+            assert current(cursor) == ENTRIES[at]
+    file.close()
+
+
+@pytest.mark.parametrize("number", [-1, len(DATA_PAGES) - 30, 400])
+def test_damage_is_found_at_the_same_entry(number: int, tmp_path: Path) -> None:
+    page = DATA_PAGES[number]
+    data = bytearray(DATA)
+    data[page.offset + 20] ^= 1
+    came = []
+    for twin in MODULES:
+        reader, file = reader_on(twin, tmp_path, BufferPool(POOL_BYTES), bytes(data))
+        cursor = reader.cursor()
+        seen = []
+        with pytest.raises(CorruptionError) as raised:
+            more = cursor.seek_first()
+            while more:
+                seen.append(current(cursor))
+                more = cursor.next()
+        assert raised.value.offset == page.offset
+        assert seen == ENTRIES[: len(seen)]
+        came.append((len(seen), str(raised.value).partition(":")[2]))
+        # The others are readable.
+        assert reader.cursor().seek(ENTRIES[-1 if number != -1 else 0][0])
+        file.close()
+    assert len(set(came)) == 1
+
+
+@twins
+def test_a_scan_over_many_tables_of_a_level_is_one_scan(twin: Any, tmp_path: Path) -> None:
+    """Each of them is too short for a long scan."""
+    view = _view_py if twin is _reader_py else _view_c
+    pool, readers, files, numbers = BufferPool(POOL_BYTES), [], [], range(100, 106)
+    for place, number in enumerate(numbers):
+        part = ENTRIES[place * 500 : (place + 1) * 500]
+        data, info = table_of(part, number)
+        assert len(data) < LONG_SCAN_BYTES_MIN
+        file = DiskFile(tmp_path / str(number), data)
+        readers.append(twin.TableReader(file, number, bytes([number]) * 16, pool, info))
+        files.append(file)
+    assert walk(view.LevelCursor(readers)) == ENTRIES
+    counts = [sum(n == number for n, _ in pool.keys()) for number in numbers]
+    assert min(counts[:1]) > 100
+    assert max(counts[2:]) < 20, counts
+    # A seek in another table begins a new scan.
+    cursor = view.LevelCursor(readers)
+    assert cursor.seek(ENTRIES[1000][0])
+    assert sum(cursor.next() for _ in range(1100)) == 1100
+    assert current(cursor) == ENTRIES[2100]
+    assert sum(n == 102 for n, _ in pool.keys()) > 100
+    assert sum(n == 104 for n, _ in pool.keys()) < 20
+    assert cursor.seek(ENTRIES[2101][0])
+    while cursor.next():
+        pass
+    assert sum(n == 104 for n, _ in pool.keys()) > 80
+    for reader, file in zip(readers, files, strict=True):
+        assert reader.get(reader.info.lower, SEQ_MAX)
+        file.close()
