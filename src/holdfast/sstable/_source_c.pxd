@@ -31,7 +31,7 @@ cdef class PageSource:
     # The same as `read`, with its errors. Requires: the handle lies before the limit.
     cdef Page c_read(self, const PageHandle* handle, int page_type)
     # Whether pages can be read ahead: what is sealed or stamped, or has no descriptor, cannot.
-    cdef bint reads_ahead(self) noexcept
+    cpdef bint reads_ahead(self) noexcept
     # Read the first `count` pages that `ahead` has chosen, at least one.
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1
     cdef Page read_counted(self, const PageHandle* handle, int page_type)

@@ -94,7 +94,8 @@ cdef class PageSource:
             self.reading -= 1
             self.close_if_idle()
 
-    cdef bint reads_ahead(self) noexcept:
+    cpdef bint reads_ahead(self) noexcept:
+        """See `_source_py.reads_ahead`."""
         return self.descriptor >= 0 and self.cipher is None and self.stamp == 0
 
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1:
