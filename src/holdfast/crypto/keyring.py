@@ -287,12 +287,12 @@ def read_key_file(env: Env, folder: str) -> ClosedKeyFile:
     damage: CorruptionError | None = None
     for iteration in reversed(key_files(env, folder)):
         path = f"{folder}/{key_file_name(iteration)}"
-        file = env.open(path)
         try:
-            data = file.read_at(0, KEYS_BYTES_MAX + 1)
-        finally:
-            file.close()
-        try:
+            file = env.open(path)
+            try:
+                data = file.read_at(0, KEYS_BYTES_MAX + 1)
+            finally:
+                file.close()
             found = decode_key_file(data, path, iteration)
         except CorruptionError as error:
             damage = damage or error

@@ -46,13 +46,11 @@ class ReadAroundFile:
         return self._inner.name
 
     def read_at(self, offset: int, count: int) -> bytes:
-        if not self._env.reads_around:
-            return self._inner.read_at(offset, count)
         if not self._blocks:
             try:
                 return self._inner.read_at(offset, count)
             except OSError as error:
-                if error.errno not in _OF_THE_MEDIUM:
+                if not self._env.reads_around(self.name, error):
                     raise
         count = min(count, max(self._inner.size() - offset, 0))
         return b"".join(self._pieces(offset, offset + count))
@@ -83,11 +81,12 @@ class ReadAroundFile:
 
     def _pieces(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield what lies between two places, piece by piece."""
-        lost = [number for number in self._blocks if start < (number + 1) * BLOCK_BYTES]
-        for number in sorted(number for number in lost if number * BLOCK_BYTES < stop):
-            yield from self._narrowed(start, number * BLOCK_BYTES)
-            begin, start = max(start, number * BLOCK_BYTES), min((number + 1) * BLOCK_BYTES, stop)
-            yield FILL * (start - begin)
+        for number in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
+            if number in self._blocks:
+                begin, end = number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES
+                yield from self._narrowed(start, begin)
+                yield FILL * (min(end, stop) - max(begin, start))
+                start = end
         yield from self._narrowed(start, stop)
 
     def _narrowed(self, start: int, stop: int) -> Iterator[bytes]:
@@ -101,10 +100,10 @@ class ReadAroundFile:
             try:
                 yield self._inner.read_at(start, stop - start)
             except OSError as error:
-                if error.errno not in _OF_THE_MEDIUM:
+                if not self._env.reads_around(self.name, error):
                     raise
                 if first == last:
-                    self._blocks[first] = error
+                    self._blocks[first] = str(error.strerror)
                     yield FILL * (stop - start)
                 else:
                     middle = (first + (last - first) // 2 + 1) * BLOCK_BYTES
@@ -114,15 +113,15 @@ class ReadAroundFile:
 class ReadAroundEnv:
     """An env whose files are read around what cannot be read. Implements `Env`.
 
-    Files that are created, and everything else, are as in `inner`. With `reads_around` set to false
-    a read that fails raises, as in `inner`.
+    Files that are created, and everything else, are as in `inner`.
     """
 
     def __init__(self, inner: Env) -> None:
         self.inner = inner
-        self.reads_around = True
-        self._lost: dict[str, dict[int, OSError]] = {}
-        """By path and number of the block."""
+        self._lost: dict[str, dict[int, str]] = {}
+        """By path and number of the block: what the system said."""
+        self._settled: set[str] | None = set()
+        """The files of which no more is read around; None: all."""
         self.create = inner.create
         self.rename = inner.rename
         self.unlink = inner.unlink
@@ -149,10 +148,24 @@ class ReadAroundEnv:
         try:
             return ReadAroundFile(self, self.inner.open(path))
         except OSError as error:
-            if not self.reads_around or error.errno not in _OF_THE_MEDIUM:
+            if not self.reads_around(path, error):
                 raise
-            self._blocks_of(path)[0] = error
+            self._blocks_of(path)[0] = str(error.strerror)
             raise CorruptionError(path, 0, f"it cannot be opened: {error.strerror}") from error
+
+    def settle(self, *paths: str) -> None:
+        """Read around no more of these files than so far, or of any: what is known of them is
+        relied on from now on. What cannot be read then raises, as in `inner`.
+        """
+        if not paths:
+            self._settled = None
+        elif self._settled is not None:
+            self._settled.update(paths)
+
+    def reads_around(self, path: str, error: OSError) -> bool:
+        """Return whether what failed with `error` is read around."""
+        is_open = self._settled is not None and path not in self._settled
+        return is_open and error.errno in _OF_THE_MEDIUM
 
     def is_unreadable(self, path: str) -> bool:
         """Return whether something of a file could not be read so far."""
@@ -167,9 +180,9 @@ class ReadAroundEnv:
                 if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
                     start, stop = numbers[begin] * BLOCK_BYTES, numbers[place - 1] * BLOCK_BYTES
                     where = f"bytes {start} to {stop + BLOCK_BYTES - 1}"
-                    reason = blocks[numbers[begin]].strerror
+                    reason = blocks[numbers[begin]]
                     yield CorruptionError(path, start, f"{where} cannot be read: {reason}")
                     begin = place
 
-    def _blocks_of(self, path: str) -> dict[int, OSError]:
+    def _blocks_of(self, path: str) -> dict[int, str]:
         return self._lost.setdefault(path, {})

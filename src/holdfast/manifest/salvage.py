@@ -49,6 +49,8 @@ class SalvagedEdits:
     """(edit number, edit), ascending."""
     newest: int = 0
     """The number of the newest manifest of which an edit can be read, 0 when there is none."""
+    is_gapless: bool = False
+    """Whether nothing is missing in that one before its last edit that can be read."""
 
     def tables(self) -> dict[int, tuple[int, int, TableInfo]]:
         """Return (keyspace, level, table) of every table that is named, by number."""
@@ -113,6 +115,12 @@ def salvage_edits(env: Env, folder: str, numbers: list[int]) -> SalvagedEdits:
             # A checksum held under the salt that stands there, so this is the header.
             found.database_id = header.database_id
             found.newest = number
+            begun = record_header_at(data, HEADER_BYTES, header.salt, header.alignment)
+            found.is_gapless = (
+                begun is not None
+                and begun.edit_seq == min(edits)
+                and len(edits) == max(edits) - min(edits) + 1
+            )
         by_number.update(edits)
     found.edits = sorted(by_number.items())
     return found

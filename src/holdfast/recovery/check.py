@@ -6,6 +6,7 @@ database is whole.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
-from holdfast.env import Env, ReadAroundEnv
+from holdfast.env import Env, FileLock, ReadAroundEnv
 from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
 from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.replay import replay
@@ -108,6 +109,20 @@ def _check_kept(env: Env, folder: str, manifest: Recovered, report: Report) -> N
         report.errors.append(_as_corruption(error, folder))
 
 
+def lock_for_reading(env: Env, folder: str) -> FileLock | None:
+    """Return the lock of a database of which nothing is written. None on a disk that cannot be
+    written to, as one is that has failed: nobody else writes to it either.
+
+    Raises: DatabaseLockedError; OSError.
+    """
+    try:
+        return env.lock_file(f"{folder}/{LOCK_NAME}")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return None
+
+
 def check_folder(
     env: Env,
     folder: str,
@@ -128,7 +143,7 @@ def check_folder(
     ):
         raise FileNotFoundError(f"there is no database at {folder}")
     report = Report()
-    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    lock = lock_for_reading(env, folder)
     disk = ReadAroundEnv(env)
     try:
         try:
@@ -139,7 +154,8 @@ def check_folder(
             return report
         check_locked(env, folder, report, progress)
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
         report.errors.extend(disk.damage())
     return report
 

@@ -28,13 +28,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 
 from holdfast.base import CorruptionError, DiskFullError
 from holdfast.crypto import Key, KeySource, plain_env
-from holdfast.env import Env, PosixEnv, ReadAroundEnv, is_shortage
+from holdfast.env import Env, FileLock, PosixEnv, ReadAroundEnv, is_shortage
+from holdfast.manifest import parse_numbered
 from holdfast.merge import MergeFunction, Merges
-from holdfast.recovery.check import Report, check_locked
+from holdfast.recovery.check import Report, check_locked, lock_for_reading
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.repair_build import install, make_target, remove_attempt
 from holdfast.recovery.repair_report import Outcome, RepairReport
@@ -44,6 +45,7 @@ from holdfast.recovery.repair_trusted import repair_trusted
 from holdfast.recovery.repair_untrusted import repair_untrusted
 from holdfast.recovery.restart import LOCK_NAME
 from holdfast.recovery.sealing import key_source, unlock
+from holdfast.recovery.set_aside import PIECE_BYTES
 from holdfast.recovery.unfinished import check_free, claimed_folder, mark_unfinished
 
 Progress = Callable[[int, int], None]
@@ -90,7 +92,10 @@ def repair_database(
     folder = _folder(path)
     into = folder if target is None else _folder(target)
     _check_folders(machine, folder, None if target is None else into)
-    lock = machine.lock_file(f"{folder}/{LOCK_NAME}")
+    if target is None:
+        lock: FileLock | None = machine.lock_file(f"{folder}/{LOCK_NAME}")
+    else:
+        lock = lock_for_reading(machine, folder)
     try:
         return _repair(
             unlock(machine, folder, source),
@@ -106,7 +111,8 @@ def repair_database(
             raise DiskFullError(f"{into}: no room for the repair: {error}") from error
         raise
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def _folder(path: str | os.PathLike[str]) -> str:
@@ -148,14 +154,17 @@ def _repair(
     progress: Progress | None,
 ) -> RepairReport:
     checked = Report()
-    check_locked(env, folder, checked, progress)
+    manifest = check_locked(env, folder, checked, progress)
+    if target == folder and manifest is None:
+        # Nothing else was looked at, and nothing may be written if it cannot be read.
+        _read_all(disk, folder)
     unreadable = list(disk.damage())
     checked.errors.extend(unreadable)
     if target == folder:
         if unreadable:
             raise _refusal(unreadable[0])
-        # Nor may what was not looked at so far be read around: its original is removed.
-        disk.reads_around = False
+        # Nor may what fails from now on be read around: its original is removed.
+        disk.settle()
     report = RepairReport(folder, target, damage=list(checked.errors))
     if checked.ok:
         return report
@@ -177,6 +186,15 @@ def _repair(
         _write(workshop, found, names, first, keep_behind=keep_behind)
     report.outcome = Outcome.REPAIRED_WITH_LOSS if report.losses else Outcome.REPAIRED
     return report
+
+
+def _read_all(disk: ReadAroundEnv, folder: str) -> None:
+    """Read all files of a database, for what its disk does not give of them."""
+    for name in disk.list_dir(folder):
+        if parse_numbered(name) is not None:
+            with suppress(CorruptionError), closing(disk.open(f"{folder}/{name}")) as file:
+                for at in range(0, file.size(), PIECE_BYTES):
+                    file.read_at(at, PIECE_BYTES)
 
 
 def _refusal(error: CorruptionError) -> OSError:

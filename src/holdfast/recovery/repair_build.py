@@ -5,6 +5,7 @@ Thread safety: none; one thread repairs.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from holdfast.base import DatabaseSettings, mark
 from holdfast.compaction import run_flush
 from holdfast.crypto import SealedEnv, parse_key_file_name, plain_env
-from holdfast.env import Env
+from holdfast.env import Env, ReadAroundEnv
 from holdfast.manifest import (
     KeyspaceVersion,
     Version,
@@ -86,6 +87,7 @@ def install(workshop: Workshop, repaired: Repaired, names: list[str]) -> str | N
     if not is_in_place:
         for name in sorted(repaired.kept):
             copy_file(plain_env(env), f"{workshop.folder}/{name}", f"{target}/{name}")
+            _require_readable(plain_env(env), f"{workshop.folder}/{name}")
     version_sets: list[VersionSet] = []
     log = LogWriter(
         env,
@@ -150,6 +152,12 @@ def _copy_keys(env: Env, target: str) -> None:
             file.sync(site="repair.keys.sync")
         finally:
             file.close()
+
+
+def _require_readable(disk: Env, path: str) -> None:
+    """Raise OSError when a table that was whole a moment ago could not be copied in full."""
+    if isinstance(disk, ReadAroundEnv) and disk.is_unreadable(path):
+        raise OSError(errno.EIO, f"{path}: the disk fails further; begin the repair again", path)
 
 
 def _remove_originals(env: Env, workshop: Workshop, repaired: Repaired) -> None:

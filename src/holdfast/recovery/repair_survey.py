@@ -41,6 +41,15 @@ class Survey:
 
 def survey(env: Env, folder: str, names: list[str]) -> Survey:
     """Look at manifest and log. Raises: FormatError when they are of a newer version; OSError."""
+    found = _survey(env, folder, names)
+    disk = plain_env(env)
+    if isinstance(disk, ReadAroundEnv):
+        # The log is read again, and what fails then was counted as there.
+        disk.settle(*(f"{folder}/{name}" for name in names if parse_segment_name(name) is not None))
+    return found
+
+
+def _survey(env: Env, folder: str, names: list[str]) -> Survey:
 
     def salvaged(first: int = 0, database_id: bytes = b"") -> SalvagedLog:
         return salvage_log(
@@ -143,12 +152,14 @@ def _names_are_there(manifest: Recovered, names: list[str]) -> bool:
 
 def _has_later(manifest: Recovered, names: list[str]) -> bool:
     """Return whether there is a table that was made after the last edit of a manifest. When a newer
-    manifest is damaged, that one may have been in force, and name it.
+    manifest is damaged, that one may have been in force, and name it. So may it a segment of the
+    log, which nobody replays who has it that the database was closed.
     """
     known = manifest.version.next_number
+    kinds = ("table", "wal") if manifest.version.clean else ("table",)
     parsed = (parse_numbered(name) for name in names)
     return any(
-        each is not None and each[1] == "table" and known <= each[0] <= known + NUMBER_LEAP_MAX
+        each is not None and each[1] in kinds and known <= each[0] <= known + NUMBER_LEAP_MAX
         for each in parsed
     )
 

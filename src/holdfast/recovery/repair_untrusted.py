@@ -103,7 +103,7 @@ def repair_untrusted(
     if not is_clean:
         _replay(workshop, result, version, log, keep_behind=keep_behind)
     version = _place(workshop, result, version)
-    _report_doubts(workshop, is_clean=is_clean)
+    _report_doubts(workshop, is_clean=is_clean, is_gapless=edits.is_gapless)
     last_seq = max(version.last_seq, log.seq_last, edits.highest("last_seq"))
     return Repaired(
         version=version,
@@ -434,18 +434,28 @@ def _place(workshop: Workshop, result: _Found, version: Version) -> Version:
     return version
 
 
-def _report_doubts(workshop: Workshop, *, is_clean: bool) -> None:
+def _report_doubts(workshop: Workshop, *, is_clean: bool, is_gapless: bool) -> None:
     """Say what nothing can prove any more."""
+    place = next(
+        (error for error in workshop.report.damage),
+        CorruptionError(workshop.folder, 0, "the manifest is missing"),
+    )
     if is_clean:
         workshop.report.notes.append(
             "the manifest was damaged; which tables there are was found out from what is left of "
             "it and from the tables"
         )
+        if not is_gapless:
+            workshop.report.lose(
+                Loss(
+                    kind=LossKind.NAMES,
+                    file=place.file,
+                    offset=place.offset,
+                    reason="edits of the manifest cannot be read. A keyspace that they made may be "
+                    "missing if it was empty, and one that they dropped may be back",
+                )
+            )
         return
-    place = next(
-        (error for error in workshop.report.damage),
-        CorruptionError(workshop.folder, 0, "the manifest is missing"),
-    )
     workshop.report.lose(
         Loss(
             kind=LossKind.ORDER,

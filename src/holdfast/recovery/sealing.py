@@ -27,7 +27,13 @@ from holdfast.crypto import (
     key_files,
 )
 from holdfast.env import Env
-from holdfast.manifest import ManifestSealing, manifest_name, parse_marker, parse_numbered
+from holdfast.manifest import (
+    MANIFEST_MAGIC,
+    ManifestSealing,
+    manifest_name,
+    parse_marker,
+    parse_numbered,
+)
 from holdfast.recovery.restart import LIVE_NAME, UNFINISHED
 from holdfast.sstable import TABLE_TAIL_BYTES as TAIL_BYTES
 from holdfast.sstable import TableSealing
@@ -179,14 +185,18 @@ def _lacks_marker(names: list[str]) -> bool:
 
 
 def _is_sealed(env: Env, folder: str, names: list[str]) -> bool:
-    """Return whether the current manifest is sealed; where there is none, whether any file is."""
+    """Return whether the current manifest is sealed; where it does not say so, whether any file
+    is.
+    """
     markers = sorted(parsed for name in names if (parsed := parse_marker(name)) is not None)
     if markers:
         # Damage is of a disk that is read around.
         with suppress(FileNotFoundError, CorruptionError):
             file = env.open(f"{folder}/{manifest_name(markers[-1][1])}")
             try:
-                return file.read_at(0, PREAMBLE_BYTES).startswith(SEAL_MAGIC)
+                stored = file.read_at(0, PREAMBLE_BYTES)
+                if stored.startswith((SEAL_MAGIC, MANIFEST_MAGIC)):
+                    return stored.startswith(SEAL_MAGIC)
             finally:
                 file.close()
     return bool(_readable_epochs(env, folder))

@@ -30,7 +30,7 @@ from holdfast.testing.history import History, Isolation, write_history
 from holdfast.testing.history_machine import Trial, draw_trial, run_trial
 from holdfast.testing.history_real import RealRun, draw_real_run, run_real
 from holdfast.testing.judge import judge
-from holdfast.testing.kept import load, save
+from holdfast.testing.kept import Kept
 from holdfast.testing.pieces import do_pieces
 from holdfast.testing.result_page import result_page, write_page
 
@@ -107,29 +107,23 @@ class Piece:
         return sum(row.anomalies for row in self.rows.values())
 
 
-@dataclass(slots=True)
 class Progress:
-    """What a run came to so far. With a `path` it is kept there after every piece, so that a run of
-    hours can be cut off and gone on with.
+    """What a run came to so far, kept in the file `path` after every piece if there is one, so that
+    a run of hours can be cut off and gone on with.
     """
 
-    seed: int
-    path: str = ""
-    pieces: int = 0
-    """How many pieces are done, from the first one of the seed on."""
-    seconds: float = 0.0
-    total: Piece = field(default_factory=Piece)
-
-    @classmethod
-    def begun(cls, seed: int, path: str) -> Progress:
-        """Return the run that is kept in a file, or a new one. Raises: ValueError, as `load`."""
-        found = cls(seed, path)
-        kept = load(path, seed=seed, encrypted=encrypted.key() is not None)
-        if kept:
-            found.pieces, found.seconds = kept["pieces"], kept["seconds"]
-            found.total.rows = {name: Row(*row) for name, row in kept["rows"].items()}
-            found.total.happened = {name: Counter(row) for name, row in kept["happened"].items()}
-        return found
+    def __init__(self, seed: int, path: str | None, folder: str | None) -> None:
+        """Raises: ValueError, as `Kept.load`."""
+        self.seed = seed
+        self._file = Kept(path, seed=seed, folder=folder, encrypted=encrypted.key() is not None)
+        kept = self._file.load()
+        self.pieces: int = kept.get("pieces", 0)
+        """How many pieces are done, from the first one of the seed on."""
+        self.seconds: float = kept.get("seconds", 0.0)
+        self.total = Piece(
+            rows={name: Row(*row) for name, row in kept.get("rows", {}).items()},
+            happened={name: Counter(row) for name, row in kept.get("happened", {}).items()},
+        )
 
     def add(self, piece: Piece, seconds: float) -> None:
         """Add the next piece, and how long the run took since the last one was added."""
@@ -145,7 +139,7 @@ class Progress:
             },
             "happened": self.total.happened,
         }
-        save(self.path, kept, seed=self.seed, encrypted=encrypted.key() is not None)
+        self._file.save(kept)
 
 
 def judge_trial(piece: Piece, trial: Trial) -> None:
@@ -244,7 +238,7 @@ def run(given: argparse.Namespace, command: str) -> int:
     if transactions is None and given.minutes is None:
         transactions = 50_000
     try:
-        progress = Progress.begun(given.seed, given.resume or "")
+        progress = Progress(given.seed, given.resume, given.folder)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

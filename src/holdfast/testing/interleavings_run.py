@@ -24,7 +24,7 @@ from random import Random
 
 from holdfast.testing import encrypted
 from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
-from holdfast.testing.kept import load, save
+from holdfast.testing.kept import Kept
 from holdfast.testing.pieces import do_pieces
 from holdfast.testing.result_page import require_commit, result_page, write_page
 
@@ -62,10 +62,9 @@ class Progress:
     """What the scopes of a run came to so far, kept in the file `path` if there is one."""
 
     def __init__(self, seed: int, path: str | None) -> None:
-        """Raises: ValueError, as `load`."""
-        self._seed = seed
-        self._path = path
-        kept = load(path, seed=seed, encrypted=encrypted.key() is not None)
+        """Raises: ValueError, as `Kept.load`."""
+        self._file = Kept(path, seed=seed, encrypted=encrypted.key() is not None)
+        kept = self._file.load()
         self.seconds: float = kept.get("seconds", 0.0)
         self.tallies = {name: Tally(**tally) for name, tally in kept.get("scopes", {}).items()}
 
@@ -78,7 +77,7 @@ class Progress:
             "seconds": self.seconds,
             "scopes": {name: asdict(each) for name, each in self.tallies.items()},
         }
-        save(self._path, kept, seed=self._seed, encrypted=encrypted.key() is not None)
+        self._file.save(kept)
         return total
 
 

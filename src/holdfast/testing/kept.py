@@ -14,36 +14,40 @@ from holdfast.testing.bench_report import machine
 Plain = dict[str, Any]
 
 
-def load(path: str | None, **of: object) -> Plain:
-    """Return what `save` wrote, {} when there is nothing yet or no path is given.
+class Kept:
+    """The file `path` of a run `of` this; without a path nothing is kept.
 
-    Raises: ValueError when it is of another run than `of`, commit or Python: sums over both would
-    be of no one state of the code.
+    The commit is that at the beginning, whatever becomes of the checkout meanwhile.
     """
-    if not path or not os.path.exists(path):
-        return {}
-    with open(path, encoding="ascii") as file:
-        kept = json.load(file)
-    wanted = _of(of)
-    if kept["of"] != wanted:
-        raise ValueError(f"{path} is of another run: {kept['of']}, and not {wanted}")
-    what: Plain = kept["what"]
-    return what
 
+    def __init__(self, path: str | None, **of: object) -> None:
+        found = machine(os.getcwd()) if path else {}
+        self._path = path
+        self._of = {name: str(value) for name, value in of.items()} | {
+            name: found[name] for name in ("Holdfast", "Python") if name in found
+        }
 
-def save(path: str | None, what: Plain, **of: object) -> None:
-    """Keep `what` a run `of` this came to so far; without a path nothing is done. A run that is cut
-    off in it finds what was kept before.
-    """
-    if not path:
-        return
-    with open(path + ".new", "w", encoding="ascii") as file:
-        json.dump({"of": _of(of), "what": what}, file)
-    os.replace(path + ".new", path)
+    def load(self) -> Plain:
+        """Return what `save` wrote, {} when there is nothing yet.
 
+        Raises: ValueError when it is of another run, commit or Python: sums over both would be of
+        no one state of the code.
+        """
+        if not self._path or not os.path.exists(self._path):
+            return {}
+        with open(self._path, encoding="ascii") as file:
+            kept = json.load(file)
+        if kept["of"] != self._of:
+            raise ValueError(f"{self._path} is of another run: {kept['of']}, and not {self._of}")
+        what: Plain = kept["what"]
+        return what
 
-def _of(of: dict[str, object]) -> dict[str, str]:
-    found = machine(os.getcwd())
-    return {name: str(value) for name, value in of.items()} | {
-        name: found[name] for name in ("Holdfast", "Python")
-    }
+    def save(self, what: Plain) -> None:
+        """Keep `what` the run came to so far. A run that is cut off in it finds what was kept
+        before.
+        """
+        if not self._path:
+            return
+        with open(self._path + ".new", "w", encoding="ascii") as file:
+            json.dump({"of": self._of, "what": what}, file)
+        os.replace(self._path + ".new", self._path)

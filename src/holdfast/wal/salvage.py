@@ -126,7 +126,7 @@ def salvage_log(
         path = f"{folder}/{segment_name(number)}"
         try:
             data = _bytes(env, path)
-            header, is_whole = _header(data, path, number, found)
+            header, is_whole = _header(data, path, number, found, has_first=first_segment > 0)
         except CorruptionError as error:
             found.damage.append(error)
             if is_unreadable(path):
@@ -201,11 +201,11 @@ def _bytes(env: Env, path: str) -> bytes:
 
 
 def _header(
-    data: bytes, path: str, number: int, found: SalvagedLog
+    data: bytes, path: str, number: int, found: SalvagedLog, *, has_first: bool
 ) -> tuple[SegmentHeader | None, bool]:
     """Return the header of a segment, as it stands when it is damaged, and whether it is whole;
-    None for a segment that was never used. Raises: CorruptionError when nothing can be read with
-    it; FormatError when it is of a newer version.
+    None for a segment that was never used. `has_first`: it is known where the log begins. Raises:
+    CorruptionError when nothing can be read with it; FormatError when it is of a newer version.
     """
     front = data[:FRONT_BYTES_MAX]
     try:
@@ -231,8 +231,10 @@ def _header(
         raise CorruptionError(path, 32, "it is a log segment of another database")
     found.database_id = header.database_id
     found.alignment = header.alignment
-    if number == found.awaited or header.previous == 0:
-        # What an earlier life left is in tables when the next one begins.
+    if number == found.awaited or (header.previous == 0 and not has_first):
+        # What an earlier life left is in tables when the next one begins; but one that was cut off
+        # before its manifest was in force, and so the manifest names an earlier segment, has begun
+        # for nobody.
         found.awaited = 0
     return header, True
 

@@ -444,14 +444,16 @@ def test_settings_that_are_lost_are_said_to_be() -> None:
 
 def test_what_cannot_be_proven_any_more_is_said() -> None:
     shop = workshop()
-    _report_doubts(shop, is_clean=True)
+    _report_doubts(shop, is_clean=True, is_gapless=True)
     assert (shop.report.losses, len(shop.report.notes)) == ([], 1)
-    _report_doubts(shop, is_clean=False)
+    _report_doubts(shop, is_clean=False, is_gapless=True)
     shop.report.damage.append(DAMAGE)
-    _report_doubts(shop, is_clean=False)
+    _report_doubts(shop, is_clean=False, is_gapless=False)
+    _report_doubts(shop, is_clean=True, is_gapless=False)
     assert [(loss.kind, loss.file, loss.offset) for loss in shop.report.losses] == [
-        (LossKind.ORDER, FOLDER, 0), (LossKind.ORDER, "/db/x", 7),
+        (LossKind.ORDER, FOLDER, 0), (LossKind.ORDER, "/db/x", 7), (LossKind.NAMES, "/db/x", 7),
     ]  # fmt: skip
+    assert all(loss.concerns("any", b"key") for loss in shop.report.losses)
 
 
 class Tables:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 import holdfast
-from holdfast import LossKind, Outcome
-from holdfast.env import Env, File, ReadAroundEnv, SimEnv
+from holdfast import DatabaseSettings, KeyspaceSettings, LossKind, Outcome
+from holdfast.engine import opening
+from holdfast.env import Env, File, FileLock, ReadAroundEnv, SimEnv
 from holdfast.env.read_around import BLOCK_BYTES, FILL
 from holdfast.recovery import RepairReport, check_folder, key_source
 from tests.hostile.folders import FOLDER, closed_database, crashed_database, files_of, machine_with
@@ -19,6 +21,10 @@ from tests.unit.recovery.test_repair import content, named, repaired, unsaid
 from tests.unit.recovery.test_repair_tail import COUNT, KEY, killed
 
 TARGET = "/repaired"
+LATE = DatabaseSettings(
+    wal_segment_bytes=8 << 10,
+    keyspace=KeyspaceSettings(memtable_bytes=64 << 10, page_bytes=512, table_bytes=8 << 10),
+)
 
 
 class BadFile:
@@ -38,7 +44,8 @@ class BadFile:
     def read_at(self, offset: int, count: int) -> bytes:
         self._env.reads += 1
         stop = min(offset + count, self._inner.size())
-        if any(offset < (b + 1) * BLOCK_BYTES and b * BLOCK_BYTES < stop for b in self._blocks):
+        blocks = self._env.blocks_now(self._blocks)
+        if any(offset < (b + 1) * BLOCK_BYTES and b * BLOCK_BYTES < stop for b in blocks):
             self._env.errors += 1
             raise OSError(self._env.error, "the medium failed", self._inner.name)
         return self._inner.read_at(offset, count)
@@ -55,6 +62,10 @@ class BadEnv:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
+
+    def blocks_now(self, blocks: set[int]) -> set[int]:
+        """Which of these fail by now."""
+        return blocks
 
     def open(self, path: str) -> File:
         folder, _, name = path.rpartition("/")
@@ -129,13 +140,30 @@ def test_a_file_that_cannot_be_opened_is_damaged() -> None:
     with pytest.raises(holdfast.CorruptionError, match="it cannot be opened"):
         env.open(f"{FOLDER}/f")
     assert env.is_unreadable(f"{FOLDER}/f")
-    env.reads_around = False
-    with pytest.raises(OSError, match="the medium failed"):
-        env.open(f"{FOLDER}/f")
     bad.error = errno.EMFILE
-    env.reads_around = True
     with pytest.raises(OSError, match="the medium failed"):
         env.open(f"{FOLDER}/f")
+    bad.error = errno.EIO
+    env.settle()
+    with pytest.raises(OSError, match="the medium failed"):
+        env.open(f"{FOLDER}/f")
+
+
+@pytest.mark.parametrize("paths", [(), (f"{FOLDER}/f",), (f"{FOLDER}/g",)])
+def test_what_fails_once_a_file_is_settled_raises(paths: tuple[str, ...]) -> None:
+    env, bad = files_with(DATA, 1)
+    file = env.open(f"{FOLDER}/f")
+    wanted = DATA[:4096] + FILL * 4096 + DATA[8192:]
+    assert file.read_at(0, len(DATA)) == wanted
+    env.settle(*paths)
+    assert file.read_at(0, len(DATA)) == wanted
+    bad.bad["f"].add(3)
+    if paths == (f"{FOLDER}/g",):
+        assert file.read_at(0, len(DATA)) == wanted[:12288] + FILL * 4096 + DATA[16384:]
+    else:
+        with pytest.raises(OSError, match="the medium failed"):
+            file.read_at(0, len(DATA))
+        assert file.read_at(0, 12288) == wanted[:12288]
 
 
 # --- repair
@@ -236,3 +264,210 @@ def test_what_the_disk_gives_at_another_attempt_is_not_damaged() -> None:
     assert holdfast.repair(FOLDER, env=machine).outcome is Outcome.HEALTHY
     with holdfast.open(FOLDER, env=machine.inner) as database:
         assert content(database)
+
+
+# --- what a second reader found
+
+
+def end_of_life(machine: SimEnv, database: holdfast.Database) -> dict[str, bytes]:
+    """Kill the process; return the files that it leaves."""
+    files = files_of(machine)
+    machine.cut_power()
+    opening._open_databases.discard(database)
+    return files
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("block", [0, 1, -1, None])
+def test_an_open_that_was_cut_off_does_not_make_up_for_the_end_of_the_log(
+    block: int | None, key: bytes | None
+) -> None:
+    """Its first segment is no later life: its manifest was not in force."""
+    before = killed(key)
+    machine = machine_with(before)
+    after = end_of_life(machine, holdfast.open(FOLDER, env=machine, key=key))
+    left = {n: d for n, d in after.items() if n not in before and n.endswith((".wal", ".table"))}
+    assert named(left, ".wal")
+    last = named(before, ".wal")[-2]
+    assert any(before[last][4096:])
+    files = before | left
+    if block is None:
+        del files[last]
+    bad = BadEnv(machine_with(files), {} if block is None else {last: [block]})
+    report, found = repair(bad, key)
+    expected = {"default": {b"%04d" % number: b"x" * 900 for number in range(COUNT)}}
+    assert found != expected
+    assert unsaid(report, expected, found) == []
+
+
+class LateEnv(BadEnv):
+    """A disk that begins to fail after so many reads."""
+
+    def __init__(self, inner: Env, bad: dict[str, Iterable[int]], after: int) -> None:
+        super().__init__(inner, bad)
+        self.after = after
+
+    def blocks_now(self, blocks: set[int]) -> set[int]:
+        return blocks if self.reads > self.after else set()
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_a_disk_that_fails_further_during_a_repair(key: bytes | None) -> None:
+    """The repair ends with an error, or with all said; never with what it did not look at again."""
+    rows = {b"%05d" % number: b"%d" % number * 20 for number in range(400)}
+    machine = SimEnv(4)
+    database = holdfast.open(FOLDER, settings=LATE, env=machine, key=key)
+    other = database.keyspace("other")
+    other.put_many(rows)
+    database.put_many(rows)
+    database.flush()
+    for number in range(20):
+        database[b"late%02d" % number] = b"x" * 700
+    files = end_of_life(machine, database)
+    expected = {
+        "default": rows | {b"late%02d" % n: b"x" * 700 for n in range(20)},
+        "other": rows,
+    }
+    first, second = named(files, ".table")[:2]
+    damaged = bytearray(files[first])
+    damaged[300] ^= 0x55
+    files[first] = bytes(damaged)
+    logs = named(files, ".wal")
+    ends = {name: (len(files[name].rstrip(b"\0")) - 1) // BLOCK_BYTES for name in logs}
+    counted = LateEnv(machine_with(files), {}, 0)
+    holdfast.repair(FOLDER, TARGET, env=counted, key=key)
+    outcomes = set()
+    for name, block in [(second, 0), (second, 1), *((log, ends[log]) for log in logs)]:
+        for after in range(1, counted.reads, counted.reads // 16):
+            machine = machine_with(files)
+            late = LateEnv(machine, {name: [block]}, after)
+            try:
+                report = holdfast.repair(FOLDER, TARGET, env=late, key=key)
+            except (OSError, holdfast.CorruptionError):
+                outcomes.add("told")
+                assert "CURRENT" not in "".join(_names_in(machine, TARGET))
+            else:
+                found = repaired(machine, key, TARGET)
+                assert unsaid(report, expected, found) == [], (name, block, after, str(report))
+                outcomes.add("repaired")
+            assert files_of(machine) == files_of(machine_with(files))
+            machine.cut_power()
+    assert outcomes == {"told", "repaired"}
+
+
+def _names_in(machine: SimEnv, folder: str) -> list[str]:
+    try:
+        return machine.list_dir(folder)
+    except FileNotFoundError:
+        return []
+
+
+@pytest.mark.parametrize("block", [0, 1, -1])
+def test_an_older_manifest_of_a_database_that_was_closed_says_nothing_of_a_later_log(
+    block: int,
+) -> None:
+    machine = SimEnv(3)
+    with holdfast.open(FOLDER, env=machine, settings=LATE) as database:
+        database.put_many({b"%d" % number: b"old" for number in range(20)})
+    before = files_of(machine)
+    database = holdfast.open(FOLDER, env=machine)
+    for number in range(5):
+        database[b"%d" % number] = b"new"
+    state = content(database)
+    after = end_of_life(machine, database)
+    files = {n: d for n, d in (before | after).items() if not n.startswith("CURRENT.")}
+    assert len(named(files, ".manifest")) == 2
+    bad = {named(files, ".manifest")[-1]: [0], named(after, ".wal")[-1]: [block]}
+    report, found = repair(BadEnv(machine_with(files), bad))
+    assert unsaid(report, state, found) == []
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("is_flip", [False, True])
+def test_keyspaces_that_a_hole_in_the_manifest_may_have_made_or_dropped_are_said(
+    key: bytes | None, *, is_flip: bool
+) -> None:
+    machine = SimEnv(3)
+    settings = replace(LATE, wal_alignment_bytes=4096)
+    with holdfast.open(FOLDER, settings=settings, env=machine, key=key) as database:
+        database[b"a"] = b"1"
+        database.flush()
+        database.keyspace("dead")[b"x"] = b"y"
+        database.flush()
+        database.keyspace("empty")
+        database.drop_keyspace("dead")
+        for number in range(3):
+            database[b"b%d" % number] = b"1"
+            database.flush()
+        names = set(database.keyspaces())
+    files = files_of(machine)
+    manifest = named(files, ".manifest")[-1]
+    others = 0
+    for block in blocks_of(files[manifest]):
+        data, bad = bytearray(files[manifest]), {}
+        if is_flip:
+            data[block * BLOCK_BYTES + 20] ^= 1
+        else:
+            bad = {manifest: [block]}
+        machine = machine_with(files | {manifest: bytes(data)})
+        if check_folder(BadEnv(machine, bad), FOLDER, source=key_source(key)).ok:
+            continue
+        report, found = repair(BadEnv(machine, bad), key)
+        if set(found) != names:
+            others += 1
+            assert {loss.kind for loss in report.losses} & {LossKind.NAMES, LossKind.ORDER}, block
+    assert others > 1
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["without a key", "with the key"])
+@pytest.mark.parametrize("block", [0, -1])
+def test_an_encrypted_database_without_its_key_file_is_not_taken_for_a_plain_one(
+    block: int, key: bytes | None
+) -> None:
+    files = {name: data for name, data in killed(KEY).items() if not name.startswith("KEYS")}
+    machine = BadEnv(machine_with(files), {named(files, ".manifest")[-1]: [block]})
+    with pytest.raises(holdfast.CorruptionError, match="its key file is missing"):
+        holdfast.repair(FOLDER, TARGET, env=machine, key=key)
+    assert not _names_in(machine.inner, TARGET)
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_in_place_all_is_read_before_anything_is_written(key: bytes | None) -> None:
+    files = {name: data for name, data in killed(key).items() if not name.startswith("CURRENT.")}
+    for name in named(files, (".wal", ".table")):
+        machine = BadEnv(machine_with(files), {name: [len(blocks_of(files[name])) // 2]})
+        with pytest.raises(OSError, match="nothing is repaired in place"):
+            holdfast.repair(FOLDER, env=machine, key=key)
+        assert files_of(machine.inner) == files_of(machine_with(files))
+
+
+def test_a_disk_that_is_read_only_by_now_can_be_verified_and_repaired_from() -> None:
+    files, _ = closed_database()
+    machine = BadEnv(machine_with(files), {named(files, ".manifest")[-1]: [0]})
+
+    def lock_file(path: str) -> FileLock:
+        if path.startswith(FOLDER):
+            raise OSError(errno.EROFS, "the file system is read-only", path)
+        return machine.inner.lock_file(path)
+
+    machine.lock_file = lock_file  # type: ignore[attr-defined]  # in the way of __getattr__
+    assert not check_folder(machine, FOLDER).ok
+    report = holdfast.repair(FOLDER, TARGET, env=machine)
+    assert report.outcome is not Outcome.HEALTHY
+    assert repaired(machine.inner, None, TARGET)
+    with pytest.raises(OSError, match="read-only"):
+        holdfast.repair(FOLDER, env=machine)
+
+
+@pytest.mark.parametrize("block", [0, -1])
+def test_of_two_key_files_the_one_that_can_be_read_is_used(block: int) -> None:
+    machine = SimEnv(3)
+    with holdfast.open(FOLDER, env=machine, key=KEY) as database:
+        database[b"a"] = b"1"
+    files = files_of(machine)
+    keys = [name for name in files if name.startswith("KEYS")]
+    assert len(keys) == 1
+    newest = keys[0].rpartition(".")[0] + f".{int(keys[0].rpartition('.')[2]) + 1}"
+    machine = machine_with(files | {newest: files[keys[0]]})
+    bad = BadEnv(machine, {newest: [block]})
+    assert check_folder(bad, FOLDER, source=key_source(KEY)).tables == 1

@@ -485,9 +485,13 @@ def test_a_segment_in_which_the_log_goes_on_and_that_cannot_be_read_is_said(
     assert found.unread is not None
     assert found.unread.file == f"{FOLDER}/{number:08d}.wal"
     assert found.lsn_last == (6 if number == 3 else 0)
-    # It is the last thing that is known: a later life, or a record of a later segment, is not lost.
+    # A later life is no matter for whoever knows that the log begins here: it never came into
+    # force. Else it is the last thing that is known: what it begins with is in tables.
     Log(log.env, number=9, lsn_first=20)
-    assert salvage_log(env, FOLDER, 1).unread is None
+    unread = salvage_log(env, FOLDER, 1).unread
+    assert unread is not None
+    assert unread.file == f"{FOLDER}/{number:08d}.wal"
+    assert salvage_log(env, FOLDER).unread is None
 
 
 @pytest.mark.parametrize("kept", [0, 1, -1])
