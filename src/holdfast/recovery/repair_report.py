@@ -59,7 +59,10 @@ class Loss:
 
     def concerns(self, keyspace: str, key: bytes) -> bool:
         """Return whether a key may have another answer than before because of this."""
-        is_name_only = self.kind is LossKind.NAMES and self.lower is None
+        # Without a keyspace, any may be missing or back, with all its keys.
+        is_name_only = (
+            self.kind is LossKind.NAMES and self.keyspace is not None and self.lower is None
+        )
         if self.kind is LossKind.CHANGES or is_name_only:
             return False
         return (

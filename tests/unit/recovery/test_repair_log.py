@@ -488,7 +488,9 @@ def test_what_a_loss_concerns() -> None:
     ]  # fmt: skip
     assert not loss(LossKind.CHANGES).concerns("k", b"x")
     assert not loss(LossKind.CHANGES, lower=b"a").concerns("k", b"x")
-    assert not loss(LossKind.NAMES).concerns("k", b"x")
+    assert not loss(LossKind.NAMES, keyspace="k").concerns("k", b"x")
+    # Of all keyspaces: any may be missing or back.
+    assert loss(LossKind.NAMES).concerns("k", b"x")
     assert loss(LossKind.NAMES, lower=b"a").concerns("k", b"x")
 
 
