@@ -72,7 +72,11 @@ def _survey(env: Env, folder: str, names: list[str]) -> Survey:
     try:
         for _ in needed_log(env, folder, manifest):
             pass
-        segments = [name for name in names if (parse_segment_name(name) or 0) >= version.wal_first]
+        segments = [
+            name
+            for name in names
+            if (number := parse_segment_name(name)) is not None and number >= version.wal_first
+        ]
         if not any(_is_unreadable(env, f"{folder}/{name}") for name in segments):
             return Survey(manifest, None, is_marked)
     except CorruptionError:

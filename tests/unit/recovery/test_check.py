@@ -165,6 +165,16 @@ def test_a_table_that_cannot_be_read_is_named(machine: SimEnv) -> None:
     assert report.tables == 2
 
 
+def test_a_table_that_may_not_be_opened_is_named(machine: SimEnv) -> None:
+    """Which says nothing of the disk, so nothing is read around."""
+    first, _ = names(machine, ".table")
+    rule = FaultRule(kind="open", path=first, times=None, error=errno.EACCES)
+    report = check_folder(FaultEnv(machine, [rule]), "/db")
+    (error,) = report.errors
+    assert (error.file, error.offset) == (first, 0)
+    assert error.reason.startswith("it cannot be read: ")
+
+
 def test_a_damaged_log_is_named_and_the_tables_are_checked_all_the_same(machine: SimEnv) -> None:
     (path,) = names(machine, ".wal")
     change(machine, path, 4096 + 85)

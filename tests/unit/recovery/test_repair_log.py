@@ -16,6 +16,7 @@ from holdfast.manifest import Version, VersionEdit
 from holdfast.memtable import Memtable
 from holdfast.recovery import Loss, LossKind, Outcome, RepairReport
 from holdfast.recovery.repair_log import RunReplay, keyspaces_in
+from holdfast.recovery.unknown import UnknownKeyspaces
 from holdfast.wal import RecordBuffer, SalvagedLog, WriteBatch, salvage_log
 from holdfast.wal.format import BLOCK_BYTES, RECORD_HEADER_BYTES, record_bytes
 from tests.unit.wal.logs import FOLDER, Log, bytes_of, replace_bytes
@@ -473,6 +474,19 @@ def test_keyspaces_that_only_the_log_knows_are_found() -> None:
     found = salvage_log(log.env, FOLDER)
     assert keyspaces_in(log.env, found, {}) == {1, 7, 9}
     assert keyspaces_in(log.env, found, {7: None}) == {1, 9}
+
+
+def test_a_payload_that_no_writer_makes_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksum holds; what an open refuses, a repair does not believe either."""
+
+    def refuse(*_: object) -> Any:
+        raise ValueError("it is malformed")
+
+    monkeypatch.setattr(UnknownKeyspaces, "apply", refuse)
+    log = log_of(3)
+    with pytest.raises(CorruptionError, match="it is malformed") as raised:
+        Replayed(log)
+    assert (raised.value.file, raised.value.offset) == (f"{FOLDER}/00000001.wal", BLOCK_BYTES)
 
 
 def test_what_a_loss_concerns() -> None:

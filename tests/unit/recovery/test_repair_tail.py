@@ -73,12 +73,17 @@ def test_commits_of_the_last_segments_that_are_lost_are_said(
     assert losses[0].concerns("default", b"%04d" % len(found))
 
 
-def test_operations_of_a_keyspace_that_never_existed_do_not_keep_the_rest_from_repair() -> None:
-    """No writer makes them: an open refuses the log, and a repair gives back the others."""
+@pytest.mark.parametrize(("next_id", "unknown"), [(1, [1, 2]), (2, [2])])
+def test_operations_of_a_keyspace_that_never_existed_do_not_keep_the_rest_from_repair(
+    next_id: int, unknown: list[int]
+) -> None:
+    """No writer makes them: an open refuses the log, and a repair gives back the others. Those of a
+    keyspace that was dropped are no loss.
+    """
     machine = machine_with(killed(None))
     with holdfast.open(FOLDER, env=machine) as database:
-        other = database.keyspace("other")
-        database[b"a"] = other[b"b"] = b"1"
+        other, third = database.keyspace("other"), database.keyspace("third")
+        database[b"a"] = other[b"b"] = third[b"c"] = b"1"
         files = files_of(machine)
     machine = machine_with(files)
     read = VersionSet.recover(machine, FOLDER)
@@ -88,7 +93,7 @@ def test_operations_of_a_keyspace_that_never_existed_do_not_keep_the_rest_from_r
         tables_added=tuple((0, level, info) for level, info in default.tables()),
         flushed_seq={0: default.flushed_seq},
         last_seq=read.version.last_seq,
-        next_keyspace_id=1,
+        next_keyspace_id=next_id,
         next_number=read.next_number,
         wal_first=read.version.wal_first,
         wal_first_lsn=read.version.wal_first_lsn,
@@ -103,13 +108,13 @@ def test_operations_of_a_keyspace_that_never_existed_do_not_keep_the_rest_from_r
         Version(edit_seq=read.version.edit_seq).apply(edit),
         iteration=9,
     ).close()
-    with pytest.raises(holdfast.CorruptionError, match="keyspace 1, which never existed"):
+    with pytest.raises(holdfast.CorruptionError, match=f"keyspace {unknown[0]}, which never"):
         holdfast.open(FOLDER, env=machine)
     report = holdfast.repair(FOLDER, env=machine)
     (loss,) = report.losses
-    assert (loss.kind, loss.count, loss.keyspace) == (LossKind.OPERATIONS, 1, None)
+    assert (loss.kind, loss.count, loss.keyspace) == (LossKind.OPERATIONS, len(unknown), None)
     assert loss.file.endswith(".wal")
-    assert "by number: 1. Nobody" in loss.reason
+    assert f"by number: {', '.join(map(str, unknown))}. Nobody" in loss.reason
     assert report.set_aside is not None
     assert loss.file.rpartition("/")[2] in machine.list_dir(report.set_aside)
     assert check_folder(machine, FOLDER).ok

@@ -471,3 +471,47 @@ def test_of_two_key_files_the_one_that_can_be_read_is_used(block: int) -> None:
     machine = machine_with(files | {newest: files[keys[0]]})
     bad = BadEnv(machine, {newest: [block]})
     assert check_folder(bad, FOLDER, source=key_source(KEY)).tables == 1
+
+
+def test_in_place_what_fails_later_ends_the_repair() -> None:
+    """Read around, it would be put aside with holes, and the original removed."""
+    files = killed(None)
+    logs = named(files, ".wal")
+    damaged = bytearray(files[logs[0]])
+    damaged[BLOCK_BYTES + 300] ^= 1
+    files[logs[0]] = bytes(damaged)
+    counted = LateEnv(machine_with(files), {}, 0)
+    assert holdfast.repair(FOLDER, env=counted).outcome is Outcome.REPAIRED_WITH_LOSS
+    told = 0
+    for after in range(1, counted.reads):
+        machine = machine_with(files)
+        try:
+            holdfast.repair(FOLDER, env=LateEnv(machine, {logs[1]: [1]}, after))
+        except OSError:
+            told += 1
+            assert all(_bytes_of(machine, name) == data for name, data in files.items())
+        else:
+            assert _bytes_of(machine, f"damaged-1/{logs[1]}") == files[logs[1]]
+        machine.cut_power()
+    assert told > 3
+
+
+def test_the_only_segment_of_a_log_counts() -> None:
+    machine = SimEnv(2)
+    database = holdfast.open(FOLDER, env=machine)
+    for number in range(20):
+        database[b"%02d" % number] = b"x" * 900
+    state = content(database)
+    files = end_of_life(machine, database)
+    (log,) = [name for name in named(files, ".wal") if any(files[name][BLOCK_BYTES:])]
+    last = (len(files[log].rstrip(b"\0")) - 1) // BLOCK_BYTES
+    report, found = repair(BadEnv(machine_with(files), {log: [last]}))
+    assert found != state
+    assert unsaid(report, state, found) == []
+
+
+def _bytes_of(machine: SimEnv, name: str) -> bytes:
+    file = machine.open(f"{FOLDER}/{name}")
+    data = file.read_at(0, file.size())
+    file.close()
+    return data

@@ -618,3 +618,46 @@ def test_a_piece_of_a_first_record_at_the_end_of_a_cut_segment_is_damage(kept: i
     replace_bytes(log.env, 1, bytes_of(log.env, 1)[:BLOCK_BYTES])
     found = salvaged(log)
     assert (found.runs, found.damage) == ([], [])
+
+
+@pytest.mark.parametrize("how", ["unread", "no format", "other bytes"])
+def test_a_segment_to_which_nothing_leads_is_said_until_a_record_follows(how: str) -> None:
+    """The END record before it is lost as well, and nobody knows where the log begins."""
+    log = log_of(4)
+    start, _ = place(log, 2)
+    overwrite(log, 1, start, bytes(RECORD_HEADER_BYTES))
+    env: Any = FaultEnv(log.env)
+    path, image = f"{FOLDER}/00000002.wal", bytes_of(log.env, 2)
+    if how == "unread":
+        env.add(FaultRule(kind="read", path="00000002.wal", times=None))
+    else:
+        first = b"?" * BLOCK_BYTES if how == "no format" else image[:16] + b"?" * 16 + image[32:64]
+        replace_bytes(log.env, 2, first + image[len(first) :])
+    found = salvage_log(env, FOLDER, last_segment=2)
+    assert found.unread is not None
+    assert found.unread.file == path
+    # A record of a segment behind it says that the log is known further on.
+    log.append(BIG, durable=True)
+    found = salvage_log(env, FOLDER)
+    assert (found.unread, found.lsn_last > 4) == (None, True)
+
+
+def test_a_header_that_is_all_there_is_of_a_segment_and_no_header_is_not_the_end() -> None:
+    log = log_of(5)
+    replace_bytes(log.env, 3, b"?" * BLOCK_BYTES)
+    found = salvage_log(log.env, FOLDER, 1)
+    assert found.unread is not None
+    assert found.unread.file == f"{FOLDER}/00000003.wal"
+
+
+def test_the_size_in_a_damaged_header_says_nothing_of_what_was_cut() -> None:
+    log = log_of(1)
+    image = bytearray(bytes_of(log.env, 1))
+    _, end = place(log, 0)
+    image[end : end + RECORD_HEADER_BYTES] = b"?" * RECORD_HEADER_BYTES
+    size_at = image.index(len(image).to_bytes(8, "little"), 0, 128)
+    image[size_at + 3] ^= 1
+    replace_bytes(log.env, 1, bytes(image))
+    found = salvage_log(log.env, FOLDER)
+    assert found.lsn_last == 1
+    assert found.unread is None
