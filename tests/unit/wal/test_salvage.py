@@ -661,3 +661,13 @@ def test_the_size_in_a_damaged_header_says_nothing_of_what_was_cut() -> None:
     found = salvage_log(log.env, FOLDER)
     assert found.lsn_last == 1
     assert found.unread is None
+
+
+def test_the_only_segment_says_by_its_records_that_it_was_used() -> None:
+    """Nothing else tells how they are aligned."""
+    log = log_of(3)
+    image = bytes_of(log.env, 1)
+    replace_bytes(log.env, 1, b"?" * BLOCK_BYTES + image[BLOCK_BYTES:])
+    found = salvage_log(log.env, FOLDER, last_segment=1)
+    assert found.unread is not None
+    assert found.unread.file == f"{FOLDER}/00000001.wal"
