@@ -165,6 +165,12 @@ def test_a_table_that_cannot_be_read_is_named(machine: SimEnv) -> None:
     assert report.tables == 2
 
 
+def test_a_lock_that_cannot_be_taken_ends_the_check(machine: SimEnv) -> None:
+    rule = FaultRule(kind="lock_file", times=None, error=errno.EACCES)
+    with pytest.raises(PermissionError):
+        check_folder(FaultEnv(machine, [rule]), "/db")
+
+
 def test_a_table_that_may_not_be_opened_is_named(machine: SimEnv) -> None:
     """Which says nothing of the disk, so nothing is read around."""
     first, _ = names(machine, ".table")

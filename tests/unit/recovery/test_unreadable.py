@@ -314,7 +314,7 @@ class LateEnv(BadEnv):
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_a_disk_that_fails_further_during_a_repair(key: bytes | None) -> None:
     """The repair ends with an error, or with all said; never with what it did not look at again."""
-    rows = {b"%05d" % number: b"%d" % number * 20 for number in range(400)}
+    rows = {b"%05d" % number: b"%d" % number * 20 for number in range(60)}
     machine = SimEnv(4)
     database = holdfast.open(FOLDER, settings=LATE, env=machine, key=key)
     other = database.keyspace("other")
@@ -332,12 +332,12 @@ def test_a_disk_that_fails_further_during_a_repair(key: bytes | None) -> None:
     damaged = bytearray(files[first])
     damaged[300] ^= 0x55
     files[first] = bytes(damaged)
-    logs = named(files, ".wal")
-    ends = {name: (len(files[name].rstrip(b"\0")) - 1) // BLOCK_BYTES for name in logs}
+    log = [name for name in named(files, ".wal") if any(files[name][BLOCK_BYTES:])][-1]
+    end = (len(files[log].rstrip(b"\0")) - 1) // BLOCK_BYTES
     counted = LateEnv(machine_with(files), {}, 0)
     holdfast.repair(FOLDER, TARGET, env=counted, key=key)
     outcomes = set()
-    for name, block in [(second, 0), (second, 1), *((log, ends[log]) for log in logs)]:
+    for name, block in [(second, 0), (log, end)]:
         for after in range(1, counted.reads, counted.reads // 16):
             machine = machine_with(files)
             late = LateEnv(machine, {name: [block]}, after)
