@@ -136,6 +136,7 @@ database = holdfast.open(path, settings=TINY)
 fill(database)
 other, snapshot = database.keyspace("other"), database.snapshot()
 database.put(b"unsynced", b"of the parent", durability="none")
+database._engine.upkeep.wait_idle()
 files = {{name: os.path.getsize(os.path.join(path, name)) for name in os.listdir(path)}}
 sys.stdout.flush()
 if os.fork() == 0:
