@@ -438,6 +438,15 @@ def test_an_operation_of_a_keyspace_that_never_existed_is_set_aside_with_a_trust
     assert (found.seqs, found.losses) == ([2, 3, 6], [])
 
 
+def test_the_end_of_a_segment_is_no_operation_of_a_keyspace_that_never_existed() -> None:
+    log = log_of(1)
+    written(log, (PUT, 2, b"b", b"2"))
+    while len(log.writer.segments()) == 1:
+        log.append(b"x" * 900, durable=True)
+    (loss,) = Replayed(log).losses
+    assert loss[2] == 1
+
+
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_a_log_that_goes_on_where_nothing_can_be_read_lost_an_unknown_number(
     is_trusted: bool,

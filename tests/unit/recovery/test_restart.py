@@ -31,6 +31,7 @@ from holdfast.recovery import (
     recover_for_reading,
     recover_for_writing,
     replay,
+    restart,
     stored_settings,
 )
 from holdfast.recovery.restart import _recover
@@ -422,6 +423,21 @@ def test_a_memtable_is_handed_over_when_it_is_full_and_a_new_one_takes_its_place
     assert sum(counts) + result.memtables[0].entry_count == 600
     assert max(counts) <= 300, "not only at the end"
     assert not result.memtables[0].frozen
+
+
+def test_a_restart_without_memory_at_its_end_gives_its_files_back(
+    machine: SimEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restart, "Recovery", fail)
+        with pytest.raises(MemoryError) as told:
+            recover(machine)
+        assert machine.unreturned() == []
+        assert told.value is not None
+    recover(machine).close()
 
 
 def test_a_delete_over_a_table_that_the_same_restart_wrote_is_kept() -> None:
