@@ -92,13 +92,13 @@ def build(
         "filter_bits_per_key": 10,
         "compression": Compression.NONE,
     }
-    file_id = changes.pop("file_id", FILE_ID)
+    file_id, number = changes.pop("file_id", FILE_ID), changes.pop("number", NUMBER)
     table = builder.TableBuilder(file_id, **(arguments | changes))
     for entry in entries:
         table.add(*entry)
     for tombstone in tombstones:
         table.add_range_tombstone(*tombstone)
-    info = table.finish(NUMBER, 1_700_000_000_000_000)
+    info = table.finish(number, 1_700_000_000_000_000)
     return table.take_output(), info
 
 

@@ -14,7 +14,7 @@ from holdfast.base import PUT, SEQ_MAX, CorruptionError
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression
 from holdfast.lsm import _view_c, _view_py
-from holdfast.sstable import _builder_c, _reader_py
+from holdfast.sstable import _reader_py
 from holdfast.sstable.format import decode_root_value
 from holdfast.sstable.scanning import LONG_SCAN_AHEAD_BYTES, LONG_SCAN_BYTES_MIN, long_scan_bytes
 from tests.twin.test_sstable_reader import (
@@ -52,20 +52,6 @@ NEAR = 2 * LONG_SCAN_AHEAD_BYTES
 def reader_on(twin: Any, folder: Path, pool: Any, data: bytes = DATA) -> tuple[Any, DiskFile]:
     file = DiskFile(folder / f"{random.getrandbits(64):x}", data)
     return twin.TableReader(file, NUMBER, FILE_ID, pool, INFO), file
-
-
-def table_of(entries: list[Entry], number: int) -> tuple[bytes, Any]:
-    builder = _builder_c.TableBuilder(
-        bytes([number]) * 16,
-        page_bytes=1024,
-        restart_interval=4,
-        filter_bits_per_key=10,
-        compression=Compression.LZ4,
-    )
-    for entry in entries:
-        builder.add(*entry)
-    info = builder.finish(number, 0)
-    return builder.take_output(), info
 
 
 def cached(pool: Any) -> list[Any]:
@@ -207,10 +193,11 @@ def test_a_scan_over_many_tables_of_a_level_is_one_scan(twin: Any, tmp_path: Pat
     pool, readers, files, numbers = BufferPool(POOL_BYTES), [], [], range(100, 106)
     for place, number in enumerate(numbers):
         part = ENTRIES[place * 500 : (place + 1) * 500]
-        data, info = table_of(part, number)
+        file_id = bytes([number]) * 16
+        data, info = build(part, page_bytes=1024, file_id=file_id, number=number)
         assert len(data) < LONG_SCAN_BYTES_MIN
         file = DiskFile(tmp_path / str(number), data)
-        readers.append(twin.TableReader(file, number, bytes([number]) * 16, pool, info))
+        readers.append(twin.TableReader(file, number, file_id, pool, info))
         files.append(file)
     assert walk(view.LevelCursor(readers)) == ENTRIES
     counts = [sum(n == number for n, _ in pool.keys()) for number in numbers]

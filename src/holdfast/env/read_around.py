@@ -15,7 +15,7 @@ Thread safety: as the env below; one thread reads a file.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from holdfast.base import CorruptionError
@@ -153,14 +153,16 @@ class ReadAroundEnv:
             self._blocks_of(path)[0] = str(error.strerror)
             raise CorruptionError(path, 0, f"it cannot be opened: {error.strerror}") from error
 
-    def settle(self, *paths: str) -> None:
-        """Read around no more of these files than so far, or of any: what is known of them is
-        relied on from now on. What cannot be read then raises, as in `inner`.
+    def settle(self, paths: Iterable[str]) -> None:
+        """Read around no more of these files than so far: what is known of them is relied on from
+        now on. What cannot be read then raises, as in `inner`.
         """
-        if not paths:
-            self._settled = None
-        elif self._settled is not None:
+        if self._settled is not None:
             self._settled.update(paths)
+
+    def settle_all(self) -> None:
+        """Do what `settle` does, for all files."""
+        self._settled = None
 
     def reads_around(self, path: str, error: OSError) -> bool:
         """Return whether what failed with `error` is read around."""

@@ -135,8 +135,7 @@ def check_folder(
 
     What a failing disk does not give is damage, and is read around. `progress` is called with the
     bytes of tables done since its last call and the bytes of all of them. Raises: FileNotFoundError
-    when there is no database; DatabaseLockedError; WrongKeyError;
-    OSError.
+    when there is no database; DatabaseLockedError; WrongKeyError; OSError.
     """
     if not any(
         name.startswith("CURRENT.") or parse_numbered(name) for name in env.list_dir(folder)

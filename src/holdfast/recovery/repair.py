@@ -67,7 +67,8 @@ def repair_database(
     folder `damaged-<n>` within it. With `target`, a new or an empty folder, the repaired database
     is written there, and `path` stays as it is. Where nothing is damaged nothing is changed, and
     nothing is written. Of files that a failing disk does not give in full the rest is read, and a
-    `target` must be given: on such a disk nothing is written, and nothing removed.
+    `target` must be given: on such a disk nothing is written but who holds the lock, and nothing is
+    removed.
 
     What was committed behind a damaged place of the log is left out, because it may rest on what is
     missing there; `keep_behind` keeps it. `key` and `merges` are as for `holdfast.open`.
@@ -164,7 +165,7 @@ def _repair(
         if unreadable:
             raise _refusal(unreadable[0])
         # Nor may what fails from now on be read around: its original is removed.
-        disk.settle()
+        disk.settle_all()
     report = RepairReport(folder, target, damage=list(checked.errors))
     if checked.ok:
         return report

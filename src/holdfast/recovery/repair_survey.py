@@ -45,7 +45,7 @@ def survey(env: Env, folder: str, names: list[str]) -> Survey:
     disk = plain_env(env)
     if isinstance(disk, ReadAroundEnv):
         # The log is read again, and what fails then was counted as there.
-        disk.settle(*(f"{folder}/{name}" for name in names if parse_segment_name(name) is not None))
+        disk.settle(f"{folder}/{name}" for name in names if parse_segment_name(name) is not None)
     return found
 
 

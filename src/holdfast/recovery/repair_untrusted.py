@@ -436,33 +436,27 @@ def _place(workshop: Workshop, result: _Found, version: Version) -> Version:
 
 def _report_doubts(workshop: Workshop, *, is_clean: bool, is_gapless: bool) -> None:
     """Say what nothing can prove any more."""
-    place = next(
-        (error for error in workshop.report.damage),
-        CorruptionError(workshop.folder, 0, "the manifest is missing"),
-    )
     if is_clean:
         workshop.report.notes.append(
             "the manifest was damaged; which tables there are was found out from what is left of "
             "it and from the tables"
         )
-        if not is_gapless:
-            workshop.report.lose(
-                Loss(
-                    kind=LossKind.NAMES,
-                    file=place.file,
-                    offset=place.offset,
-                    reason="edits of the manifest cannot be read. A keyspace that they made may be "
-                    "missing if it was empty, and one that they dropped may be back",
-                )
-            )
-        return
-    workshop.report.lose(
-        Loss(
-            kind=LossKind.ORDER,
-            file=place.file,
-            offset=place.offset,
-            reason="the manifest was rebuilt from the tables and the log. A table that had been "
-            "replaced, and was not removed yet, may have been taken for a current one; then "
-            "deleted keys or older values may have come back",
+        if is_gapless:
+            return
+        kind = LossKind.NAMES
+        reason = (
+            "edits of the manifest cannot be read. A keyspace that they made may be missing if it "
+            "was empty, and one that they dropped may be back"
         )
+    else:
+        kind = LossKind.ORDER
+        reason = (
+            "the manifest was rebuilt from the tables and the log. A table that had been "
+            "replaced, and was not removed yet, may have been taken for a current one; then "
+            "deleted keys or older values may have come back"
+        )
+    place = next(
+        iter(workshop.report.damage),
+        CorruptionError(workshop.folder, 0, "the manifest is missing"),
     )
+    workshop.report.lose(Loss(kind=kind, file=place.file, offset=place.offset, reason=reason))

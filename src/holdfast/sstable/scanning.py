@@ -16,8 +16,8 @@ since its last seek, is long;"""
 LONG_SCAN_BYTES_MIN: Final = 256 * 1024
 """but not before it has walked over so many."""
 LONG_SCAN_AHEAD_BYTES: Final = 32 * 1024
-"""So many stored bytes are read ahead at once: more gained nothing, and each source of a scan holds
-them."""
+"""So many stored bytes are read ahead at once. Each source of a scan holds them, beside the pool's
+budget."""
 
 
 def long_scan_bytes(capacity_bytes: int) -> int:
