@@ -5,6 +5,7 @@ twins of the table reader do the same.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from holdfast.base import PUT, SEQ_MAX, CorruptionError
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression
 from holdfast.lsm import _view_c, _view_py
-from holdfast.sstable import _reader_py
+from holdfast.sstable import TableInfo, _reader_py
 from holdfast.sstable.format import decode_root_value
 from holdfast.sstable.scanning import LONG_SCAN_AHEAD_BYTES, LONG_SCAN_BYTES_MIN, long_scan_bytes
 from tests.twin.test_sstable_reader import (
@@ -49,9 +50,11 @@ POOL_BYTES = 4 << 20
 NEAR = 2 * LONG_SCAN_AHEAD_BYTES
 
 
-def reader_on(twin: Any, folder: Path, pool: Any, data: bytes = DATA) -> tuple[Any, DiskFile]:
+def reader_on(
+    twin: Any, folder: Path, pool: Any, data: bytes = DATA, info: TableInfo = INFO
+) -> tuple[Any, DiskFile]:
     file = DiskFile(folder / f"{random.getrandbits(64):x}", data)
-    return twin.TableReader(file, NUMBER, FILE_ID, pool, INFO), file
+    return twin.TableReader(file, NUMBER, FILE_ID, pool, info), file
 
 
 def cached(pool: Any) -> list[Any]:
@@ -93,7 +96,43 @@ def test_a_long_scan_keeps_the_pages_it_began_with_and_the_index(twin: Any, tmp_
 
 
 @twins
-def test_a_scan_is_short_again_behind_a_seek_and_backward(twin: Any, tmp_path: Path) -> None:
+def test_a_long_scan_backward_does_the_same(twin: Any, tmp_path: Path) -> None:
+    pool = BufferPool(POOL_BYTES)
+    reader, file = reader_on(twin, tmp_path, pool)
+    assert walk_back(reader.cursor()) == ENTRIES[::-1]
+    kept = cached(pool)
+    assert kept == DATA_PAGES[-len(kept) :]
+    assert LONG_SCAN_BYTES_MIN < size_of(kept) < LONG_SCAN_BYTES_MIN + NEAR
+    assert {offset for _, offset in pool.keys()} >= INDEXES
+    read = reader.pages_read, reader.bytes_read
+    indexes = [page for page in PAGES if page.offset in INDEXES]
+    assert read == (len(DATA_PAGES) + len(indexes), size_of(DATA_PAGES) + size_of(indexes))
+    misses = pool.misses
+    assert walk_back(reader.cursor()) == ENTRIES[::-1]
+    assert cached(pool) == kept
+    assert reader.pages_read - read[0] == len(DATA_PAGES) - len(kept) == pool.misses - misses
+    assert reader.bytes_read - read[1] == size_of(DATA_PAGES) - size_of(kept)
+    file.close()
+
+
+@twins
+def test_a_long_scan_of_an_ingested_table_does_the_same(twin: Any, tmp_path: Path) -> None:
+    """Its entries have the number that the manifest gives the table."""
+    single = [(key, 0, PUT, value) for key, _, _, value in ENTRIES]
+    data, info = build(single, page_bytes=1024, compression=Compression.LZ4, is_ingested=True)
+    ingested = replace(info, seq_min=77, seq_max=77)
+    expected = [(key, 77, PUT, value) for key, _, _, value in ENTRIES]
+    for go, rows in ((walk, expected), (walk_back, expected[::-1])):
+        pool = BufferPool(POOL_BYTES)
+        reader, file = reader_on(twin, tmp_path, pool, data, ingested)
+        assert go(reader.cursor()) == rows
+        assert pool.used_bytes < size_of(DATA_PAGES) // 2
+        assert reader.pages_read > len(DATA_PAGES)
+        file.close()
+
+
+@twins
+def test_a_scan_is_short_again_behind_a_seek_and_a_turn(twin: Any, tmp_path: Path) -> None:
     pool = BufferPool(POOL_BYTES)
     reader, file = reader_on(twin, tmp_path, pool)
     cursor = reader.cursor()
@@ -106,10 +145,23 @@ def test_a_scan_is_short_again_behind_a_seek_and_backward(twin: Any, tmp_path: P
     behind = [page for page in cached(pool) if page not in before]
     assert 20 < len(behind) < 60
     assert behind == DATA_PAGES[DATA_PAGES.index(behind[0]) :][: len(behind)]
-    # Going back from where it had become long.
-    assert walk(cursor) == ENTRIES
-    assert walk_back(reader.cursor()) == ENTRIES[::-1]
-    assert cached(pool) == DATA_PAGES
+    # Going back from where it had become long, and forth again.
+    assert cursor.seek_first()
+    for number in range(2000):
+        assert current(cursor) == ENTRIES[number]
+        cursor.next()
+    before = cached(pool)
+    for number in range(2000, 0, -1):
+        assert current(cursor) == ENTRIES[number]
+        cursor.prev()
+    back = [page for page in cached(pool) if page not in before]
+    assert LONG_SCAN_BYTES_MIN < size_of(back) < LONG_SCAN_BYTES_MIN + NEAR
+    before = cached(pool)
+    for number in range(2900):
+        assert current(cursor) == ENTRIES[number]
+        cursor.next()
+    # The page at which it turned is not counted again.
+    assert len(cached(pool)) <= len(before) + 1
     file.close()
 
 
@@ -162,8 +214,9 @@ def test_every_way_through_a_table_gives_its_entries(twin: Any, tmp_path: Path) 
     file.close()
 
 
-@pytest.mark.parametrize("number", [-1, len(DATA_PAGES) - 30, 400])
-def test_damage_is_found_at_the_same_entry(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_backward", [False, True])
+@pytest.mark.parametrize("number", [-1, len(DATA_PAGES) - 30, 400, 30, 0])
+def test_damage_is_found_at_the_same_entry(number: int, is_backward: bool, tmp_path: Path) -> None:
     page = DATA_PAGES[number]
     data = bytearray(DATA)
     data[page.offset + 20] ^= 1
@@ -173,12 +226,12 @@ def test_damage_is_found_at_the_same_entry(number: int, tmp_path: Path) -> None:
         cursor = reader.cursor()
         seen = []
         with pytest.raises(CorruptionError) as raised:
-            more = cursor.seek_first()
+            more = cursor.seek_last() if is_backward else cursor.seek_first()
             while more:
                 seen.append(current(cursor))
-                more = cursor.next()
+                more = cursor.prev() if is_backward else cursor.next()
         assert raised.value.offset == page.offset
-        assert seen == ENTRIES[: len(seen)]
+        assert seen == (ENTRIES[::-1] if is_backward else ENTRIES)[: len(seen)]
         came.append((len(seen), str(raised.value).partition(":")[2]))
         # The others are readable.
         assert reader.cursor().seek(ENTRIES[-1 if number != -1 else 0][0])
@@ -214,6 +267,13 @@ def test_a_scan_over_many_tables_of_a_level_is_one_scan(twin: Any, tmp_path: Pat
     while cursor.next():
         pass
     assert sum(n == 104 for n, _ in pool.keys()) > 80
+    # Backward, too.
+    for number in numbers:
+        pool.drop_file(number)
+    assert walk_back(view.LevelCursor(readers)) == ENTRIES[::-1]
+    counts = [sum(n == number for n, _ in pool.keys()) for number in numbers]
+    assert counts[-1] > 80
+    assert max(counts[:-2]) < 20, counts
     for reader, file in zip(readers, files, strict=True):
         assert reader.get(reader.info.lower, SEQ_MAX)
         file.close()

@@ -566,7 +566,8 @@ cdef class LevelCursor(Cursor):
         self._fill_cache = fill_cache
         self._index = -1
 
-    cdef int _open(self, Py_ssize_t index) except -1:
+    cdef int _open(self, Py_ssize_t index, bint is_walk=False) except -1:
+        """Open the cursor of a table; a `walk` goes on with the scan of the one before."""
         cdef TableReader reader
         cdef Py_ssize_t walked_bytes = 0
         if index != self._index or self._current is None:
@@ -575,8 +576,7 @@ cdef class LevelCursor(Cursor):
             if prefix is not None and not reader.may_contain_prefix(prefix):
                 self._current = ListCursor(())
             else:
-                if index == self._index + 1 and isinstance(self._current, TableCursor):
-                    # A seek begins anew.
+                if is_walk and isinstance(self._current, TableCursor):
                     walked_bytes = (<TableCursor>self._current).walked
                 self._current = reader.cursor(self._fill_cache, 0, walked_bytes)
             self._index = index
@@ -597,7 +597,7 @@ cdef class LevelCursor(Cursor):
         """Enter the tables after the current one until one has an entry."""
         cdef int positioned = 0
         while not positioned and self._index + 1 < self._high:
-            self._open(self._index + 1)
+            self._open(self._index + 1, True)
             positioned = self._current.c_first()
         return self._settle(positioned)
 
@@ -605,7 +605,7 @@ cdef class LevelCursor(Cursor):
         """Enter the tables before the current one until one has an entry."""
         cdef int positioned = 0
         while not positioned and self._index > self._low:
-            self._open(self._index - 1)
+            self._open(self._index - 1, True)
             positioned = self._current.c_last()
         return self._settle(positioned)
 

@@ -320,14 +320,13 @@ class LevelCursor(Cursor):
         self._index = -1
         self._table: Cursor
 
-    def _open(self, index: int) -> Cursor:
+    def _open(self, index: int, *, is_walk: bool = False) -> Cursor:
+        """Open the cursor of a table; a `walk` goes on with the scan of the one before."""
         if index != self._index:
             reader = self._readers[index]
             prefix = shared_prefix(self._lower, self._upper, reader.prefix_bytes)
             is_denied = prefix is not None and not reader.may_contain_prefix(prefix)
-            # A seek begins anew.
-            is_next = 0 <= self._index == index - 1
-            walked_bytes = getattr(self._table, "walked_bytes", 0) if is_next else 0
+            walked_bytes = getattr(self._table, "walked_bytes", 0) if is_walk else 0
             self._table = (
                 ListCursor([])
                 if is_denied
@@ -343,13 +342,13 @@ class LevelCursor(Cursor):
     def _forward(self) -> Entry | None:
         """Return the current entry, or enter the tables behind until one has an entry."""
         while not self._table.valid and self._index + 1 < len(self._readers):
-            self._open(self._index + 1).seek_first()
+            self._open(self._index + 1, is_walk=True).seek_first()
         return self._entry_here()
 
     def _backward(self) -> Entry | None:
         """Return the current entry, or enter the tables in front until one has an entry."""
         while not self._table.valid and self._index > 0:
-            self._open(self._index - 1).seek_last()
+            self._open(self._index - 1, is_walk=True).seek_last()
         return self._entry_here()
 
     def _first_above(self, key: bytes) -> int:

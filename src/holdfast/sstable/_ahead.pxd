@@ -1,7 +1,7 @@
-"""Pages of a table that a merge reads ahead, inline, see `_reader_c.pyx`.
+"""Pages of a table that a merge or a long scan reads ahead, inline, see `_reader_c.pyx`.
 
-Pages that lie behind each other are read with one call, and each is opened when the cursor comes to
-it: so none is read twice, and no more than two bodies are held.
+Pages that lie beside each other are read with one call, and each is opened when the cursor comes to
+it, forward or backward: so none is read twice, and no more than two bodies are held.
 
 All that is found wrong here is left to the reader: such a page, or an error of the disk, drops what
 was read ahead and ends it for this cursor, and whoever reaches the page reads it again, in the
@@ -15,12 +15,15 @@ from holdfast.bufferpool._pool_c cimport BufferPool
 from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_seed_of
 from holdfast.codec._fixed cimport load32, load64
 from holdfast.sstable._handle cimport CHECKSUM_BYTES, DATA, PageHandle, is_page, take_handle
-from holdfast.sstable._page_c cimport Entry, PageCursor, page_check_between, read_entry
+from holdfast.sstable._page_c cimport (
+    Entry, PageCursor, page_check, page_check_between, page_stamp, read_entry,
+)
 from holdfast.sstable._pread cimport read_whole
 
 
 cdef enum:
     AHEAD_PAGES = 64
+    RESTART_BYTES = 4
     # To open a page with a longer body takes long enough to let others have the GIL.
     QUICK_BYTES = 128 * 1024
 
@@ -35,20 +38,21 @@ cdef struct AheadPage:
 # from, so that their separators are there.
 cdef struct Ahead:
     Py_ssize_t bytes_max             # of stored pages that are read at once
+    uint64_t stamp                   # of the entries of an ingested table, else 0
     bint is_off                      # for the rest of the cursor's life
+    bint is_backward                 # each of the pages lies before the one that comes first
     Py_ssize_t at                    # the next page that the cursor comes to
     Py_ssize_t count
-    # Where in the index page an entry starts from which on the next ones are looked for.
-    Py_ssize_t looked_to
     unsigned char* stored            # all pages as they were read; NULL when none waits
+    uint64_t offset                  # of what was read, in the file
     unsigned char* body              # of the next page, once it was opened; else NULL
     Py_ssize_t size
     # The page that the cursor stands in, if it was read ahead, and the one before that: a key in it
     # may be what a seek is for.
     unsigned char* current
     unsigned char* last
-    Entry before                     # the separator before the first page
-    AheadPage[AHEAD_PAGES] pages
+    Entry before                     # the separator before the first page, in the order of keys
+    AheadPage[AHEAD_PAGES] pages     # in the order in which the cursor comes to them
 
 
 cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
@@ -57,13 +61,6 @@ cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     free(ahead.body)
     ahead.stored = ahead.body = NULL
     ahead.at = ahead.count = 0
-
-
-cdef inline void ahead_leave(Ahead* ahead) noexcept nogil:
-    """Forget all that belongs to the index page that the cursor stands in."""
-    if ahead != NULL:
-        ahead_drop(ahead)
-        ahead.looked_to = 0
 
 
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
@@ -86,8 +83,22 @@ cdef inline bint ahead_is_long(const Ahead* ahead) noexcept nogil:
     cdef const PageHandle* handle = &ahead.pages[ahead.at].handle
     # Safety: as in ahead_open. The size is believed once the page was verified.
     return ahead.body == NULL and load32(
-        ahead.stored + (handle.offset - ahead.pages[0].handle.offset)
-        + (handle.size - PAGE_TRAILER_BYTES) + 4) > QUICK_BYTES
+        ahead.stored + (handle.offset - ahead.offset) + (handle.size - PAGE_TRAILER_BYTES) + 4
+    ) > QUICK_BYTES
+
+
+cdef inline const Entry* ahead_before(const Ahead* ahead) noexcept nogil:
+    """Return the separator before the next page."""
+    cdef Py_ssize_t place = ahead.at + 1 if ahead.is_backward else ahead.at - 1
+    return &ahead.pages[place].separator if 0 <= place < ahead.count else &ahead.before
+
+
+cdef inline bint ahead_stamp(const Ahead* ahead) noexcept nogil:
+    """Give the entries of the body the trailer that all of an ingested table have; return whether
+    that could be done.
+    """
+    return ahead.stamp == 0 or (page_check(ahead.body, ahead.size, DATA) == 0
+                                and page_stamp(ahead.body, ahead.size, ahead.stamp) == 0)
 
 
 cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
@@ -95,23 +106,22 @@ cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
     it should be.
     """
     cdef AheadPage* page = &ahead.pages[ahead.at]
-    cdef const Entry* before = &ahead.before
     cdef const unsigned char* stored
     cdef int found_type = 0
     if ahead.at == ahead.count or ahead.body != NULL:
         return ahead.at < ahead.count
-    if ahead.at > 0:
-        before = &ahead.pages[ahead.at - 1].separator
     # Safety: the cursor has left this one. No third body is held while another one is opened.
     free(ahead.last)
     ahead.last = NULL
-    # Safety: the pages lie behind each other in `stored`, and none is smaller than a trailer, which
-    # ends with the checksum.
-    stored = ahead.stored + (page.handle.offset - ahead.pages[0].handle.offset)
+    # Safety: all pages lie in `stored`, and none is smaller than a trailer, which ends with the
+    # checksum.
+    stored = ahead.stored + (page.handle.offset - ahead.offset)
     if (page_open(stored, page.handle.size, page.seed, &ahead.body, &ahead.size, &found_type) == 0
             and load64(stored + page.handle.size - CHECKSUM_BYTES) == page.handle.checksum
             and found_type == DATA
-            and page_check_between(ahead.body, ahead.size, before, &page.separator) == 0):
+            and ahead_stamp(ahead)
+            and page_check_between(ahead.body, ahead.size, ahead_before(ahead),
+                                   &page.separator) == 0):
         return True
     ahead.is_off = True
     ahead_drop(ahead)
@@ -147,59 +157,88 @@ cdef inline int ahead_next(Ahead* ahead, PageCursor index, PageCursor data) noex
     return ahead_enter(ahead, data)
 
 
-cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool pool,
-                                    uint64_t number, uint64_t limit) noexcept:
-    """Note the pages to be read, from the one at which the index page's cursor stands: those that
-    lie behind each other and are not in the pool. Return how many; 0 is always right.
+cdef inline Py_ssize_t entry_number(PageCursor index) noexcept nogil:
+    """Return which entry of an index page its cursor stands at, as far as each has a restart point
+    as it should; or -1.
     """
-    cdef const unsigned char* position
-    cdef const unsigned char* end = index.data + index.entries_size
+    cdef Py_ssize_t left = 0, right = index.restart_count, middle
+    while left < right:
+        middle = (left + right) >> 1
+        if <Py_ssize_t>load32(index.restarts + RESTART_BYTES * middle) < index.entry_at:
+            left = middle + 1
+        else:
+            right = middle
+    if (left < index.restart_count
+            and <Py_ssize_t>load32(index.restarts + RESTART_BYTES * left) == index.entry_at):
+        return left
+    return -1
+
+
+cdef inline bint read_separator(PageCursor index, Py_ssize_t number, Entry* entry) noexcept nogil:
+    """Read an entry of an index page; return whether the next restart point is the next entry's.
+    Requires: 0 <= number < index.restart_count.
+    """
+    cdef Py_ssize_t end = index.entries_size
+    if number + 1 < index.restart_count:
+        end = load32(index.restarts + RESTART_BYTES * (number + 1))
+    # Safety: an entry of the checked index page starts at each restart point, with a whole key.
+    return read_entry(index.data + load32(index.restarts + RESTART_BYTES * number),
+                      entry) == index.data + end
+
+
+cdef inline bint lies_beside(const PageHandle* last, const PageHandle* next,
+                             bint is_backward) noexcept nogil:
+    """Return whether `next` follows `last` in the file, or precedes it."""
+    if is_backward:
+        return next.offset + next.size == last.offset
+    return last.offset + last.size == next.offset
+
+
+cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool pool,
+                                    uint64_t number, uint64_t limit, bint is_backward) noexcept:
+    """Note the pages to be read, from the one at which the index page's cursor stands: those that
+    lie beside each other and are not in the pool. Return how many; 0 is always right.
+    """
+    cdef Py_ssize_t at = entry_number(index), step = -1 if is_backward else 1, count = 0
     cdef AheadPage* page
-    cdef Entry* separator = &ahead.before
+    cdef const Entry* separator
     cdef uint64_t stored = 0
-    cdef Py_ssize_t count = 0
     ahead_drop(ahead)
+    ahead.is_backward = is_backward
     # The first page of an index page follows the last one of another, which is not here.
-    if ahead.is_off or index.entry_at == 0:
-        return 0
-    # Going on from where the last look was, it takes time in proportion to the index page.
-    if ahead.looked_to >= index.entry_at:
-        ahead.looked_to = 0
-    position = index.data + ahead.looked_to
-    # Safety: the walk goes from entry to entry of a checked page; it begins before the cursor's.
-    while position < index.data + index.entry_at:
-        position = read_entry(position, separator)
-    ahead.looked_to = index.entry_at
-    if separator.shared != 0:
-        return 0
-    while position < end and count < AHEAD_PAGES:
+    while 0 < at < index.restart_count and count < AHEAD_PAGES and not ahead.is_off:
         page = &ahead.pages[count]
         separator = &page.separator
-        position = read_entry(position, separator)
-        if (separator.shared != 0
+        if (not read_separator(index, at, &page.separator)
                 or take_handle(separator.value, separator.value + separator.value_size,
                                &page.handle) != separator.value + separator.value_size
                 or not is_page(&page.handle, limit)
                 or page.handle.size > <uint64_t>ahead.bytes_max - stored
-                or (count > 0 and page.handle.offset != ahead.pages[0].handle.offset + stored)
+                or (count > 0 and not lies_beside(&ahead.pages[count - 1].handle, &page.handle,
+                                                  is_backward))
                 or pool.nodes[pool.find(number, page.handle.offset)].page != NULL):
             break
         stored += page.handle.size
         count += 1
-    return count
+        at += step
+    if count == 0:
+        return 0
+    page = &ahead.pages[count - 1 if is_backward else 0]
+    ahead.offset = page.handle.offset
+    return count if read_separator(index, at if is_backward else at - count - 1,
+                                   &ahead.before) else 0
 
 
 cdef inline void ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
                             const unsigned char* file_id) noexcept nogil:
     """Read the pages that were chosen, at least one, and open the first; without memory none."""
-    cdef const PageHandle* first = &ahead.pages[0].handle
-    cdef const PageHandle* last = &ahead.pages[count - 1].handle
-    cdef size_t size = <size_t>(last.offset + last.size - first.offset)
+    cdef const PageHandle* last = &ahead.pages[0 if ahead.is_backward else count - 1].handle
+    cdef size_t size = <size_t>(last.offset + last.size - ahead.offset)
     cdef Py_ssize_t index
     ahead.stored = <unsigned char*>malloc(size)
     if ahead.stored == NULL:
         return
-    if read_whole(descriptor, ahead.stored, size, first.offset) != 0:
+    if read_whole(descriptor, ahead.stored, size, ahead.offset) != 0:
         # Each try may take the disk seconds, and the page that it is for is asked for once more.
         ahead.is_off = True
         ahead_drop(ahead)

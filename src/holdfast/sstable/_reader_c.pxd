@@ -88,18 +88,22 @@ cdef class TableReader:
 cdef class TableCursor(Cursor):
     cdef TableReader reader
     cdef bint fill_cache
-    # of data pages, stored, that were passed going forward since the last seek
+    # of data pages, stored, that were passed in one direction since the scan began
     cdef Py_ssize_t walked
+    cdef Py_ssize_t walked_before        # in other tables; a scan from either end begins with it
+    cdef bint is_backward
     cdef bint is_long                    # pages are read ahead, and do not enter the pool
     cdef PageCursor root
     cdef PageCursor index
     cdef PageCursor data
     cdef Ahead* ahead                    # NULL: nothing was read ahead so far
-    cdef bint read_ahead(self) except -1
+    cdef bint read_ahead(self, bint is_backward) except -1
+    cdef bint make_ahead(self, Py_ssize_t bytes_max) noexcept
     cdef int enter(self, bint first) except -1
     cdef int load_index(self) except -1
     cdef int load_data(self) except -1
-    cdef void look_ahead(self) noexcept
-    cdef void stop_walking(self) noexcept
+    cdef void begin_scan(self, bint is_backward, Py_ssize_t walked) noexcept
+    cdef void walk(self, bint is_backward) noexcept
     cdef int next_page(self) except -1
+    cdef int prev_page(self) except -1
     cdef int stand(self) noexcept nogil

@@ -28,7 +28,7 @@ from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load32
 from holdfast.cursor._cursor_c cimport Cursor, Run
 from holdfast.sstable._ahead cimport (
-    Ahead, ahead_choose, ahead_enter, ahead_free, ahead_is_long, ahead_leads, ahead_leave,
+    Ahead, ahead_choose, ahead_drop, ahead_enter, ahead_free, ahead_is_long, ahead_leads,
     ahead_next, ahead_open,
 )
 from holdfast.sstable._directory_c cimport (
@@ -547,14 +547,11 @@ cdef class TableCursor(Cursor):
                   Py_ssize_t walked_bytes=0):
         self.reader = reader
         self.fill_cache = fill_cache
-        self.walked = walked_bytes
+        self.walked_before = self.walked = walked_bytes
         self.root = PageCursor(reader.root, reader.name, reader.root_offset)
         if ahead_bytes > 0 and not fill_cache and reader.source.reads_ahead():
-            self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
-            if self.ahead == NULL:
+            if not self.make_ahead(ahead_bytes):
                 raise MemoryError
-            self.ahead.bytes_max = ahead_bytes
-            self.is_long = True
         self.index = PageCursor.__new__(PageCursor)
         self.index.file = reader.name
         self.data = PageCursor.__new__(PageCursor)
@@ -565,10 +562,12 @@ cdef class TableCursor(Cursor):
 
     cdef int c_first(self) except -1:
         self.at = False
+        self.begin_scan(False, self.walked_before)
         return self.enter(True) if self.root.c_first() else 0
 
     cdef int c_last(self) except -1:
         self.at = False
+        self.begin_scan(True, self.walked_before)
         return self.enter(False) if self.root.c_last() else 0
 
     cdef int enter(self, bint first) except -1:
@@ -583,7 +582,7 @@ cdef class TableCursor(Cursor):
         # `key` may lie in the page of the current entry, which so lives until the end of this call.
         cdef Page current = self.data.page  # no-cython-lint  it is held, not read
         self.at = False
-        self.stop_walking()
+        self.begin_scan(False, 0)
         if not self.root.c_seek(key, size, trailer):
             return 0
         self.load_index()
@@ -613,12 +612,7 @@ cdef class TableCursor(Cursor):
         if self.data.c_prev():
             return self.stand()
         self.at = False
-        self.stop_walking()
-        if not self.index.c_prev():
-            return self.enter(False) if self.root.c_prev() else 0
-        self.load_data()
-        self.data.c_last()
-        return self.stand()
+        return self.prev_page()
 
     cdef int c_run(self, Run* run, bint forward) except -1:
         self.data.c_run(run, forward)
@@ -637,68 +631,92 @@ cdef class TableCursor(Cursor):
             self.stand()
         return run.count
 
-    cdef bint read_ahead(self) except -1:
-        """Stand at the first entry of the page that the index page's cursor leads to, if it was
-        read ahead or can be; return whether that is so.
+    cdef bint read_ahead(self, bint is_backward) except -1:
+        """Stand at the first entry, or the last one, of the page that the index page's cursor leads
+        to, if it was read ahead or can be; return whether that is so.
         """
         cdef TableReader reader = self.reader
         cdef Ahead* ahead = self.ahead
-        cdef const PageHandle* last
-        cdef Py_ssize_t count
+        cdef Py_ssize_t count, index
         if reader.closed:
             return False
         if not ahead_leads(ahead, self.index.value_data):
             count = ahead_choose(ahead, self.index, reader.pool, reader.number,
-                                 reader.source.limit)
+                                 reader.source.limit, is_backward)
             if count < 2:
                 return False
             # Safety: the index page, in which the separators lie, is held.
             reader.source.c_read_ahead(ahead, count)
             reader.pool.misses += <uint64_t>ahead.count
-            if self.fill_cache and ahead.count > 0:
-                last = &ahead.pages[ahead.count - 1].handle
+            if self.fill_cache:
                 reader.pages_read += <uint64_t>ahead.count
-                reader.bytes_read += last.offset + last.size - ahead.pages[0].handle.offset
+                for index in range(ahead.count):
+                    reader.bytes_read += ahead.pages[index].handle.size
         elif ahead_is_long(ahead):
             with nogil:
                 ahead_open(ahead)
-        return ahead_enter(ahead, self.data)
+        if not ahead_enter(ahead, self.data):
+            return False
+        if is_backward:
+            self.data.c_last()
+        return True
 
-    cdef void look_ahead(self) noexcept:
-        """Begin to read ahead, if the scan has become a long one and the table can be."""
-        cdef TableReader reader = self.reader
-        if self.walked <= max(reader.pool.capacity_bytes // LONG_POOL_PARTS, LONG_BYTES_MIN):
-            return
-        if reader.source.reads_ahead():
-            if self.ahead == NULL:
-                # Without memory for it the scan goes on as it did.
-                self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
-            if self.ahead != NULL:
-                self.ahead.bytes_max = LONG_AHEAD_BYTES
-                self.is_long = True
+    cdef bint make_ahead(self, Py_ssize_t bytes_max) noexcept:
+        """Read so many bytes ahead from now on; return False, and do nothing, without memory."""
+        if self.ahead == NULL:
+            self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
+        if self.ahead == NULL:
+            return False
+        self.ahead.bytes_max = bytes_max
+        self.ahead.stamp = self.reader.source.stamp
+        self.is_long = True
+        return True
 
-    cdef void stop_walking(self) noexcept:
-        """Begin a new scan, at a key or backward. A compaction's cursor goes on as it is."""
+    cdef void begin_scan(self, bint is_backward, Py_ssize_t walked) noexcept:
+        """Begin a new scan; a compaction's cursor goes on as it is."""
         if self.fill_cache:
-            self.walked = 0
+            self.is_backward = is_backward
+            self.walked = walked
             self.is_long = False
+
+    cdef void walk(self, bint is_backward) noexcept:
+        """Prepare for the next page in a direction; a turn begins a new scan. One that has become
+        long reads ahead from here on, if the table can be and there is memory for that.
+        """
+        cdef BufferPool pool = self.reader.pool
+        if is_backward != self.is_backward:
+            self.begin_scan(is_backward, 0)
+        if (self.fill_cache and not self.is_long
+                and self.walked > max(pool.capacity_bytes // LONG_POOL_PARTS, LONG_BYTES_MIN)
+                and self.reader.source.reads_ahead()):
+            self.make_ahead(LONG_AHEAD_BYTES)
 
     cdef int next_page(self) except -1:
         """Move to the first entry of the next data page."""
-        if self.fill_cache and not self.is_long:
-            self.look_ahead()
+        self.walk(False)
         if not self.index.c_next():
             return self.enter(True) if self.root.c_next() else 0
-        if not self.is_long or not self.read_ahead():
+        if not self.is_long or not self.read_ahead(False):
             self.load_data()
             self.data.c_first()
+        return self.stand()
+
+    cdef int prev_page(self) except -1:
+        """Move to the last entry of the data page before."""
+        self.walk(True)
+        if not self.index.c_prev():
+            return self.enter(False) if self.root.c_prev() else 0
+        if not self.is_long or not self.read_ahead(True):
+            self.load_data()
+            self.data.c_last()
         return self.stand()
 
     cdef int load_index(self) except -1:
         """Open the index page that the root stands at. It has an entry, as all but a root have."""
         cdef PageHandle index_handle, filter_handle
         # They were checked against the separators of the index page that the cursor leaves.
-        ahead_leave(self.ahead)
+        if self.ahead != NULL:
+            ahead_drop(self.ahead)
         self.reader.root_handles(self.root.value_data, self.root.value_size, &index_handle,
                                  &filter_handle)
         self.index.open(

@@ -177,8 +177,8 @@ class TableReader:
         self, fill_cache: bool = True, ahead_bytes: int = 0, walked_bytes: int = 0
     ) -> TableCursor:
         """Return a cursor over all entries. Without `fill_cache` the pages it reads do not enter
-        the pool; with it the data pages of a long scan do not (see `scanning`), which has walked
-        over `walked_bytes` of other tables. The compiled twin then reads ahead as well.
+        the pool; with it the data pages of a long scan do not (see `scanning`): one from either end
+        has walked over `walked_bytes` of other tables. The compiled twin then reads ahead as well.
 
         So many `ahead_bytes` of stored pages the compiled twin then may read at once as it goes
         forward, which changes neither results nor errors; after a `close` it may come to the end of
@@ -326,8 +326,9 @@ class TableCursor(Cursor):
         super().__init__()
         self._reader = reader
         self._fill_cache = fill_cache
-        self.walked_bytes = walked_bytes
-        """Of data pages, stored, that were passed going forward since the last seek."""
+        self._walked_before = self.walked_bytes = walked_bytes
+        """Of data pages, stored, that were passed in one direction since the scan began."""
+        self._is_backward = False
         self._is_long = False
         self._root = reader._root
         self._root_at = 0
@@ -337,13 +338,15 @@ class TableCursor(Cursor):
         self._data_at = 0
 
     def _first(self) -> Entry | None:
+        self._begin_scan(False, self._walked_before)
         return self._open_index(0, 0) if self._root else None
 
     def _last(self) -> Entry | None:
+        self._begin_scan(True, self._walked_before)
         return self._open_index(len(self._root) - 1, -1) if self._root else None
 
     def _seek(self, key: bytes, trailer: int) -> Entry | None:
-        self._stop_walking()
+        self._begin_scan(False, 0)
         root_at = lower_bound(self._root, key, trailer)
         if root_at == len(self._root):
             return None
@@ -362,15 +365,23 @@ class TableCursor(Cursor):
             return self._stand(self._data_at + 1)
         return self._next_page()
 
-    def _stop_walking(self) -> None:
-        """Begin a new scan, at a key or backward."""
-        self.walked_bytes = 0
+    def _begin_scan(self, is_backward: bool, walked_bytes: int) -> None:
+        self._is_backward = is_backward
+        self.walked_bytes = walked_bytes
         self._is_long = False
 
-    def _next_page(self) -> Entry | None:
+    def _walk(self, is_backward: bool) -> None:
+        """Prepare for the next page in a direction; a turn begins a new scan. It may have become a
+        long one.
+        """
         reader = self._reader
+        if is_backward != self._is_backward:
+            self._begin_scan(is_backward, 0)
         if self.walked_bytes > long_scan_bytes(reader._pool.capacity_bytes):
             self._is_long = reader._source.reads_ahead()
+
+    def _next_page(self) -> Entry | None:
+        self._walk(False)
         if self._index_at + 1 < len(self._index):
             return self._open_data(self._index_at + 1, 0)
         if self._root_at + 1 < len(self._root):
@@ -380,7 +391,7 @@ class TableCursor(Cursor):
     def _prev(self) -> Entry | None:
         if self._data_at > 0:
             return self._stand(self._data_at - 1)
-        self._stop_walking()
+        self._walk(True)
         if self._index_at > 0:
             return self._open_data(self._index_at - 1, -1)
         if self._root_at > 0:

@@ -96,7 +96,7 @@ cdef class PageSource:
 
     cpdef bint reads_ahead(self) noexcept:
         """See `_source_py.reads_ahead`."""
-        return self.descriptor >= 0 and self.cipher is None and self.stamp == 0
+        return self.descriptor >= 0 and self.cipher is None
 
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1:
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 LONG_SCAN_POOL_PARTS: Final = 64
-"""A scan that has walked over this part of the pool's capacity, in stored bytes of a level's tables
-since its last seek, is long;"""
+"""A scan that has walked over this part of the pool's capacity in one direction, in stored bytes of
+a level's tables since its last seek, is long;"""
 LONG_SCAN_BYTES_MIN: Final = 256 * 1024
 """but not before it has walked over so many."""
 LONG_SCAN_AHEAD_BYTES: Final = 32 * 1024
