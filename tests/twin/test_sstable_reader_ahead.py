@@ -212,9 +212,9 @@ def test_any_move_after_another_stands_where_it_should(
         if name in ("next", "prev") and not cursors[1].valid:
             continue
         assert getattr(cursors[0], name)(*arguments) == getattr(cursors[1], name)(*arguments)
-        for _ in range(100 if name == "next" else 0):
+        for _ in range(100 if name in ("next", "prev") else 0):
             if cursors[1].valid:
-                assert cursors[0].next() == cursors[1].next()
+                assert getattr(cursors[0], name)() == getattr(cursors[1], name)()
         assert cursors[0].valid == cursors[1].valid
         if cursors[1].valid:
             assert [(c.key, c.seq, c.value) for c in cursors[:1]] == [

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import PUT, SEQ_MAX, CorruptionError
+from holdfast.base import PURE, PUT, SEQ_MAX, CorruptionError
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression
 from holdfast.lsm import _view_c, _view_py
-from holdfast.sstable import TableInfo, _reader_py
-from holdfast.sstable.format import decode_root_value
+from holdfast.sstable import PageType, TableInfo, _reader_c, _reader_py
+from holdfast.sstable.format import common_prefix, decode_root_value
 from holdfast.sstable.scanning import LONG_SCAN_AHEAD_BYTES, LONG_SCAN_BYTES_MIN, long_scan_bytes
+from holdfast.testing.fuzz_table_model import Table
 from tests.twin.test_sstable_reader import (
     FILE_ID,
     MODULES,
@@ -51,7 +52,7 @@ NEAR = 2 * LONG_SCAN_AHEAD_BYTES
 
 
 def reader_on(
-    twin: Any, folder: Path, pool: Any, data: bytes = DATA, info: TableInfo = INFO
+    twin: Any, folder: Path, pool: Any, data: bytes = DATA, info: TableInfo | None = INFO
 ) -> tuple[Any, DiskFile]:
     file = DiskFile(folder / f"{random.getrandbits(64):x}", data)
     return twin.TableReader(file, NUMBER, FILE_ID, pool, info), file
@@ -112,6 +113,28 @@ def test_a_long_scan_backward_does_the_same(twin: Any, tmp_path: Path) -> None:
     assert cached(pool) == kept
     assert reader.pages_read - read[0] == len(DATA_PAGES) - len(kept) == pool.misses - misses
     assert reader.bytes_read - read[1] == size_of(DATA_PAGES) - size_of(kept)
+    file.close()
+
+
+@pytest.mark.skipif(PURE, reason="the plain twin reads nothing ahead")
+@pytest.mark.parametrize("is_backward", [False, True])
+def test_neighbours_are_read_with_one_call(is_backward: bool, tmp_path: Path) -> None:
+    """What was read is not missed when it is gone from the file."""
+    reader, file = reader_on(_reader_c, tmp_path, BufferPool(POOL_BYTES))
+    cursor = reader.cursor(True, 0, LONG_SCAN_BYTES_MIN)
+    expected = ENTRIES[::-1] if is_backward else ENTRIES
+    assert cursor.seek_last() if is_backward else cursor.seek_first()
+    seen = []
+    with pytest.raises(CorruptionError):
+        while True:
+            seen.append(current(cursor))
+            if len(seen) == 10:
+                # The second page or the one behind it is the current one.
+                file.put(0, bytes(FOOTER.root.offset))
+            cursor.prev() if is_backward else cursor.next()
+    assert seen == expected[: len(seen)]
+    bytes_seen = sum(len(value) for *_, value in seen)
+    assert LONG_SCAN_AHEAD_BYTES * 3 // 4 < bytes_seen < LONG_SCAN_AHEAD_BYTES * 5 // 4
     file.close()
 
 
@@ -237,6 +260,35 @@ def test_damage_is_found_at_the_same_entry(number: int, is_backward: bool, tmp_p
         assert reader.cursor().seek(ENTRIES[-1 if number != -1 else 0][0])
         file.close()
     assert len(set(came)) == 1
+
+
+@twins
+@pytest.mark.parametrize("interval", [2, 3, 50])
+def test_an_index_page_need_not_have_a_restart_point_at_each_entry(
+    twin: Any, interval: int, tmp_path: Path
+) -> None:
+    expected = ENTRIES[:1000]
+    whole, _ = build(expected, page_bytes=1024, compression=Compression.LZ4)
+    table = Table.parse(whole)
+    for node in table.of_type(PageType.INDEX):
+        assert node.page is not None
+        last = b""
+        for number, entry in enumerate(node.page.entries):
+            key = entry.suffix
+            if number % interval:
+                entry.is_restart = False
+                entry.shared = common_prefix(last, key)
+                entry.unshared, entry.suffix = len(key) - entry.shared, key[entry.shared :]
+            last = key
+    data = table.encode()
+    assert len(data) != len(whole)
+    pool = BufferPool(POOL_BYTES)
+    reader, file = reader_on(twin, tmp_path, pool, data, None)
+    assert walk(reader.cursor(True, 0, LONG_SCAN_BYTES_MIN)) == expected
+    assert walk_back(reader.cursor(True, 0, LONG_SCAN_BYTES_MIN)) == expected[::-1]
+    # What cannot be read ahead passes the pool by, too.
+    assert pool.used_bytes < len(data) // 2
+    file.close()
 
 
 @twins
