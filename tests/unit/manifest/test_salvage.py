@@ -91,6 +91,20 @@ def test_every_edit_around_damage_is_found(alignment: int) -> None:
     assert seqs(salvaged(data[: places[-1] + 42])) == [(number, number) for number in range(3, 7)]
 
 
+@pytest.mark.parametrize("first", [1, 2, 7])
+def test_a_gap_is_known(first: int) -> None:
+    """Edits at the end may be gone without one."""
+    data, places = manifest([(number, edit(number)) for number in range(first, first + 4)])
+    assert salvaged(data).is_gapless
+    for index, place in enumerate(places):
+        for at in (place, place + 41):
+            assert salvaged(put(data, at)).is_gapless == (index == 3)
+    # A later manifest is the one that counts.
+    assert salvaged(put(data, places[1]), data).is_gapless
+    assert not salvaged(data, put(data, places[1])).is_gapless
+    assert not salvaged().is_gapless
+
+
 @pytest.mark.parametrize("alignment", [8, 512, 4096])
 def test_an_alignment_that_is_damaged_hides_nothing(alignment: int) -> None:
     data, _ = manifest([(number, edit(number)) for number in range(1, 5)], alignment=alignment)

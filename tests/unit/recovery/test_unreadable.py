@@ -16,6 +16,7 @@ from holdfast.engine import opening
 from holdfast.env import Env, File, FileLock, ReadAroundEnv, SimEnv
 from holdfast.env.read_around import BLOCK_BYTES, FILL
 from holdfast.recovery import RepairReport, check_folder, key_source
+from holdfast.recovery.repair_survey import survey
 from tests.hostile.folders import FOLDER, closed_database, crashed_database, files_of, machine_with
 from tests.unit.recovery.test_repair import content, named, repaired, unsaid
 from tests.unit.recovery.test_repair_tail import COUNT, KEY, killed
@@ -469,6 +470,28 @@ def test_of_two_key_files_the_one_that_can_be_read_is_used(block: int) -> None:
     machine = machine_with(files | {newest: files[keys[0]]})
     bad = BadEnv(machine, {newest: [block]})
     assert check_folder(bad, FOLDER, source=key_source(KEY)).tables == 1
+
+
+def test_a_log_that_was_looked_at_is_not_read_around_any_more() -> None:
+    """Its replay reads it again: what it does not get then nobody would miss."""
+    disk = BadEnv(machine_with(crashed_database()[0]), {})
+    env = ReadAroundEnv(disk)  # type: ignore[arg-type]  # by name
+    names = env.list_dir(FOLDER)
+    assert survey(env, FOLDER, names).manifest is not None
+    kinds = set()
+    for name in names:
+        kind = name.rpartition(".")[2]
+        if kind in ("wal", "table"):
+            kinds.add(kind)
+            disk.bad = {name: {0}}
+            file = env.open(f"{FOLDER}/{name}")
+            if kind == "wal":
+                with pytest.raises(OSError, match="the medium failed"):
+                    file.read_at(0, 100)
+            else:
+                assert file.read_at(0, 100) == FILL * 100
+            file.close()
+    assert kinds == {"wal", "table"}
 
 
 def test_in_place_what_fails_later_ends_the_repair() -> None:
