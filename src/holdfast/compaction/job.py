@@ -237,7 +237,8 @@ def run_ingest(
     """
     part = _Part(
         _IngestOutputs(env, folder, allocate_number, settings, compression_at, origin),
-        PairCursor(pairs),
+        # What an iterable does to begin, such as to open a file, may fail as its reading may.
+        _read(lambda: PairCursor(pairs)),
         RangeTombstones(),
         [],
         is_bottom=False,

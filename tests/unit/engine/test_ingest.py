@@ -214,6 +214,30 @@ def test_a_failure_of_the_pairs_changes_nothing(
     assert not db.stats().poisoned
 
 
+class Unready:
+    """An iterable that fails before its first pair, as one whose file is not there."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "no such file"), OwnError(28, "no space"), KeyError("x")]
+)
+def test_pairs_that_cannot_begin_change_nothing(
+    db: Database, folder: Path, error: Exception
+) -> None:
+    db.put_many(rows(0, 9, b"old"))
+    with pytest.raises(type(error)) as caught:
+        db.ingest(Unready(error))
+    assert caught.value is error
+    assert not db.stats().poisoned
+    nothing(db, folder)
+
+
 def test_nothing_is_nothing(db: Database, folder: Path) -> None:
     before = db.stats().last_seq
     assert db.ingest(iter(())) == 0
