@@ -17,6 +17,8 @@ in turn, are a *group*:
   order are written once;
 - a group of an open window waits until a key would be asked for in `level0_tables` tables; then its
   runs of similar size are merged, as by `tiered`;
+- a table that spans several windows, as a range tombstone does, makes them one group, in which
+  every run counts; where its runs of similar size share no keys, all of it goes to level 1;
 - a group of a closed window is merged into level 1, with what it overlaps there, and is left alone
   from then on. Late data is merged with its window when it has at least 1/LATE_RATIO of the bytes
   that it overlaps, before that only with other late data of its window.
@@ -156,19 +158,25 @@ class TimeWindow:
         may_wait = is_open and not is_crowded and group[0].size_bytes < small
         if len(group) == 1 and not below and not may_wait:
             return _settled(version, group[0], small)
-        if is_open and _depth(group) < width:
-            return None
-        if not is_open and total_bytes(below) <= LATE_RATIO * total_bytes(group):
-            return replace(
-                make_plan(version, 0, group, 1, below, reason="a window is closed"), score=1.0
-            )
         runs = [Run(0, tables, total_bytes(tables)) for tables in seq_runs(group)]
+        is_wide = window_of(settings, span(group)[0]) < last_window(settings, span(group)[1])
+        if is_open and (len(runs) if is_wide else _depth(group)) < width:
+            return None
+        down = make_plan(version, 0, group, 1, below, reason="a window is closed")
+        if not is_open and total_bytes(below) <= LATE_RATIO * total_bytes(group):
+            return replace(down, score=1.0)
         if below:
             runs.append(Run(1, below, total_bytes(below)))
         found = similar(runs, width)
         if found is None and len(runs) >= 2 * width:
             found = 0, width
-        return None if found is None else _merged(version, runs, *found)
+        if found is None:
+            return None
+        taken = [table for run in runs[found[0] : found[1]] for table in run.tables]
+        if is_wide and _depth(taken) == 1:
+            # Only one that is not among them binds them: they would be cut as they are.
+            return replace(down, reason="windows that one table spans", score=1.0)
+        return _merged(version, runs, *found)
 
 
 def _merged(version: KeyspaceVersion, runs: Sequence[Run], first: int, last: int) -> Plan:

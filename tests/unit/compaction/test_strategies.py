@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.base import KeyspaceSettings
 from holdfast.compaction import strategy_of
-from holdfast.manifest import KeyspaceVersion
+from holdfast.manifest import KeyspaceVersion, VersionEdit
 from tests.unit.compaction.pretend import KEY_BYTES, Tree, check_drop, check_plan, key
 
 SECOND_US = 1_000_000
@@ -255,6 +255,42 @@ def test_a_newer_version_stays_with_the_older_one_that_it_hides() -> None:
     assert plan.is_drop
     check_drop(tree.keyspace, plan)
     assert len(plan.tables) == 2
+
+
+def with_a_wide_table(settings: KeyspaceSettings, *numbers: int) -> Tree:
+    """A window of level 1, and over it a table with keys of several windows, as one with a range
+    tombstone is.
+    """
+    tree = Tree(settings)
+    tree.place(1, range(99))
+    content = {number: tree.seq + 1 for number in numbers}
+    tree.seq += 1
+    tree.expected.update(content)
+    tree.tables_new = {}
+    added = ((tree.keyspace.id, 0, tree.info(content)),)
+    tree.log(VersionEdit(tables_added=added, flushed_seq={tree.keyspace.id: tree.seq}))
+    return tree
+
+
+def test_windows_that_a_wide_table_binds_are_not_merged_for_ever() -> None:
+    """The newest runs are of similar size and share no keys: merged, they would be as before."""
+    tree = with_a_wide_table(WINDOW, 50, 2_000)
+    for window, count in ((2, 3), (3, 3), (4, 1), (5, 1), (6, 1)):
+        tree.flush(range(window * 100, window * 100 + count))
+    tree.flush([2_500])
+    settle(tree)
+    assert tree.read() == tree.expected
+    assert len(tree.keyspace.levels[0]) <= 1
+
+
+def test_a_table_that_reaches_beyond_now_does_not_end_the_retention() -> None:
+    settings = replace(WINDOW, retention_seconds=100 * KEY_SECONDS)
+    tree = with_a_wide_table(settings, 50, 8_000)
+    for start in range(100, 6_000, 50):
+        tree.flush(range(start, start + 50, 10))
+        settle(tree, start + 50)
+        assert len(tree.keyspace.levels[0]) <= 2 * settings.level0_tables
+    assert 5_700 <= min(tree.read()) <= 5_900
 
 
 def test_fifo_drops_the_oldest_first_by_age_and_by_size() -> None:
