@@ -1,8 +1,10 @@
 """Settings: frozen, validated, persisted as text in the manifest and checked at reopen.
 
 `DatabaseSettings` holds for the whole database, `KeyspaceSettings` for one keyspace.
-Fields marked *fixed* may not change once the database or keyspace exists; the others may differ at
-each open. The table in docs/reference/settings.md is generated from this file.
+Fields marked *fixed* may not change once the database or keyspace exists; the others of a database
+may differ at each open. A keyspace keeps those that it was created with: of what is given for one
+that exists the fixed ones are compared. The table in docs/reference/settings.md is generated from
+this file.
 """
 
 from __future__ import annotations

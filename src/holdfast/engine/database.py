@@ -66,12 +66,18 @@ class Database(Keyspace):
         """Return keyspace `name`; a new one is created durably, unless `create` is False (then
         KeyError).
 
+        A keyspace keeps the settings that it was created with: of those that are given for one that
+        exists only the fixed ones are looked at.
         Raises: LimitError when the keyspace exists and has other fixed settings than are given.
         """
         if not isinstance(name, str):
             raise TypeError(f"a keyspace name is str, not {type(name).__name__}")
+        if settings is not None and not isinstance(settings, KeyspaceSettings):
+            raise TypeError(f"settings are KeyspaceSettings, not {type(settings).__name__}")
         self.read_point()
         if name == DEFAULT_KEYSPACE:
+            if settings is not None:
+                self._engine.trees[self.id].version.settings.check_kept(settings)
             return self
         number = self._engine.find_keyspace(name)
         if number is None:

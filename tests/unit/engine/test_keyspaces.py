@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,30 @@ def test_handles_are_equal_when_they_are_one() -> None:
         assert other != database
         assert database is database.keyspace("default")
         assert 2 == len({other, database, database.keyspace("other")})
+
+
+def test_settings_of_a_keyspace_that_exists_are_looked_at() -> None:
+    with opened() as database:
+        database.keyspace("other", settings=KeyspaceSettings(memtable_bytes=1 << 20))
+        for name in ("default", "other"):
+            kept = database._engine.version.keyspace_named(name)
+            assert kept is not None
+            same = database.keyspace(name, settings=KeyspaceSettings(memtable_bytes=2 << 20))
+            assert same is database.keyspace(name)
+            # What is not fixed stays as it was.
+            assert database._engine.trees[same.id].version.settings == kept.settings
+            with pytest.raises(LimitError, match="compaction is 'leveled' since the keyspace was"):
+                database.keyspace(name, settings=KeyspaceSettings(compaction="fifo"))
+
+
+@pytest.mark.parametrize("settings", [{}, [], b"", "fifo", tiny()])
+@pytest.mark.parametrize("name", ["default", "other", "new"])
+def test_what_are_no_settings_of_a_keyspace(name: str, settings: Any) -> None:
+    with opened() as database:
+        database.keyspace("other")
+        with pytest.raises(TypeError, match="settings are KeyspaceSettings, not "):
+            database.keyspace(name, settings=settings)
+        assert database.keyspaces() == ["default", "other"]
 
 
 def test_names_are_kept() -> None:
