@@ -265,3 +265,76 @@ database.close()
 """,
         tmp_path / "db",
     )
+
+
+FORK_IN_THE_MIDDLE = """
+database = holdfast.open(path, settings=TINY)
+pid, ready, go = None, *os.pipe()
+
+def fork():
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        # Not before the parent is done.
+        assert os.read(ready, 1) == b"g"
+
+def end():
+    if pid == 0:
+        os._exit(0 if told else 1)
+    os.write(go, b"g")
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("at", [0, 1, 500])
+def test_a_child_that_an_iterable_forked_leaves_the_parents_tables_alone(
+    tmp_path: Path, at: int
+) -> None:
+    run(
+        CHILD
+        + FORK_IN_THE_MIDDLE
+        + f"""
+def pairs():
+    for number in range(600):
+        if number == {at}:
+            fork()
+        yield b"key %03d" % number, (b"child" if pid == 0 else b"parent") * 20
+
+told = False
+try:
+    database.ingest(pairs())
+except DatabaseClosedError as error:
+    told = "fork" in str(error)
+end()
+expected = [(b"key %03d" % number, b"parent" * 20) for number in range(600)]
+assert list(database.items()) == expected
+assert database.verify().ok
+database.close()
+with holdfast.open(path) as database:
+    assert list(database.items()) == expected
+""",
+        tmp_path / "db",
+    )
+
+
+def test_a_child_that_the_progress_of_a_backup_forked_leaves_the_copy_alone(
+    tmp_path: Path,
+) -> None:
+    run(
+        CHILD
+        + FORK_IN_THE_MIDDLE
+        + """
+fill(database)
+told = False
+try:
+    database.backup(path + ".copy", progress=lambda size, total: pid is None and fork())
+except DatabaseClosedError as error:
+    told = "fork" in str(error)
+end()
+with holdfast.open(path + ".copy") as copy:
+    assert list(copy.items()) == list(database.items())
+    assert copy.verify().ok
+database.close()
+""",
+        tmp_path / "db",
+    )

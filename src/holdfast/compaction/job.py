@@ -225,10 +225,13 @@ def run_ingest(
     compression_at: Callable[[bytes], str],
     settings: KeyspaceSettings,
     should_stop: Callable[[], bool],
+    is_forked: Callable[[], bool] = lambda: False,
     origin: TableOrigin | None = None,
 ) -> JobResult:
     """Write pairs of ascending keys as ingested tables. `compression_at` names the compression of a
     table that begins with a key, `origin` says whose tables they are.
+
+    Where the iterable forks, `is_forked` is true in the child, which stops and touches no file.
 
     `should_stop` is asked after a few pairs, so that a slow iterable ends soon.
     Raises: UnreadableInputError from an OSError of the iterable, and whatever else that raises;
@@ -236,7 +239,7 @@ def run_ingest(
     JobStoppedError.
     """
     part = _Part(
-        _IngestOutputs(env, folder, allocate_number, settings, compression_at, origin),
+        _IngestOutputs(env, folder, allocate_number, settings, compression_at, is_forked, origin),
         # What an iterable does to begin, such as to open a file, may fail as its reading may.
         _read(lambda: PairCursor(pairs)),
         RangeTombstones(),
@@ -358,11 +361,34 @@ class _IngestOutputs(_Outputs):
         allocate_number: Callable[[], int],
         settings: KeyspaceSettings,
         compression_at: Callable[[bytes], str],
+        is_forked: Callable[[], bool],
         origin: TableOrigin | None,
     ) -> None:
         # Somebody waits for an ingest: the rate of the background is not for it.
         super().__init__(env, folder, allocate_number, settings, Compression.NONE, None, origin)
         self._compression_at = compression_at
+        self._is_forked = is_forked
+
+    def begin(self, first: bytes | None) -> TableWriter:
+        self._check_process()
+        return super().begin(first)
+
+    def drain(self) -> None:
+        self._check_process()
+        super().drain()
+
+    def end(self, tombstones: RangeTombstones) -> None:
+        self._check_process()
+        super().end(tombstones)
+
+    def abandon(self) -> None:
+        # In a child the files are those of the parent, which may have committed them by now.
+        if not self._is_forked():
+            super().abandon()
+
+    def _check_process(self) -> None:
+        if self._is_forked():
+            raise JobStoppedError("the iterable forked, and this is the child")
 
     def _writer(self, path: str, number: int, file_id: bytes, first: bytes | None) -> TableWriter:
         return TableWriter(

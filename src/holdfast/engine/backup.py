@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base import DatabaseClosedError, DiskFullError, ReadOnlyError, mark
 from holdfast.crypto import SealedEnv, plain_env
-from holdfast.engine.compact import while_open
+from holdfast.engine._core import FORKED
+from holdfast.engine.compact import FORKED_TEXT, while_open
 from holdfast.env import Env, File, is_shortage
 from holdfast.lsm import ReadView
 from holdfast.manifest import Version, VersionSet, manifest_name, marker_name, parse_marker
@@ -97,7 +98,9 @@ def _backup(engine: Engine, folder: str, progress: Progress | None) -> None:
             try:
                 copy.make()
             except BaseException:
-                copy.remove()
+                # In a child that `progress` forked, the files are those of the parent.
+                if not engine.state.flags & FORKED:
+                    copy.remove()
                 raise
     except OSError as error:
         if is_shortage(error):
@@ -107,9 +110,10 @@ def _backup(engine: Engine, folder: str, progress: Progress | None) -> None:
         for segment in held.segments:
             segment.file.close()
         held.views.clear()
-        with contextlib.suppress(MemoryError):
-            # The next flush or compaction does it, too.
-            engine.collect()
+        if not engine.state.flags & FORKED:
+            with contextlib.suppress(MemoryError):
+                # The next flush or compaction does it, too.
+                engine.collect()
 
 
 def _prepare_folder(env: Env, origin: str, folder: str) -> None:
@@ -250,6 +254,8 @@ class _Copy:
     def _copied(self, size: int) -> None:
         if self._progress is not None:
             self._progress(size, self._total)
+            if self._engine.state.flags & FORKED:
+                raise DatabaseClosedError(FORKED_TEXT)
         if self._engine.upkeep.is_stopped:
             raise DatabaseClosedError("the database was closed during the backup")
 

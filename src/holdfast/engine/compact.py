@@ -18,6 +18,7 @@ from holdfast.compaction import (
     strategy_of,
 )
 from holdfast.cursor import RangeTombstones
+from holdfast.engine._core import FORKED
 from holdfast.env import is_shortage, release_memory
 from holdfast.manifest import KeyspaceVersion
 
@@ -44,6 +45,8 @@ RELEASE_BYTES = 16 << 20
 """A compaction that reads so much leaves holes among what others have allocated; the allocator
 would keep them.
 """
+
+FORKED_TEXT = "this handle belongs to the parent process; open the database again after fork"
 
 PARTS_MAX = 2
 """Threads of one background compaction. By hand there is one, which a signal may interrupt."""
@@ -305,6 +308,10 @@ def while_open(engine: Engine, work: Callable[[], Result]) -> Result:
 
 
 def _leave(engine: Engine, thread: int) -> None:
+    if engine.state.flags & FORKED:
+        # A thread of the parent may hold the mutex for ever, and nobody waits.
+        engine.compacting.discard(thread)
+        return
     with engine.version_mutex:
         engine.compacting.discard(thread)
         engine.room.notify_all()

@@ -28,7 +28,8 @@ from holdfast.compaction import (
     run_ingest,
     strategy_of,
 )
-from holdfast.engine.compact import while_open
+from holdfast.engine._core import FORKED
+from holdfast.engine.compact import FORKED_TEXT, while_open
 from holdfast.manifest import VersionEdit
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ def _ingest(engine: Engine, keyspace: int, pairs: Iterable[tuple[object, object]
             settings=tree.version.settings,
             origin=tree.version.origin,
             should_stop=lambda: engine.upkeep.is_stopped,
+            is_forked=lambda: bool(engine.state.flags & FORKED),
         )
     except UnreadableInputError as error:
         cause = error.__cause__
     except OSError as error:
         raise engine.failure(error) from error
     except JobStoppedError:
+        if engine.state.flags & FORKED:
+            raise DatabaseClosedError(FORKED_TEXT) from None
         raise DatabaseClosedError("the database was closed during the ingest") from None
     if cause is not None:
         # Of the iterable; outside of the handlers, so that it keeps its own cause and context.
