@@ -231,7 +231,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 
-        `start` None begins at the first key. `stop` None ends after the last one.
+        `start` None begins at the first key. `stop` None ends after the last one that is there when
+        the call begins: keys behind it that others write meanwhile stay.
         """
         self._commit(self.range_batch(start, stop), durability)
 
@@ -252,7 +253,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         return batch
 
     def clear(self) -> None:
-        """Remove every key."""
+        """Remove every key; see `delete_range` for those that others write meanwhile."""
         self.delete_range(None, None)
 
     def _commit(self, batch: WriteBatch, durability: str | None) -> None:
