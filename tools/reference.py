@@ -54,7 +54,8 @@ def settings_page() -> str:
         "A value outside its range is a `LimitError`, a value of another type a `TypeError`.\n"
         f"\n## DatabaseSettings\n\n{DatabaseSettings.__doc__}\n\n{settings_table(DatabaseSettings)}"
         f"\n## KeyspaceSettings\n\n{KeyspaceSettings.__doc__}\n"
-        "A keyspace keeps those that it was created with, the default one those of the first open.\n"
+        "A keyspace keeps those that it was created with: the default one those of the first "
+        "open.\n"
         f"\n{settings_table(KeyspaceSettings)}"
     )
 
