@@ -6,9 +6,11 @@ strictly that of age: a table goes only when everything older than it has gone. 
 goes never uncovers an older one of the same key, and a delete never goes before what it deletes.
 
 Each flush is one table, and a read may have to ask every one of them. Tables that are small (under
-1/SMALL_FRACTION of `table_bytes`) are merged when `level0_tables` of them follow each other, so
-that a database that is often opened and closed does not end up with thousands; the result is as
-old as the merge, so its data may stay longer than it had to, but never goes sooner.
+1/SMALL_FRACTION of `table_bytes`) are merged when `level0_tables` of similar size follow each
+other, so that a database that is often opened and closed does not end up with thousands; the result
+is as old as the merge, so its data may stay longer than it had to, but never goes sooner. Each
+merge needs several times the data of the one before, and so the time, so that all together they
+keep data for about as long again as the last of them does.
 
 While a snapshot exists nothing is dropped: it would see that. The idea is RocksDB's.
 
@@ -29,6 +31,7 @@ from holdfast.compaction.plan import (
     total_bytes,
 )
 from holdfast.compaction.strategy import NO_TABLES
+from holdfast.compaction.tiered import Run, similar
 from holdfast.manifest import KeyspaceVersion
 from holdfast.sstable import TableInfo
 
@@ -99,18 +102,21 @@ def _expired(version: KeyspaceVersion, now_us: int) -> list[tuple[int, TableInfo
 
 
 def _join_small(version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
-    """Return the merge of small runs that follow each other, if there are enough."""
+    """Return the merge of small runs of similar size that follow each other, if there are enough.
+
+    Were a larger one taken with them, what is in it would never become old.
+    """
     settings = version.settings
     small = settings.table_bytes // SMALL_FRACTION
-    taken: list[TableInfo] = []
-    count = 0
-    for run in seq_runs(version.levels[0]):
-        if total_bytes(run) >= small or is_any_busy(run, busy):
-            if count >= max(2, settings.level0_tables):
-                break
-            taken, count = [], 0
-        else:
-            taken, count = [*taken, *run], count + 1
-    if count < max(2, settings.level0_tables):
-        return None
-    return make_merge(version, [(0, taken)], 0, reason="small tables are joined")
+    row: list[Run] = []
+    for run in [*seq_runs(version.levels[0]), ()]:
+        if run and total_bytes(run) < small and not is_any_busy(run, busy):
+            # By what is in it: files of few rows are of one size.
+            row.append(Run(0, run, sum(table.raw_bytes for table in run)))
+            continue
+        found = similar(row, max(2, settings.level0_tables))
+        if found is not None:
+            taken = [table for each in row[found[0] : found[1]] for table in each.tables]
+            return make_merge(version, [(0, taken)], 0, reason="small tables are joined")
+        row = []
+    return None

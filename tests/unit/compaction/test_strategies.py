@@ -12,6 +12,7 @@ import pytest
 from holdfast.base import KeyspaceSettings
 from holdfast.compaction import strategy_of
 from holdfast.manifest import KeyspaceVersion, VersionEdit
+from holdfast.sstable import TableInfo
 from tests.unit.compaction.pretend import KEY_BYTES, Tree, check_drop, check_plan, key
 
 SECOND_US = 1_000_000
@@ -320,6 +321,30 @@ def test_fifo_joins_small_tables_that_follow_each_other() -> None:
         settle(tree)
     assert len(tree.keyspace.levels[0]) <= 40 // 4 + 3
     assert tree.read() == tree.expected
+
+
+class FewRows(Tree):
+    """Tables of so little that their files are of one size."""
+
+    def info(self, content: dict[int, int]) -> TableInfo:
+        return replace(super().info(content), size_bytes=9 * KEY_BYTES)
+
+
+@pytest.mark.parametrize("kind", [Tree, FewRows])
+def test_small_tables_of_a_fifo_become_old_although_they_are_joined(kind: type[Tree]) -> None:
+    """A flush each second, of data that may go after 20 s."""
+    tree = kind(replace(FIFO, table_bytes=10_000 * KEY_BYTES, retention_seconds=20))
+    strategy = strategy_of(tree.keyspace.settings)
+    for turn in range(300):
+        tree.now_us = turn * SECOND_US
+        tree.flush([turn])
+        while (plan := strategy.pick(tree.keyspace, now_us=tree.now_us)) is not None:
+            tree.run(plan)
+        oldest = min(tree.read())
+        assert max(0, turn - 60) <= oldest
+        assert oldest <= max(0, turn - 20)
+        assert len(tree.keyspace.levels[0]) <= 12
+    assert tree.amplification <= 4
 
 
 @pytest.mark.parametrize("name", list(BY_NAME))
