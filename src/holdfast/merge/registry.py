@@ -167,9 +167,10 @@ def _called(name: str, key: bytes, function: Callable[..., bytes], *arguments: o
     """Return what a function returns, if it may be a value. Raises: MergeError."""
     try:
         value = function(*arguments)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # SystemExit and their like, too: one would end the thread that merges tables.
         raise MergeError(
             f"the merge function {name!r} failed on key {_shown(key)}: "
             f"{type(error).__name__}: {error}"

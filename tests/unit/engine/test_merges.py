@@ -620,3 +620,34 @@ def test_tasks_lose_no_add(tmp_path: Path) -> None:
             ]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError()])
+def test_a_function_that_raises_no_exception_ends_no_thread(error: BaseException) -> None:
+    """A flush calls it in a thread of the database, for which others wait."""
+    good = True
+
+    def leaves(value: bytes | None, operands: Sequence[bytes]) -> bytes:
+        if not good:
+            raise error
+        return b",".join([value or b"", *operands])
+
+    def combine(operands: Sequence[bytes]) -> bytes:
+        return leaves(operands[0], operands[1:])
+
+    merges = {"leaves": MergeFunction(leaves, combine)}
+    with open_database("/db", settings=TINY, env=SimEnv(), merges=merges) as db:
+        db.put(b"k", b"0")
+        db.flush()
+        good = False
+        for number in (b"1", b"2"):
+            db.merge(b"k", "leaves", number)
+            db.merge(b"k", "leaves", number)
+            db.flush()
+        with pytest.raises(MergeError, match=type(error).__name__):
+            db.get(b"k")
+        db.compact()
+        good = True
+        assert b"0,1,1,2,2" == db[b"k"]
+        db.compact()
+        assert b"0,1,1,2,2" == db[b"k"]
