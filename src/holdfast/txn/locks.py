@@ -118,11 +118,12 @@ class LockTable:
         Raises: DeadlockError when it would wait for itself; ConflictError when time is up.
         """
         condition = self._env.condition(self._mutex)
+        # Before it is asked for: a timeout that is no number must not leave a request behind.
+        until = None if timeout is None else self._env.monotonic() + timeout
         with self._mutex:
             request = self._begin(Request(owner, span, shared, condition.notify_all))
             if request.granted:
                 return
-            until = None if timeout is None else self._env.monotonic() + timeout
             try:
                 while request.is_waiting:
                     left = LOOK_SECONDS

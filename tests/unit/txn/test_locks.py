@@ -318,3 +318,15 @@ def test_transfers_that_lock_in_any_order_all_end(seed: int) -> None:
     assert 300 == sum(map(int, db.values()))
     assert [] == db._engine.locks._queue
     db.close()
+
+
+def test_a_lock_whose_timeout_is_no_number_asks_for_nothing() -> None:
+    with open_database("/db", env=SimEnv()) as db:
+        one, two, three = (db.transaction() for _ in range(3))
+        one.lock(b"k")
+        with pytest.raises(TypeError):
+            two.lock(b"k", timeout="1")  # type: ignore[arg-type]
+        one.rollback()
+        three.lock(b"k", timeout=0)
+        three.rollback()
+        two.rollback()
