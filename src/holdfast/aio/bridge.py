@@ -110,7 +110,11 @@ def work(
     error: BaseException | None = None
     try:
         result = function()
-    except Exception as caught:  # noqa: BLE001  the task raises it
+    except StopIteration as caught:
+        # No future takes it, and a coroutine that raises it itself raises this.
+        error = RuntimeError("coroutine raised StopIteration")
+        error.__cause__ = caught
+    except BaseException as caught:  # noqa: BLE001  the task raises it, SystemExit too
         error = caught
     while True:
         try:

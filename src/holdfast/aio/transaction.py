@@ -181,10 +181,11 @@ async def _take_lock(
     owner: txn.Transaction, span: txn.Span, shared: bool, seconds: float | None
 ) -> None:
     loop = get_running_loop()
+    # Before it is asked for: a timeout that is no number must not leave a request behind.
+    until = None if seconds is None else loop.time() + seconds
     granted: Future[None] = loop.create_future()
     request = owner.request_lock(span, shared=shared, wake=partial(tell, loop, _settle, granted))
     table = owner.lock_table
-    until = None if seconds is None else loop.time() + seconds
     try:
         while request.is_waiting:
             left = txn.LOOK_SECONDS if until is None else until - loop.time()
@@ -282,7 +283,7 @@ class Transaction(TransactionKeyspace):
     ) -> None:
         if kind is not None:
             self._txn.rollback()
-        elif self._txn.is_open:
+        elif self._txn.wants_end:
             await self.commit()
 
 

@@ -179,6 +179,11 @@ class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  
         """Whether it has not ended."""
         return not self.state.flags & ENDED
 
+    @property
+    def wants_end(self) -> bool:
+        """Whether nobody has committed it or rolled it back, also when it was ended for its age."""
+        return self._let_go_of or self.is_open
+
     def keyspace(self, name: str, *, create: bool = True) -> TransactionKeyspace:
         """Return keyspace `name` within this transaction.
 

@@ -512,3 +512,31 @@ def test_a_handle_that_is_let_go_without_a_close_warns_nobody(tmp_path: Path) ->
         gc.collect()
 
     asyncio.run(main())
+
+
+def _first(operand: Any) -> bytes:
+    found: bytes = next(iter(operand))
+    return found
+
+
+def _leaves() -> Any:
+    yield b"a", b"1"
+    raise SystemExit(3)
+
+
+def test_what_a_thread_raises_that_is_no_exception_reaches_the_task(tmp_path: Path) -> None:
+    """No future takes a StopIteration, and a thread that ends leaves its task waiting."""
+
+    async def body() -> None:
+        merges = {"first": holdfast.MergeFunction(lambda _, them: them[-1], encode=_first)}
+        async with await holdfast.aio.open(str(tmp_path / "db"), merges=merges) as db:
+            for _ in range(40):
+                # More often than there may be threads.
+                with pytest.raises(RuntimeError, match="raised StopIteration"):
+                    await asyncio.wait_for(db.merge(b"k", "first", []), 10)
+            left = db._bridge.start(lambda: list(_leaves()))
+            await asyncio.wait([left], timeout=10)
+            assert isinstance(left.exception(), SystemExit)
+            assert 0 == await db.count()
+
+    asyncio.run(body())

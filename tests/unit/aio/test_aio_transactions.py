@@ -9,7 +9,13 @@ import pytest
 
 import holdfast.aio
 from holdfast.aio import Transaction
-from holdfast.base import ConflictError, DatabaseClosedError, DeadlockError
+from holdfast.base import (
+    ConflictError,
+    DatabaseClosedError,
+    DatabaseSettings,
+    DeadlockError,
+    TransactionTooOldError,
+)
 
 
 def run(path: Path, body: object) -> None:
@@ -161,6 +167,39 @@ def test_locks_are_waited_for_without_a_thread(tmp_path: Path) -> None:
         await asyncio.sleep(0.01)
         await one.rollback()
         await waiting
+        await two.rollback()
+
+    run(tmp_path, body)
+
+
+def test_a_block_of_one_that_was_ended_for_its_age_raises(tmp_path: Path) -> None:
+    """It did not commit, and must not look as if it had."""
+
+    async def main() -> None:
+        settings = DatabaseSettings(max_transaction_age=1)
+        async with await holdfast.aio.open(str(tmp_path / "db"), settings=settings) as db:
+            with pytest.raises(TransactionTooOldError, match="max_transaction_age is 1"):
+                async with db.transaction() as txn:
+                    await txn.put(b"k", b"v")
+                    await asyncio.sleep(1.1)
+                    await db.put(b"x", b"1")
+                    await db.flush()
+                    assert not txn.is_open
+            assert await db.get(b"k") is None
+            assert [] == await db.transactions()
+
+    asyncio.run(main())
+
+
+def test_a_lock_whose_timeout_is_no_number_asks_for_nothing(tmp_path: Path) -> None:
+    async def body(db: holdfast.aio.Database) -> None:
+        one, two, three = db.transaction(), db.transaction(), db.transaction()
+        await one.lock(b"k")
+        with pytest.raises(TypeError):
+            await two.lock(b"k", timeout="1")  # type: ignore[arg-type]
+        await one.rollback()
+        await three.lock(b"k", timeout=0)
+        await three.rollback()
         await two.rollback()
 
     run(tmp_path, body)
