@@ -2,7 +2,8 @@
 
 Data files are opened without following symbolic links and must be regular files, so that a planted
 link or pipe is an error and not a way to read, write or hang elsewhere. All descriptors are
-close-on-exec.
+close-on-exec, and none is that of a standard stream, also where these are closed: who prints there
+would write into a file of the database.
 
 The lock on a database is `flock` on its LOCK file: the kernel drops it when the process ends in any
 way, so what a dead process left in the file blocks nobody. The file holds "pid host time" for the
@@ -51,6 +52,9 @@ _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 writer.
 """
 
+_DESCRIPTOR_MIN = 3
+"""Those below are the standard streams, whoever closed them."""
+
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
 _WAIT_SECONDS_MAX = 0.1
@@ -80,10 +84,14 @@ def _open_regular(path: str, flags: int) -> int:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "a data file must be a regular file", path)
+        if descriptor >= _DESCRIPTOR_MIN:
+            return descriptor
+        above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTOR_MIN)
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    os.close(descriptor)
+    return above
 
 
 class PosixFile:

@@ -3,11 +3,14 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import holdfast
 from holdfast.env import PosixEnv, data_sync, posix
 
 
@@ -36,6 +39,46 @@ def test_a_pipe_or_device_or_folder_is_refused_at_once(env: PosixEnv, tmp_path: 
         env.lock_file(str(tmp_path / "pipe"))
     with pytest.raises(OSError, match="regular file"):
         env.lock_file(str(tmp_path))
+
+
+def test_no_file_gets_the_descriptor_of_a_standard_stream(
+    env: PosixEnv, tmp_path: Path, root: Path
+) -> None:
+    program = """
+import os, sys
+os.closerange(0, 3)
+import holdfast
+with holdfast.open(sys.argv[1]) as db:
+    db[b"k"] = b"v"
+    try:
+        print("a line for nobody" * 1000, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+    db[b"l"] = b"w"
+    os._exit(0)
+"""
+    folder = str(tmp_path / "db.hf")
+    child = subprocess.run(
+        [sys.executable, "-c", program, folder],
+        env=os.environ | {"PYTHONPATH": str(root / "src")},
+        check=False,
+    )
+    assert 0 == child.returncode
+    with holdfast.open(folder, create=False) as db:
+        assert {b"k": b"v", b"l": b"w"} == dict(db)
+
+    saved = os.dup(0)
+    os.close(0)
+    try:
+        file = env.create(str(tmp_path / "f"), site="create")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
+        file.write_at(0, b"x", site="write")
+        file.close()
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+    assert b"x" == (tmp_path / "f").read_bytes()
 
 
 def test_short_writes_are_finished(
