@@ -35,7 +35,7 @@ def start(root):
     def run(*arguments, **options):
         return subprocess.Popen(
             [sys.executable, "-m", "holdfast", *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": str(root / "src")},
+            env=options.pop("env", os.environ) | {"PYTHONPATH": str(root / "src")},
             **options,
         )
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -167,3 +168,18 @@ def test_large_rows_are_committed_before_the_batch_is_full(
     found = holdfast("import", database, source, "--key", "k", "--json")
     events = [json.loads(line) for line in found.out.splitlines()]
     assert [2, 4] == [event["rows"] for event in events if event["event"] == "committed"]
+
+
+def test_export_replaces_no_device_and_follows_a_symbolic_link(holdfast, database, tmp_path):
+    source = write(tmp_path / "t.csv", "a,b\n1,2\n")
+    assert 0 == holdfast("import", database, source, "--key", "a").status
+    os.mkfifo(tmp_path / "pipe")
+    found = holdfast("export", database, "--output", tmp_path / "pipe")
+    assert 1 == found.status
+    assert "must be a regular file" in found.err
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("target")
+    assert 0 == holdfast("export", database, "--output", tmp_path / "link").status
+    assert (tmp_path / "link").is_symlink()
+    assert "a,b\n1,2\n" == (tmp_path / "target").read_text()
+    assert not list(tmp_path.glob("*.partial"))

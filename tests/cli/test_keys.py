@@ -61,6 +61,14 @@ def test_a_passphrase_is_a_line_of_standard_input(holdfast, files, monkeypatch):
     assert "the key is not that of this database" in shown.err
 
 
+def test_a_passphrase_stands_before_the_rows_of_standard_input(holdfast, files, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Typed(b"some words\na,b\n1,2\n"))
+    shown = holdfast("import", files / "p", "-", "--key", "a", "--keyspace", "t", "--passphrase")
+    assert shown.status == 0, shown.err
+    monkeypatch.setattr(sys, "stdin", Typed(b"some words\n"))
+    assert holdfast("export", files / "p", "--passphrase").out == "a,b\n1,2\n"
+
+
 def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(monkeypatch):
     class Terminal:
         def isatty(self):
@@ -170,6 +178,23 @@ def test_rekey_changes_the_key_and_rewrites(holdfast, files, database):
     assert "bytes of tables were rewritten" in shown.out
     assert not shown.out.startswith("0 bytes")
     assert holdfast("rekey", database, *new, "--rewrite").out.startswith("0 bytes")
+    assert holdfast("get", database, "k", *new).out == "v\n"
+
+
+def test_a_rewrite_that_is_cut_off_has_said_that_the_new_key_is_in_force(
+    holdfast, files, database, monkeypatch
+):
+    real = engine.Database.rekey
+
+    def rekey(self, key=None, *, rewrite=False, **options):
+        if rewrite:
+            raise KeyboardInterrupt
+        real(self, key, **options)
+
+    monkeypatch.setattr(engine.Database, "rekey", rekey)
+    old, new = ("--key-file", files / "raw"), ("--key-file", files / "new")
+    shown = holdfast("rekey", database, *old, "--new-key-file", files / "new", "--rewrite")
+    assert (shown.status, shown.out) == (130, "the new key is in force\n")
     assert holdfast("get", database, "k", *new).out == "v\n"
 
 

@@ -34,6 +34,48 @@ def test_output_without_room_is_a_failure(start, many):
     assert b"holdfast: No space left on device\n" == message
 
 
+@pytest.mark.parametrize("arguments", [["verify"], ["verify", "--json"], ["repair"]])
+def test_a_reader_that_leaves_hides_no_damage(start, many, arguments):
+    (table, *_) = many.glob("*.table")
+    with table.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    child = start(
+        arguments[0], many, *arguments[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()
+    assert b"" == child.stderr.read()
+    child.stderr.close()
+    assert (4 if arguments == ["repair"] else 1) == child.wait()
+
+
+def test_closed_standard_streams_are_empty_ones(start, database):
+    def run(*arguments):
+        child = start(*arguments, stderr=subprocess.PIPE, preexec_fn=lambda: os.closerange(0, 2))
+        _, message = child.communicate()
+        return child.returncode, message
+
+    assert (0, b"") == run("put", database, "k", "-")
+    assert (0, b"") == run("get", database, "k")
+    assert (0, b"") == run("scan", database)
+    with engine.open(str(database), create=False) as db:
+        assert {b"k": b""} == dict(db)
+
+
+def test_names_that_an_encoding_lacks_are_spelled_out(start, many):
+    names = [os.fsencode(many.parent) + b"/copy\xff.hf", os.fsencode(f"{many.parent}/\u6f22.hf")]
+    for encoding, name in zip(("utf-8:strict", "latin-1:strict"), names, strict=True):
+        child = start(
+            *("backup", many, os.fsdecode(name)),
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, message = child.communicate()
+        assert (0, b"") == (child.returncode, message)
+        assert (b"copy\\udcff.hf" if encoding == "utf-8:strict" else b"\\u6f22.hf") in out
+
+
 def test_a_database_that_is_open_elsewhere_is_refused_with_the_holder(start, many):
     with engine.open(str(many)):
         child = start("scan", many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -75,6 +75,13 @@ def test_scan_prints_what_is_asked_for(holdfast, rows, arguments, lines):
     assert lines == found.out.splitlines()
 
 
+def test_a_keyspace_whose_name_is_no_text_is_wrong_usage(holdfast, rows):
+    for arguments in (["put", rows, "k", "v"], ["get", rows, "k"], ["scan", rows]):
+        found = holdfast(*arguments, "--keyspace", "\udcff")
+        assert 2 == found.status
+        assert "the name of a keyspace is UTF-8" in found.err
+
+
 def test_raw_bytes_are_printed_as_they_are(holdfast, rows):
     assert "a\t1\nb\n\t\udcff\nc\t-3\nd\t\n" == holdfast("scan", rows, "--raw").out
 
@@ -99,6 +106,13 @@ def test_raw_bytes_are_printed_as_they_are(holdfast, rows):
         ["import", "db", "f.csv", "g.csv", "--key", "a", "--keyspace", "k"],
         ["import", "db", "-", "--key", "a"],
         ["dump", "f.wal", "--limit", "-1"],
+        ["changes", "db", "--follow", "--interval", "nan"],
+        ["changes", "db", "--follow", "--interval", "inf"],
+        ["backup", "db", "db"],
+        ["backup", "db", "db/copy"],
+        ["repair", "db", "db/copy"],
+        ["import", "db", "\udcff.csv", "--key", "a"],
+        ["import", "db", "f.csv", "--key", "a", "--keyspace", "\udcff"],
     ],
 )
 def test_wrong_usage_is_status_2_and_touches_nothing(holdfast, tmp_path, monkeypatch, arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from holdfast.cli.opening import add_database, open_database
+from holdfast.cli.opening import add_database, check_apart, open_database
 from holdfast.cli.progress import Progress
 
 
@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
+    check_apart(arguments.database, arguments.folder)
     copied = 0
     with Progress("copying", None) as progress:
 

@@ -20,6 +20,8 @@ from holdfast.cli.text import Form, show, shown
 from holdfast.crypto import KeySource
 from holdfast.env import PosixEnv
 
+INTERVAL_SECONDS_MAX = 86_400.0
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
@@ -43,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.json and arguments.form is Form.RAW:
         raise wrong_usage("JSON cannot hold raw bytes; leave --raw or --json out")
-    if arguments.interval <= 0:
-        raise wrong_usage("an interval is more than 0")
+    if not 0 < arguments.interval <= INTERVAL_SECONDS_MAX:
+        raise wrong_usage(f"an interval is more than 0 and at most {INTERVAL_SECONDS_MAX:.0f}")
     env = PosixEnv()
     # A passphrase is asked for once.
     key = key_of(arguments)

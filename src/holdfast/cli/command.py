@@ -2,7 +2,7 @@
 
 Exit status: 0 good, 1 damage or failure found, 2 wrong usage, 130 after Ctrl-C. An error is one
 line `holdfast: message` on standard error, never a traceback. A reader that closes the pipe early
-is no error.
+is no error, and hides none that was found. A standard stream that is closed is an empty one.
 
 Each verb is a module of this room with `configure(parser)` and `run(arguments) -> status`; what it
 opens it closes on the way out, whatever ended it.
@@ -11,12 +11,14 @@ opens it closes on the way out, whatever ended it.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import holdfast
 from holdfast.cli.failure import FAILED, INTERRUPTED, CommandError, describe
+from holdfast.env import Buffer
 
 VERBS = {
     "put": ("put", "write one key"),
@@ -39,9 +41,27 @@ VERBS = {
 """The module and the purpose of each verb."""
 
 
+class _Nothing(io.RawIOBase):
+    """Holds nothing, and takes everything, as /dev/null does."""
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        return 0
+
+    def write(self, data: Buffer) -> int:  # type: ignore[override]  # of typeshed's own Buffer
+        return memoryview(data).nbytes
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line in `arguments`, by default the process's; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    status = 0
+    _mend_streams()
     try:
         status = _run(given)
         sys.stdout.flush()
@@ -49,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The interpreter flushes standard output once more when it ends, and would complain.
         sys.stdout = None
-        return 0
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED
     except CommandError as error:
@@ -86,6 +106,18 @@ def _run(given: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"holdfast {holdfast.__version__}")
     parser.parse_args(given[:1])
     raise CommandError("a verb is missing; holdfast --help lists them")
+
+
+def _mend_streams() -> None:
+    """Put empty streams in the place of closed ones, and let standard output spell what its
+    encoding lacks, such as names of files that are no text.
+    """
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Nothing()))
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Nothing()))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _say(message: str) -> None:

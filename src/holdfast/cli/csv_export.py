@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -95,6 +96,10 @@ def _output(path: str | None) -> Iterator[Callable[[bytes], int]]:
         yield sys.stdout.buffer.write
         return
     env = PosixEnv()
+    # A symbolic link stays, and what it leads to is replaced. So would a device be: it is refused.
+    path = os.path.realpath(path)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        env.open(path).close()
     partial = f"{path}.partial"
     with contextlib.suppress(FileNotFoundError):
         env.unlink(partial, site="export.partial.unlink")

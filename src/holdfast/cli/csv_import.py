@@ -18,7 +18,14 @@ from holdfast.base import KEY_BYTES_MAX
 from holdfast.cli.csv_source import STANDARD_INPUT, CsvSource
 from holdfast.cli.csv_table import COLUMNS_KEY, Columns, RowCoder, format_row
 from holdfast.cli.failure import CommandError, describe, wrong_usage
-from holdfast.cli.opening import add_database, add_durability, add_keyspace, open_database
+from holdfast.cli.keys import key_of
+from holdfast.cli.opening import (
+    add_database,
+    add_durability,
+    add_keyspace,
+    check_name,
+    open_database,
+)
 from holdfast.cli.progress import Progress
 from holdfast.codec import checksum
 
@@ -60,11 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
     names = _keyspaces(arguments.files, arguments.keyspace)
     if arguments.batch < 1:
         raise wrong_usage("a batch has at least one row")
+    # Before the rows: both may come from standard input.
+    key = key_of(arguments)
     with CsvSource(arguments.files[0]) as first:
         # The database is created for a file that can be read and a key that it has.
         _columns(first, arguments.key)
         _report(arguments, {"event": "opening", "database": arguments.database})
-        with open_database(arguments, create=True) as database:
+        with open_database(arguments, create=True, key=key) as database:
             _Import(arguments, database, first, names[0]).run()
             for path, name in zip(arguments.files[1:], names[1:], strict=True):
                 with CsvSource(path) as source:
@@ -77,12 +86,15 @@ def _keyspaces(files: list[str], keyspace: str | None) -> list[str]:
     if keyspace is not None:
         if len(files) > 1:
             raise wrong_usage("--keyspace is for one FILE; several go into one keyspace each")
+        check_name(keyspace)
         return [keyspace]
     if STANDARD_INPUT in files:
         raise wrong_usage("standard input has no name; give --keyspace")
     names = [os.path.splitext(os.path.basename(path))[0] for path in files]
     if len(set(names)) < len(names):
         raise wrong_usage("two FILEs have the same name, and with it the same keyspace")
+    for name in names:
+        check_name(name)
     return names
 
 

@@ -85,6 +85,7 @@ def find_keyspace(
     """Return the keyspace of this name, None for the default one. Raises: CommandError."""
     if name is None:
         return database
+    check_name(name)
     try:
         return database.keyspace(name, create=create)
     except KeyError:
@@ -103,6 +104,21 @@ def rows_of(
     """Iterate over keys and values; see `Keyspace.items`."""
     rows = keyspace.items(start, stop, prefix=prefix, reverse=reverse, limit=limit)
     return cast("Iterator[tuple[bytes, bytes]]", rows)
+
+
+def check_name(name: str | None) -> None:
+    """Raises: CommandError for a keyspace's name that is no text."""
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError:
+        raise wrong_usage(f"the name of a keyspace is UTF-8, not {name!r}") from None
+
+
+def check_apart(database: str, folder: str) -> None:
+    """Raises: CommandError for a new folder that lies in that of the database."""
+    outer, inner = os.path.realpath(database), os.path.realpath(folder)
+    if os.path.commonpath((outer, inner)) == outer:
+        raise wrong_usage(f"{folder} lies in the folder of the database; give another one")
 
 
 def no_keyspace(path: str, name: str, existing: list[str]) -> CommandError:

@@ -5,6 +5,7 @@ new data keys, and the old ones are forgotten.
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from holdfast.cli.failure import wrong_usage
 from holdfast.cli.keys import add_key, key_of
@@ -42,12 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
             rewritten += size
 
         with open_database(arguments, key=key) as database:
-            database.rekey(new, rewrite=arguments.rewrite, progress=advance)
+            if new is not None:
+                database.rekey(new)
+                # At once: whatever ends a rewrite, the old key does not open the database again.
+                with suppress(BrokenPipeError):
+                    print("the new key is in force", flush=True)
+            if arguments.rewrite:
+                database.rekey(rewrite=True, progress=advance)
     if arguments.rewrite:
         # The log and the manifest are written anew by every open, which then drops the old keys.
         open_database(arguments, key=new or key).close()
-    if new is not None:
-        print("the new key is in force")
     if arguments.rewrite:
         print(f"{rewritten:,} bytes of tables were rewritten")
     return 0

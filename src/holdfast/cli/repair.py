@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 
 from holdfast.base import CorruptionError
 from holdfast.cli.functions import add_functions, functions_of
 from holdfast.cli.keys import key_of
-from holdfast.cli.opening import add_database
+from holdfast.cli.opening import add_database, check_apart
 from holdfast.cli.progress import Progress
 from holdfast.recovery import Loss, Outcome, RepairReport, repair_database
 
@@ -43,6 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
+    if arguments.target is not None:
+        check_apart(arguments.database, arguments.target)
     with Progress("checking", None) as progress:
 
         def advance(size: int, total: int) -> None:
@@ -57,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             merges=functions_of(arguments),
             progress=advance,
         )
-    print(json.dumps(_plain(report)) if arguments.json else report)
+    # A reader that leaves takes the list with it, and not the status.
+    with suppress(BrokenPipeError):
+        print(json.dumps(_plain(report)) if arguments.json else report)
     return STATUS[report.outcome]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 
 from holdfast.cli.failure import FAILED
 from holdfast.cli.keys import key_of
@@ -28,12 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
             progress.add(size)
 
         report = check_folder(PosixEnv(), arguments.database, advance, source=key_of(arguments))
-    if arguments.json:
-        print(json.dumps(_plain(report)))
-    else:
-        for error in report.errors:
-            print(error)
-        print(report)
+    # A reader that leaves takes the list with it, and not the status.
+    with suppress(BrokenPipeError):
+        if arguments.json:
+            print(json.dumps(_plain(report)))
+        else:
+            for error in report.errors:
+                print(error)
+            print(report)
     return 0 if report.ok else FAILED
 
 
