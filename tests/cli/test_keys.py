@@ -84,6 +84,26 @@ def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(monkeypatch):
         keys._asked("?", twice=False)
 
 
+def test_on_a_terminal_a_database_is_not_made_with_a_mistyped_passphrase(
+    holdfast, files, monkeypatch
+):
+    class Terminal:
+        def isatty(self):
+            return True
+
+    asked = iter(["words", "wrods", "words", "words", "words", "words"])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(keys.getpass, "getpass", lambda prompt: next(asked))
+    put = ("put", files / "p", "k", "v", "--passphrase")
+    shown = holdfast(*put)
+    assert (shown.status, shown.err) == (2, "holdfast: the two passphrases differ\n")
+    assert not (files / "p").exists()
+    assert holdfast(*put).status == 0
+    # Of one that is there it is asked for once.
+    assert holdfast(*put).status == 0
+    assert holdfast("get", files / "p", "k", "--passphrase").out == "v\n"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch < 1:
         raise wrong_usage("a batch has at least one row")
     # Before the rows: both may come from standard input.
-    key = key_of(arguments)
+    key = key_of(arguments, creates=True)
     with CsvSource(arguments.files[0]) as first:
         # The database is created for a file that can be read and a key that it has.
         _columns(first, arguments.key)

@@ -11,9 +11,10 @@ import argparse
 import getpass
 import os
 import sys
+from contextlib import suppress
 
 from holdfast.cli.failure import CommandError, wrong_usage
-from holdfast.crypto import KeySource
+from holdfast.crypto import KeySource, key_files
 from holdfast.env import PosixEnv
 
 _RAW_BYTES = 32
@@ -41,8 +42,12 @@ def add_key(parser: argparse.ArgumentParser, *, prefix: str = "", what: str = "t
     )
 
 
-def key_of(arguments: argparse.Namespace, *, prefix: str = "") -> KeySource | None:
-    """Return the key that the command line names, or None. Raises: CommandError; OSError."""
+def key_of(
+    arguments: argparse.Namespace, *, prefix: str = "", creates: bool = False
+) -> KeySource | None:
+    """Return the key that the command line names, or None; `creates` says that a database which is
+    not there yet gets it. Raises: CommandError; OSError.
+    """
     before = prefix.replace("-", "_")
     file = getattr(arguments, f"{before}key_file")
     variable = getattr(arguments, f"{before}key_env")
@@ -54,8 +59,16 @@ def key_of(arguments: argparse.Namespace, *, prefix: str = "") -> KeySource | No
             raise wrong_usage(f"there is no environment variable {variable}")
         return KeySource(_of_digits(text, f"the environment variable {variable}"))
     if getattr(arguments, f"{before}passphrase"):
-        return KeySource(_asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=bool(prefix)))
+        # A new one that was mistyped would open nothing ever again.
+        twice = bool(prefix) or (creates and not _has_keys(arguments.database))
+        return KeySource(_asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=twice))
     return None
+
+
+def _has_keys(path: str) -> bool:
+    with suppress(FileNotFoundError):
+        return bool(key_files(PosixEnv(), path))
+    return False
 
 
 def _of_file(path: str) -> bytes:

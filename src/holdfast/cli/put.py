@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     key = key_argument(arguments.key, arguments.form) or b""
     # Before the value: both may come from standard input.
-    source = key_of(arguments)
+    source = key_of(arguments, creates=True)
     value = value_argument(arguments.value, arguments.form)
     with open_database(arguments, create=True, key=source) as database:
         keyspace = find_keyspace(database, arguments.keyspace, create=True)
