@@ -138,7 +138,8 @@ class Upkeep:
             if job.name[0] in ("flush", "compact"):
                 self.background.add(thread)
             job.function()
-        except Exception as error:  # noqa: BLE001  the engine must hear of it
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the engine must hear of it
+            # A signal is raised in the main thread; here it is a user's function that raised it.
             self._on_error(job.name[0], error)
         finally:
             self.background.discard(thread)

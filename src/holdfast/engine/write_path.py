@@ -330,8 +330,9 @@ class WritePath:
     def check_poison(self) -> None:
         """Raise DatabasePoisonedError when a sync or write failed earlier."""
         if self._state.flags & POISONED:
+            cause = str(self._poison) or repr(self._poison)
             raise DatabasePoisonedError(
-                f"a sync or write failed earlier ({self._poison}); close and reopen the database"
+                f"a sync or write failed earlier ({cause}); close and reopen the database"
             ) from self._poison
 
     # -- the queue

@@ -103,16 +103,17 @@ def test_a_job_may_submit_itself_again() -> None:
     assert 0 == left
 
 
-def test_a_job_that_fails_is_reported_and_the_rest_goes_on() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_job_that_fails_is_reported_and_the_rest_goes_on(error: type[BaseException]) -> None:
     jobs = Jobs()
 
     def fail() -> None:
-        raise ZeroDivisionError
+        raise error
 
     jobs.submit("flush", "bad", fail)
     jobs.submit("flush", "good")
     jobs.upkeep.wait_idle()
-    assert [ZeroDivisionError] == [type(error) for error in jobs.errors]
+    assert [error] == [type(found) for found in jobs.errors]
     assert ["bad", "good"] == jobs.ended()
 
 
