@@ -138,7 +138,8 @@ class Database(Keyspace):
         with `follow` waits for more until the database is closed. To go on later, after a restart
         too, give the `seq` of the last change that was worked off. To begin with what is
         there, take a snapshot, copy it, and begin with its `seq`. The changes are read from
-        the log, of which recovery needs little: `wal_keep_bytes` keeps more.
+        the log, of which recovery needs little: `wal_keep_bytes` keeps more. What is no commit is
+        not told: `drop_keyspace`, and what retention drops.
 
         Raises, while iterating: ChangesGoneError when the log does not hold all of them any more,
         or never did because they were ingested; CorruptionError; DatabaseClosedError; OSError.
