@@ -26,9 +26,7 @@ def readable(name: str, value: object) -> str:
 
 def settings_table(kind: type[DatabaseSettings | KeyspaceSettings]) -> str:
     """Return the table of one class of settings."""
-    is_kept = kind is KeyspaceSettings
-    header = "another one later" if is_kept else "at reopen"
-    lines = [f"| setting | default | range | {header} | meaning |", "|---|---|---|---|---|"]
+    lines = ["| setting | default | range | later | meaning |", "|---|---|---|---|---|"]
     for entry in dataclasses.fields(kind):
         facts = entry.metadata
         default = readable(entry.name, entry.default)
@@ -38,10 +36,8 @@ def settings_table(kind: type[DatabaseSettings | KeyspaceSettings]) -> str:
         if entry.type == "int":
             lower, upper = facts["lower"], facts["upper"]
             span = f"{readable(entry.name, lower)} to {readable(entry.name, upper)}"
-        reopen = "ignored" if is_kept else "may change"
-        if facts["fixed"]:
-            reopen = "`LimitError`" if is_kept else "fixed"
-        lines.append(f"| `{entry.name}` | {default} | {span} | {reopen} | {facts['doc']} |")
+        later = "fixed" if facts["fixed"] else "may change"
+        lines.append(f"| `{entry.name}` | {default} | {span} | {later} | {facts['doc']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,8 +50,8 @@ def settings_page() -> str:
         "A value outside its range is a `LimitError`, a value of another type a `TypeError`.\n"
         f"\n## DatabaseSettings\n\n{DatabaseSettings.__doc__}\n\n{settings_table(DatabaseSettings)}"
         f"\n## KeyspaceSettings\n\n{KeyspaceSettings.__doc__}\n"
-        "A keyspace keeps those that it was created with: the default one those of the first "
-        "open.\n"
+        "They are those that were given last: of the default keyspace to an open, of any one to "
+        "`db.keyspace(name, settings=...)`.\n"
         f"\n{settings_table(KeyspaceSettings)}"
     )
 

@@ -1,10 +1,9 @@
 """Settings: frozen, validated, persisted as text in the manifest and checked at reopen.
 
 `DatabaseSettings` holds for the whole database, `KeyspaceSettings` for one keyspace.
-Fields marked *fixed* may not change once the database or keyspace exists; the others of a database
-may differ at each open. A keyspace keeps those that it was created with: of what is given for one
-that exists the fixed ones are compared. The table in docs/reference/settings.md is generated from
-this file.
+Fields marked *fixed* may not change once the database or keyspace exists. The others are those that
+were given last: for a database and its default keyspace to an open, for any keyspace to
+`Database.keyspace`. The table in docs/reference/settings.md is generated from this file.
 """
 
 from __future__ import annotations
@@ -154,7 +153,6 @@ class KeyspaceSettings:
         0,
         "time-window and fifo: older windows, or tables, are dropped as a whole; 0 keeps them",
         upper=SECONDS_MAX,
-        fixed=True,
         added=True,
     )
     retention_bytes: int = _setting(
@@ -162,7 +160,6 @@ class KeyspaceSettings:
         "time-window and fifo: the oldest windows, or tables, are dropped while all tables take "
         "more; 0 keeps them",
         upper=1024 * TIB,
-        fixed=True,
         added=True,
     )
 

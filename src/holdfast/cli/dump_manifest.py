@@ -101,6 +101,8 @@ def _edit(edit: VersionEdit, output: Output) -> None:
         output.thing("has merges", 1)
     if edit.settings_text is not None:
         output.thing("settings", 1, text=edit.settings_text.encode())
+    for keyspace, settings in sorted(edit.keyspaces_changed.items()):
+        output.thing("change keyspace", 1, keyspace=keyspace, settings=str(settings))
 
 
 def _table(keyspace: int, level: int, table: TableInfo, output: Output) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError
+from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError, mark
 from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
 from holdfast.engine.changes import Change, Feed
@@ -19,6 +19,7 @@ from holdfast.engine.slow import SlowReport, explain
 from holdfast.engine.snapshot import Snapshot, TransactionInfo
 from holdfast.engine.statistics import collect_stats, collect_totals
 from holdfast.engine.stats import Stats
+from holdfast.engine.tuning import tune_keyspace
 from holdfast.engine.write_path import DURABILITIES, check_durability
 from holdfast.env import PosixEnv
 from holdfast.lsm import ReadView
@@ -66,8 +67,8 @@ class Database(Keyspace):
         """Return keyspace `name`; a new one is created durably, unless `create` is False (then
         KeyError).
 
-        A keyspace keeps the settings that it was created with: of those that are given for one that
-        exists only the fixed ones are looked at.
+        One that exists has the given settings from then on, durably; what is in its tables stays as
+        it was written until it is compacted. Of a database that is only read nothing changes.
         Raises: LimitError when the keyspace exists and has other fixed settings than are given.
         """
         if not isinstance(name, str):
@@ -77,21 +78,24 @@ class Database(Keyspace):
         self.read_point()
         if name == DEFAULT_KEYSPACE:
             if settings is not None:
-                self._engine.trees[self.id].version.settings.check_kept(settings)
+                tune_keyspace(self._engine, self.id, settings)
             return self
-        number = self._engine.find_keyspace(name)
-        if number is None:
-            if not create:
-                raise KeyError(name)
-            number = self._engine.create_keyspace(name, settings or self._engine.settings.keyspace)
-        with self._engine.version_mutex:
-            found = self._keyspaces.get(number)
-            if found is None:
-                found = Keyspace(self._engine, self._engine.trees[number])
-                self._keyspaces[number] = found
+        engine = self._engine
+        while True:
+            number = engine.find_keyspace(name)
+            if number is None:
+                if not create:
+                    raise KeyError(name)
+                number = engine.create_keyspace(name, settings or engine.settings.keyspace)
             if settings is not None:
-                self._engine.trees[number].version.settings.check_kept(settings)
-        return found
+                tune_keyspace(engine, number, settings)
+            with engine.version_mutex:
+                found = self._keyspaces.get(number)
+                if found is None and number in engine.trees:
+                    found = self._keyspaces[number] = Keyspace(engine, engine.trees[number])
+            if found is not None:
+                return found
+            mark("engine.keyspace_dropped_meanwhile")
 
     def keyspaces(self) -> list[str]:
         """Return the names of all keyspaces, sorted; the default one is among them."""

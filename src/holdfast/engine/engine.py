@@ -134,7 +134,7 @@ class Engine:
         self._fork_hook = self._forked
         env.on_fork(self._fork_hook)
         for keyspace in version.keyspaces.values():
-            self._check_often_enough(keyspace.settings)
+            self.check_often_enough(keyspace.settings)
             self.add_tree(Tree(store, keyspace, self.spare))
 
     def _make_write_path(self, log: LogWriter | None) -> WritePath:
@@ -161,7 +161,7 @@ class Engine:
         self.trees[tree.version.id] = tree
         self.write_path.memtables[tree.version.id] = tree.active
 
-    def _check_often_enough(self, settings: KeyspaceSettings) -> None:
+    def check_often_enough(self, settings: KeyspaceSettings) -> None:
         """Look at the sizes of memtables often enough for one of a keyspace with `settings`."""
         self._check_every = min(self._check_every, settings.memtable_bytes // 8)
         self.state.room_at = self._checked_bytes + self._check_every
@@ -589,7 +589,7 @@ class Engine:
                 number = self._version.next_keyspace_id
                 edit = VersionEdit(keyspaces_created=((number, name, settings),))
                 # First, for want of memory does no harm here.
-                self._check_often_enough(settings)
+                self.check_often_enough(settings)
                 tree = Tree(self.store, self._version.apply(edit).keyspaces[number], self.spare)
 
                 def take_in() -> None:

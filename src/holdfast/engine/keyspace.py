@@ -54,6 +54,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         engine.on_view[tree.version.id] = self._show
 
     def _show(self, tree: Tree) -> None:
+        self.memtable_bytes = tree.version.settings.memtable_bytes
         self.view = tree.view
 
     # Two handles are equal when they are one: comparing contents would read two databases.

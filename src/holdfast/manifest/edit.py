@@ -48,6 +48,7 @@ class Tag(IntEnum):
     CLEAN = 22
     SETTINGS = 24
     HAS_MERGES = 28
+    KEYSPACE_CHANGED = 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +89,8 @@ class VersionEdit:
     """The database's settings as TOML, as `DatabaseSettings.to_text` writes them."""
     has_merges: bool = False
     """From this edit on there may be MERGE entries in log and tables."""
+    keyspaces_changed: Mapping[int, KeyspaceSettings] = field(default_factory=dict)
+    """For a keyspace: what its settings are from now on. Those that are fixed do not change."""
 
 
 _NUMBERS = (
@@ -139,6 +142,8 @@ def _encoded_fields(edit: VersionEdit) -> Iterator[tuple[Tag, bytes]]:
         yield Tag.SETTINGS, _text(edit.settings_text)
     if edit.has_merges:
         yield Tag.HAS_MERGES, b""
+    for keyspace, settings in sorted(edit.keyspaces_changed.items()):
+        yield Tag.KEYSPACE_CHANGED, encode_varint(keyspace) + _encode_settings(settings)
 
 
 def _encode_table(table: TableInfo) -> bytes:
@@ -268,10 +273,10 @@ def decode_edit(data: bytes, file: str, offset: int) -> VersionEdit:
 
 def _edit_from(collected: Mapping[Tag, list[Any]], reader: _Reader) -> VersionEdit:
     flushed = collected.get(Tag.FLUSHED_SEQ, [])
-    if any(a >= b for (a, _), (b, _) in pairwise(flushed)):
-        raise reader.damaged(
-            "the flushed sequence numbers are not in ascending order of their keyspaces"
-        )
+    changed = collected.get(Tag.KEYSPACE_CHANGED, [])
+    for what, found in (("flushed sequence numbers", flushed), ("changed settings", changed)):
+        if any(a >= b for (a, _), (b, _) in pairwise(found)):
+            raise reader.damaged(f"the {what} are not in ascending order of their keyspaces")
     numbers = {name: collected[tag][0] for tag, name in _NUMBERS if tag in collected}
     return VersionEdit(
         keyspaces_dropped=tuple(collected.get(Tag.KEYSPACE_DROPPED, ())),
@@ -282,6 +287,7 @@ def _edit_from(collected: Mapping[Tag, list[Any]], reader: _Reader) -> VersionEd
         clean=Tag.CLEAN in collected,
         settings_text=collected.get(Tag.SETTINGS, [None])[0],
         has_merges=Tag.HAS_MERGES in collected,
+        keyspaces_changed=dict(changed),
         **numbers,
     )
 
@@ -292,6 +298,10 @@ def _number(body: _Reader) -> int:
 
 def _created(body: _Reader) -> tuple[int, str, KeyspaceSettings]:
     return body.varint("a keyspace id"), body.text("a keyspace name"), _decode_settings(body)
+
+
+def _changed(body: _Reader) -> tuple[int, KeyspaceSettings]:
+    return body.varint("a keyspace id"), _decode_settings(body)
 
 
 def _decode_settings(body: _Reader) -> KeyspaceSettings:
@@ -376,6 +386,7 @@ _DECODERS: Mapping[int, Callable[[_Reader], Any]] = {
     Tag.CLEAN: _nothing,
     Tag.SETTINGS: _settings_text,
     Tag.HAS_MERGES: _nothing,
+    Tag.KEYSPACE_CHANGED: _changed,
 }
 _REPEATED = frozenset(
     {
@@ -384,5 +395,6 @@ _REPEATED = frozenset(
         Tag.TABLE_REMOVED,
         Tag.TABLE_ADDED,
         Tag.FLUSHED_SEQ,
+        Tag.KEYSPACE_CHANGED,
     }
 )

@@ -76,6 +76,9 @@ class SalvagedEdits:
                 found.pop(dropped, None)
             for keyspace, name, settings in edit.keyspaces_created:
                 found[keyspace] = (name, settings)
+            for keyspace, settings in edit.keyspaces_changed.items():
+                if keyspace in found:
+                    found[keyspace] = (found[keyspace][0], settings)
         return found
 
     def dropped(self) -> set[int]:

@@ -121,6 +121,11 @@ class Version:
             if keyspace_id not in keyspaces:
                 raise ValueError(f"keyspace {keyspace_id} is changed but does not exist")
             keyspaces[keyspace_id] = _apply_to_keyspace(keyspaces[keyspace_id], change)
+        for keyspace_id, settings in edit.keyspaces_changed.items():
+            if keyspace_id not in keyspaces:
+                raise ValueError(f"keyspace {keyspace_id} is changed but does not exist")
+            keyspaces[keyspace_id].settings.check_kept(settings)
+            keyspaces[keyspace_id] = replace(keyspaces[keyspace_id], settings=settings)
         durable_lsn = _raised("durable_lsn", self.durable_lsn, edit.durable_lsn)
         wal_first_lsn = self._wal_first_lsn(edit)
         if wal_first_lsn > durable_lsn + 1:

@@ -17,9 +17,17 @@ removes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from holdfast.base import DatabaseSettings, DiskFullError, FormatError, LimitError, mark
+from holdfast.base import (
+    DatabaseSettings,
+    DiskFullError,
+    FormatError,
+    KeyspaceSettings,
+    LimitError,
+    mark,
+)
 from holdfast.compaction import run_flush
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env, is_shortage
@@ -110,7 +118,8 @@ def recover_for_writing(
     try:
         if manifest.is_new:
             return _create(env, folder, manifest, settings or DatabaseSettings())
-        return _recover(env, folder, manifest, _settings(manifest, settings), merges)
+        tuned = _tuned(manifest, settings)
+        return _recover(env, folder, manifest, _settings(manifest, settings), tuned, merges)
     except (OSError, DiskFullError) as error:
         if isinstance(error, DiskFullError) or is_shortage(error):
             _remove_attempt(env, folder, manifest)
@@ -122,9 +131,12 @@ def _recover(
     folder: str,
     manifest: Recovered,
     settings: DatabaseSettings,
+    tuned: Mapping[int, KeyspaceSettings],
     merges: Merges | None,
 ) -> Recovery:
-    """Flush what the log holds and start a new log and a new manifest."""
+    """Flush what the log holds and start a new log and a new manifest, with keyspaces that are
+    `tuned`.
+    """
     numbers = FileNumbers(env, manifest.next_number)
     tables: list[tuple[int, TableInfo]] = []
 
@@ -151,7 +163,7 @@ def _recover(
         if memtable.seq_min:
             memtable.freeze()
             flush(keyspace, memtable)
-    return _restart(env, folder, replayed, numbers, tables, settings)
+    return _restart(env, folder, replayed, numbers, tables, settings, tuned)
 
 
 def _remove_attempt(env: Env, folder: str, manifest: Recovered) -> None:
@@ -189,6 +201,12 @@ def _settings(manifest: Recovered, given: DatabaseSettings | None) -> DatabaseSe
     if default is not None:
         default.settings.check_kept(given.keyspace)
     return given
+
+
+def _tuned(manifest: Recovered, given: DatabaseSettings | None) -> Mapping[int, KeyspaceSettings]:
+    """Return the settings of keyspaces that the given ones change: of the default one."""
+    default = manifest.version.keyspace_named(DEFAULT_KEYSPACE)
+    return {} if given is None or default is None else {default.id: given.keyspace}
 
 
 def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
@@ -259,6 +277,7 @@ def _restart(
     numbers: FileNumbers,
     tables: list[tuple[int, TableInfo]],
     settings: DatabaseSettings,
+    tuned: Mapping[int, KeyspaceSettings],
 ) -> Recovery:
     manifest = replayed.manifest
     version_sets: list[VersionSet] = []
@@ -289,6 +308,7 @@ def _restart(
                 wal_first_salt=log.segments()[0].salt,
                 durable_lsn=replayed.last_lsn,
                 settings_text=settings.to_text(),
+                keyspaces_changed=tuned,
             )
         )
         version_set = VersionSet.create(

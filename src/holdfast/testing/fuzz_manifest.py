@@ -160,7 +160,9 @@ def _table(number: int, lower: bytes, upper: bytes, seqs: tuple[int, int]) -> Ta
 
 
 def seed_edits() -> list[VersionEdit]:
-    """Return edits that follow each other: a snapshot, a flush, a move, a keyspace that goes."""
+    """Return edits that follow each other: a snapshot, a flush, a move, other settings, a
+    keyspace that goes.
+    """
     snapshot = VersionEdit(
         keyspaces_created=((1, "default", KeyspaceSettings()), (2, "metrics", KeyspaceSettings())),
         tables_added=(
@@ -190,7 +192,9 @@ def seed_edits() -> list[VersionEdit]:
         tables_added=((1, 2, _table(7, b"boot", b"k\x00", (3, 700))),),
         durable_lsn=1044,
     )
-    return [snapshot, flush, move, VersionEdit(keyspaces_dropped=(2,), clean=True), VersionEdit()]
+    tuned = VersionEdit(keyspaces_changed={1: KeyspaceSettings(level_ratio=4)})
+    gone = VersionEdit(keyspaces_dropped=(2,), clean=True)
+    return [snapshot, flush, move, tuned, gone, VersionEdit()]
 
 
 class EditTarget:
@@ -218,7 +222,8 @@ class EditTarget:
         if again != data:
             # Only what a reader may skip or complete differs: odd tags, absent settings.
             skipped = any(isinstance(tag, int) and tag % 2 for tag, _, _ in parse_edit(data))
-            require(skipped or edit.keyspaces_created, "an edit is written otherwise")
+            settings = edit.keyspaces_created or edit.keyspaces_changed
+            require(skipped or settings, "an edit is written otherwise")
         features: list[object] = []
         for version in (Version(), self._version):
             applied = attempt(ValueError, version.apply, edit)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from holdfast.base import (
     DatabaseClosedError,
     KeyspaceSettings,
     LimitError,
+    marks_seen,
 )
 from holdfast.engine import Database, Keyspace, open_database
 from holdfast.env import CrashPoint, SimEnv
@@ -49,18 +53,146 @@ def test_handles_are_equal_when_they_are_one() -> None:
         assert 2 == len({other, database, database.keyspace("other")})
 
 
-def test_settings_of_a_keyspace_that_exists_are_looked_at() -> None:
-    with opened() as database:
-        database.keyspace("other", settings=KeyspaceSettings(memtable_bytes=1 << 20))
-        for name in ("default", "other"):
-            kept = database._engine.version.keyspace_named(name)
-            assert kept is not None
-            same = database.keyspace(name, settings=KeyspaceSettings(memtable_bytes=2 << 20))
-            assert same is database.keyspace(name)
-            # What is not fixed stays as it was.
-            assert database._engine.trees[same.id].version.settings == kept.settings
-            with pytest.raises(LimitError, match="compaction is 'leveled' since the keyspace was"):
-                database.keyspace(name, settings=KeyspaceSettings(compaction="fifo"))
+def settings_of(database: Database, name: str) -> KeyspaceSettings:
+    kept = database._engine.version.keyspace_named(name)
+    assert kept is not None
+    assert database._engine.trees[kept.id].version == kept
+    assert database.keyspace(name).memtable_bytes == kept.settings.memtable_bytes
+    return kept.settings
+
+
+@pytest.mark.parametrize("state", ["none", "all"])
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_settings_of_a_keyspace_that_exists_change_durably(name: str, state: str) -> None:
+    env = SimEnv()
+    first, second = KeyspaceSettings(level_ratio=3), KeyspaceSettings(memtable_bytes=1 << 20)
+    database = opened(env)
+    kept = settings_of(database, "default")
+    same = database.keyspace(name, settings=first)
+    same[b"k"] = b"v"
+    assert settings_of(database, name) == first
+    edits = database._engine.version.edit_seq
+    assert same is database.keyspace(name, settings=first)
+    assert database._engine.version.edit_seq == edits
+    database.keyspace(name, settings=second)
+    with pytest.raises(LimitError, match="compaction is 'leveled' since the keyspace was"):
+        database.keyspace(name, settings=KeyspaceSettings(compaction="fifo"))
+    assert settings_of(database, name) == second
+    machine = CrashPoint(env).state(state).build()
+    database.close()
+    for _ in range(2):
+        with open_database("/db", env=machine) as again:
+            assert settings_of(again, name) == second
+            assert again.keyspace(name)[b"k"] == b"v"
+            assert name == "default" or settings_of(again, "default") == kept
+
+
+def test_the_default_keyspace_has_the_settings_that_an_open_gives() -> None:
+    env = SimEnv()
+    with opened(env) as database:
+        database.keyspace("other")
+        database[b"k"] = b"v"
+    larger = replace(tiny(), keyspace=replace(tiny().keyspace, memtable_bytes=1 << 20))
+    with open_database("/db", env=env, settings=larger) as database:
+        assert settings_of(database, "default") == larger.keyspace
+        assert settings_of(database, "other") == tiny().keyspace
+    with open_database("/db", env=env) as database:
+        assert settings_of(database, "default") == larger.keyspace
+        assert {b"k": b"v"} == dict(database)
+    with open_database("/db", env=env, settings=tiny(), read_only=True) as database:
+        assert settings_of(database, "default") == larger.keyspace
+        # Nothing can be kept of what is given to one that is only read.
+        database.keyspace("other", settings=larger.keyspace)
+        assert settings_of(database, "other") == tiny().keyspace
+        with pytest.raises(LimitError, match="compaction is 'leveled' since the keyspace was"):
+            database.keyspace("other", settings=KeyspaceSettings(compaction="fifo"))
+
+
+def test_another_size_of_memtables_holds_at_once() -> None:
+    with open_database("/db", env=SimEnv()) as database:
+        other = database.keyspace("other")
+        for number in range(100):
+            other.put(b"%d" % number, b"x" * 1000, durability="none")
+        assert not database._engine.trees[other.id].version.flushed_seq
+        database.keyspace("other", settings=KeyspaceSettings(memtable_bytes=50_000))
+        for number in range(100):
+            other.put(b"%d" % number, b"y" * 1000, durability="none")
+        database._engine.upkeep.wait_idle()
+        assert database._engine.trees[other.id].version.flushed_seq > 100
+        assert all(other[b"%d" % number] == b"y" * 1000 for number in range(100))
+
+
+def test_a_retention_can_be_given_and_taken_away() -> None:
+    env = SimEnv()
+    fifo = KeyspaceSettings(compaction="fifo")
+    with open_database("/db", env=env) as database:
+        events = database.keyspace("events", settings=fifo)
+        for number in range(3):
+            events[b"%d" % number] = b"x"
+            events.flush()
+            env.sleep(100)
+        database._engine.upkeep.wait_idle()
+        assert 3 == len(events)
+        database.keyspace("events", settings=replace(fifo, retention_seconds=150))
+        database._engine.upkeep.wait_idle()
+        assert [b"2"] == list(events)
+        database.keyspace("events", settings=fifo)
+        env.sleep(1000)
+        events[b"3"] = b"x"
+        events.flush()
+        database._engine.upkeep.wait_idle()
+        assert [b"2", b"3"] == list(events)
+
+
+def test_a_keyspace_that_is_dropped_while_it_is_looked_up_is_made_anew() -> None:
+    for seed in range(30):
+        env = SimEnv(seed)
+        with opened(env) as database:
+            database.keyspace("other")[b"old"] = b"x"
+            found: list[Keyspace] = []
+
+            def look(database: Database = database, found: list[Keyspace] = found) -> None:
+                for _ in range(3):
+                    found.append(database.keyspace("other"))
+
+            spawn_all(env, look, partial(database.drop_keyspace, "other"), look)
+            assert 6 == len(found)
+            assert [] == list(database.keyspace("other"))
+            with suppress(KeyError):
+                database.drop_keyspace("other")
+            with pytest.raises(KeyError, match="other"):
+                database.keyspace("other", create=False)
+    assert "engine.keyspace_dropped_meanwhile" in marks_seen()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_settings_change_beside_writers_flushes_and_a_drop(seed: int) -> None:
+    env = SimEnv(seed)
+    choices = [replace(tiny().keyspace, level_ratio=ratio) for ratio in (2, 3, 4, 5)]
+    with opened(env) as database:
+        other = database.keyspace("other")
+
+        def write() -> None:
+            for number in range(60):
+                database[b"%d" % (number % 20)] = b"%d" % number * 20
+                with suppress(DatabaseClosedError):
+                    other[b"%d" % number] = b"x" * 50
+
+        def tune() -> None:
+            for settings in choices:
+                database.keyspace("default", settings=settings)
+                database.keyspace("other", settings=settings)
+
+        def drop() -> None:
+            database.flush()
+            database.drop_keyspace("other")
+
+        spawn_all(env, write, tune, drop)
+        assert settings_of(database, "default") == choices[-1]
+        rows = dict(database)
+    with open_database("/db", env=env) as database:
+        assert settings_of(database, "default") == choices[-1]
+        assert rows == dict(database)
 
 
 @pytest.mark.parametrize("settings", [{}, [], b"", "fifo", tiny()])

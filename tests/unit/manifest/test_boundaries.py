@@ -79,6 +79,7 @@ def test_the_numbers_of_tags_are_part_of_the_format() -> None:
         22: VersionEdit(clean=True),
         24: VersionEdit(settings_text=""),
         28: VersionEdit(has_merges=True),
+        30: VersionEdit(keyspaces_changed={0: SETTINGS}),
     }
     assert {tag.value for tag in Tag} == set(edits)
     assert [encode_edit(edit)[0] for edit in edits.values()] == list(edits)
@@ -97,6 +98,16 @@ def test_an_error_in_an_edit_names_the_place_and_the_reason() -> None:
         with pytest.raises(CorruptionError, match=reason) as caught:
             decode_edit(payload, "f", 1000)
         assert (caught.value.file, caught.value.offset) == ("f", 1000 + position), reason
+
+
+def test_changed_settings_come_in_the_order_of_their_keyspaces() -> None:
+    edit = VersionEdit(keyspaces_changed={7: SETTINGS, 2: SETTINGS})
+    assert list(decode_edit(encode_edit(edit), "f", 0).keyspaces_changed) == [2, 7]
+    one, two = (encode_edit(VersionEdit(keyspaces_changed={n: SETTINGS})) for n in (2, 7))
+    assert decode_edit(one + two, "f", 0) == edit
+    for wrong in (two + one, one + one):
+        with pytest.raises(CorruptionError, match="the changed settings are not in ascending"):
+            decode_edit(wrong, "f", 0)
 
 
 def test_a_setting_is_read_as_a_number_up_to_so_many_digits() -> None:

@@ -179,6 +179,11 @@ def test_what_edits_say_together() -> None:
     )
     assert {number: name for number, (name, _) in found.keyspaces().items()} == {0: "a", 2: "b"}
     assert found.dropped() == {1, 5}
+    other = KeyspaceSettings(level_ratio=3)
+    tuned = together(
+        *(each for _, each in found.edits), VersionEdit(keyspaces_changed={0: other, 1: other})
+    )
+    assert tuned.keyspaces() == {0: ("a", other), 2: ("b", KeyspaceSettings())}
     assert found.settings_text() == "two"
     assert [found.highest(name) for name in ("last_seq", "durable_lsn", "wal_first")] == [9, 4, 0]
     nothing = SalvagedEdits()

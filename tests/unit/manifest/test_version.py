@@ -199,7 +199,31 @@ BAD: dict[str, tuple[VersionEdit, str]] = {
     "name too long": (VersionEdit(keyspaces_created=((2, "x" * 256, SETTINGS),)), "1 to 255"),
     "id given before": (VersionEdit(keyspaces_created=((1, "x", SETTINGS),)), "given before"),
     "id too high": (VersionEdit(keyspaces_created=((2**32, "x", SETTINGS),)), "exceeds"),
+    "settings of none": (VersionEdit(keyspaces_changed={2: SETTINGS}), "2 is changed but does not"),
+    "settings of one that goes": (
+        VersionEdit(keyspaces_dropped=(1,), keyspaces_changed={1: SETTINGS}),
+        "1 is changed but does not",
+    ),
+    "a fixed setting": (
+        VersionEdit(keyspaces_changed={1: replace(SETTINGS, compaction="fifo")}),
+        "compaction is 'leveled' since",
+    ),
 }
+
+
+def test_settings_of_a_keyspace_change_and_nothing_else_of_it(base: Version) -> None:
+    other = replace(SETTINGS, level_ratio=SETTINGS.level_ratio + 1)
+    version = base.apply(VersionEdit(keyspaces_changed={0: other}))
+    assert version.keyspaces[0] == replace(base.keyspaces[0], settings=other)
+    assert version.keyspaces[0].numbers == base.keyspaces[0].numbers
+    assert version.keyspaces[1] == base.keyspaces[1]
+    again = Version(edit_seq=version.edit_seq - 1).apply(version.snapshot_edit())
+    assert again.keyspaces == version.keyspaces
+    # In the edit that makes it, and with tables that come and go.
+    made = base.apply(
+        VersionEdit(keyspaces_created=((2, "x", SETTINGS),), keyspaces_changed={2: other})
+    )
+    assert made.keyspaces[2].settings == other
 
 
 @pytest.mark.parametrize("case", BAD)

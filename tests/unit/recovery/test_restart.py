@@ -453,7 +453,7 @@ def test_a_delete_over_a_table_that_the_same_restart_wrote_is_kept() -> None:
     keyspace = found.version.keyspaces[0]
     small = replace(keyspace, settings=replace(keyspace.settings, memtable_bytes=100_000))
     manifest = replace(found, version=replace(found.version, keyspaces={0: small}))
-    recovery = _recover(machine, "/db", manifest, ROOMY, None)
+    recovery = _recover(machine, "/db", manifest, ROOMY, {}, None)
     assert len(recovery.version.table_numbers()) >= 2
     recovery.close()
     assert content(machine) == [b"%03d" % number for number in range(600)]
