@@ -97,6 +97,12 @@ def _mutate_fields(rng: Random, found: list[Field], other: bytes) -> list[Field]
     return [*found[:at], (tag, size, body), *found[at + 1 :]]
 
 
+_SETTINGS = (
+    KeyspaceSettings(),
+    KeyspaceSettings(page_bytes=512, retention_seconds=9, compaction="fifo"),
+)
+
+
 def _mutate_values(rng: Random, edit: VersionEdit) -> Any:
     """Change what an edit means. The result may not fit its fields: then encoding refuses it."""
     name = rng.choice([entry.name for entry in fields(edit)])
@@ -111,6 +117,10 @@ def _mutate_values(rng: Random, edit: VersionEdit) -> Any:
         return replace(
             edit, flushed_seq={k: rng.choice((v, mutate_number(rng, v))) for k, v in value.items()}
         )
+    if name == "keyspaces_changed":
+        keys = [*value, rng.choice((0, 1, 2, 9))]
+        changed = {rng.choice((k, mutate_number(rng, k))): rng.choice(_SETTINGS) for k in keys}
+        return replace(edit, keyspaces_changed=changed)
     if name.endswith(("_number", "_id", "_seq", "_first", "_lsn", "_salt")):
         return _changed(edit, name, mutate_number(rng, value or 0))
     items = list(value)
