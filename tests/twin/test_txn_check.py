@@ -101,6 +101,8 @@ def test_what_is_earlier_in_the_group_is_found(
         for keyspace in (3, 7, 9):
             model = Tree(entries_of(so_far, keyspace))
             assert model.key_change(key, SINCE) == group.key_change(keyspace, key)
+            alone = [e[2] for e in entries_of(so_far, keyspace) if e[1] != RANGE_DELETE]
+            assert group.last_key(keyspace) == max(alone, default=None)
             found = group.range_change(keyspace, lower, upper)
             if lower is None or upper is None or lower < upper:
                 assert (model.range_change(lower, upper, SINCE) is None) == (found is None)

@@ -18,9 +18,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.base import mark
-from holdfast.engine import FORKED, CommitState, Crew, Submission
+from holdfast.engine import FORKED, CommitState, Condition, Crew, Submission
 from holdfast.env import Env
-from holdfast.txn import Check
 from holdfast.wal import WriteBatch
 
 Result = TypeVar("Result")
@@ -42,7 +41,7 @@ class Commit(Submission):
         batch: WriteBatch | None,
         durability: str | None,
         keyspaces: tuple[int, ...] = (),
-        check: Check | None = None,
+        check: Condition | None = None,
     ) -> None:
         super().__init__(mailbox, batch, durability, keyspaces, check)
         self.future: Future[None] = mailbox.loop.create_future()

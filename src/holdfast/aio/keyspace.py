@@ -11,7 +11,7 @@ from holdfast.aio.bridge import Bridge, Commit
 from holdfast.aio.cursor import Cursor
 from holdfast.aio.transaction import Transaction
 from holdfast.base import ConflictError, check_key, check_value, mark
-from holdfast.engine import check_durability
+from holdfast.engine import Condition, check_durability
 from holdfast.wal import WriteBatch
 
 MANY_KEYS = 256
@@ -188,23 +188,28 @@ class Keyspace:
     ) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 
-        `start` None begins at the first key. `stop` None ends after the last one.
+        `start` None begins at the first key. `stop` None ends after the last one of the moment of
+        the commit.
         """
         if stop is None:
-            # The last key may have to be read.
+            check_durability(durability)
+            # A key may have to be read.
             first = None if start is None else check_key(start)
-            batch = await self._bridge.run(partial(self._keyspace.range_batch, first, None))
+            check = await self._bridge.run(partial(self._keyspace.open_range, first))
+            batch = WriteBatch() if check is None else check.batch
+            await self._commit(batch, durability, check)
         else:
-            batch = self._keyspace.range_batch(start, stop)
-        await self._commit(batch, durability)
+            await self._commit(self._keyspace.range_batch(start, stop), durability)
 
     async def clear(self) -> None:
-        """Remove every key."""
+        """Remove every key, as one operation."""
         await self.delete_range(None, None)
 
-    async def _commit(self, batch: WriteBatch, durability: str | None) -> None:
-        commit = Commit(self._bridge.mailbox(), batch, durability, self._ids)
-        if not batch.op_count:
+    async def _commit(
+        self, batch: WriteBatch, durability: str | None, check: Condition | None = None
+    ) -> None:
+        commit = Commit(self._bridge.mailbox(), batch, durability, self._ids, check)
+        if not batch.op_count and check is None:
             # Raises what a commit would raise, and writes nothing.
             self._keyspace.put_many(())
             return

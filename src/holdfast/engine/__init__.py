@@ -17,7 +17,7 @@ from holdfast.engine.opening import open_database
 from holdfast.engine.slow import SlowCause, SlowReport
 from holdfast.engine.snapshot import Snapshot, SnapshotKeyspace, TransactionInfo
 from holdfast.engine.stats import KeyspaceStats, LevelStats, Rates, Stats, WaitStats
-from holdfast.engine.write_path import Receiver, Submission, check_durability
+from holdfast.engine.write_path import Condition, Receiver, Submission, check_durability
 from holdfast.recovery import Report
 from holdfast.txn import Transaction, TransactionKeyspace
 
@@ -26,6 +26,7 @@ __all__ = [
     "FORKED",
     "Change",
     "CommitState",
+    "Condition",
     "Crew",
     "Database",
     "Feed",

@@ -12,6 +12,7 @@ from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
 from holdfast.engine.compact import compact_range
+from holdfast.engine.open_range import OpenRange
 from holdfast.engine.transactions import TransactionHost
 from holdfast.engine.write_path import check_durability
 from holdfast.txn import Check, Transaction
@@ -232,36 +233,46 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
 
-        `start` None begins at the first key. `stop` None ends after the last one that is there when
-        the call begins: keys behind it that others write meanwhile stay.
+        `start` None begins at the first key. `stop` None ends after the last one of the moment of
+        the commit.
         """
-        self._commit(self.range_batch(start, stop), durability)
+        if stop is None:
+            check_durability(durability)
+            check = self.open_range(start)
+            self._commit(WriteBatch() if check is None else check.batch, durability, check)
+        else:
+            self._commit(self.range_batch(start, stop), durability)
 
     def range_batch(self, start: object, stop: object) -> WriteBatch:
-        """Return the batch that removes [start, stop). Reads the last key when `stop` is None."""
-        lower, upper = key_range(start, stop, None)
-        lower = b"" if lower is None else lower
+        """Return the batch that removes [start, stop)."""
+        lower, upper = check_key(b"" if start is None else start), check_key(stop)
         batch = WriteBatch()
-        if upper is None:
-            # No key may be longer than the longest one, so "behind the last key" need not be a key.
-            keys = self.keys(lower, reverse=True, limit=1)
-            last = next(keys, None)
-            if last is not None:
-                batch.delete_range(self.id, lower, last)
-                batch.delete(self.id, last)
-        elif lower < upper:
+        if lower < upper:
             batch.delete_range(self.id, lower, upper)
         return batch
 
+    def open_range(self, start: object) -> OpenRange | None:
+        """Return what makes the batch that removes every key from `start` on; None when none is
+        there now, for which a key may have to be read.
+        """
+        lower = check_key(b"" if start is None else start)
+        if next(self.keys(lower, reverse=True, limit=1), None) is None:
+            return None
+        return OpenRange(self.id, lower, lambda: self._engine.trees[self.id].view)
+
     def clear(self) -> None:
-        """Remove every key; see `delete_range` for those that others write meanwhile."""
+        """Remove every key, as one operation."""
         self.delete_range(None, None)
 
-    def _commit(self, batch: WriteBatch, durability: str | None) -> None:
+    def _commit(
+        self, batch: WriteBatch, durability: str | None, check: OpenRange | None = None
+    ) -> None:
         if self.dropped:
             self._refuse()
         engine = self._engine
-        if batch.op_count:
+        if check is not None:
+            engine.write_path.commit(batch, durability, (self.id,), check)
+        elif batch.op_count:
             engine.write_path.commit(batch, durability, (self.id,))
         else:
             engine.write_path.check_writable()

@@ -50,7 +50,7 @@ from holdfast.engine.latency import Latencies
 from holdfast.env import Env, Gate, ReentryError
 from holdfast.memtable import Memtable
 from holdfast.recovery import apply_buffer
-from holdfast.txn import Changes, Check, GroupWrites
+from holdfast.txn import Changes, GroupWrites
 from holdfast.wal import LogWriter, RecordBuffer, WriteBatch
 
 GROUP_BYTES_MAX = 4 << 20
@@ -75,6 +75,17 @@ REFUSING = FORKED | CLOSED | CLOSING | READ_ONLY | POISONED
 Result = TypeVar("Result")
 
 
+class Condition(Protocol):
+    """What a batch is committed under; see `txn.Check`, and `OpenRange`, which makes the batch."""
+
+    def require_unchanged(self, changes: Callable[[int], Changes], group: GroupWrites, /) -> None:
+        """Return if the batch may be written. Called by the leader, right before it takes the
+        batch, and perhaps again. `group` has what comes before in the same commit group, and
+        everything else is applied. Raises: ConflictError; MemoryError.
+        """
+        ...
+
+
 class Submission:
     """A batch that is committed for somebody who waits without a thread; see `Committer`.
 
@@ -91,7 +102,7 @@ class Submission:
         batch: WriteBatch | None,
         durability: str | None,
         keyspaces: Collection[int] = (),
-        check: Check | None = None,
+        check: Condition | None = None,
     ) -> None:
         self.receiver = receiver
         self.batch = batch
@@ -123,7 +134,7 @@ class _Waiter:
     parts: Sequence[Submission] = ()
     parts_bytes = 0
     gate: Gate | None = None
-    check: Check | None = None
+    check: Condition | None = None
     finished = False
     # Its thread was interrupted while another one served it.
     abandoned = False
@@ -196,7 +207,7 @@ class WritePath:
         batch: WriteBatch,
         durability: str | None,
         keyspaces: Collection[int],
-        check: Check | None = None,
+        check: Condition | None = None,
     ) -> None:
         """Commit `batch`, which touches `keyspaces`, and return when it is as durable as asked.
         With a `check`, only if that holds when its turn comes.

@@ -103,6 +103,13 @@ cdef class GroupWrites:
         cdef Written written = self.of(keyspace)
         return 0 if written is None else written.key_change(key)
 
+    def last_key(self, uint32_t keyspace):
+        """Return the highest key that is written in `keyspace` by itself, removed ones too, or
+        None.
+        """
+        cdef Written written = self.of(keyspace)
+        return None if written is None else max(written.keys, default=None)
+
     def range_change(self, uint32_t keyspace, lower, upper):
         """Return (key or None, sequence number) of something in [lower, upper), or None."""
         cdef Written written = self.of(keyspace)

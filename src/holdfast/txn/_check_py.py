@@ -99,6 +99,13 @@ class GroupWrites:
         written = self._of(keyspace)
         return 0 if written is None else written.key_change(key)
 
+    def last_key(self, keyspace: int) -> bytes | None:
+        """Return the highest key that is written in `keyspace` by itself, removed ones too, or
+        None.
+        """
+        written = self._of(keyspace)
+        return None if written is None else max(written.keys, default=None)
+
     def range_change(
         self, keyspace: int, lower: bytes | None, upper: bytes | None
     ) -> tuple[bytes | None, int] | None:
