@@ -338,3 +338,42 @@ database.close()
 """,
         tmp_path / "db",
     )
+
+
+def test_a_child_that_the_progress_of_a_backup_forked_leaves_the_lock_of_the_copy(
+    tmp_path: Path,
+) -> None:
+    """It removed the file, and another copy could begin beside that of its parent."""
+    run(
+        CHILD
+        + """
+database = holdfast.open(path, settings=TINY)
+fill(database)
+pid, told = None, False
+
+def progress(size, total):
+    global pid
+    if pid is None:
+        pid = os.fork()
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+            assert os.path.exists(path + ".copy/LOCK")
+            try:
+                database.backup(path + ".copy")
+            except DatabaseLockedError:
+                return
+            raise AssertionError("two copies to one folder")
+
+try:
+    database.backup(path + ".copy", progress=progress)
+except DatabaseClosedError as error:
+    told = "fork" in str(error)
+if pid == 0:
+    os._exit(0 if told else 1)
+with holdfast.open(path + ".copy") as copy:
+    assert list(copy.items()) == list(database.items())
+    assert copy.verify().ok
+database.close()
+""",
+        tmp_path / "db",
+    )

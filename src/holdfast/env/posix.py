@@ -205,6 +205,10 @@ class PosixFileLock:
     def name(self) -> str:
         return self._name
 
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor >= 0
+
     def release(self) -> None:
         # Closing the last copy of the descriptor is what gives a flock back.
         descriptor, self._descriptor = self._descriptor, -1

@@ -171,6 +171,11 @@ class FileLock(Protocol):
         """The path of the lock file. Constant after construction."""
         ...
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not given back. A child that was forked holds no lock of its parent."""
+        ...
+
     def release(self) -> None:
         """Give the lock back; a second release does nothing. The lock file stays."""
         ...

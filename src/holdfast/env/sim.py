@@ -218,8 +218,12 @@ class SimFileLock:
     def name(self) -> str:
         return self._name
 
+    @property
+    def is_held(self) -> bool:
+        return self._env._locks.get(self._number) is self
+
     def release(self) -> None:
-        if self._env._locks.get(self._number) is self:
+        if self.is_held:
             del self._env._locks[self._number]
 
 

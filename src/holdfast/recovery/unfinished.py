@@ -44,8 +44,10 @@ def claimed_folder(env: Env, folder: str, *, site: str) -> Iterator[None]:
             clear_unfinished(env, folder, names, site=site)
         yield
     finally:
-        with suppress(OSError):
-            env.unlink(f"{folder}/{LOCK_NAME}", site=f"{site}.unlock")
+        # A forked child on its way out has no lock: its parent works on.
+        if lock.is_held:
+            with suppress(OSError):
+                env.unlink(f"{folder}/{LOCK_NAME}", site=f"{site}.unlock")
         lock.release()
 
 

@@ -202,6 +202,10 @@ class _ShiftedLock:
     def name(self) -> str:
         return self._inner.name
 
+    @property
+    def is_held(self) -> bool:
+        return self._inner.is_held
+
     def release(self) -> None:
         self._settle()
         self._inner.release()
