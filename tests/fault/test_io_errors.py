@@ -38,7 +38,7 @@ from tests.fault.client import (
 )
 from tests.fault.scenario import first_life, run_after_crash, run_life, run_lives
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NAMED_BY_NOBODY = (
     "ingest.write.abandon",
     "table.write.abandon",
@@ -106,7 +106,8 @@ def run_all(make: Callable[[int], FaultRule], **options) -> int:
 
 CODES = {code: errno.errorcode[code] for code in (errno.EIO, errno.ENOSPC)}
 OTHER_CODES = {
-    code: errno.errorcode[code] for code in (errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.EINTR)
+    code: errno.errorcode[code]
+    for code in (errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.EINTR)
 }
 
 

@@ -37,12 +37,14 @@ from typing import Protocol, TypeVar
 Buffer = bytes | bytearray | memoryview
 Result = TypeVar("Result")
 
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHORTAGES = _DISK_FULL | {errno.EMFILE, errno.ENFILE}
 
 
 def is_disk_full(exc: OSError) -> bool:
-    """Return whether `exc` says that there is no room: the disk is full or the quota is used up."""
+    """Return whether `exc` says that there is no room: the disk is full, the quota is used up, or
+    the file may not become larger (RLIMIT_FSIZE, or what its file system can do).
+    """
     return exc.errno in _DISK_FULL
 
 

@@ -43,7 +43,7 @@ from holdfast.testing.oracle import (
 from holdfast.testing.session import Session, Step
 from holdfast.testing.workload import Wait, Workload
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 CHANGES = frozenset(
     ("create", "rename", "unlink", "make_dir", "sync_dir", "write", "allocate", "truncate", "sync")

@@ -5,8 +5,8 @@ Guarantees:
    gets a record only after the one before it was closed by an END record and synced.
 2. A segment is used only after it was created, allocated, given its header, synced, and its folder
    synced.
-3. No room (ENOSPC, EDQUOT) raises DiskFullError and changes nothing: the same append may be tried
-   again, and a crash does not bring the failed one back.
+3. No room (ENOSPC, EDQUOT, EFBIG) raises DiskFullError and changes nothing: the same append may be
+   tried again, and a crash does not bring the failed one back.
 4. Any other failed write and any failed sync poisons the writer: that call and every later one
    raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
 5. An ordinal (lsn) is given only to a record that was written.
