@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import threading
 import weakref
 from itertools import pairwise
@@ -514,6 +515,34 @@ def test_wrong_arguments_are_refused(kernel: Any, arguments: Any, error: type[Ex
         kernel.UserCursor(kernel.ListCursor([])).next_chunk(-1)
     with pytest.raises(ValueError):
         kernel.UserCursor(kernel.ListCursor([])).next_columns(-1)
+
+
+class Three:
+    """An integer, as others make theirs."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_number_of_rows_is_an_integer(kernel: Any) -> None:
+    """What was given is named; other kinds of integers are taken for what they are."""
+    entries: list[Entry] = [(b"%d" % number, 9, 1, b"") for number in range(5)]
+    for wrong, kind in ((1.5, "float"), (2.0, "float"), ("3", "str"), (b"3", "bytes")):
+        with pytest.raises(TypeError, match=f"^a limit is an int or None, not {kind}$"):
+            kernel.UserCursor(kernel.ListCursor(entries), limit=wrong)
+        for ask in (kernel.UserCursor.next_chunk, kernel.UserCursor.next_columns):
+            with pytest.raises(TypeError, match=f"^a count is an int, not {kind}$"):
+                ask(kernel.UserCursor(kernel.ListCursor(entries)), wrong)
+    for asked, rows in ((Three(), 3), (True, 1), (2**80, 5), (sys.maxsize, 5)):
+        limited = kernel.UserCursor(kernel.ListCursor(entries), limit=asked)
+        assert len(list(limited)) == rows
+        assert len(kernel.UserCursor(kernel.ListCursor(entries)).next_chunk(asked)) == rows
+        columns = kernel.UserCursor(kernel.ListCursor(entries)).next_columns(asked)
+        assert columns.count == rows
+    for negative in (-1, -(2**80)):
+        with pytest.raises(ValueError, match=f"^the limit is {negative}; it must not be negative$"):
+            kernel.UserCursor(kernel.ListCursor(entries), limit=negative)
 
 
 @pytest.mark.parametrize("kernel", TWINS)

@@ -1,20 +1,39 @@
 """Pieces of user cursors that need no cursor, inline, see `_user_c.pyx`."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.number cimport PyIndex_Check, PyNumber_Index
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
 from libc.string cimport memcmp, memcpy
 
 
-cdef inline int check_scan(object lower, object upper, object limit, object what) except -1:
-    """Raise unless rows can be asked for like this."""
+cdef inline Py_ssize_t check_scan(object lower, object upper, object limit,
+                                  object what) except -2:
+    """Raise unless rows can be asked for like this. Return how many; -1 is no limit."""
+    cdef Py_ssize_t left = -1
     for bound in (lower, upper):
         if bound is not None and type(bound) is not bytes:
             raise TypeError(f"a bound is bytes or None, not {type(bound).__name__}")
-    if limit is not None and limit < 0:
-        raise ValueError(f"the limit is {limit}; it must not be negative")
+    if limit is not None:
+        if not PyIndex_Check(limit):
+            raise TypeError(f"a limit is an int or None, not {type(limit).__name__}")
+        limit = PyNumber_Index(limit)
+        if limit < 0:
+            raise ValueError(f"the limit is {limit}; it must not be negative")
+        left = PY_SSIZE_T_MAX if limit > PY_SSIZE_T_MAX else limit
     if what not in (0, 1, 2):
         raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
-    return 0
+    return left
+
+
+cdef inline Py_ssize_t rows_asked(object count) except -1:
+    """Return how many rows are asked for at once, as far as they fit the address space."""
+    if not PyIndex_Check(count):
+        raise TypeError(f"a count is an int, not {type(count).__name__}")
+    count = PyNumber_Index(count)
+    if count < 0:
+        raise ValueError(f"the count is {count}; it must not be negative")
+    return PY_SSIZE_T_MAX if count > PY_SSIZE_T_MAX else count
 
 
 cdef inline bint same_bytes(const unsigned char* a, const unsigned char* b,

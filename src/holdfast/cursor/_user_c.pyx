@@ -20,10 +20,8 @@ from libc.string cimport memcmp, memcpy
 from holdfast.cursor._column_c cimport ColumnBuilder
 from holdfast.cursor._cursor_c cimport RUN_ROWS, Cursor, Row, Run, bytes_data, compare_keys
 from holdfast.cursor._gaps_c cimport Gap, Gaps
-from holdfast.cursor._scan cimport bytes_of, check_scan, replace, same_bytes
+from holdfast.cursor._scan cimport bytes_of, check_scan, replace, rows_asked, same_bytes
 from holdfast.cursor._tombstones_c cimport RangeTombstones
-
-import sys
 
 from holdfast.base import SEQ_MAX, DatabaseClosedError
 from holdfast.cursor.entry import Columns
@@ -40,8 +38,6 @@ cdef enum:
     ROOM_FIRST = 8
     GAP_ENTRIES_MIN = 16
     GAP_LOOK_ENTRIES = 64
-
-SIZE_MAX = sys.maxsize
 
 cdef uint64_t TRAILER_MAX = 0xFFFFFFFFFFFFFFFF
 
@@ -122,7 +118,7 @@ cdef class UserCursor:
     cdef object __weakref__
 
     def __cinit__(self, cursor, tombstones=(), snapshot: int = SEQ_MAX, lower: bytes | None = None,
-                  upper: bytes | None = None, reverse: bool = False, limit: int | None = None,
+                  upper: bytes | None = None, reverse: bool = False, limit: object = None,
                   what: int = 0, owner: object = None, gaps: Gaps | None = None,
                   overlay: object = None, merges: object = None) -> None:
         if not isinstance(cursor, Cursor):
@@ -133,7 +129,7 @@ cdef class UserCursor:
                 raise TypeError(f"tombstones are RangeTombstones, not {type(each).__name__}")
         if not 0 <= snapshot <= SEQ_MAX:
             raise ValueError(f"the sequence number {snapshot} does not fit 56 bits")
-        check_scan(lower, upper, limit, what)
+        self.left = check_scan(lower, upper, limit, what)
         if gaps is not None and not isinstance(gaps, Gaps):
             raise TypeError(f"gaps are Gaps, not {type(gaps).__name__}")
         self.gaps = gaps
@@ -158,8 +154,6 @@ cdef class UserCursor:
         self.lower = lower
         self.upper = upper
         self.reverse = reverse
-        # More rows than fit the address space is no limit.
-        self.left = -1 if limit is None else min(limit, SIZE_MAX)
         self.decided_size = -1
         self.what = what
         self.owner = owner
@@ -184,17 +178,14 @@ cdef class UserCursor:
             raise StopIteration
         return row
 
-    def next_chunk(self, n: int) -> list:
+    def next_chunk(self, n: object) -> list:
         """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is
         negative.
         """
         cdef list rows = []
-        cdef Py_ssize_t count
-        if n < 0:
-            raise ValueError(f"the count is {n}; it must not be negative")
+        cdef Py_ssize_t count = rows_asked(n)
         # With nothing asked for, a failure or use by another thread is still reported.
         self._check()
-        count = min(n, SIZE_MAX)
         while len(rows) < count:
             row = self._take(False)
             if row is None:
@@ -202,15 +193,12 @@ cdef class UserCursor:
             rows.append(row)
         return rows
 
-    def next_columns(self, n: int) -> Columns:
+    def next_columns(self, n: object) -> Columns:
         """Return the next rows, at most `n`, as columns; none at the end. Raises: ValueError when
         `n` is negative.
         """
-        cdef Py_ssize_t count
-        if n < 0:
-            raise ValueError(f"the count is {n}; it must not be negative")
+        cdef Py_ssize_t count = rows_asked(n)
         self._check()
-        count = min(n, SIZE_MAX)
         self.busy = 1
         try:
             return self._columns(count)

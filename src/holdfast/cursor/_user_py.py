@@ -22,6 +22,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Any, Generic, TypeVar
 
 from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, DatabaseClosedError
@@ -131,8 +132,10 @@ class UserCursor(Generic[Row]):
         for bound in (lower, upper):
             if bound is not None and type(bound) is not bytes:
                 raise TypeError(f"a bound is bytes or None, not {type(bound).__name__}")
-        if limit is not None and limit < 0:
-            raise ValueError(f"the limit is {limit}; it must not be negative")
+        if limit is not None:
+            limit = _integer(limit, "a limit is an int or None")
+            if limit < 0:
+                raise ValueError(f"the limit is {limit}; it must not be negative")
         if what not in (ITEMS, KEYS, VALUES):
             raise ValueError(f"what is {what}; it must be 0 (items), 1 (keys) or 2 (values)")
         if gaps is not None and not isinstance(gaps, Gaps):
@@ -187,9 +190,10 @@ class UserCursor(Generic[Row]):
         """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is
         negative.
         """
-        if n < 0:
-            raise ValueError(f"the count is {n}; it must not be negative")
-        return self._take(n)
+        count = _integer(n, "a count is an int")
+        if count < 0:
+            raise ValueError(f"the count is {count}; it must not be negative")
+        return self._take(count)
 
     def next_columns(self, n: int) -> Columns:
         """Return the next rows, at most `n`, as columns; none at the end. Raises: ValueError when
@@ -438,6 +442,12 @@ class UserCursor(Generic[Row]):
         if self._what == KEYS:
             return key
         return value if self._what == VALUES else (key, value)
+
+
+def _integer(value: Any, what: str) -> int:
+    if not hasattr(type(value), "__index__"):
+        raise TypeError(f"{what}, not {type(value).__name__}")
+    return index(value)
 
 
 def _column(values: Sequence[bytes] | None) -> tuple[memoryview | None, memoryview | None]:
