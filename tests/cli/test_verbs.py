@@ -151,10 +151,13 @@ def test_what_is_not_there_is_one_line_and_made_by_nobody(
 
 def test_a_folder_that_is_no_database_stays_as_it_is(holdfast, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
-    for verb in ("get", "put", "scan", "stats", "verify"):
-        arguments = {"get": ["k"], "put": ["k", "v"]}.get(verb, [])
-        assert 1 == holdfast(verb, tmp_path, *arguments).status
-    assert {"photo.jpg"} >= {path.name for path in tmp_path.iterdir()} - {"LOCK"}
+    key = tmp_path.with_name("key")
+    key.write_bytes(bytes(32))
+    for verb in ("get", "put", "delete", "scan", "stats", "verify", "compact", "repair", "changes"):
+        arguments = {"get": ["k"], "delete": ["k"], "put": ["k", "v"]}.get(verb, [])
+        for sealed in ([], ["--key-file", key]):
+            assert 1 == holdfast(verb, tmp_path, *arguments, *sealed).status
+            assert ["photo.jpg"] == [path.name for path in tmp_path.iterdir()], verb
 
 
 def test_help_names_every_verb_and_is_no_failure(holdfast):

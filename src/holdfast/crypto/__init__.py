@@ -30,7 +30,7 @@ from holdfast.crypto.source import (
     ScryptCost,
     SourceKind,
 )
-from holdfast.crypto.suite import Suite
+from holdfast.crypto.suite import Suite, require_ciphers
 from holdfast.crypto.whole import WholeFileSealing
 
 __all__ = [
@@ -65,4 +65,5 @@ __all__ = [
     "parse_key_file_name",
     "plain_env",
     "read_key_file",
+    "require_ciphers",
 ]

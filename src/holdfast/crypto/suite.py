@@ -66,6 +66,11 @@ def derive(secret: Secret, *, salt: bytes, info: bytes) -> Secret:
     return Secret(derived.derive(secret.reveal()))
 
 
+def require_ciphers() -> None:
+    """Raises: ModuleNotFoundError when the library of the ciphers is not there."""
+    _load()
+
+
 def choose_suite(env: Env) -> Suite:
     """Return the suite for a new database on this machine: AES-256-GCM, but ChaCha20-Poly1305 where
     a trial shows that AES is slower, as it is without instructions for it.

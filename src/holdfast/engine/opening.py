@@ -13,7 +13,7 @@ from holdfast.base import (
     DiskFullError,
 )
 from holdfast.bufferpool import BufferPool
-from holdfast.crypto import Key, KeySource
+from holdfast.crypto import Key, KeySource, require_ciphers
 from holdfast.engine.database import Database
 from holdfast.engine.engine import Engine
 from holdfast.env import Env, FileLock, PosixEnv, is_shortage
@@ -22,8 +22,11 @@ from holdfast.merge import MergeFunction, Merges
 from holdfast.recovery import (
     LOCK_NAME,
     Recovery,
+    check_free_for_new,
     check_root,
+    check_root_form,
     drop_old_keys,
+    has_database_files,
     key_source,
     recover_for_reading,
     recover_for_writing,
@@ -74,25 +77,27 @@ def open_database(
         raise TypeError(f"a path is str, not {type(folder).__name__}")
     if settings is not None and not isinstance(settings, DatabaseSettings):
         raise TypeError(f"settings are DatabaseSettings, not {type(settings).__name__}")
+    if root is not None:
+        check_root_form(root)
+    # A database that has a root was there before.
+    creates = create and not read_only and root is None
     try:
-        _prepare_folder(env, folder, create=create and not read_only)
+        found = _prepare_folder(env, folder, create=creates, is_sealed=source is not None)
         lock = env.lock_file(f"{folder}/{LOCK_NAME}")
         recovery: Recovery | None = None
+        plain = env
         try:
-            env = unlock(
-                env,
-                folder,
-                source,
-                create=create and not read_only,
-                for_writing=not read_only,
-            )
+            if creates:
+                # Before a key file is made: others may have come since the first look.
+                check_free_for_new(folder, env.list_dir(folder))
+            env = unlock(env, folder, source, create=creates, for_writing=not read_only)
             if root is not None:
                 check_root(env, folder, root)
             if read_only:
                 recovery = recover_for_reading(env, folder, settings)
             else:
                 recovery = recover_for_writing(
-                    env, folder, settings, create=create, merges=functions
+                    env, folder, settings, create=creates, merges=functions
                 )
                 drop_old_keys(env, folder)
             database = _handle(_start(env, folder, recovery, lock, functions))
@@ -100,6 +105,8 @@ def open_database(
             # An engine that came so far has closed it; a second close does nothing.
             if recovery is not None:
                 recovery.close()
+            elif LOCK_NAME not in found:
+                _unlink_lock(plain, folder)
             lock.release()
             raise
     except OSError as error:
@@ -109,28 +116,39 @@ def open_database(
     return database
 
 
-def _prepare_folder(env: Env, folder: str, *, create: bool) -> None:
+def _prepare_folder(env: Env, folder: str, *, create: bool, is_sealed: bool) -> list[str]:
+    """Make the folder of a new database; return the names that were there. What can be refused
+    without its lock is refused here, so that nothing is left behind.
+    """
     try:
         names = env.list_dir(folder)
     except FileNotFoundError:
         if not create:
             raise FileNotFoundError(f"there is no database at {folder}") from None
+        if is_sealed:
+            require_ciphers()
         with suppress(FileExistsError):
             # Another open may be quicker; which of them has the database is for the lock to say.
             env.make_dir(folder, site="database.folder.create")
         names = []
-    is_ours = any(
-        name.startswith("CURRENT.") or name.endswith((".table", ".wal", ".manifest"))
-        for name in names
-    )
-    if is_ours:
-        return
+    if has_database_files(names):
+        return names
     if not create:
         raise FileNotFoundError(f"there is no database at {folder}")
+    check_free_for_new(folder, names)
     # A folder that is there may be one that an attempt made which ended before this sync.
     # The parent of "db/" is not "db".
     parent = os.path.dirname(folder.rstrip("/") or "/") or "."
     env.sync_dir(parent, site="database.parent.folder_sync")
+    return names
+
+
+def _unlink_lock(env: Env, folder: str) -> None:
+    """Take the lock file away that a refused open made. Requires: the lock is held: who waits for
+    this file sees that it has no name any more, and takes the next one.
+    """
+    with suppress(OSError):
+        env.unlink(f"{folder}/{LOCK_NAME}", site="database.refused.unlock")
 
 
 def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Merges) -> Engine:

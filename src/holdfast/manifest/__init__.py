@@ -9,6 +9,7 @@ from holdfast.manifest.edit import VersionEdit, decode_edit, encode_edit
 from holdfast.manifest.format import (
     ALIGNMENT_MIN,
     HEADER_BYTES,
+    MARKER_PREFIX,
     RECORD_HEADER_BYTES,
     Header,
     later_record,
@@ -29,6 +30,7 @@ __all__ = [
     "ALIGNMENT_MIN",
     "HEADER_BYTES",
     "MANIFEST_MAGIC",
+    "MARKER_PREFIX",
     "RECORD_HEADER_BYTES",
     "Header",
     "KeyspaceVersion",

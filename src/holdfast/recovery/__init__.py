@@ -19,10 +19,12 @@ from holdfast.recovery.restart import (
     UNFINISHED,
     WATCH_NAME,
     Recovery,
+    check_free_for_new,
+    has_database_files,
     recover_for_reading,
     recover_for_writing,
 )
-from holdfast.recovery.root import check_root, read_root, root_of
+from holdfast.recovery.root import check_root, check_root_form, read_root, root_of
 from holdfast.recovery.sealing import drop_old_keys, key_source, sealed_env, unlock
 from holdfast.recovery.unfinished import (
     check_free,
@@ -50,12 +52,15 @@ __all__ = [
     "apply_records",
     "check_folder",
     "check_free",
+    "check_free_for_new",
     "check_log",
     "check_manifest",
     "check_root",
+    "check_root_form",
     "check_tables",
     "claimed_folder",
     "drop_old_keys",
+    "has_database_files",
     "key_source",
     "mark_finished",
     "mark_unfinished",

@@ -15,10 +15,10 @@ from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
 from holdfast.env import Env, FileLock, ReadAroundEnv
-from holdfast.manifest import Recovered, Version, VersionSet, parse_numbered
+from holdfast.manifest import Recovered, Version, VersionSet
 from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.replay import replay
-from holdfast.recovery.restart import LOCK_NAME
+from holdfast.recovery.restart import LOCK_NAME, has_database_files
 from holdfast.recovery.sealing import unlock
 from holdfast.sstable import TableInfo, TableReader, table_name
 from holdfast.wal import LogEnd, LogFeed
@@ -137,9 +137,7 @@ def check_folder(
     bytes of tables done since its last call and the bytes of all of them. Raises: FileNotFoundError
     when there is no database; DatabaseLockedError; WrongKeyError; OSError.
     """
-    if not any(
-        name.startswith("CURRENT.") or parse_numbered(name) for name in env.list_dir(folder)
-    ):
+    if not has_database_files(env.list_dir(folder)):
         raise FileNotFoundError(f"there is no database at {folder}")
     report = Report()
     lock = lock_for_reading(env, folder)

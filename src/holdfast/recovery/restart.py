@@ -17,7 +17,7 @@ removes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from holdfast.base import (
@@ -32,6 +32,7 @@ from holdfast.compaction import run_flush
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env, is_shortage
 from holdfast.manifest import (
+    MARKER_PREFIX,
     Recovered,
     Version,
     VersionEdit,
@@ -209,16 +210,32 @@ def _tuned(manifest: Recovered, given: DatabaseSettings | None) -> Mapping[int, 
     return {} if given is None or default is None else {default.id: given.keyspace}
 
 
+def has_database_files(names: Iterable[str]) -> bool:
+    """Return whether any of these names in a folder is one that only a database gives."""
+    return any(name.startswith(MARKER_PREFIX) or parse_numbered(name) for name in names)
+
+
+def check_free_for_new(folder: str, names: Iterable[str]) -> None:
+    """Check that a folder with these names has a database, or nothing that keeps one from being
+    made there. Raises: FormatError.
+    """
+    if not has_database_files(names):
+        _check_unrelated(folder, names)
+
+
+def _check_unrelated(folder: str, names: Iterable[str]) -> None:
+    """Raises: FormatError when any of these names in a folder without a database is no database's
+    own.
+    """
+    for name in names:
+        if name not in (LOCK_NAME, LIVE_NAME, WATCH_NAME) and parse_key_file_name(name) is None:
+            raise FormatError(
+                f"{folder} holds {name!r} and no database; give an empty or a new folder"
+            )
+
+
 def _create(env: Env, folder: str, manifest: Recovered, settings: DatabaseSettings) -> Recovery:
-    foreign = [
-        name
-        for name in manifest.unrelated
-        if name not in (LOCK_NAME, LIVE_NAME, WATCH_NAME) and parse_key_file_name(name) is None
-    ]
-    if foreign:
-        raise FormatError(
-            f"{folder} holds {foreign[0]!r} and no database; give an empty or a new folder"
-        )
+    _check_unrelated(folder, manifest.unrelated)
     numbers = FileNumbers(env, manifest.next_number)
     database_id = env.random_bytes(16)
     version = Version().apply(

@@ -62,14 +62,19 @@ def read_root(env: Env, folder: str) -> bytes:
     return root_of(manifest.database_id, version, lsn, chain)
 
 
+def check_root_form(expected: bytes) -> None:
+    """Raises: ValueError for what is no root."""
+    if len(expected) != ROOT_BYTES:
+        raise ValueError(f"a root has {ROOT_BYTES} bytes, not {len(expected)}")
+
+
 def check_root(env: Env, folder: str, expected: bytes) -> None:
     """Check that a folder is not older than a root that was pinned.
 
     Raises: ValueError for what is no root; CorruptionError when the folder was set back or has
     another history; as `read_root`.
     """
-    if len(expected) != ROOT_BYTES:
-        raise ValueError(f"a root has {ROOT_BYTES} bytes, not {len(expected)}")
+    check_root_form(expected)
     found = read_root(env, folder)
     edit, lsn = _NUMBERS.unpack_from(found)
     edit_pinned, lsn_pinned = _NUMBERS.unpack_from(expected)

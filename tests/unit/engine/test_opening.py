@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.base import (
+    CorruptionError,
     DatabaseLockedError,
     DatabaseSettings,
     DiskFullError,
@@ -16,7 +19,7 @@ from holdfast.base import (
     ReadOnlyError,
 )
 from holdfast.engine import Database, open_database
-from holdfast.env import CrashPoint, FaultEnv, FaultRule, PosixEnv, SimEnv
+from holdfast.env import CrashPoint, FaultEnv, FaultRule, FileLock, PosixEnv, SimEnv
 from holdfast.manifest import VersionSet
 from holdfast.recovery import stored_settings
 from tests.model.strategies import tiny
@@ -118,8 +121,115 @@ def test_a_folder_with_other_files_is_refused() -> None:
     env.create("/db/letter.txt", site="test").close()
     with pytest.raises(FormatError, match=r"letter\.txt"):
         opened(env)
-    assert {"LOCK", "letter.txt"} == set(env.list_dir("/db"))
+    assert ["letter.txt"] == env.list_dir("/db")
     assert [] == env.unreturned()
+
+
+def no_service(wrapped: bytes | None) -> bytes:
+    raise ConnectionError("the service of the keys does not answer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"root": bytes(48)}, FileNotFoundError),
+        ({"root": bytes(48), "key": bytes(32)}, FileNotFoundError),
+        ({"root": b"short"}, ValueError),
+        ({"read_only": True}, FileNotFoundError),
+        ({"create": False}, FileNotFoundError),
+    ],
+)
+def test_a_refused_open_makes_no_folder(arguments: dict[str, Any], error: type[Exception]) -> None:
+    env = SimEnv()
+    with pytest.raises(error):
+        open_database("/db", env=env, **arguments)
+    assert [] == env.list_dir("/")
+    env.make_dir("/db", site="t")
+    with pytest.raises(error):
+        open_database("/db", env=env, **arguments)
+    assert [] == env.list_dir("/db")
+
+
+def test_encryption_without_its_library_makes_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = SimEnv()
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    with pytest.raises(ModuleNotFoundError, match=r"holdfast\[crypto\]"):
+        open_database("/db", env=env, key=bytes(32))
+    assert [] == env.list_dir("/")
+
+
+@pytest.mark.parametrize("key", [None, bytes(32)])
+@pytest.mark.parametrize("name", ["notes.txt", "notes.wal", "x.table"])
+def test_a_refused_folder_keeps_what_it_holds_and_nothing_else(
+    tmp_path: Path, key: bytes | None, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FormatError, match="and no database"):
+        open_database(tmp_path, key=key)
+    assert [name] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("had_lock", [False, True])
+def test_a_lock_file_goes_with_the_refused_open_that_made_it(
+    tmp_path: Path, *, had_lock: bool
+) -> None:
+    if had_lock:
+        (tmp_path / "LOCK").touch()
+    with pytest.raises(ConnectionError):
+        open_database(tmp_path, key=no_service)
+    (tmp_path / "00000001.wal").write_bytes(b"of a damaged database")
+    with pytest.raises(CorruptionError):
+        open_database(tmp_path)
+    (tmp_path / "00000001.wal").unlink()
+    assert (["LOCK"] if had_lock else []) == [path.name for path in tmp_path.iterdir()]
+    open_database(tmp_path).close()
+
+
+class ArrivalEnv(PosixEnv):
+    """Another program puts a file into the folder just before its lock is taken."""
+
+    def lock_file(self, path: str) -> FileLock:
+        Path(path).with_name("notes.txt").touch()
+        return super().lock_file(path)
+
+
+@pytest.mark.parametrize("key", [None, bytes(32)])
+def test_a_folder_is_looked_at_again_under_its_lock(tmp_path: Path, key: bytes | None) -> None:
+    with pytest.raises(FormatError, match=r"notes\.txt"):
+        open_database(tmp_path / "db", key=key, env=ArrivalEnv())
+    assert ["notes.txt"] == [path.name for path in (tmp_path / "db").iterdir()]
+
+
+def test_an_open_that_waited_for_a_lock_file_which_is_gone_takes_the_next(
+    tmp_path: Path,
+) -> None:
+    """The race of every lock file that is unlinked: one opens it, another unlinks it and makes the
+    next, and both believe that they have the database.
+    """
+    path = tmp_path / "LOCK"
+
+    class Race(PosixEnv):
+        def unlink(self, path: str, *, site: str) -> None:
+            if site == "database.refused.unlock":
+                # Whoever looks at this moment is refused, and finds the same file.
+                with pytest.raises(DatabaseLockedError):
+                    open_database(tmp_path)
+                super().unlink(path, site=site)
+                # This one comes behind it, with a lock file of its own.
+                other.append(open_database(tmp_path))
+                return
+            super().unlink(path, site=site)
+
+    other: list[Database] = []
+    with pytest.raises(ConnectionError):
+        open_database(tmp_path, key=no_service, env=Race())
+    assert path.exists()
+    with pytest.raises(DatabaseLockedError):
+        open_database(tmp_path)
+    other[0][b"k"] = b"v"
+    other[0].close()
+    with open_database(tmp_path) as database:
+        assert b"v" == database[b"k"]
 
 
 def test_a_failed_open_gives_the_lock_back() -> None:
