@@ -222,6 +222,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="those with this in their name")
     parser.add_argument("--write", action="store_true", help="write docs/results/mutation.md")
     given = parser.parse_args(arguments)
+    if given.jobs < 1 or not (given.minutes is None or 0 < given.minutes < math.inf):
+        parser.error("--jobs and --minutes are finite numbers above 0")
     reason = in_child(_missing_commit) if given.write else ""
     if reason:
         parser.error(reason)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from holdfast.testing.bench_measure import MIB, Figure, Options, fresh_python
 from holdfast.testing.bench_report import Report, Result, machine, markdown, table
 from holdfast.testing.bench_workloads import WORKLOADS, description
+from holdfast.testing.numbers import one_or_more, positive
 from holdfast.testing.result_page import require_commit
 
 PAGE = "docs/results/part1.md"
@@ -35,14 +36,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", help="write all rounds of all figures there")
     made.add_argument("--write", action="store_true", help=f"write {PAGE}")
     made.add_argument("--folder", default=plain.folder, help="where the databases are made")
-    made.add_argument("--count", type=int, default=plain.count, help="rows of put, get and scan")
-    made.add_argument("--reads", type=int, default=plain.reads, help="lookups of a round")
-    made.add_argument("--rounds", type=int, default=plain.rounds)
-    made.add_argument("--starts", type=int, default=plain.starts, help="fresh processes of a kind")
-    made.add_argument("--commits", type=int, default=plain.commits, help="commits of a round")
-    made.add_argument("--threads", type=int, default=plain.threads)
-    made.add_argument("--replay-mb", type=float, default=plain.replay_bytes / MIB, help="in MiB")
-    made.add_argument("--load-gb", type=float, default=plain.load_bytes / GB, help="in 10^9 bytes")
+    made.add_argument(
+        "--count", type=one_or_more, default=plain.count, help="rows of put, get and scan"
+    )
+    made.add_argument("--reads", type=one_or_more, default=plain.reads, help="lookups of a round")
+    made.add_argument("--rounds", type=one_or_more, default=plain.rounds)
+    made.add_argument(
+        "--starts", type=one_or_more, default=plain.starts, help="fresh processes of a kind"
+    )
+    made.add_argument(
+        "--commits", type=one_or_more, default=plain.commits, help="commits of a round"
+    )
+    made.add_argument("--threads", type=one_or_more, default=plain.threads)
+    made.add_argument("--replay-mb", type=positive, default=plain.replay_bytes / MIB, help="in MiB")
+    made.add_argument(
+        "--load-gb", type=positive, default=plain.load_bytes / GB, help="in 10^9 bytes"
+    )
     made.add_argument("--seed", type=int, default=plain.seed)
     return made
 

@@ -26,6 +26,7 @@ from holdfast.testing.crash import (
 )
 from holdfast.testing.exhaustive import count, explore
 from holdfast.testing.mutants import MUTANTS, hunt, sync_sites, without
+from holdfast.testing.numbers import none_or_more, one_or_more, positive
 from holdfast.testing.workload import CANONICAL, EXHAUSTIVE, SECTORS, disk_of, workload
 
 NAMES = (*CANONICAL, *SECTORS)
@@ -67,10 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./dev crash", description="Cut the power everywhere.")
     add = parser.add_argument
     add("--workload", action="append", help="only this one; may be repeated")
-    add("--exhaustive", type=int, metavar="LENGTH", help="all workloads of so many operations")
+    add(
+        "--exhaustive",
+        type=one_or_more,
+        metavar="LENGTH",
+        help="all workloads of so many operations",
+    )
     add("--items", metavar="FIRST:LAST", help="of these, those from FIRST up to LAST")
     add("--seed", type=int, default=0, help="of the machine, and of the steps of 'mixed'")
-    add("--seeds", type=int, default=1, help="how many seeds to run, from --seed on")
+    add("--seeds", type=one_or_more, default=1, help="how many seeds to run, from --seed on")
     add("--depth", type=int, default=2, choices=(1, 2), help="2 also cuts inside recovery")
     add("--classes", default=",".join(CRASH_CLASSES), help="separated by commas")
     add(
@@ -78,10 +84,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(PROFILES),
         help="what disks may lose; posix-min but for sectors_*",
     )
-    add("--budget", type=float, help="seconds in all; the states are then sampled")
+    add("--budget", type=positive, help="seconds in all; the states are then sampled")
     add("--cover", action="store_true", help="go on until every boundary and key had a state run")
-    add("--nested-sample", type=int, help="nested states for each content; all of them by default")
-    add("--jobs", type=int, default=2, help="processes")
+    add(
+        "--nested-sample",
+        type=none_or_more,
+        help="nested states for each content; all of them by default",
+    )
+    add("--jobs", type=one_or_more, default=2, help="processes")
     add("--mutants", action="store_true", help="break every sync in turn; each must be noticed")
     add("--encrypted", action="store_true", help="with a key")
     add("--state", help="run one state again: K:STATE or K:STATE/K:STATE")

@@ -37,6 +37,7 @@ from holdfast.sstable._page_py import decode_entries
 from holdfast.sstable.format import PageType, decode_root_value
 from holdfast.testing.bench_measure import settle
 from holdfast.testing.bench_report import machine
+from holdfast.testing.numbers import one_or_more
 from holdfast.testing.result_page import require_commit, write_page
 
 PAGE = os.path.join("docs", "results", "filters.md")
@@ -354,14 +355,11 @@ An interpolating search looks besides at the first and the last key that are lef
 def main(arguments: Sequence[str]) -> int:
     """Run the measurement."""
     parser = argparse.ArgumentParser(prog="./dev filters", description=__doc__.split("\n")[0])
-    parser.add_argument("--keys", type=int, default=KEYS, help="of a filter")
-    parser.add_argument("--rows", type=int, default=300_000, help="of the database")
+    parser.add_argument("--keys", type=one_or_more, default=KEYS, help="of a filter")
+    parser.add_argument("--rows", type=one_or_more, default=300_000, help="of the database")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     given = parser.parse_args(arguments)
     require_commit(parser, writes=given.write)
-    if min(given.keys, given.rows) < 1:
-        print("--keys and --rows are at least 1", file=sys.stderr)
-        return 2
     tables = [kinds_table(given.keys), levels_table(given.keys), database_table(given.rows)]
     tables.append(search_table())
     print("\n\n".join(tables))

@@ -48,6 +48,7 @@ from holdfast.testing.bench_report import commit_name, machine
 from holdfast.testing.fuzz_oracle import Target
 from holdfast.testing.fuzz_record import PAGE, Entry, Record
 from holdfast.testing.fuzz_run import SLOW_SECONDS, Fault, Fuzzer, Limits, Scratch
+from holdfast.testing.numbers import one_or_more, positive
 from holdfast.testing.result_page import require_commit
 
 _MODULES = (
@@ -122,11 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("targets", nargs="*", metavar="TARGET", help=f"all, or of {', '.join(TARGETS)}")
-    add("--seconds", type=float, help="time of each target; 10 where nothing else is said")
-    add("--executions", type=int, help="executions of the targets together")
+    add("--seconds", type=positive, help="time of each target; 10 where nothing else is said")
+    add("--executions", type=one_or_more, help="executions of the targets together")
     add("--seed", type=int, default=1, help="another seed, other inputs (default: 1)")
     add("--corpus", default=FOLDER, metavar="FOLDER", help=f"default: {FOLDER}")
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="targets at once; default: the cores")
+    add(
+        "--jobs",
+        type=one_or_more,
+        default=os.cpu_count() or 1,
+        help="targets at once; default: the cores",
+    )
     add("--keep", action="store_true", help="add inputs that show something new to the corpus")
     add("--replay", metavar="FILE", help="execute one input and show what comes out")
     add("--in-process", action="store_true", help="without a process and limits for each target")

@@ -42,6 +42,7 @@ from holdfast.testing.check_small import levels_kept
 from holdfast.testing.history import History, Isolation, Kind, read_history, write_history
 from holdfast.testing.history_run import Load, run_steps
 from holdfast.testing.judge import judge
+from holdfast.testing.numbers import none_or_more, one_or_more, positive
 from holdfast.testing.result_page import require_commit, result_page, write_page
 from holdfast.testing.small_histories import small_histories, with_times
 
@@ -243,20 +244,28 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
     parser = argparse.ArgumentParser(prog="./dev histories", description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=20, help="of each broken model and kind")
-    parser.add_argument("--serial", type=int, default=100_000, help="serial histories")
-    parser.add_argument("--right", type=int, default=200, help="of each right model and kind")
-    parser.add_argument("--slices", type=int, default=2, help="long histories of each kind")
-    parser.add_argument("--small", type=float, default=1.0, help="more or fewer small histories")
+    parser.add_argument(
+        "--runs", type=one_or_more, default=20, help="of each broken model and kind"
+    )
+    parser.add_argument("--serial", type=none_or_more, default=100_000, help="serial histories")
+    parser.add_argument(
+        "--right", type=none_or_more, default=200, help="of each right model and kind"
+    )
+    parser.add_argument(
+        "--slices", type=none_or_more, default=2, help="long histories of each kind"
+    )
+    parser.add_argument("--small", type=positive, default=1.0, help="more or fewer small histories")
     parser.add_argument("--keep", metavar="DIR", help="keep misjudged histories there")
     parser.add_argument("--check", metavar="FILE", help="judge the history in FILE")
     parser.add_argument("--show", metavar="FAULT", choices=list(FAULTS), help="print one report")
     parser.add_argument("--kind", choices=KINDS, default="append", help="of --show")
     parser.add_argument("--write", action="store_true", help="write the page of results")
     parser.add_argument("--engine", action="store_true", help="judge the engine, not models")
-    parser.add_argument("--transactions", type=int, help="of --engine; 50,000 if nothing is said")
-    parser.add_argument("--minutes", type=float, help="of --engine")
-    parser.add_argument("--jobs", type=int, default=2, help="of --engine: processes")
+    parser.add_argument(
+        "--transactions", type=one_or_more, help="of --engine; 50,000 if nothing is said"
+    )
+    parser.add_argument("--minutes", type=positive, help="of --engine")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="of --engine: processes")
     parser.add_argument("--folder", metavar="DIR", help="of --engine: where real clients write")
     parser.add_argument("--resume", metavar="FILE", help="of --engine: go on with what FILE holds")
     parser.add_argument("--encrypted", action="store_true", help="of --engine: with a key")

@@ -25,6 +25,7 @@ from random import Random
 from holdfast.testing import encrypted
 from holdfast.testing.interleavings import SCOPES, Arena, Tally, judge_set, sets_of_programs
 from holdfast.testing.kept import Kept
+from holdfast.testing.numbers import one_or_more, positive
 from holdfast.testing.pieces import do_pieces
 from holdfast.testing.result_page import require_commit, result_page, write_page
 
@@ -110,8 +111,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev interleavings", description=__doc__.split("\n")[0])
     parser.add_argument("--scope", action="append", choices=list(SCOPES), help="may be repeated")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the sets")
-    parser.add_argument("--minutes", type=float, help="for each scope")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--minutes", type=positive, help="for each scope")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="processes")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     parser.add_argument("--resume", metavar="FILE", help="go on with what FILE holds")
     parser.add_argument("--encrypted", action="store_true", help="with a key")

@@ -37,6 +37,7 @@ import holdfast
 from holdfast.cli import main as command
 from holdfast.codec import pack_tuple
 from holdfast.testing import encrypted
+from holdfast.testing.numbers import one_or_more
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(holdfast.__file__)))
 DATA = os.path.join("..", "shared", "data", "nab")
@@ -355,9 +356,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the harness; the exit status is 1 when a database came back wrong."""
     parser = argparse.ArgumentParser(prog="kills", description="Kill imports and judge the rest.")
     parser.add_argument("folder", nargs="?", help="where databases are made (default: a new one)")
-    parser.add_argument("--kills", type=int, default=200, help="signals (default: 200)")
+    parser.add_argument("--kills", type=one_or_more, default=200, help="signals (default: 200)")
     parser.add_argument("--seed", type=int, default=1, help="behind all moments (default: 1)")
-    parser.add_argument("--jobs", type=int, default=2, help="lives at a time (default: 2)")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="lives at a time (default: 2)")
     parser.add_argument("--data", default=DATA, help=f"CSV files to import (default: {DATA})")
     parser.add_argument("--encrypted", action="store_true", help="with a key")
     given = parser.parse_args(arguments)

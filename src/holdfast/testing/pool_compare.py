@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
+from holdfast.testing.numbers import one_or_more
 from holdfast.testing.pool_policies import NEVER, Arc, Furthest, Key, Lru, Lru2, Policy
 from holdfast.testing.pool_trace import ASK, DROP, PEEK, PIN, READS, ROWS, TRACES, Event
 from holdfast.testing.result_page import require_commit, result_page, write_page
@@ -197,8 +198,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev pool", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="TRACE", help=f"of {', '.join(TRACES)}")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--reads", type=int, default=READS)
+    parser.add_argument("--rows", type=one_or_more, default=ROWS)
+    parser.add_argument("--reads", type=one_or_more, default=READS)
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     given = parser.parse_args(arguments)
     require_commit(parser, writes=given.write)

@@ -32,6 +32,7 @@ from holdfast.compaction.job import WINDOW_CUTS_MAX
 from holdfast.compaction.window import next_window_start
 from holdfast.manifest import KeyspaceVersion, Version, VersionEdit
 from holdfast.sstable import TableInfo
+from holdfast.testing.numbers import one_or_more
 
 MIB = 1 << 20
 KEYSPACE = 1
@@ -414,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--strategy", choices=STRATEGIES, action="append")
     parser.add_argument("--load", choices=list(LOADS), action="append")
-    parser.add_argument("--flushes", type=int, default=200, help="memtables of each run")
+    parser.add_argument("--flushes", type=one_or_more, default=200, help="memtables of each run")
     given = parser.parse_args(arguments)
     print("| load | strategy | files made | at the end | write | read | space | slowed | longest |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -36,6 +36,7 @@ from holdfast.testing import encrypted
 from holdfast.testing.bench_report import machine
 from holdfast.testing.crash import same_machine
 from holdfast.testing.mutants import without
+from holdfast.testing.numbers import none_or_more, not_negative
 from holdfast.testing.oracle import Wrap
 from holdfast.testing.result_page import missing_commit
 from holdfast.testing.torture_crash import CrashPart, ExhaustivePart, KillsPart
@@ -106,18 +107,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="DIR", help="where databases are made; on the disk to be tried")
     add("--seed", type=int, default=1, help="another seed, other items (default: 1)")
-    add("--minutes", type=float, default=MINUTES, help=f"how long (default: {MINUTES:g})")
+    add("--minutes", type=not_negative, default=MINUTES, help=f"how long (default: {MINUTES:g})")
     add(
         "--parts",
         default=",".join(PARTS),
         help=f"groups with / between them run side by side (default: {','.join(PARTS)})",
     )
-    add("--first-workload", type=int, default=0, metavar="ITEM", help="where that part begins")
+    add(
+        "--first-workload",
+        type=none_or_more,
+        default=0,
+        metavar="ITEM",
+        help="where that part begins",
+    )
     add("--json", action="store_true", help="print one JSON object")
     add("--write", action="store_true", help="write the page")
     add("--page", default=PAGE, metavar="FILE", help=f"the page that is written (default: {PAGE})")
     add("--replay", metavar="PART:ITEM", help="run one item again")
-    add("--first-flip", type=int, default=0, metavar="ITEM", help="where the part flips begins")
+    add(
+        "--first-flip",
+        type=none_or_more,
+        default=0,
+        metavar="ITEM",
+        help="where the part flips begins",
+    )
     add("--encrypted", action="store_true", help="with a key; without the part fuzz")
     add("--without", metavar="KIND:SITE", help="take a sync out, such as sync:wal.record.sync")
 
