@@ -9,6 +9,7 @@ import pytest
 
 import holdfast as engine
 from holdfast.cli import keys
+from holdfast.codec import checksum
 
 KEY = bytes(range(32))
 NEW = bytes(range(32, 64))
@@ -157,6 +158,20 @@ def test_every_verb_that_takes_a_database_takes_its_key(holdfast, files, databas
             assert refused.status == 1
             assert "encrypted" in refused.err, verb
     assert holdfast("export", database, "--keyspace", "rows", *key).out == "time,cpu\n1,10\n2,20\n"
+
+
+def test_a_key_file_of_a_newer_version_is_no_damage(holdfast, files, database):
+    """As `get` and `repair` do, `verify` says what it is."""
+    (path,) = database.glob("KEYS.*")
+    data = bytearray(path.read_bytes())
+    data[8:10] = (2).to_bytes(2, "little")
+    data[-8:] = checksum(data[:-8]).to_bytes(8, "little")
+    path.write_bytes(data)
+    for verb in (["verify"], ["verify", "--json"], ["get", "k"], ["repair"]):
+        shown = holdfast(verb[0], database, *verb[1:], "--key-file", files / "raw")
+        assert (shown.status, shown.out) == (1, ""), verb
+        assert "key file version 2; this Holdfast reads 1" in shown.err, verb
+        assert "damage" not in shown.err, verb
 
 
 def test_verify_finds_damage_under_the_seal(holdfast, files, database):

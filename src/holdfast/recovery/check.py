@@ -135,7 +135,8 @@ def check_folder(
 
     What a failing disk does not give is damage, and is read around. `progress` is called with the
     bytes of tables done since its last call and the bytes of all of them. Raises: FileNotFoundError
-    when there is no database; DatabaseLockedError; WrongKeyError; OSError.
+    when there is no database; DatabaseLockedError; WrongKeyError; FormatError when its key file is
+    of a newer version; OSError.
     """
     if not has_database_files(env.list_dir(folder)):
         raise FileNotFoundError(f"there is no database at {folder}")
@@ -145,9 +146,9 @@ def check_folder(
     try:
         try:
             env = unlock(disk, folder, source)
-        except (CorruptionError, FormatError) as error:
+        except CorruptionError as error:
             # Of the key file: without it nothing else can be read.
-            report.errors.append(_as_corruption(error, folder))
+            report.errors.append(error)
             return report
         check_locked(env, folder, report, progress)
     finally:

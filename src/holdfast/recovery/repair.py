@@ -43,7 +43,7 @@ from holdfast.recovery.repair_survey import Survey, next_number, survey
 from holdfast.recovery.repair_tables import Workshop
 from holdfast.recovery.repair_trusted import repair_trusted
 from holdfast.recovery.repair_untrusted import repair_untrusted
-from holdfast.recovery.restart import LOCK_NAME
+from holdfast.recovery.restart import LOCK_NAME, has_database_files
 from holdfast.recovery.sealing import key_source, unlock
 from holdfast.recovery.set_aside import PIECE_BYTES
 from holdfast.recovery.unfinished import check_free, claimed_folder, mark_unfinished
@@ -130,11 +130,7 @@ def _check_folders(env: Env, folder: str, target: str | None) -> None:
         names = env.list_dir(folder)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"there is no database at {folder}") from None
-    is_ours = any(
-        name.startswith("CURRENT.") or name.endswith((".table", ".wal", ".manifest"))
-        for name in names
-    )
-    if not is_ours:
+    if not has_database_files(names):
         raise FileNotFoundError(f"there is no database at {folder}")
     if target is None:
         return
