@@ -110,6 +110,9 @@ def test_on_a_terminal_a_database_is_not_made_with_a_mistyped_passphrase(
     [
         (["--key-file", "short"], "neither 32 bytes nor 64"),
         (["--key-file", "binary"], "neither 32 bytes nor 64"),
+        (["--key-file", "long"], "neither 32 bytes nor 64"),
+        (["--key-file", "/dev/zero"], "neither 32 bytes nor 64"),
+        (["--key-file", "."], "Is a directory"),
         (["--key-file", "absent"], "No such file"),
         (["--key-env", "NOT_THERE_AT_ALL"], "no environment variable"),
         (["--key-env", "WORDS_OF_THE_TEST"], "neither 32 bytes nor 64"),
@@ -120,6 +123,8 @@ def test_on_a_terminal_a_database_is_not_made_with_a_mistyped_passphrase(
 def test_what_holds_no_key_is_said(holdfast, files, database, monkeypatch, given, said):
     (files / "short").write_bytes(b"short")
     (files / "binary").write_bytes(bytes(range(200, 240)))
+    # All that a look at the first 256 bytes would show is a key.
+    (files / "long").write_text(KEY.hex() + " " * 192 + "junk")
     monkeypatch.setenv("WORDS_OF_THE_TEST", "words")
     monkeypatch.setattr(sys, "stdin", Typed(b""))
     monkeypatch.chdir(files)

@@ -111,3 +111,43 @@ def test_ctrl_c_closes_the_database_and_keeps_what_was_committed(start, database
         assert rows > 0
         assert rows % 10 == 0
         assert db.verify().ok
+
+
+def test_files_that_are_named_may_be_pipes(start, database, tmp_path):
+    """What a shell makes of <(...) is such a name, and has no path that leads to it."""
+
+    def run(*arguments, given):
+        """Run a verb with bytes in a pipe for each "%" among the arguments."""
+        ends, named = [], []
+        for argument in arguments:
+            if "%" in str(argument):
+                end, other = os.pipe()
+                os.write(other, given[len(ends)])
+                os.close(other)
+                ends.append(end)
+                argument = argument.replace("%", f"/dev/fd/{end}")
+            named.append(argument)
+        done = start(*named, pass_fds=ends, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for end in ends:
+            os.close(end)
+        out, err = done.communicate()
+        return done.returncode, out, err
+
+    key = bytes(range(32))
+    put = ("put", database, "k", "@%", "--key-file", "%")
+    assert run(*put, given=[b"a value", key]) == (0, b"", b"")
+    get = ("get", database, "k", "--raw", "--key-file", "%")
+    assert run(*get, given=[key.hex().encode() + b"\n"]) == (0, b"a value", b"")
+    assert run(*get, given=[key + b"\n"])[0] == 2
+    rows = ("import", database, "%", "--key", "a", "--key-file", "%")
+    status, _, err = run(*rows, given=[b"a,b\n1,2\n", key])
+    assert (status, b"give --keyspace" in err) == (2, True)
+    assert run(*rows, "--keyspace", "rows", given=[b"a,b\n1,2\n", key])[0] == 0
+    export = ("export", database, "--key-file", "%", "--keyspace", "rows")
+    assert run(*export, given=[key]) == (0, b"a,b\n1,2\n", b"")
+    # These take a file that can be read anywhere, and one that can be put in a file's place.
+    for verb in (("dump", "%"), (*export, "--output", "%")):
+        status, _, err = run(*verb, given=[key, b""])
+        assert status == 1
+        assert b"/dev/fd/" in err
+        assert b"is no regular file" in err

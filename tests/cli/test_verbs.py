@@ -159,15 +159,16 @@ def test_what_is_not_there_is_one_line_and_made_by_nobody(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_no_database_stays_as_it_is(holdfast, tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(b"")
+@pytest.mark.parametrize("name", ["photo.jpg", "notes.wal"])
+def test_a_folder_that_is_no_database_stays_as_it_is(holdfast, tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
     key = tmp_path.with_name("key")
     key.write_bytes(bytes(32))
     for verb in ("get", "put", "delete", "scan", "stats", "verify", "compact", "repair", "changes"):
         arguments = {"get": ["k"], "delete": ["k"], "put": ["k", "v"]}.get(verb, [])
         for sealed in ([], ["--key-file", key]):
             assert 1 == holdfast(verb, tmp_path, *arguments, *sealed).status
-            assert ["photo.jpg"] == [path.name for path in tmp_path.iterdir()], verb
+            assert [name] == [path.name for path in tmp_path.iterdir()], verb
 
 
 def test_help_names_every_verb_and_is_no_failure(holdfast):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -12,7 +11,14 @@ import holdfast
 from holdfast.cli.csv_table import COLUMNS_KEY, ROWS_START, Columns, RowCoder, format_row
 from holdfast.cli.failure import CommandError
 from holdfast.cli.functions import add_functions
-from holdfast.cli.opening import add_database, add_keyspace, no_keyspace, open_database, rows_of
+from holdfast.cli.opening import (
+    add_database,
+    add_keyspace,
+    no_keyspace,
+    open_database,
+    resolved,
+    rows_of,
+)
 from holdfast.cli.progress import Progress
 from holdfast.cli.text import shown
 from holdfast.engine import SnapshotKeyspace
@@ -97,7 +103,7 @@ def _output(path: str | None) -> Iterator[Callable[[bytes], int]]:
         return
     env = PosixEnv()
     # A symbolic link stays, and what it leads to is replaced. So would a device be: it is refused.
-    path = os.path.realpath(path)
+    path = resolved(path)
     with contextlib.suppress(FileNotFoundError, PermissionError):
         env.open(path).close()
     partial = f"{path}.partial"

@@ -90,6 +90,9 @@ def _keyspaces(files: list[str], keyspace: str | None) -> list[str]:
         return [keyspace]
     if STANDARD_INPUT in files:
         raise wrong_usage("standard input has no name; give --keyspace")
+    for path in files:
+        if path.startswith(("/dev/", "/proc/")):
+            raise wrong_usage(f"{path} has no name of its own; give --keyspace")
     names = [os.path.splitext(os.path.basename(path))[0] for path in files]
     if len(set(names)) < len(names):
         raise wrong_usage("two FILEs have the same name, and with it the same keyspace")

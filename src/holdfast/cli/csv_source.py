@@ -1,7 +1,7 @@
 """Reads the rows of a CSV file, and says which line is wrong.
 
-The form is that of RFC 4180 in UTF-8: commas, double quotes, any of the usual line ends. A byte
-order mark in front is left out, blank lines are skipped.
+The form is that of RFC 4180 in UTF-8: commas, double quotes, and lines that end in CR LF, LF or CR,
+also in one file. A byte order mark in front is left out, blank lines are skipped.
 
 Guarantees: cells are the texts that stand in the file; a row that differs in length from the
 header, bytes that are not UTF-8 and wrong quotes are a CommandError that names the line; memory
@@ -13,14 +13,13 @@ Thread safety: a source belongs to one thread.
 from __future__ import annotations
 
 import csv
-import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from holdfast.base import VALUE_BYTES_MAX
 from holdfast.cli.failure import CommandError
-from holdfast.cli.opening import open_file
-from holdfast.env import File
+from holdfast.env import open_stream, stream_size
 
 STANDARD_INPUT = "-"
 _BUFFER_BYTES = 1 << 20
@@ -38,13 +37,8 @@ class CsvSource:
         self.name = "standard input" if path == STANDARD_INPUT else path
         self.bytes_read = 0
         self._lines_read = 0
-        self._file: File | None = None
-        stream: Iterable[bytes]
-        if path == STANDARD_INPUT:
-            stream = sys.stdin.buffer
-        else:
-            self._file = open_file(path)
-            stream = io.BufferedReader(_FileStream(self._file), _BUFFER_BYTES)
+        self._file = None if path == STANDARD_INPUT else open_stream(path)
+        stream = sys.stdin.buffer if self._file is None else self._file
         # Without this a cell may have 128 KiB at most.
         csv.field_size_limit(VALUE_BYTES_MAX)
         self._reader = csv.reader(self._lines(stream), strict=True)
@@ -61,7 +55,7 @@ class CsvSource:
     @property
     def size(self) -> int | None:
         """The bytes of the file, None when that is not known."""
-        return None if self._file is None else self._file.size()
+        return None if self._file is None else stream_size(self._file)
 
     @property
     def line(self) -> int:
@@ -93,8 +87,8 @@ class CsvSource:
             if row:
                 return row
 
-    def _lines(self, stream: Iterable[bytes]) -> Iterator[str]:
-        for raw in stream:
+    def _lines(self, stream: BinaryIO) -> Iterator[str]:
+        for raw in _lines_of(stream):
             self._lines_read += 1
             self.bytes_read += len(raw)
             line = raw.removeprefix(_MARK) if self._lines_read == 1 else raw
@@ -119,18 +113,26 @@ class CsvSource:
         self.close()
 
 
-class _FileStream(io.RawIOBase):
-    """A file of an env as a stream."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # a Buffer
-        data = self._file.read_at(self._at, len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+def _lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream with their ends: CR LF, LF, or CR alone."""
+    # Of a line that is not whole yet; its last piece may end in a CR whose LF is still to come.
+    pieces: list[bytes] = []
+    while data := stream.readline(_BUFFER_BYTES):
+        if not pieces and data.endswith(b"\n") and data.find(b"\r", 0, -2) < 0:
+            yield data
+            continue
+        if pieces and pieces[-1].endswith(b"\r") and not data.startswith(b"\n"):
+            yield b"".join(pieces)
+            pieces.clear()
+        # Of bytes, it knows these three ends and no other.
+        *whole, rest = data.splitlines(keepends=True)
+        for line in whole:
+            pieces.append(line)
+            yield b"".join(pieces)
+            pieces.clear()
+        pieces.append(rest)
+        if rest.endswith(b"\n"):
+            yield b"".join(pieces)
+            pieces.clear()
+    if pieces:
+        yield b"".join(pieces)

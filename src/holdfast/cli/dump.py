@@ -17,7 +17,7 @@ from holdfast.cli.dump_output import Output
 from holdfast.cli.dump_table import dump_table
 from holdfast.cli.failure import FAILED, CommandError, wrong_usage
 from holdfast.cli.keys import add_key, key_of
-from holdfast.cli.opening import open_file
+from holdfast.cli.opening import open_file, resolved
 from holdfast.cli.text import Form
 from holdfast.crypto import SEAL_MAGIC, KeySource
 from holdfast.env import File, PosixEnv
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open_sealed(path: str, key: KeySource) -> File:
     """Open a file of an encrypted database. Raises: WrongKeyError, CorruptionError; OSError."""
-    path = os.path.realpath(path)
+    path = resolved(path)
     return unlock(PosixEnv(), os.path.dirname(path), key).open(path)
 
 

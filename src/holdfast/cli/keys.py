@@ -1,8 +1,8 @@
 """Keys on the command line: never an argument itself, which other users of the machine could see.
 
-`--key-file` names a file with 32 raw bytes, or 64 hexadecimal digits; `--key-env` an environment
-variable with such digits; `--passphrase` asks on the terminal, or reads a line where standard input
-is none. The same three with `new-` in front give the key that takes its place.
+`--key-file` names a file, a pipe too, with 32 raw bytes, or 64 hexadecimal digits; `--key-env` an
+environment variable with such digits; `--passphrase` asks on the terminal, or reads a line where
+standard input is none. The same three with `new-` in front give the key that takes its place.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from contextlib import suppress
 
 from holdfast.cli.failure import CommandError, wrong_usage
 from holdfast.crypto import KeySource, key_files
-from holdfast.env import PosixEnv
+from holdfast.env import PosixEnv, open_stream, read_stream
 
 _RAW_BYTES = 32
 _FILE_BYTES_MAX = 256
+"""Of a key file: the digits, and as much white space as anybody has around them."""
 _LINE_BYTES_MAX = 1 << 16
 
 
@@ -72,13 +73,12 @@ def _has_keys(path: str) -> bool:
 
 
 def _of_file(path: str) -> bytes:
-    file = PosixEnv().open(os.path.realpath(path))
-    try:
-        data = file.read_at(0, _FILE_BYTES_MAX)
-    finally:
-        file.close()
+    with open_stream(path) as stream:
+        data = read_stream(stream, _FILE_BYTES_MAX + 1)
     if len(data) == _RAW_BYTES:
         return data
+    if len(data) > _FILE_BYTES_MAX:
+        raise _no_key(path)
     try:
         return _of_digits(data.decode("ascii"), path)
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import cast
 
 import holdfast
@@ -16,10 +17,9 @@ from holdfast.cli.keys import add_key, key_of
 from holdfast.cli.text import Form, parse
 from holdfast.crypto import KeySource
 from holdfast.engine import SnapshotKeyspace
-from holdfast.env import File, PosixEnv
+from holdfast.env import File, PosixEnv, open_stream, read_stream
 
 DURABILITIES = ("commit", "interval", "none")
-_READ_BYTES = 1 << 20
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
@@ -141,30 +141,30 @@ def value_argument(argument: str, form: Form) -> bytes:
     content of a file. With --raw nothing has a special meaning. Raises: CommandError; OSError.
     """
     if form is not Form.RAW and argument == "-":
-        return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
+        return read_stream(sys.stdin.buffer, VALUE_BYTES_MAX + 1)
     if form is not Form.RAW and argument.startswith("@"):
-        file = open_file(argument[1:])
-        try:
-            return read_whole(file, VALUE_BYTES_MAX + 1)
-        finally:
-            file.close()
+        with open_stream(argument[1:]) as stream:
+            return read_stream(stream, VALUE_BYTES_MAX + 1)
     found = key_argument(argument, form)
     return b"" if found is None else found
 
 
 def open_file(path: str) -> File:
-    """Open a file that the user named; a symbolic link is followed. Raises: OSError."""
-    return PosixEnv().open(os.path.realpath(path))
+    """Open a file of a database that the user named; symbolic links are followed. Raises: OSError;
+    CommandError.
+    """
+    return PosixEnv().open(resolved(path))
 
 
-def read_whole(file: File, limit: int) -> bytes:
-    """Return the content of a file, at most `limit` bytes of it."""
-    pieces = []
-    done = 0
-    while done < limit:
-        piece = file.read_at(done, min(_READ_BYTES, limit - done))
-        if not piece:
-            break
-        pieces.append(piece)
-        done += len(piece)
-    return b"".join(pieces)
+def resolved(path: str) -> str:
+    """Return the path behind symbolic links. Raises: CommandError for a pipe that is open in this
+    process, such as /dev/stdin or what a shell makes of <(...): there is no path to it.
+    """
+    env, real = PosixEnv(), os.path.realpath(path)
+    with suppress(OSError):
+        env.file_size(path)
+        try:
+            env.file_size(real)
+        except FileNotFoundError:
+            raise CommandError(f"{path} is no regular file") from None
+    return real

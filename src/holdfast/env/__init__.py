@@ -26,6 +26,7 @@ from holdfast.env.protocol import (
     is_shortage,
 )
 from holdfast.env.read_around import ReadAroundEnv
+from holdfast.env.stream import open_stream, read_stream, stream_size
 
 if TYPE_CHECKING:
     from holdfast.env.fault import (
@@ -97,8 +98,11 @@ __all__ = [
     "is_disk_full",
     "is_shortage",
     "lose_writes",
+    "open_stream",
+    "read_stream",
     "release_memory",
     "revert_writes",
+    "stream_size",
     "take_effect",
     "this_thread",
 ]
