@@ -89,6 +89,9 @@ def _open_regular(path: str, flags: int) -> int:
         above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTOR_MIN)
     except BaseException:
         os.close(descriptor)
+        if flags & os.O_EXCL:
+            # Whoever is told that it failed counts on its not being there, as of a marker.
+            os.unlink(path)
         raise
     os.close(descriptor)
     return above

@@ -41,6 +41,22 @@ def test_a_pipe_or_device_or_folder_is_refused_at_once(env: PosixEnv, tmp_path: 
         env.lock_file(str(tmp_path))
 
 
+def test_a_file_that_gets_no_other_descriptor_is_not_left_behind(
+    env: PosixEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Want of descriptors is told as nothing done: a marker that is there would be in force."""
+    monkeypatch.setattr(posix, "_DESCRIPTOR_MIN", 1 << 30)
+    (tmp_path / "old").touch()
+    before = len(os.listdir("/dev/fd"))
+    for name in ("new", "old"):
+        with pytest.raises(OSError):
+            env.create(str(tmp_path / name), site="create")
+    with pytest.raises(OSError):
+        env.open(str(tmp_path / "old"))
+    assert ["old"] == [path.name for path in tmp_path.iterdir()]
+    assert before == len(os.listdir("/dev/fd"))
+
+
 def test_no_file_gets_the_descriptor_of_a_standard_stream(
     env: PosixEnv, tmp_path: Path, root: Path
 ) -> None:
