@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.env._memory import release_memory
 from holdfast.env._mutex import OwnedMutex
-from holdfast.env.posix import PosixEnv, this_thread
+from holdfast.env.posix import PosixEnv, may_be_interrupted, this_thread
 from holdfast.env.protocol import (
     Buffer,
     Condition,
@@ -98,6 +98,7 @@ __all__ = [
     "is_disk_full",
     "is_shortage",
     "lose_writes",
+    "may_be_interrupted",
     "open_stream",
     "read_stream",
     "release_memory",

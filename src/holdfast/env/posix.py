@@ -234,7 +234,7 @@ class PosixCondition:
         self._condition = threading.Condition(mutex)  # type: ignore[arg-type]  # any lock will do
 
     def wait(self, timeout: float | None = None) -> bool:
-        if not _may_be_interrupted():
+        if not may_be_interrupted():
             return self._wait(timeout)
         piece = _WAIT_SECONDS_MAX if timeout is None else min(timeout, _WAIT_SECONDS_MAX)
         caller = threading.get_ident()
@@ -464,7 +464,7 @@ def _make_lock() -> threading.Lock:
         raise MemoryError("no memory for a lock") from exc
 
 
-def _may_be_interrupted() -> bool:
+def may_be_interrupted() -> bool:
     """Return whether signal handlers run in this thread: Python runs them in the main thread."""
     return threading.get_ident() == threading.main_thread().ident
 
@@ -501,7 +501,7 @@ def _uninterrupted(function: Callable[[], Result]) -> Result:
     A handler may raise here behind every call. The function begins with one call that is its only
     beginning, and what is raised from then on waits for its end.
     """
-    if not _may_be_interrupted():
+    if not may_be_interrupted():
         return function()
     result: Result | None = None
     error: BaseException | None = None

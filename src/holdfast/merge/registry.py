@@ -14,6 +14,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from holdfast.base import VALUE_BYTES_MAX, LimitError, MergeError, check_value
+from holdfast.env import may_be_interrupted
 from holdfast.merge.function import BUILT_IN, MergeFunction
 
 NAMED = 0
@@ -167,10 +168,13 @@ def _called(name: str, key: bytes, function: Callable[..., bytes], *arguments: o
     """Return what a function returns, if it may be a value. Raises: MergeError."""
     try:
         value = function(*arguments)
-    except (MemoryError, KeyboardInterrupt):
+    except MemoryError:
         raise
     except BaseException as error:
-        # SystemExit and their like, too: one would end the thread that merges tables.
+        # SystemExit and their like, too: one would end the thread that merges tables. An interrupt
+        # of the user reaches the main thread only.
+        if isinstance(error, KeyboardInterrupt) and may_be_interrupted():
+            raise
         raise MergeError(
             f"the merge function {name!r} failed on key {_shown(key)}: "
             f"{type(error).__name__}: {error}"

@@ -651,3 +651,28 @@ def test_a_function_that_raises_no_exception_ends_no_thread(error: BaseException
         assert b"0,1,1,2,2" == db[b"k"]
         db.compact()
         assert b"0,1,1,2,2" == db[b"k"]
+
+
+def test_an_interrupt_that_a_function_raises_itself_ends_no_thread() -> None:
+    """One of the user reaches the main thread only; elsewhere it is an error as any other."""
+    good = True
+
+    def interrupted(value: bytes | None, operands: Sequence[bytes]) -> bytes:
+        if not good:
+            raise KeyboardInterrupt
+        return b",".join([value or b"", *operands])
+
+    merges = {
+        "interrupted": MergeFunction(interrupted, lambda operands: interrupted(None, operands))
+    }
+    with open_database("/db", settings=TINY, env=SimEnv(), merges=merges) as db:
+        db.put(b"k", b"0")
+        db.flush()
+        good = False
+        for _ in range(2):
+            db.merge(b"k", "interrupted", b"1")
+        db.flush()
+        with pytest.raises(KeyboardInterrupt):
+            db.get(b"k")
+        good = True
+        assert db[b"k"].startswith(b"0,")
