@@ -182,7 +182,7 @@ async def _take_lock(
 ) -> None:
     loop = get_running_loop()
     # Before it is asked for: a timeout that is no number must not leave a request behind.
-    until = None if seconds is None else loop.time() + seconds
+    until = txn.deadline(loop.time(), seconds)
     granted: Future[None] = loop.create_future()
     request = owner.request_lock(span, shared=shared, wake=partial(tell, loop, _settle, granted))
     table = owner.lock_table

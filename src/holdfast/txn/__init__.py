@@ -12,7 +12,7 @@ from holdfast.txn._transaction import ISOLATIONS
 from holdfast.txn.conflict import Changes
 from holdfast.txn.keyspace import Source, TransactionKeyspace
 from holdfast.txn.leak import warn_of_leak
-from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span
+from holdfast.txn.locks import LOOK_SECONDS, LockTable, Owner, Span, deadline
 from holdfast.txn.retry import Retry, run
 from holdfast.txn.transaction import Host, Prepared, Savepoint, Transaction
 
@@ -33,6 +33,7 @@ __all__ = [
     "Span",
     "Transaction",
     "TransactionKeyspace",
+    "deadline",
     "run",
     "warn_of_leak",
 ]

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import isnan
 
 from holdfast.base import ConflictError, DeadlockError, mark, successor
 from holdfast.env import Env, ReentryError
@@ -93,6 +94,16 @@ class Request:
         )
 
 
+def deadline(now: float, timeout: float | None) -> float | None:
+    """Return the time at which a wait of `timeout` seconds ends that begins now. Raises: TypeError,
+    ValueError for what is no number: such a wait would not end.
+    """
+    until = None if timeout is None else now + timeout
+    if until is not None and isnan(until):
+        raise ValueError(f"a timeout is a number of seconds, not {timeout}")
+    return until
+
+
 class LockTable:
     """The locks of one database."""
 
@@ -119,7 +130,7 @@ class LockTable:
         """
         condition = self._env.condition(self._mutex)
         # Before it is asked for: a timeout that is no number must not leave a request behind.
-        until = None if timeout is None else self._env.monotonic() + timeout
+        until = deadline(self._env.monotonic(), timeout)
         with self._mutex:
             request = self._begin(Request(owner, span, shared, condition.notify_all))
             if request.granted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,8 @@ def test_a_lock_whose_timeout_is_no_number_asks_for_nothing(tmp_path: Path) -> N
         await one.lock(b"k")
         with pytest.raises(TypeError):
             await two.lock(b"k", timeout="1")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="not nan"):
+            await two.lock(b"k", timeout=nan)
         await one.rollback()
         await three.lock(b"k", timeout=0)
         await three.rollback()

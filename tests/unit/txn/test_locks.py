@@ -8,6 +8,7 @@ import gc
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from math import nan
 from typing import Any
 
 import pytest
@@ -326,6 +327,8 @@ def test_a_lock_whose_timeout_is_no_number_asks_for_nothing() -> None:
         one.lock(b"k")
         with pytest.raises(TypeError):
             two.lock(b"k", timeout="1")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="not nan"):
+            two.lock(b"k", timeout=nan)
         one.rollback()
         three.lock(b"k", timeout=0)
         three.rollback()
