@@ -87,7 +87,7 @@ def open_database(
         recovery: Recovery | None = None
         plain = env
         try:
-            if creates:
+            if creates and not has_database_files(found):
                 # Before a key file is made: others may have come since the first look.
                 check_free_for_new(folder, env.list_dir(folder))
             env = unlock(env, folder, source, create=creates, for_writing=not read_only)

@@ -45,5 +45,7 @@ def test_a_search_ends_at_the_key(interpolates: bool, seed: int) -> None:
 
 
 def test_wrong_counts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert filters.main(["--keys", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        filters.main(["--keys", "0"])
+    assert ended.value.code == 2
+    assert "1 or more, not 0" in capsys.readouterr().err

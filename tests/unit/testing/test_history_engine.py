@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_history():
 def test_everything_happens_in_the_trials_that_are_drawn():
     """Where nothing goes wrong nothing is shown."""
     happened = Counter()
-    for seed in range(20):
+    for seed in range(40):
         happened.update(run_trial(draw_trial(seed, 200)).happened)
     assert happened["committed"] > happened["conflicts"] > 200
     rare = ("crashed", "poisoned", "unknown", "too_old", "undone", "locks", "jumps", "compactions")
