@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -156,17 +154,6 @@ def test_the_pages_show_every_figure(options):
 
 
 SIZES = ["--count", "200", "--reads", "100", "--rounds", "1", "--commits", "5"]
-
-
-def run(tmp_path, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "holdfast.testing.bench", *arguments, *SIZES],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
 
 
 def test_the_command_prints_tables_and_writes_json_and_the_page(tmp_path, monkeypatch, capsys):
