@@ -75,12 +75,16 @@ def test_the_limit_is_a_part_of_the_pool_but_not_less_than_so_much() -> None:
 
 
 @twins
-def test_a_long_scan_keeps_the_pages_it_began_with_and_the_index(twin: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_backward", [False, True])
+def test_a_long_scan_keeps_the_pages_it_began_with_and_the_index(
+    twin: Any, is_backward: bool, tmp_path: Path
+) -> None:
     pool = BufferPool(POOL_BYTES)
     reader, file = reader_on(twin, tmp_path, pool)
-    assert walk(reader.cursor()) == ENTRIES
+    go, step = (walk_back, -1) if is_backward else (walk, 1)
+    assert go(reader.cursor()) == ENTRIES[::step]
     kept = cached(pool)
-    assert kept == DATA_PAGES[: len(kept)]
+    assert kept == DATA_PAGES[::step][: len(kept)][::step]
     assert LONG_SCAN_BYTES_MIN < size_of(kept) < LONG_SCAN_BYTES_MIN + NEAR
     assert {offset for _, offset in pool.keys()} >= INDEXES
     # It is counted as read all the same, once.
@@ -89,27 +93,7 @@ def test_a_long_scan_keeps_the_pages_it_began_with_and_the_index(twin: Any, tmp_
     assert read == (len(DATA_PAGES) + len(indexes), size_of(DATA_PAGES) + size_of(indexes))
     misses = pool.misses
     # And again: what is in the pool is not read.
-    assert walk(reader.cursor()) == ENTRIES
-    assert cached(pool) == kept
-    assert reader.pages_read - read[0] == len(DATA_PAGES) - len(kept) == pool.misses - misses
-    assert reader.bytes_read - read[1] == size_of(DATA_PAGES) - size_of(kept)
-    file.close()
-
-
-@twins
-def test_a_long_scan_backward_does_the_same(twin: Any, tmp_path: Path) -> None:
-    pool = BufferPool(POOL_BYTES)
-    reader, file = reader_on(twin, tmp_path, pool)
-    assert walk_back(reader.cursor()) == ENTRIES[::-1]
-    kept = cached(pool)
-    assert kept == DATA_PAGES[-len(kept) :]
-    assert LONG_SCAN_BYTES_MIN < size_of(kept) < LONG_SCAN_BYTES_MIN + NEAR
-    assert {offset for _, offset in pool.keys()} >= INDEXES
-    read = reader.pages_read, reader.bytes_read
-    indexes = [page for page in PAGES if page.offset in INDEXES]
-    assert read == (len(DATA_PAGES) + len(indexes), size_of(DATA_PAGES) + size_of(indexes))
-    misses = pool.misses
-    assert walk_back(reader.cursor()) == ENTRIES[::-1]
+    assert go(reader.cursor()) == ENTRIES[::step]
     assert cached(pool) == kept
     assert reader.pages_read - read[0] == len(DATA_PAGES) - len(kept) == pool.misses - misses
     assert reader.bytes_read - read[1] == size_of(DATA_PAGES) - size_of(kept)
