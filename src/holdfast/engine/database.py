@@ -122,7 +122,8 @@ class Database(Keyspace):
                 handle.view = ReadView(Memtable(), (), ())
                 self._keyspaces.pop(number, None)
 
-        self._engine.drop_keyspace(number, forget)
+        if not self._engine.drop_keyspace(number, forget):
+            raise KeyError(name)
         self._engine.collect()
 
     # -- the whole database

@@ -627,17 +627,21 @@ class Engine:
                 mark("engine.merges_marked")
                 self.log_edit(VersionEdit(has_merges=True))
 
-    def drop_keyspace(self, keyspace: int, forget: Callable[[], None]) -> None:
-        """Drop a keyspace with everything in it. Durable when it returns.
+    def drop_keyspace(self, keyspace: int, forget: Callable[[], None]) -> bool:
+        """Drop a keyspace with everything in it; return False when another call did that already.
+        Durable when it returns.
 
         `forget` ends the handle, and is called when the keyspace is gone, uninterrupted; perhaps
         twice.
         """
 
-        def drop() -> None:
+        def drop() -> bool:
             self.write_path.sync_held()
             with self.version_mutex:
-                levels = self.trees[keyspace].version.levels
+                tree = self.trees.get(keyspace)
+                if tree is None:
+                    return False
+                levels = tree.version.levels
                 numbers = [info.number for level in levels for info in level]
                 steps: Iterator[Callable[[], object]] = iter(
                     (
@@ -651,8 +655,9 @@ class Engine:
                 )
                 self.log_edit(VersionEdit(keyspaces_dropped=(keyspace,)))
                 self.carry_out(steps)
+                return True
 
-        self.write_path.exclusive(drop)
+        return self.write_path.exclusive(drop)
 
     def collect(self) -> None:
         """Remove the files of tables that nothing needs any more."""

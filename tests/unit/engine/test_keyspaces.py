@@ -144,6 +144,24 @@ def test_a_retention_can_be_given_and_taken_away() -> None:
         assert [b"2", b"3"] == list(events)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_two_that_drop_a_keyspace_one_hears_that_there_is_none(seed: int) -> None:
+    env = SimEnv(seed)
+    with opened(env) as database:
+        database.keyspace("other")[b"k"] = b"v"
+        errors: list[KeyError] = []
+
+        def drop() -> None:
+            try:
+                database.drop_keyspace("other")
+            except KeyError as error:
+                errors.append(error)
+
+        spawn_all(env, drop, drop)
+        assert [("other",)] == [error.args for error in errors]
+        assert ["default"] == database.keyspaces()
+
+
 def test_a_keyspace_that_is_dropped_while_it_is_looked_up_is_made_anew() -> None:
     for seed in range(30):
         env = SimEnv(seed)
