@@ -95,6 +95,7 @@ def repair_untrusted(
     candidates = _current(candidates, edits)
     result = _Found()
     _name_keyspaces(workshop, result, candidates, edits, log)
+    _keep_everything(workshop, result.origins)
     _stamp(workshop, result, candidates)
     _gather(workshop, result, candidates)
     is_clean = _is_clean(edits, log, max(manifest_numbers(names), default=0))
@@ -250,6 +251,18 @@ def _make_distinct(origins: dict[int, TableOrigin]) -> None:
         if origin.name in taken:
             origins[keyspace] = replace(origin, name=f"{origin.name}-{keyspace}")
         taken.add(origins[keyspace].name)
+
+
+def _keep_everything(workshop: Workshop, origins: dict[int, TableOrigin]) -> None:
+    """Take retentions away: one may have changed since, and what an older one drops is gone."""
+    for keyspace, origin in sorted(origins.items()):
+        settings = replace(origin.settings, retention_seconds=0, retention_bytes=0)
+        if settings != origin.settings:
+            origins[keyspace] = replace(origin, settings=settings)
+            workshop.report.notes.append(
+                f"the keyspace {origin.name!r} keeps everything now: its retention may have "
+                "changed since, and has to be given again"
+            )
 
 
 def _stamp(workshop: Workshop, result: _Found, candidates: list[_Candidate]) -> None:

@@ -427,6 +427,33 @@ def test_the_new_version_has_all_keyspaces_and_gives_no_number_again() -> None:
     assert _empty_version(_Found(), edits(), SalvagedLog()).next_keyspace_id == 0
 
 
+def test_a_retention_that_may_have_changed_since_drops_nothing() -> None:
+    """Through the public face: the manifest is lost, and tables name the older retention."""
+    env = SimEnv()
+    fifo = KeyspaceSettings(compaction="fifo")
+    with holdfast.open("/db", env=env) as database:
+        events = database.keyspace("events", settings=replace(fifo, retention_seconds=100))
+        events[b"k"] = b"v"
+        events.flush()
+        database.keyspace("events", settings=fifo)
+    for name in env.list_dir("/db"):
+        if name.endswith(".manifest"):
+            env.unlink(f"/db/{name}", site="test")
+    env.sleep(1000)
+    report = holdfast.repair("/db", env=env)
+    assert any("'events' keeps everything now" in note for note in report.notes)
+    with holdfast.open("/db", env=env) as database:
+        events = database.keyspace("events")
+        env.sleep(1000)
+        events.compact()
+        events.flush()
+        database._engine.upkeep.wait_idle()
+        assert {b"k": b"v"} == dict(events)
+        kept = database._engine.version.keyspace_named("events")
+        assert kept is not None
+        assert kept.settings == fifo
+
+
 def test_settings_that_are_lost_are_said_to_be() -> None:
     shop = workshop()
     kept = DatabaseSettings(wal_segment_bytes=12345 * 4096)
