@@ -62,9 +62,14 @@ def core(
             assert KEYSPACE == keyspace
             self.slow.append((kind, key, value, durability))
 
+        def _encode_amount(self, amount: object) -> bytes:
+            self.encoded.append(amount)
+            return b"\x01amount"
+
     state = twin.CommitState(RecordBuffer(), buffer_bytes_max, LAST_SEQ)
     made = Core(state, KEYSPACE, ReadView(Memtable(), (), ()), memtable_bytes)
     made.slow = []
+    made.encoded = []
     return made
 
 
@@ -547,6 +552,51 @@ def test_a_merge_is_logged_applied_and_visible_at_once(twin: ModuleType) -> None
     assert (LAST_SEQ + 3, LAST_SEQ + 2) == (one.state.next_seq, one.state.visible_seq)
     assert (2, 7) == (one.state.write_count, one.state.user_bytes)
     assert [] == one.slow
+
+
+AMOUNTS = st.one_of(
+    st.integers(),
+    st.integers(-(1 << 64), 1 << 64),
+    st.sampled_from([0, -1, (1 << 63) - 1, 1 << 63, -(1 << 63), -(1 << 63) - 1]),
+)
+
+
+@twins
+@given(amount=AMOUNTS, head=st.binary(max_size=3))
+def test_an_amount_is_encoded_here_when_it_has_64_bits(
+    twin: ModuleType, amount: int, head: bytes
+) -> None:
+    one = core(twin)
+    one.add_head = head
+    one.add(b"a", amount, durability="none")
+    ours = -(1 << 63) <= amount < 1 << 63
+    assert ([] if ours else [amount]) == one.encoded
+    value = head + b"%d" % amount if ours else b"\x01amount"
+    assert [(MERGE, KEYSPACE, b"a", value)] == list(one.state.buffer.operations())
+    assert (LAST_SEQ + 1, MERGE, value) == one.view.active.get(b"a", LAST_SEQ + 1)
+
+
+@twins
+def test_any_other_amount_is_left_to_the_merge_function(twin: ModuleType) -> None:
+    class Number(int):
+        pass
+
+    one = core(twin)
+    one.add(bytearray(b"a"), durability="none")
+    one.add_head = b"\x01"
+    one.add(b"a", True, durability="none")
+    one.add(b"a", Number(5), durability="none")
+    one.add(b"a", "5", durability="none")
+    assert [1, True, 5, "5"] == one.encoded
+    assert 4 == one.state.write_count
+    one.add(b"b")
+    one.add(b"b", -7, durability="commit")
+    assert [
+        (MERGE, b"b", b"\x011", None),
+        (MERGE, b"b", b"\x01-7", "commit"),
+    ] == one.slow
+    with pytest.raises(TypeError, match="str"):
+        one.add("b", 1, durability="none")
 
 
 @twins

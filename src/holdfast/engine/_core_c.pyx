@@ -1,7 +1,9 @@
 """Compiled reads and unsynced writes of a keyspace; `_core_py` is the specification."""
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from holdfast.lsm._view_c cimport ReadView
 from holdfast.memtable._memtable_c cimport Memtable
@@ -28,6 +30,8 @@ cdef enum:
     KIND_DELETE = 0
     KIND_PUT = 1
     KIND_MERGE = 3
+    # A sign and the digits of 64 bits.
+    AMOUNT_BYTES_MAX = 20
 
 # No snapshot has this number: sequence numbers have 56 bits.
 cdef uint64_t NOW = <uint64_t>-1
@@ -38,6 +42,7 @@ cdef uint64_t C_SCAN_SAMPLE = 61
 
 NEVER = C_NEVER
 SCAN_SAMPLE = C_SCAN_SAMPLE
+AMOUNT_MIN, AMOUNT_MAX = INT64_MIN, INT64_MAX
 CLOSED = C_CLOSED
 FORKED = C_FORKED
 POISONED = C_POISONED
@@ -170,6 +175,29 @@ cdef class CommitState:
         return True
 
 
+cdef bytes encoded_amount(bytes head, int64_t amount):
+    """Return `amount` as decimal text behind `head`."""
+    cdef unsigned char[AMOUNT_BYTES_MAX] text
+    cdef Py_ssize_t at = AMOUNT_BYTES_MAX
+    cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)
+    # The smallest amount has no positive counterpart among signed numbers.
+    cdef uint64_t rest = <uint64_t>0 - <uint64_t>amount if amount < 0 else <uint64_t>amount
+    cdef bytes encoded
+    while True:
+        at -= 1
+        text[at] = <unsigned char>(48 + rest % 10)
+        rest //= 10
+        if not rest:
+            break
+    if amount < 0:
+        at -= 1
+        text[at] = 45
+    encoded = PyBytes_FromStringAndSize(NULL, head_size + AMOUNT_BYTES_MAX - at)
+    memcpy(PyBytes_AS_STRING(encoded), PyBytes_AS_STRING(head), head_size)
+    memcpy(PyBytes_AS_STRING(encoded) + head_size, text + at, AMOUNT_BYTES_MAX - at)
+    return encoded
+
+
 cdef class KeyspaceCore:
     """See `_core_py.KeyspaceCore`."""
     cdef public CommitState state
@@ -177,6 +205,7 @@ cdef class KeyspaceCore:
     cdef public uint32_t id
     cdef public bint dropped
     cdef public Py_ssize_t memtable_bytes
+    cdef public bytes add_head
 
     def __init__(self, CommitState state not None, uint32_t keyspace_id, ReadView view not None,
                  Py_ssize_t memtable_bytes):
@@ -478,6 +507,16 @@ cdef class KeyspaceCore:
                 and self._write_fast(KIND_MERGE, plain_key, plain_value)):
             return
         self._write_slow(KIND_MERGE, plain_key, plain_value, durability)
+
+    def add(self, key, amount=1, *, durability=None):
+        """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
+        cdef int overflow = 1
+        cdef int64_t number = 0
+        if self.add_head is not None and type(amount) is int:
+            number = PyLong_AsLongLongAndOverflow(amount, &overflow)
+        self.write_merge(
+            key, self._encode_amount(amount) if overflow else encoded_amount(self.add_head, number),
+            durability)
 
     def put(self, key, value, *, durability=None):
         """Set `key` to `value`."""

@@ -40,6 +40,9 @@ NEVER = (1 << 64) - 1
 SCAN_SAMPLE = 61
 """The sampler is told of one scan in so many."""
 
+AMOUNT_MIN, AMOUNT_MAX = -(1 << 63), (1 << 63) - 1
+"""Amounts in between are encoded here; the merge function knows all others."""
+
 OPERATION_OVERHEAD = 32
 """Upper bound of one operation's encoding beyond its key and value: count, kind, three varints."""
 
@@ -128,6 +131,9 @@ class KeyspaceCore:
         self.view = view
         self.dropped = False
         self.memtable_bytes = memtable_bytes
+        # What stands before an amount in the value of a MERGE entry, once such entries may be
+        # written; the subclass sets it.
+        self.add_head: bytes | None = None
 
     def _refuse(self) -> None:
         """Raise the error that says why this keyspace cannot be read."""
@@ -135,6 +141,12 @@ class KeyspaceCore:
 
     def _commit(self, batch: WriteBatch, durability: str | None) -> None:
         """Write `batch` through a commit group."""
+        raise NotImplementedError  # unreachable: each keyspace has its own
+
+    def _encode_amount(self, amount: object) -> bytes:
+        """Return the value of a MERGE entry that adds `amount`, when such an entry may be
+        written.
+        """
         raise NotImplementedError  # unreachable: each keyspace has its own
 
     def read_point(self) -> tuple[ReadView, int]:
@@ -298,6 +310,15 @@ class KeyspaceCore:
         if self._may_skip_group(durability) and self._write_fast(MERGE, plain_key, plain_value):
             return
         self._write_slow(MERGE, plain_key, plain_value, durability)
+
+    def add(self, key: object, amount: object = 1, *, durability: str | None = None) -> None:
+        """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
+        head = self.add_head
+        if head is not None and type(amount) is int and AMOUNT_MIN <= amount <= AMOUNT_MAX:
+            value = head + b"%d" % amount
+        else:
+            value = self._encode_amount(amount)
+        self.write_merge(key, value, durability)
 
     def put(self, key: object, value: object, *, durability: str | None = None) -> None:
         """Set `key` to `value`."""

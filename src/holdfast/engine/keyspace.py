@@ -15,6 +15,7 @@ from holdfast.engine.compact import compact_range
 from holdfast.engine.open_range import OpenRange
 from holdfast.engine.transactions import TransactionHost
 from holdfast.engine.write_path import check_durability
+from holdfast.merge import ADD_HEAD
 from holdfast.txn import Check, Transaction
 from holdfast.wal import WriteBatch
 
@@ -196,9 +197,11 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc
         """
         self.write_merge(key, self._engine.merge_value(function, operand), durability)
 
-    def add(self, key: object, amount: int = 1, *, durability: str | None = None) -> None:
-        """Add `amount` to the number that `key` has, 0 when it is absent; see `merge`."""
-        self.merge(key, "add", amount, durability=durability)
+    def _encode_amount(self, amount: object) -> bytes:
+        value = self._engine.merge_value("add", amount)
+        # Behind the marking of the manifest, which that call makes: it is for ever.
+        self.add_head = ADD_HEAD
+        return value
 
     @property
     def has_merges(self) -> bool:

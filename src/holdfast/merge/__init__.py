@@ -8,6 +8,6 @@ bytes.
 
 from holdfast.merge.function import MergeFunction
 from holdfast.merge.members import pack_set, unpack_set
-from holdfast.merge.registry import Merges, split
+from holdfast.merge.registry import ADD_HEAD, Merges, split
 
-__all__ = ["MergeFunction", "Merges", "pack_set", "split", "unpack_set"]
+__all__ = ["ADD_HEAD", "MergeFunction", "Merges", "pack_set", "split", "unpack_set"]

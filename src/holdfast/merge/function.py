@@ -7,6 +7,7 @@ that sums would overflow.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -17,6 +18,7 @@ from holdfast.merge.members import pack_set, unpack_set
 OPERAND_DIGITS_MAX = 1000
 NUMBER_BYTES_MAX = 4000
 """Numbers that are stored may be longer than operands, which thus can be added for ever."""
+_CHARACTERS = b"+-0123456789"
 _OPERAND_ABOVE = 10**OPERAND_DIGITS_MAX
 _SHOWN_BYTES = 32
 
@@ -51,6 +53,17 @@ def number_from(data: bytes) -> int:
     return int(data)
 
 
+def numbers_from(operands: Sequence[bytes]) -> list[int]:
+    """Return stored numbers, of which there may be very many. Raises: as `number_from`."""
+    # What `int` takes beyond these characters is no number here; what it refuses is none either.
+    if max(map(len, operands), default=0) <= NUMBER_BYTES_MAX and not b"".join(operands).translate(
+        None, _CHARACTERS
+    ):
+        with contextlib.suppress(ValueError):
+            return list(map(int, operands))
+    return [number_from(each) for each in operands]
+
+
 def _encode_number(operand: object) -> bytes:
     if not isinstance(operand, int) or isinstance(operand, bool):
         raise TypeError(f"the operand is an int, not {type(operand).__name__}")
@@ -63,7 +76,7 @@ def _of_numbers(choose: Callable[[list[int]], int]) -> MergeFunction:
     """Return the function of numbers that makes one of several."""
 
     def combine(operands: Sequence[bytes]) -> bytes:
-        text = b"%d" % choose([number_from(each) for each in operands])
+        text = b"%d" % choose(numbers_from(operands))
         if len(text) > NUMBER_BYTES_MAX:
             raise ValueError(f"the number would have more than {NUMBER_BYTES_MAX} bytes")
         return text

@@ -82,6 +82,10 @@ class Merges:
         if len(entries) == 1:
             name, operand = split(key, entries[0])
             return self.apply(key, base, name, (operand,))
+        alike = _alike(entries)
+        if alike is not None:
+            name, each = alike
+            return self.apply(key, base, name, each[::-1])
         value = base
         operands = [split(key, entry) for entry in reversed(entries)]
         for name, group in groupby(operands, key=lambda each: each[0]):
@@ -103,23 +107,35 @@ class Merges:
 
         Raises: MergeError.
         """
+        alike = _alike(entries)
+        if alike is not None:
+            name, each = alike
+            return self._combine_one(key, name, range(len(entries)), entries, each)
         combined: list[tuple[int, bytes]] = []
-        operands = [split(key, entry) for entry in entries]
-        for name, group in groupby(range(len(entries)), key=lambda index: operands[index][0]):
-            indexes = list(group)
-            function = self._functions.get(name)
-            if len(indexes) == 1 or function is None or function.combine is None:
-                combined.extend((index, entries[index]) for index in indexes)
-                continue
-            head = entries[indexes[0]][: len(entries[indexes[0]]) - len(operands[indexes[0]][1])]
-            value = _called(
-                name, key, function.combine, [operands[index][1] for index in reversed(indexes)]
-            )
-            if len(value) > VALUE_BYTES_MAX - len(head):
-                combined.extend((index, entries[index]) for index in indexes)
-            else:
-                combined.append((indexes[0], head + value))
+        split_up = [split(key, entry) for entry in entries]
+        operands = [operand for _, operand in split_up]
+        for name, group in groupby(range(len(entries)), key=lambda index: split_up[index][0]):
+            combined += self._combine_one(key, name, list(group), entries, operands)
         return combined
+
+    def _combine_one(
+        self,
+        key: bytes,
+        name: str,
+        indexes: Sequence[int],
+        entries: Sequence[bytes],
+        operands: Sequence[bytes],
+    ) -> list[tuple[int, bytes]]:
+        """Combine those entries at `indexes`, neighbours of one function; see `combine`."""
+        function = self._functions.get(name)
+        first, last = indexes[0], indexes[-1]
+        if first < last and function is not None and function.combine is not None:
+            head = entries[first][: len(entries[first]) - len(operands[first])]
+            oldest_first = operands[first : last + 1][::-1]
+            value = _called(name, key, function.combine, oldest_first)
+            if len(value) <= VALUE_BYTES_MAX - len(head):
+                return [(first, head + value)]
+        return [(index, entries[index]) for index in indexes]
 
     def _function(self, name: str) -> MergeFunction:
         function = self._functions.get(name)
@@ -137,12 +153,23 @@ def _head(name: str) -> bytes:
     return bytes([NAMED, len(encoded)]) + encoded
 
 
+ADD_HEAD = _head("add")
+"""What stands before an amount in the value of a MERGE entry of "add"."""
+
+
 def _unregistered(name: str) -> MergeError:
     return MergeError(
         f"the merge function {name!r} is not registered: "
         "open the database with merges={...} that has it",
         unregistered=name,
     )
+
+
+def _alike(entries: Sequence[bytes]) -> tuple[str, list[bytes]] | None:
+    """Return (name, operands in their order) when all entries are of one built-in function."""
+    heads = {entry[:1] for entry in entries}
+    name = _NAMES.get(heads.pop()[0]) if len(heads) == 1 and b"" not in heads else None
+    return None if name is None else (name, [entry[1:] for entry in entries])
 
 
 def split(key: bytes, entry: bytes) -> tuple[str, bytes]:

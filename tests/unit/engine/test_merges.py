@@ -87,6 +87,27 @@ def test_what_cannot_be_merged_is_refused_at_once(db: Database) -> None:
         other.add(b"k")
 
 
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_an_add_behind_the_first_one_is_refused_alike(durability: str | None) -> None:
+    """The first one marks the manifest; later ones do not ask for that."""
+    db = open_database("/db", settings=KEPT, env=SimEnv())
+    other = db.keyspace("other")
+    for space in (db, other):
+        space.add(b"n", 1 << 62, durability=durability)
+        space.add(b"n", -(1 << 63), durability=durability)
+        for amount, error in ((1.5, TypeError), (True, TypeError), (10**1000, LimitError)):
+            with pytest.raises(error):
+                space.add(b"n", amount, durability=durability)  # type: ignore[arg-type]
+        space.add(b"n", 10**999, durability=durability)
+        assert b"%d" % (10**999 - (1 << 62)) == space[b"n"]
+    db.drop_keyspace("other")
+    with pytest.raises(DatabaseClosedError):
+        other.add(b"n", durability=durability)
+    db.close()
+    with pytest.raises(DatabaseClosedError):
+        db.add(b"n", durability=durability)
+
+
 def test_whoever_only_reads_merges_nothing() -> None:
     machine = SimEnv()
     with open_database("/db", env=machine) as db:

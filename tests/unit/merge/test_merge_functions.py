@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 import holdfast
 from holdfast.base import VALUE_BYTES_MAX, LimitError, MergeError
 from holdfast.merge import MergeFunction, Merges, pack_set, registry, split, unpack_set
-from holdfast.merge.function import NUMBER_BYTES_MAX, OPERAND_DIGITS_MAX
+from holdfast.merge.function import (
+    NUMBER_BYTES_MAX,
+    OPERAND_DIGITS_MAX,
+    number_from,
+    numbers_from,
+)
 
 MERGES = Merges()
 NUMBERS = st.lists(st.integers(-(10**30), 10**30), min_size=1, max_size=6)
@@ -78,6 +83,25 @@ def test_a_value_that_is_no_number_is_named(value: bytes) -> None:
         fold(value, "add", [1])
     with pytest.raises(MergeError, match="decimal integer"):
         fold(b"9" * (NUMBER_BYTES_MAX + 1), "max", [1])
+
+
+TEXTS = st.one_of(
+    st.text("+-0123456789", max_size=4).map(str.encode),
+    st.text("+-01_ \n.x", max_size=4).map(str.encode),
+    st.sampled_from([b"\xb2", b"9" * NUMBER_BYTES_MAX, b"0" * (NUMBER_BYTES_MAX + 1)]),
+)
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_many_numbers_are_read_as_each_one(texts: list[bytes]) -> None:
+    try:
+        expected = [number_from(text) for text in texts]
+    except ValueError as error:
+        with pytest.raises(ValueError, match="decimal integer") as caught:
+            numbers_from(texts)
+        assert str(error) == str(caught.value)
+    else:
+        assert expected == numbers_from(texts)
 
 
 def test_numbers_may_be_written_in_other_ways() -> None:
