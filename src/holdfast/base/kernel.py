@@ -32,6 +32,7 @@ KERNELS = (
     "holdfast.engine._tenure",
     "holdfast.env._file",
     "holdfast.env._memory",
+    "holdfast.env._gate",
     "holdfast.env._mutex",
     "holdfast.lsm._view",
     "holdfast.memtable._memtable",

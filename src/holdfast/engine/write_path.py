@@ -30,7 +30,6 @@ Thread safety: safe. `CommitState.flags` has BUSY while there is a leader.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -216,10 +215,11 @@ class WritePath:
         DatabasePoisonedError; DatabaseClosedError when a keyspace was dropped; DiskFullError with
         nothing written; LimitError for a batch that is too large; ConflictError of the check.
         """
-        check_durability(durability)
+        durable = durability is None or durability == "commit"
+        if not durable:
+            check_durability(durability)
         if batch.size > BATCH_BYTES_MAX:
             raise LimitError(f"the batch has {batch.size} bytes; the limit is {BATCH_BYTES_MAX}")
-        durable = durability is None or durability == "commit"
         began = self._env.monotonic()
         waiter = _Waiter(batch, durable, keyspaces)
         if check is not None:
@@ -509,9 +509,9 @@ class WritePath:
         """Open the next gate, for a `waiter` that was let through its own or leads.
 
         If all gates were opened at once, each thread would wake only to sleep again before the
-        interpreter lock. So whoever has that lock lets one other through. When this takes long, the
-        lock is with threads that do not commit, and then all that are left are let through, to
-        wait for it side by side.
+        interpreter lock. So whoever has that lock lets one other through, which waits a moment for
+        it to be free (see `env._gate_py`). When this takes long, the lock is with threads that do
+        not commit, and then all that are left are let through, to wait for it side by side.
 
         May be done again when it was interrupted. Requires: the mutex.
         """
@@ -519,9 +519,11 @@ class WritePath:
         while waking:
             following = waking[0]
             if following is not waiter and following.gate is not None:
-                with contextlib.suppress(RuntimeError):
-                    # It may be open already.
+                try:
                     following.gate.release()
+                except RuntimeError:
+                    # It is open already.
+                    pass
                 waking.popleft()
                 if self._env.monotonic() < self._wake_all_at:
                     return

@@ -32,6 +32,7 @@ from typing import cast
 
 from holdfast.base import DatabaseLockedError
 from holdfast.env._file import write_and_sync, write_zeros
+from holdfast.env._gate import PatientGate
 from holdfast.env._mutex import OwnedMutex
 from holdfast.env.data_sync import FULL_SYNC, choose_data_sync
 from holdfast.env.protocol import (
@@ -435,9 +436,7 @@ class PosixEnv:
         return OwnedMutex()
 
     def gate(self) -> Gate:
-        gate = _make_lock()
-        gate.acquire()
-        return gate
+        return PatientGate()
 
     def condition(self, mutex: Mutex) -> Condition:
         if not isinstance(mutex, OwnedMutex):
