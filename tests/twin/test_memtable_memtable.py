@@ -14,6 +14,8 @@ import os
 import random
 import resource
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -517,6 +519,57 @@ def test_no_more_memory_is_kept_than_was_asked_for() -> None:
     del spare
     keys = fill(table, 1 << 13)
     check_filled(table, keys)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="chunks are mapped on Linux only")
+def test_memory_is_made_ready_within_the_limit() -> None:
+    spare = _memtable_c.SpareChunks()
+    chunk = spare.chunk_bytes
+    assert chunk == 2 << 20
+    # At first nothing may be kept.
+    assert not spare.prepare()
+    spare.keep(3 * chunk - 1)
+    assert spare.prepare()
+    assert spare.prepare()
+    assert not spare.prepare()
+    assert spare.bytes_held == 2 * chunk
+    table = _memtable_c.Memtable(spare=spare)
+    check_filled(table, fill(table, 1 << 13))
+    assert spare.bytes_held == 0
+    assert spare.prepare()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="chunks are mapped on Linux only")
+def test_memory_may_be_made_ready_and_taken_by_several_threads() -> None:
+    spare = _memtable_c.SpareChunks()
+    spare.keep(4 * spare.chunk_bytes)
+    ended = threading.Event()
+
+    def prepare() -> None:
+        while not ended.is_set():
+            spare.prepare()
+            assert 0 <= spare.bytes_held <= 4 * spare.chunk_bytes
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(prepare) for _ in range(2)]
+        for number in range(6):
+            spare.keep((number % 3 + 2) * spare.chunk_bytes)
+            table = _memtable_c.Memtable(spare=spare)
+            check_filled(table, fill(table, 1 << 13))
+            spare.keep(0)
+            assert spare.bytes_held == 0
+        ended.set()
+        for job in jobs:
+            job.result()
+
+
+def test_the_plain_twin_makes_nothing_ready() -> None:
+    """The interpreter has its memory."""
+    spare = _memtable_py.SpareChunks()
+    spare.keep(1 << 30)
+    assert not spare.chunk_bytes
+    assert not spare.prepare()
+    assert spare.bytes_held == 0
 
 
 @pytest.mark.parametrize("kernel", TWINS)

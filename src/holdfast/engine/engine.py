@@ -41,6 +41,7 @@ from holdfast.engine.compact import InputError, compact_once
 from holdfast.engine.flush import flush_frozen
 from holdfast.engine.history import History, Totals
 from holdfast.engine.latency import Latencies
+from holdfast.engine.memory import MemtableMemory
 from holdfast.engine.pulse import Pulse
 from holdfast.engine.snapshot import registry_of
 from holdfast.engine.stats import Counters
@@ -50,7 +51,7 @@ from holdfast.engine.write_path import WritePath
 from holdfast.env import Env, FileLock, is_shortage
 from holdfast.lsm import TableStore, Tree
 from holdfast.manifest import Version, VersionEdit, VersionSet, manifest_name
-from holdfast.memtable import Memtable, SpareChunks
+from holdfast.memtable import Memtable
 from holdfast.recovery import FileNumbers, Report, check_log, check_manifest, check_tables
 from holdfast.sstable import TableInfo, table_name
 from holdfast.txn import LockTable
@@ -98,7 +99,7 @@ class Engine:
         self.version_mutex = env.mutex()
         self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
-        self.spare = SpareChunks()
+        self.memory = MemtableMemory(env, pool, self.trees, settings.memory_bytes)
         self.busy_tables: set[int] = set()
         self.compacting: set[int] = set()
         """The threads of users that are inside `compact` or `ingest`: closing waits for them."""
@@ -107,7 +108,6 @@ class Engine:
         self.room = env.condition(self.version_mutex)
         self._checked_bytes = 0
         self._check_every = ROOM_CHECK_BYTES
-        self._reserve_mutex = env.mutex()
         self._failures: dict[str, BaseException] = {}
         """The last failure of each lane of background work that was not followed by a success."""
         self._untold: BaseException | None = None
@@ -135,7 +135,7 @@ class Engine:
         env.on_fork(self._fork_hook)
         for keyspace in version.keyspaces.values():
             self.check_often_enough(keyspace.settings)
-            self.add_tree(Tree(store, keyspace, self.spare))
+            self.add_tree(Tree(store, keyspace, self.memory.spare))
 
     def _make_write_path(self, log: LogWriter | None) -> WritePath:
         return WritePath(
@@ -358,19 +358,9 @@ class Engine:
         if active > self.settings.memory_bytes // 4:
             largest = max(self.trees.values(), key=lambda tree: tree.active.bytes_used)
             self.freeze(largest)
-        self.reserve_memtables()
-
-    def reserve_memtables(self) -> None:
-        """Charge the memtables, and the memory kept for the next one, to the one budget."""
-        # The leader and flushes of several keyspaces come here at the same time.
-        with self._reserve_mutex:
-            trees = list(self.trees.values())
-            held = sum(tree.memtable_bytes for tree in trees)
-            # As long as there is a memtable in use, one more will follow it.
-            following = max((tree.version.settings.memtable_bytes for tree in trees), default=0)
-            self.spare.keep(min(following, self.settings.memory_bytes // 8) if held else 0)
-            # What the pool says is right even when a signal handler ended an earlier call here.
-            self.pool.reserve(held + self.spare.bytes_held - self.pool.reserved_bytes)
+        self.memory.charge()
+        if self.memory.is_short:
+            self.upkeep.submit("memory", 0, self.memory.prepare)
 
     def freeze(self, tree: Tree) -> None:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""
@@ -590,7 +580,8 @@ class Engine:
                 edit = VersionEdit(keyspaces_created=((number, name, settings),))
                 # First, for want of memory does no harm here.
                 self.check_often_enough(settings)
-                tree = Tree(self.store, self._version.apply(edit).keyspaces[number], self.spare)
+                applied = self._version.apply(edit).keyspaces[number]
+                tree = Tree(self.store, applied, self.memory.spare)
 
                 def take_in() -> None:
                     tree.version = self._version.keyspaces[number]
@@ -756,7 +747,7 @@ class Engine:
     def release(self) -> None:
         """Close all files and give the lock back."""
         self.state.flags |= CLOSED
-        self.spare.keep(0)
+        self.memory.spare.keep(0)
         if self.log is not None:
             self.log.close()
         if self.version_set is not None:

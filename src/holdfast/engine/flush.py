@@ -32,7 +32,7 @@ def flush_frozen(engine: Engine, keyspace: int) -> None:
         engine.env.uninterrupted(partial(_install, engine, tree, memtable, result))
         # Its memory is for the next one now, which is counted.
         del memtable
-        engine.reserve_memtables()
+        engine.memory.charge()
         engine.schedule_compaction()
         engine.latencies.flush.record(engine.env.monotonic() - began)
 

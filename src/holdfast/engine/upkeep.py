@@ -16,7 +16,7 @@ from functools import partial
 from holdfast.base import mark, require
 from holdfast.env import Env, Task
 
-LANES = ("flush", "compact", "log", "interval", "live")
+LANES = ("flush", "compact", "log", "memory", "interval", "live")
 """Every lane there is. One thread each at most: a lane never waits for another one."""
 
 SHORTAGE_SECONDS = 0.01

@@ -74,7 +74,9 @@ cdef extern from *:
     {
         (void)munmap(start, size);
     }
+    #define HOLDFAST_CHUNK_BYTES (1 << 21)
     #else
+    #define HOLDFAST_CHUNK_BYTES 0
     static unsigned char* holdfast_map_huge(size_t size)
     {
         (void)size;
@@ -86,9 +88,21 @@ cdef extern from *:
         (void)size;
     }
     #endif
+    /* Writes to each page of memory, the smallest of which have 4 KiB: the first touch is what has
+       the kernel find and clear it. */
+    static void holdfast_touch(volatile unsigned char* start, size_t size)
+    {
+        size_t place;
+        for (place = 0; place < size; place += 4096) {
+            start[place] = 0;
+        }
+    }
     """
     unsigned char* holdfast_map_huge(size_t size) noexcept nogil
     void holdfast_unmap_huge(unsigned char* start, size_t size) noexcept nogil
+    void holdfast_touch(unsigned char* start, size_t size) noexcept nogil
+    enum:
+        HOLDFAST_CHUNK_BYTES         # CHUNK_MAX where holdfast_map_huge gives memory
     void HOLDFAST_PREFETCH(const void* address) noexcept nogil
 
 cdef enum:
@@ -280,6 +294,11 @@ cdef uint64_t _checked_seq(object seq) except? 0:
 cdef class SpareChunks:
     """Memory of memtables that are gone, for those to come. See the plain twin."""
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk of a large memtable, or 0 where `prepare` can make none ready."""
+        return HOLDFAST_CHUNK_BYTES
+
     def __dealloc__(self) -> None:
         self.bytes_max = 0
         self._trim()
@@ -307,6 +326,21 @@ cdef class SpareChunks:
         """Hold at most this much from now on; what is more goes back to the system."""
         self.bytes_max = max(bytes_max, 0)
         self._trim()
+
+    def prepare(self) -> bool:
+        """Hold one chunk more that the kernel cleared already. See the plain twin."""
+        cdef unsigned char* data = NULL
+        if self.bytes_held + CHUNK_MAX > self.bytes_max:
+            return False
+        with nogil:
+            data = holdfast_map_huge(CHUNK_MAX)
+            if data != NULL:
+                holdfast_touch(data, CHUNK_MAX)
+        if data == NULL:
+            return False
+        # The limit may be lower by now: then the chunk goes back to the system.
+        self.c_give(data)
+        return True
 
 
 @cython.final

@@ -47,8 +47,17 @@ class SpareChunks:
     bytes_held: int = 0
     """Bytes that no memtable has now."""
 
+    chunk_bytes: int = 0
+    """Bytes of a chunk of a large memtable, or 0 where `prepare` can make none ready."""
+
     def keep(self, bytes_max: int) -> None:
         """Hold at most this much from now on; what is more goes back to the system."""
+
+    def prepare(self) -> bool:
+        """Hold one chunk more that the kernel cleared already; return False when there is no room
+        for one. Other threads run meanwhile.
+        """
+        return False
 
 
 class Memtable:

@@ -69,7 +69,7 @@ def test_memtables_are_charged_once_whoever_counts_them(tmp_path: Path) -> None:
 
             def count() -> None:
                 while not ended.is_set():
-                    engine.reserve_memtables()
+                    engine.memory.charge()
 
             threads = [threading.Thread(target=count) for _ in range(2)]
             for thread in threads:
@@ -80,9 +80,9 @@ def test_memtables_are_charged_once_whoever_counts_them(tmp_path: Path) -> None:
             for thread in threads:
                 thread.join()
             database.flush()
-            engine.reserve_memtables()
+            engine.memory.charge()
             held = sum(tree.memtable_bytes for tree in engine.trees.values())
-            assert engine.pool.reserved_bytes == held + engine.spare.bytes_held
+            assert engine.pool.reserved_bytes == held + engine.memory.spare.bytes_held
     finally:
         sys.setswitchinterval(interval)
 

@@ -13,7 +13,8 @@ import pytest
 
 import holdfast
 from holdfast.base import PURE
-from holdfast.engine import Database
+from holdfast.engine import Database, Keyspace
+from holdfast.engine.memory import AHEAD_BYTES
 
 MIB = 1 << 20
 
@@ -43,8 +44,8 @@ def test_memory_is_kept_for_the_next_memtable_and_charged(tmp_path: Path) -> Non
     with opened(tmp_path) as database:
         engine = database._engine
         write_two_memtables(database)
-        engine.reserve_memtables()
-        kept = engine.spare.bytes_held
+        engine.memory.charge()
+        kept = engine.memory.spare.bytes_held
         assert 2 * MIB <= kept <= 8 * MIB
         held = sum(tree.memtable_bytes for tree in engine.trees.values())
         assert held > 0
@@ -53,15 +54,85 @@ def test_memory_is_kept_for_the_next_memtable_and_charged(tmp_path: Path) -> Non
         # The next chunk of the active memtable is one of them.
         for number in range(3_000):
             database.put(b"%08d" % number, bytes(1000), durability="none")
-        assert engine.spare.bytes_held < kept
+        assert engine.memory.spare.bytes_held < kept
+
+
+def fill(keyspace: Keyspace, mib: int) -> None:
+    for number in range(mib << 10):
+        keyspace.put(b"%08d" % (number * 7919 % 10_000), bytes(900), durability="none")
+
+
+def test_memory_is_made_ready_ahead_of_a_memtable_that_fills(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        engine = database._engine
+        memory = engine.memory
+        for number in range(512):
+            database.put(b"%08d" % number, bytes(900), durability="none")
+        engine.upkeep.wait_idle()
+        # It may stay as small as this.
+        assert memory.spare.bytes_held == 0
+        fill(database, 2)
+        engine.upkeep.wait_idle()
+        ready = memory.spare.bytes_held
+        assert 4 * MIB <= ready <= 6 * MIB
+        assert not memory.is_short
+        memory.spare.keep(0)
+        memory.spare.keep(8 * MIB)
+        assert memory.is_short
+        memory.prepare()
+        assert memory.spare.bytes_held == ready
+        held = sum(tree.memtable_bytes for tree in engine.trees.values())
+        assert engine.pool.reserved_bytes == held + ready
+        # What the memtable takes is not made again, as then it is full.
+        fill(database, 4)
+        engine.upkeep.wait_idle()
+        assert not engine.trees[0].frozen
+        assert memory.spare.bytes_held < ready
+
+
+def test_memory_ahead_of_several_memtables_has_one_limit(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        engine = database._engine
+        for name in ("a", "b", "c"):
+            fill(database.keyspace(name), 2)
+        engine.upkeep.wait_idle()
+        assert engine.memory.spare.bytes_held == AHEAD_BYTES
+    with opened(tmp_path, memory_bytes=40 * MIB) as database:
+        fill(database, 2)
+        database._engine.upkeep.wait_idle()
+        assert 2 * MIB <= database._engine.memory.spare.bytes_held <= 5 * MIB
+
+
+def test_want_of_memory_ahead_is_nobodys_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as database:
+        engine = database._engine
+
+        def charge() -> None:
+            raise MemoryError
+
+        fill(database, 2)
+        engine.upkeep.wait_idle()
+        engine.memory.spare.keep(0)
+        engine.memory.spare.keep(8 * MIB)
+        assert engine.memory.is_short
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.memory, "charge", charge)
+            engine.upkeep.submit("memory", 0, engine.memory.prepare)
+            engine.upkeep.wait_idle()
+        assert engine.background_error is None
+        fill(database, 8)
+        database.flush()
+        assert engine.pool.reserved_bytes == 0
 
 
 def test_nothing_is_kept_when_nothing_waits_to_be_flushed(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         write_two_memtables(database)
-        assert database._engine.spare.bytes_held > 0
+        assert database._engine.memory.spare.bytes_held > 0
         database.flush()
-        assert database._engine.spare.bytes_held == 0
+        assert database._engine.memory.spare.bytes_held == 0
         assert database._engine.pool.reserved_bytes == 0
         assert database[b"00000000"] == bytes(1000)
 
@@ -69,7 +140,7 @@ def test_nothing_is_kept_when_nothing_waits_to_be_flushed(tmp_path: Path) -> Non
 def test_at_most_an_eighth_of_the_budget_is_kept(tmp_path: Path) -> None:
     with opened(tmp_path, memory_bytes=36 * MIB) as database:
         write_two_memtables(database)
-        assert 0 < database._engine.spare.bytes_held <= 4 * MIB
+        assert 0 < database._engine.memory.spare.bytes_held <= 4 * MIB
 
 
 def test_a_closed_database_keeps_nothing(tmp_path: Path) -> None:
@@ -77,8 +148,8 @@ def test_a_closed_database_keeps_nothing(tmp_path: Path) -> None:
     write_two_memtables(database)
     cursor = database.items()
     first = next(iter(cursor))
-    assert database._engine.spare.bytes_held > 0
+    assert database._engine.memory.spare.bytes_held > 0
     database.close()
     assert first == (b"00000000", bytes(1000))
     del cursor
-    assert database._engine.spare.bytes_held == 0
+    assert database._engine.memory.spare.bytes_held == 0
