@@ -215,7 +215,15 @@ class _Run:
             self._live(life)
         self._end()
         served = self._store.served
-        for name in ("committed", "conflicts", "too_old", "stopped", "undone", "locks"):
+        for name in (
+            "committed",
+            "conflicts",
+            "too_old",
+            "stopped",
+            "undone",
+            "rewritten",
+            "locks",
+        ):
             self._happened[name] = getattr(served, name)
         self._happened["transactions"] = len(self._log.transactions)
         self._happened["unknown"] = sum(one.outcome == "unknown" for one in self._log.transactions)

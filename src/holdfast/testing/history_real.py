@@ -218,5 +218,5 @@ def _storm(database: Database, happened: Counter[str]) -> Iterator[None]:
 
 def _count(served: Served, history: History, happened: Counter[str]) -> None:
     happened["transactions"] += len(history.transactions)
-    for name in ("committed", "conflicts", "too_old", "stopped", "undone", "locks"):
+    for name in ("committed", "conflicts", "too_old", "stopped", "undone", "rewritten", "locks"):
         happened[name] += getattr(served, name)

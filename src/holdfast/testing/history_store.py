@@ -4,7 +4,7 @@ Keys are spread over several keyspaces by their number, so most transactions wri
 of them. A list is kept as numbers with commas between them, a number as its digits, and what is
 absent is no key. Clients read and write in many ways that should make no difference: in either
 direction, by the key or in batches, through savepoints that are kept or rolled back, behind deletes
-and range deletes, with locks and without.
+and range deletes, with a whole keyspace deleted and written anew, with locks and without.
 
 1. Refused (`RefusedError`) is what the engine says had no effect: a conflict, a deadlock, a lock
    that was not free in time, a snapshot that was too old, a full disk.
@@ -52,6 +52,8 @@ class Served:
     stopped: int = 0
     undone: int = 0
     """Savepoints that were rolled back."""
+    rewritten: int = 0
+    """Ranges without an end, and whole keyspaces, that were deleted and written anew."""
     locks: int = 0
 
 
@@ -272,7 +274,7 @@ class EngineClient(_Client[transactions.Transaction, transactions.TransactionKey
             space.lock(plain, timeout=LOCK_SECONDS)
 
     def _write(self, space: transactions.TransactionKeyspace, plain: bytes, value: bytes) -> None:
-        odd = self._rng.randrange(4) if self._is_odd() else -1
+        odd = self._rng.randrange(5) if self._is_odd() else -1
         if odd == 0:
             space.delete(plain)
         elif odd == 1:
@@ -284,7 +286,23 @@ class EngineClient(_Client[transactions.Transaction, transactions.TransactionKey
                 space[plain] = value
                 self._undo(space, plain)
             return
+        elif odd == 4:
+            self._rewrite(space, plain)
         space[plain] = value
+
+    def _rewrite(self, space: transactions.TransactionKeyspace, plain: bytes) -> None:
+        """Delete a range that has no end and write again what was there. What others write there
+        meanwhile would be lost, if that were no conflict.
+        """
+        self._store.served.rewritten += 1
+        start, stop = self._rng.choice(((None, None), (plain, None), (None, plain + b"\0")))
+        rows = list(space.items(start, stop))
+        if start is None and stop is None:
+            space.clear()
+        else:
+            space.delete_range(start, stop)
+        self._store.pause()
+        space.put_many(rows)
 
     def _undo(self, space: transactions.TransactionKeyspace, plain: bytes) -> None:
         """Write what nobody may see, and take it back."""
@@ -379,7 +397,13 @@ class AsyncEngineClient(_Client[AsyncTransaction, AsyncTransactionKeyspace]):
 
     async def _write(self, space: AsyncTransactionKeyspace, plain: bytes, value: bytes) -> None:
         txn = self._txn
-        if txn is not None and self._is_odd():
+        odd = self._rng.randrange(4) if self._is_odd() else -1
+        if odd == 0:
+            self._store.served.rewritten += 1
+            rows = [row async for row in space.items(plain)]
+            await space.delete_range(plain, None)
+            await space.put_many(rows)
+        elif odd > 0 and txn is not None:
             self._store.served.undone += 1
             with suppress(_Undone):
                 async with txn.savepoint():
