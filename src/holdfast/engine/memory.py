@@ -55,24 +55,34 @@ class MemtableMemory:
 
     @property
     def is_short(self) -> bool:
-        """Whether a memtable that fills will soon want a chunk that `prepare` can make ready."""
-        chunk_bytes = self.spare.chunk_bytes
-        if not chunk_bytes:
-            return False
+        """Whether so much is missing ahead of memtables that fill that it is time for `prepare`:
+        not for each chunk, since whoever puts pays for having it called.
+        """
+        wanted = self._wanted_bytes()
+        return wanted - self.spare.bytes_held >= max(wanted // 2, self.spare.chunk_bytes, 1)
+
+    def _wanted_bytes(self) -> int:
+        """Return how much should be ready ahead of the memtables that fill."""
+        if not self.spare.chunk_bytes:
+            return 0
         trees = list(self._trees.values())
         wanted = sum(
             max(tree.version.settings.memtable_bytes - tree.active.bytes_used, 0)
             for tree in trees
             if tree.active.bytes_used >= FILLING_BYTES
         )
-        wanted = min(wanted, AHEAD_BYTES, self._bytes_max(trees))
-        return self.spare.bytes_held + chunk_bytes <= wanted
+        return min(wanted, AHEAD_BYTES, self._bytes_max(trees))
 
     def prepare(self) -> None:
         """Make memory ready for memtables that fill. Background work.
 
         Want of memory does no harm: whoever puts finds its own, or the want of it.
         """
+        chunk_bytes = self.spare.chunk_bytes
         with suppress(MemoryError):
-            while self.is_short and self.spare.prepare():
+            while (
+                chunk_bytes
+                and self.spare.bytes_held + chunk_bytes <= self._wanted_bytes()
+                and self.spare.prepare()
+            ):
                 self.charge()

@@ -1,4 +1,4 @@
-"""Background work: named jobs on a few threads that exist only while there is something to do.
+"""Background work: named jobs on a few threads that end when there is nothing to do.
 
 A job is submitted under a key. A key that is already waiting is not queued twice; one that is
 running is run once more afterwards. Keys of one *lane* never run at the same time, and no lane
@@ -18,6 +18,11 @@ from holdfast.env import Env, Task
 
 LANES = ("flush", "compact", "log", "memory", "interval", "live")
 """Every lane there is. One thread each at most: a lane never waits for another one."""
+
+REST_SECONDS = 0.1
+"""So long a thread that finds nothing to do waits for more: to start one costs its starter a
+millisecond or two beside threads that compute.
+"""
 
 SHORTAGE_SECONDS = 0.01
 """After this time a thread that had no memory for its own affairs tries again."""
@@ -43,6 +48,9 @@ class Upkeep:
         self._mutex = env.mutex()
         self._idle = env.condition(self._mutex)
         self._stopping = env.condition(self._mutex)
+        self._wake = env.condition(self._mutex)
+        self._resting = 0
+        """How many threads wait for `_wake`, and then look for jobs again."""
         self._waiting: dict[tuple[str, Hashable], Callable[[], None]] = {}
         self._running: dict[tuple[str, Hashable], _Job] = {}
         self._tasks: dict[int, Task | None] = {}
@@ -54,22 +62,48 @@ class Upkeep:
         """The threads that flush or compact now: what waits for that must not run in them."""
 
     def submit(self, lane: str, key: Hashable, job: Callable[[], None]) -> None:
-        """Queue `job` under (lane, key); nothing happens after `stop`."""
+        """Queue `job` under (lane, key); nothing happens after `stop`.
+
+        A signal handler that raises here may keep the job from being queued, never from being run
+        once it is.
+        """
         require(lane in LANES, "a job has one of the known lanes")
-        self._env.uninterrupted(partial(self._submit, (lane, key), job))
+        name = (lane, key)
+        with self._mutex:
+            if self._settles_for_less(name):
+                return
+            if self._resting > self._runnable():
+                self._waiting[name] = job
+                # If an interruption comes before this, the thread looks again by itself.
+                self._wake.notify()
+                return
+        self._env.uninterrupted(partial(self._submit, name, job))
+
+    def _settles_for_less(self, name: tuple[str, Hashable]) -> bool:
+        """Return whether a job need not be queued: at the end, or because it is there already. One
+        that runs is done again. Requires: the mutex.
+        """
+        running = self._running.get(name)
+        if running is not None:
+            running.again = True
+        return self._stopped or running is not None or name in self._waiting
+
+    def _runnable(self) -> int:
+        """Return how many jobs a thread that looks for one could take. Requires: the mutex."""
+        if not self._waiting:
+            return 0
+        busy = {lane for lane, _ in self._running}
+        return len({lane for lane, _ in self._waiting} - busy)
 
     def _submit(self, name: tuple[str, Hashable], job: Callable[[], None]) -> None:
         with self._mutex:
-            if self._stopped:
-                return
-            if name in self._running:
-                self._running[name].again = True
-                return
-            if name in self._waiting:
+            if self._settles_for_less(name):
                 return
             # Before the thread, which may look for it at once, and not left for want of a thread.
             self._waiting[name] = job
-            if len(self._working) < len(LANES):
+            if self._resting >= self._runnable():
+                self._wake.notify()
+            elif len(self._working) < len(LANES):
                 try:
                     self._spawn()
                 except BaseException:
@@ -94,18 +128,33 @@ class Upkeep:
     def _take(self, number: int) -> _Job | None:
         """Return the next job, or None when this thread may end."""
         with self._mutex:
-            if not self._stopped:
-                busy = {lane for lane, _ in self._running}
-                for name, function in self._waiting.items():
-                    if name[0] not in busy:
-                        job = _Job(name, function)
-                        self._working.add(number)
-                        self._running[name] = job
-                        self._waiting.pop(name)
-                        return job
-            self._idle.notify_all()
-            self._working.discard(number)
+            job = self._next(number)
+            if job is None and not self._stopped and number in self._working:
+                self._idle.notify_all()
+                self._resting += 1
+                try:
+                    self._wake.wait(REST_SECONDS)
+                finally:
+                    self._resting -= 1
+                job = self._next(number)
+            if job is None:
+                self._idle.notify_all()
+                self._working.discard(number)
+            return job
+
+    def _next(self, number: int) -> _Job | None:
+        """Begin the first job of a lane that is free, if there is one. Requires: the mutex."""
+        if self._stopped:
             return None
+        busy = {lane for lane, _ in self._running}
+        for name, function in self._waiting.items():
+            if name[0] not in busy:
+                job = _Job(name, function)
+                self._working.add(number)
+                self._running[name] = job
+                self._waiting.pop(name)
+                return job
+        return None
 
     def _end(self, job: _Job) -> None:
         """Let jobs of the same lane run. May be done again."""
@@ -165,7 +214,7 @@ class Upkeep:
         somebody watches, and is not waited for.
         """
         with self._mutex:
-            while len(self._working) > sum(lane == "live" for lane, _ in self._running):
+            while any(lane != "live" for lane, _ in (*self._running, *self._waiting)):
                 self._idle.wait()
 
     def stop(self) -> None:
@@ -173,6 +222,7 @@ class Upkeep:
         with self._mutex:
             self._stopped = True
             self._stopping.notify_all()
+            self._wake.notify_all()
             self._waiting.clear()
             # They stay listed: a stop after one that was interrupted waits for them again.
             tasks = list(self._tasks.values())

@@ -284,6 +284,10 @@ class WritePath:
             mark("engine.segment_left_in_a_commit")
             state.buffer_bytes_max = self._buffer_bytes_max
             return False
+        except BaseException:
+            # Of a signal handler, perhaps before that was asked for. It may be done all the same.
+            state.buffer_bytes_max = self._buffer_bytes_max
+            raise
         mark("engine.segment_left")
         return True
 

@@ -25,7 +25,7 @@ from holdfast.base import BATCH_BYTES_MAX, LimitError, check_key, check_value
 cdef enum:
     CAPACITY_MIN = 256
     CAPACITY_KEPT = 1024 * 1024
-    RELEASE_BYTES = 256 * 1024
+    RELEASE_BYTES = 2 << 20          # hashing less takes less time than getting the lock back
     ALIGNMENT_MIN = 8
     ALIGNMENT_MAX = 4096
     COUNT_BYTES_MAX = 10

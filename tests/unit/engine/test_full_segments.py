@@ -201,6 +201,26 @@ def test_without_another_thread_the_writer_syncs_itself(
     rows.check()
 
 
+def test_an_interruption_while_another_thread_is_asked_takes_nothing(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upkeep = rows.database._engine.upkeep
+    submit = upkeep.submit
+
+    def interrupt(lane: str, key: object, job: Callable[[], None]) -> None:
+        if key == "leave":
+            raise KeyboardInterrupt
+        submit(lane, key, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "submit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            rows.fill()
+    assert rows.database._engine.state.buffer_bytes_max == BUFFER_BYTES_MAX
+    rows.fill()
+    rows.check()
+
+
 def test_a_close_in_the_middle_logs_everything(rows: Rows) -> None:
     begun: list[bool] = []
 

@@ -96,7 +96,7 @@ def test_memory_ahead_of_several_memtables_has_one_limit(tmp_path: Path) -> None
         for name in ("a", "b", "c"):
             fill(database.keyspace(name), 2)
         engine.upkeep.wait_idle()
-        assert engine.memory.spare.bytes_held == AHEAD_BYTES
+        assert AHEAD_BYTES // 2 < engine.memory.spare.bytes_held <= AHEAD_BYTES
     with opened(tmp_path, memory_bytes=40 * MIB) as database:
         fill(database, 2)
         database._engine.upkeep.wait_idle()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 import pytest
 
-from holdfast.engine.upkeep import LANES, Upkeep
+from holdfast.engine.upkeep import LANES, REST_SECONDS, Upkeep
 from holdfast.env import SimEnv
 
 SEEDS = range(6)
@@ -168,8 +168,61 @@ def test_threads_exist_only_while_there_is_work() -> None:
             jobs.submit(lane, round_)
         assert len(LANES) == len(jobs.env.unreturned())
         jobs.upkeep.wait_idle()
-        jobs.env.sleep(0.01)
+        jobs.env.sleep(2 * REST_SECONDS)
         assert [] == jobs.env.unreturned()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_thread_that_rests_takes_the_next_job(seed: int) -> None:
+    jobs = Jobs(seed)
+    for key in range(5):
+        jobs.submit("flush", key)
+        jobs.upkeep.wait_idle()
+        jobs.env.sleep(REST_SECONDS / 2)
+        assert len(jobs.env.unreturned()) == 1
+    assert jobs.upkeep._spawned == 1
+    assert [0, 1, 2, 3, 4] == jobs.ended()
+    began = jobs.env.uptime
+    jobs.upkeep.stop()
+    assert [] == jobs.env.unreturned()
+    assert jobs.env.uptime - began < REST_SECONDS / 2, "a stop does not wait for its rest"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_thread_that_rests_is_counted_on_for_one_job_only(seed: int) -> None:
+    jobs = Jobs(seed)
+    jobs.submit("flush", 0)
+    jobs.upkeep.wait_idle()
+    jobs.submit("compact", "long", seconds=10.0)
+    jobs.submit("flush", 1)
+    jobs.submit("flush", 2)
+    jobs.submit("log", "short")
+    jobs.env.sleep(1.0)
+    assert [0, 1, 2] == [key for key in jobs.ended() if isinstance(key, int)]
+    assert "short" in jobs.ended()
+    assert "long" not in jobs.ended()
+    jobs.upkeep.wait_idle()
+    assert "long" in jobs.ended()
+
+
+def test_a_job_whose_submit_was_interrupted_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = Jobs()
+    jobs.submit("flush", 0)
+    jobs.upkeep.wait_idle()
+    jobs.env.sleep(REST_SECONDS / 2)
+
+    class Interrupted:
+        def notify(self) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.upkeep, "_wake", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            jobs.submit("flush", 1)
+    jobs.upkeep.wait_idle()
+    assert [0, 1] == jobs.ended()
 
 
 def test_an_unknown_lane_is_a_mistake() -> None:
