@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 from holdfast.cli.failure import wrong_usage
 from holdfast.testing.bench_report import machine
+from holdfast.testing.kept import Kept
 from holdfast.testing.result_page import missing_commit
 from holdfast.testing.versus_budget import budgets, measure_alone
 from holdfast.testing.versus_picture import picture
@@ -48,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--folder", metavar="DIR", default=".", help="where databases are made (default: here)")
     add("--json", metavar="FILE", help="write all cells of all rounds there")
     add("--picture", metavar="FILE", help="write bars of ratios there, as SVG")
+    add("--resume", metavar="FILE", help="keep cells in FILE, and measure those that it lacks")
     add("--write", action="store_true", help=f"write {PAGE}, its picture and its JSON")
 
 
@@ -66,14 +68,25 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rounds < 1:
         raise wrong_usage("there is one round at least")
     engines = [engine for engine in asked if is_installed(engine)]
-    runner = Runner(
-        engines=engines,
-        workloads=workloads,
-        rounds=arguments.rounds,
-        scale=arguments.scale,
-        seed=arguments.seed,
-        folder=arguments.folder,
-    )
+    found = machine(arguments.folder)
+    try:
+        runner = Runner(
+            engines=engines,
+            workloads=workloads,
+            rounds=arguments.rounds,
+            scale=arguments.scale,
+            seed=arguments.seed,
+            folder=arguments.folder,
+            kept=Kept(
+                arguments.resume,
+                scale=arguments.scale,
+                seed=arguments.seed,
+                processor=found["processor"],
+                disk=found["file system"],
+            ),
+        )
+    except (ValueError, LookupError, TypeError) as error:
+        raise wrong_usage(f"--resume: {error}") from error
     runner.run.left_out += [
         f"{engine}: it is not installed; pip install 'holdfast[bench]' brings the peers"
         for engine in asked
@@ -81,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     report = Report(
         command=command_of(arguments),
-        machine=machine(arguments.folder),
+        machine=found,
         scale=arguments.scale,
         rounds=arguments.rounds,
         seed=arguments.seed,

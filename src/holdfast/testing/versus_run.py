@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from holdfast.testing.kept import Kept
 from holdfast.testing.versus_child import Cell, Order
 from holdfast.testing.versus_store import ENCRYPTED, OURS, load
 from holdfast.testing.versus_workload import WORKLOADS
@@ -104,7 +105,16 @@ class Runner:
         scale: str,
         seed: int,
         folder: str,
+        kept: Kept,
     ) -> None:
+        """Raises: ValueError, as `Kept.load`."""
+        self._kept = kept
+        known = kept.load()
+        self._known = {
+            (each["round"], *_names(each["cell"])): each for each in known.get("cells", [])
+        }
+        """What was measured before, as JSON has it, by round, workload and engine."""
+        self._seconds_before: float = known.get("seconds", 0.0)
         self._engines = list(engines)
         self._workloads = list(workloads)
         self._rounds = rounds
@@ -122,8 +132,11 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=self._folder) as scratch:
             for workload in self._workloads:
                 self._workload(workload, scratch)
-                self.run.seconds = time.monotonic() - self._began
+                self.run.seconds = self._seconds()
                 yield workload
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began
 
     def _workload(self, workload: str, scratch: str) -> None:
         engines = [engine for engine in self._engines if self._has(workload, engine)]
@@ -148,6 +161,14 @@ class Runner:
         return False
 
     def _cell(self, workload: str, engine: str, number: int, scratch: str) -> None:
+        known = self._known.get((number, workload, engine))
+        if known is None:
+            cell = self._measure(workload, engine, number, scratch)
+            known = self._known[number, workload, engine] = {"round": number, "cell": asdict(cell)}
+            self._kept.save({"seconds": self._seconds(), "cells": list(self._known.values())})
+        self.run.cells.append(Cell(**known["cell"]))
+
+    def _measure(self, workload: str, engine: str, number: int, scratch: str) -> Cell:
         data = WORKLOADS[workload].data
         order = Order(
             engine=engine,
@@ -158,7 +179,7 @@ class Runner:
             seed=self._seed + number,
         )
         try:
-            self.run.cells.append(Cell(**json.loads(spawn(order))))
+            return Cell(**json.loads(spawn(order)))
         finally:
             shutil.rmtree(order.folder, ignore_errors=True)
 
@@ -191,6 +212,10 @@ class Runner:
         if sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write(f"\r{'':<70}\r")
             sys.stderr.flush()
+
+
+def _names(cell: dict[str, Any]) -> tuple[str, str]:
+    return cell["workload"], cell["engine"]
 
 
 def spawn(order: Order) -> str:

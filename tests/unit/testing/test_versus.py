@@ -3,6 +3,7 @@
 The peers are installed by ./dev; LevelDB has no wheel for Python 3.13 and newer.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -463,6 +464,50 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, c
     out, _ = capfd.readouterr()
     assert "failed: commit with sqlite3: KeyError: 'nothing'" in out
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_goes_on_with_the_cells_that_were_kept(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    spawn, measured = versus_run.spawn, []
+
+    def counting(order):
+        if order.workload:
+            if len(measured) == 3:
+                raise KeyboardInterrupt
+            measured.append((order.workload, order.engine, order.seed))
+        return spawn(order)
+
+    monkeypatch.setattr(versus_run, "spawn", counting)
+    given = ["bench", "commit", "get-hot", "--engines", "holdfast,sqlite3", "--scale", "tiny"]
+    given += ["--resume", "cells.json", "--json", "f.json", "--rounds"]
+    with pytest.raises(KeyboardInterrupt):
+        versus.run(parsed([*given[1:], "1"]))
+    assert [each[:2] for each in measured] == [
+        ("commit", "holdfast"), ("commit", "sqlite3"), ("get-hot", "holdfast"),
+    ]  # fmt: skip
+    assert sorted(os.listdir()) == ["cells.json"]
+    kept = json.loads((tmp_path / "cells.json").read_text())["what"]["cells"]
+    measured[:] = [("none", "", 0)] * 10
+    assert main([*given, "1"]) == 0
+    assert [each[:2] for each in measured[10:]] == [("get-hot", "sqlite3")]
+    assert main([*given, "2"]) == 0
+    assert len(measured) == 15
+    assert {seed for _, _, seed in measured[11:]} == {2}
+    found = json.loads((tmp_path / "f.json").read_text())["run"]
+    assert len(found["cells"]) == 8
+    assert all(each["cell"] in found["cells"] for each in kept)
+    capfd.readouterr()
+    assert main([*given, "2", "--seed", "5"]) == 2
+    assert "--resume: cells.json is of another run" in capfd.readouterr().err
+    (tmp_path / "cells.json").write_text("{")
+    assert main([*given, "2"]) == 2
+    assert "--resume: " in capfd.readouterr().err
+
+
+def parsed(given):
+    parser = argparse.ArgumentParser()
+    versus.configure(parser)
+    return parser.parse_args(given)
 
 
 def given_plain(given):
