@@ -2,7 +2,8 @@
 
 A run has slices, each with keys of its own. Between two of them the database is closed and opened
 again now and then; meanwhile one thread flushes, compacts, and holds snapshots. The interpreter
-switches threads as often as it can, so that calls meet in their middle.
+switches threads as often as it can, so that calls meet in their middle. The same thread deletes to
+the end of a keyspace, behind the keys of the clients, with what they commit meanwhile.
 
 Nothing is taken away here, so commits need not be durable: those are the faster ones, which meet
 each other more often. What happens without power is in `history_machine`.
@@ -45,6 +46,9 @@ from holdfast.testing.workload import SIZE_TIERED, TINY
 
 SWITCH_SECONDS = 5e-6
 STORM_SECONDS = 0.01
+
+BEHIND = b"~"
+"""Behind all keys of clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +185,14 @@ def _often_switched() -> Iterator[None]:
 
 @contextmanager
 def _storm(database: Database, happened: Counter[str]) -> Iterator[None]:
-    """Flush, compact and look while clients work."""
+    """Flush, compact, delete to the end and look while clients work."""
     over = threading.Event()
 
     def storm() -> None:
         with suppress(Error):
             while not over.wait(STORM_SECONDS):
+                _delete_to_the_end(database)
+                happened["open_deletes"] += 1
                 with database.snapshot() as view:
                     before = dict(view.items())
                     happened["flushes"] += 1
@@ -214,6 +220,17 @@ def _storm(database: Database, happened: Counter[str]) -> Iterator[None]:
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _delete_to_the_end(database: Database) -> None:
+    """Write behind all keys of clients and delete it, with whatever they commit at that time. They
+    write some of it anew, but nothing of what is deleted by then.
+    """
+    for number in range(8):
+        database.put(BEHIND + b"%d" % number, b"", durability="none")
+    database.delete_range(BEHIND, None, durability="none")
+    if back := list(database.keys(BEHIND)):
+        raise WorkloadError(f"deleted keys came back: {back}")
 
 
 def _count(served: Served, history: History, happened: Counter[str]) -> None:

@@ -21,6 +21,7 @@ from holdfast.testing.history_machine import (
 )
 from holdfast.testing.history_real import RealRun, run_real
 from holdfast.testing.judge import judge
+from holdfast.testing.oracle import WorkloadError
 from holdfast.txn.keyspace import TransactionKeyspace
 from tests.unit.testing.broken import (
     do_not_look_into_groups,
@@ -53,6 +54,7 @@ def test_no_anomaly_in_this_process(tmp_path: Path, kind, isolation, awaits):
     for part in run_real(run, str(tmp_path / "db")):
         report = judge(part.history)
         assert PROMISED[isolation] not in report.violated(), str(report)
+        assert part.happened["open_deletes"] > 0
         assert len(part.history.transactions) >= 380
 
 
@@ -108,6 +110,14 @@ def test_an_engine_that_drops_live_versions_is_noticed(monkeypatch, kind):
         for seed in range(6)
     ]
     assert any(map(violated, trials))
+
+
+def test_an_engine_that_brings_deleted_keys_back_is_noticed(monkeypatch, tmp_path: Path):
+    do_not_validate(monkeypatch)
+    run = RealRun(seed=2, kind="append", isolation="snapshot", slices=30, count=600)
+    with pytest.raises(WorkloadError, match="deleted keys came back"):
+        for _ in run_real(run, str(tmp_path / "db")):
+            pass
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
