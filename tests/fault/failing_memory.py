@@ -25,6 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import holdfast
+
+# Imported by the first call that needs it, and the compiler of CPython 3.11 does not survive a
+# failed allocation.
+import holdfast.engine.ingest
 from holdfast.base import DatabasePoisonedError
 from holdfast.env.posix import _fork_callbacks
 from tests.fault.client import TINY
