@@ -552,13 +552,15 @@ def test_memory_may_be_made_ready_and_taken_by_several_threads() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(prepare) for _ in range(2)]
-        for number in range(6):
-            spare.keep((number % 3 + 2) * spare.chunk_bytes)
-            table = _memtable_c.Memtable(spare=spare)
-            check_filled(table, fill(table, 1 << 13))
-            spare.keep(0)
-            assert spare.bytes_held == 0
-        ended.set()
+        try:
+            for number in range(6):
+                spare.keep((number % 3 + 2) * spare.chunk_bytes)
+                table = _memtable_c.Memtable(spare=spare)
+                check_filled(table, fill(table, 1 << 13))
+                spare.keep(0)
+                assert spare.bytes_held == 0
+        finally:
+            ended.set()
         for job in jobs:
             job.result()
 

@@ -20,8 +20,8 @@ LANES = ("flush", "compact", "log", "memory", "interval", "live")
 """Every lane there is. One thread each at most: a lane never waits for another one."""
 
 REST_SECONDS = 0.1
-"""So long a thread that finds nothing to do waits for more: to start one costs its starter a
-millisecond or two beside threads that compute.
+"""So long a thread that finds nothing to do waits for more: whoever starts one has to wait for it,
+which takes a while beside threads that compute.
 """
 
 SHORTAGE_SECONDS = 0.01

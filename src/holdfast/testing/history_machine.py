@@ -22,7 +22,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from random import Random
@@ -214,17 +214,7 @@ class _Run:
                 break
             self._live(life)
         self._end()
-        served = self._store.served
-        for name in (
-            "committed",
-            "conflicts",
-            "too_old",
-            "stopped",
-            "undone",
-            "rewritten",
-            "locks",
-        ):
-            self._happened[name] = getattr(served, name)
+        self._happened.update(asdict(self._store.served))
         self._happened["transactions"] = len(self._log.transactions)
         self._happened["unknown"] = sum(one.outcome == "unknown" for one in self._log.transactions)
         return Outcome(History(trial.kind, self._log.transactions), self._happened)

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from random import Random
 
@@ -235,5 +235,4 @@ def _delete_to_the_end(database: Database) -> None:
 
 def _count(served: Served, history: History, happened: Counter[str]) -> None:
     happened["transactions"] += len(history.transactions)
-    for name in ("committed", "conflicts", "too_old", "stopped", "undone", "rewritten", "locks"):
-        happened[name] += getattr(served, name)
+    happened.update(asdict(served))
