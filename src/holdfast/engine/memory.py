@@ -17,8 +17,8 @@ from holdfast.lsm import Tree
 from holdfast.memtable import SpareChunks
 
 AHEAD_BYTES = 8 << 20
-"""Memory made ready ahead of memtables that fill: several chunks, so that the thread that makes them
-may be late.
+"""Memory made ready ahead of memtables that fill: several chunks, so that the thread that makes
+them may be late.
 """
 
 FILLING_BYTES = 1 << 20
