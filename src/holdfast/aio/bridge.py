@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, get_running_loop  # noqa: TID251  aio knows event loops
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from holdfast.base import mark
 from holdfast.engine import FORKED, CommitState, Condition, Crew, Submission
@@ -28,6 +29,15 @@ THREADS_MAX = 32
 """More calls that wait for the disk at the same time wait for each other."""
 
 _RETRY_SECONDS = 0.001
+
+
+class Unread(Enum):
+    """Stands for an answer that takes a page from a file, which no key has."""
+
+    TAKES_A_READ = 0
+
+
+TAKES_A_READ: Final = Unread.TAKES_A_READ
 
 
 class Commit(Submission):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast, overload
 
 from holdfast import engine
-from holdfast.aio.bridge import Bridge, Commit
+from holdfast.aio.bridge import TAKES_A_READ, Bridge, Commit
 from holdfast.aio.cursor import Cursor
 from holdfast.aio.transaction import Transaction
 from holdfast.base import ConflictError, check_key, check_value, mark
 from holdfast.engine import Condition, check_durability
 from holdfast.wal import WriteBatch
 
+Default = TypeVar("Default")
+
 MANY_KEYS = 256
 """`get_many` of more keys runs in a thread, whether they are cached or not."""
-
-_TAKES_A_READ = object()
 
 
 class Keyspace:
@@ -40,10 +40,15 @@ class Keyspace:
 
     # -- reading
 
+    @overload
+    async def get(self, key: object) -> bytes | None: ...
+    @overload
+    async def get(self, key: object, default: Default) -> bytes | Default: ...
+
     async def get(self, key: object, default: object = None) -> object:
         """Return the value of `key`, or `default` when it is absent."""
-        value = self._keyspace.get_cached(key, _TAKES_A_READ)
-        if value is _TAKES_A_READ:
+        value = self._keyspace.get_cached(key, TAKES_A_READ)
+        if value is TAKES_A_READ:
             return await self._bridge.run(partial(self._keyspace.get, check_key(key), default))
         return default if value is None else value
 
@@ -56,8 +61,8 @@ class Keyspace:
         plain = [check_key(key) for key in keys]
         if len(plain) <= MANY_KEYS:
             view, seq = self._keyspace.read_point()
-            values = [view.get_cached(key, seq, _TAKES_A_READ) for key in plain]
-            if _TAKES_A_READ not in values:
+            values = [view.get_cached(key, seq, TAKES_A_READ) for key in plain]
+            if TAKES_A_READ not in values:
                 self._keyspace.state.read_count += len(plain)
                 return cast("list[bytes | None]", values)
         return await self._bridge.run(partial(self._keyspace.get_many, plain))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
+from typing import TypeVar, overload
 
 from holdfast import engine
-from holdfast.aio.bridge import Bridge
+from holdfast.aio.bridge import TAKES_A_READ, Bridge
 from holdfast.aio.cursor import Cursor
 from holdfast.base import check_key
 
-_TAKES_A_READ = object()
+Default = TypeVar("Default")
 
 
 class SnapshotKeyspace:
@@ -21,10 +22,15 @@ class SnapshotKeyspace:
         self._bridge = bridge
         self._frozen = keyspace
 
+    @overload
+    async def get(self, key: object) -> bytes | None: ...
+    @overload
+    async def get(self, key: object, default: Default) -> bytes | Default: ...
+
     async def get(self, key: object, default: object = None) -> object:
         """Return the value of `key` as of the snapshot, or `default`."""
-        value = self._frozen.get_cached(key, _TAKES_A_READ)
-        if value is _TAKES_A_READ:
+        value = self._frozen.get_cached(key, TAKES_A_READ)
+        if value is TAKES_A_READ:
             return await self._bridge.run(partial(self._frozen.get, check_key(key), default))
         return default if value is None else value
 

@@ -8,14 +8,14 @@ from asyncio import Future, get_running_loop, wait  # noqa: TID251  aio knows ev
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast, overload
 
 from holdfast import engine, txn
-from holdfast.aio.bridge import Bridge, Commit, tell
+from holdfast.aio.bridge import TAKES_A_READ, Bridge, Commit, tell
 from holdfast.aio.cursor import Cursor
 from holdfast.base import check_key, check_value
 
-_TAKES_A_READ = object()
+Default = TypeVar("Default")
 
 
 class TransactionKeyspace:
@@ -36,11 +36,16 @@ class TransactionKeyspace:
 
     # -- reading
 
+    @overload
+    async def get(self, key: object) -> bytes | None: ...
+    @overload
+    async def get(self, key: object, default: Default) -> bytes | Default: ...
+
     async def get(self, key: object, default: object = None) -> object:
         """Return the value of `key`, or `default` when it is absent."""
         plain = check_key(key)
-        value = self._space.get_cached(plain, _TAKES_A_READ)
-        if value is _TAKES_A_READ:
+        value = self._space.get_cached(plain, TAKES_A_READ)
+        if value is TAKES_A_READ:
             return await self._bridge.run(partial(self._space.get, plain, default))
         return default if value is None else value
 
@@ -51,8 +56,8 @@ class TransactionKeyspace:
     async def get_many(self, keys: Iterable[object]) -> list[bytes | None]:
         """Return the values of `keys` in their order, None where absent."""
         plain = [check_key(key) for key in keys]
-        values = [self._space.get_cached(key, _TAKES_A_READ) for key in plain]
-        if _TAKES_A_READ in values:
+        values = [self._space.get_cached(key, TAKES_A_READ) for key in plain]
+        if TAKES_A_READ in values:
             return await self._bridge.run(partial(self._space.get_many, plain))
         return cast("list[bytes | None]", values)
 
@@ -118,7 +123,7 @@ class TransactionKeyspace:
         an absent key. The key counts as read, whatever comes of it.
         """
         plain = check_key(key)
-        if self._space.get_cached(plain, _TAKES_A_READ) is _TAKES_A_READ:
+        if self._space.get_cached(plain, TAKES_A_READ) is TAKES_A_READ:
             return await self._bridge.run(
                 partial(self._space.compare_and_set, plain, expected, new)
             )

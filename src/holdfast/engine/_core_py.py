@@ -18,7 +18,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from holdfast.base import DELETE, MERGE, PUT, check_key, check_value
 from holdfast.base.bounds import key_range
@@ -26,6 +26,8 @@ from holdfast.cursor import UserCursor
 from holdfast.env import ReentryError, ThreadLife, this_thread
 from holdfast.lsm import ReadView
 from holdfast.wal import RecordBuffer, WriteBatch
+
+Default = TypeVar("Default")
 
 CLOSED = 1
 FORKED = 2
@@ -172,6 +174,11 @@ class KeyspaceCore:
             sampler.end(began)
         return value
 
+    @overload
+    def get(self, key: object) -> bytes | None: ...
+    @overload
+    def get(self, key: object, default: Default) -> bytes | Default: ...
+
     def get(self, key: object, default: object = None) -> object:
         """Return the value of `key`, or `default` when it is absent."""
         value = self._get(key, None)
@@ -181,7 +188,9 @@ class KeyspaceCore:
         """Return the value of `key` as of `snapshot`, or None when it is absent."""
         return self._get(key, snapshot)
 
-    def get_cached(self, key: object, otherwise: object, snapshot: int | None = None) -> object:
+    def get_cached(
+        self, key: object, otherwise: Default, snapshot: int | None = None
+    ) -> bytes | Default | None:
         """Return the value of `key`, None when it is absent, or `otherwise` when that takes a page
         from a file. With `snapshot`, as of that.
         """
@@ -191,7 +200,7 @@ class KeyspaceCore:
         if found is _MISSED:
             return otherwise
         self.state.read_count += 1
-        return found
+        return cast("bytes | None", found)
 
     def __getitem__(self, key: object) -> bytes:
         value = self._get(key, None)

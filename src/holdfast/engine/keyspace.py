@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ITEMS, KEYS, VALUES = 0, 1, 2
 
 
-class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc]  # any bytes-like key
+class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     """A named, ordered mapping of bytes to bytes inside a database.
 
     Keys are ordered bytewise. Any bytes-like object is a key or a value. Writes are durable when

@@ -6,11 +6,11 @@ every version it can see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from holdfast.base import DatabaseClosedError, DatabaseSettings, Error, TransactionTooOldError, mark
 from holdfast.base.bounds import key_range
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast.engine._tenure_py import Holder
     from holdfast.engine.keyspace import Keyspace
 
+Default = TypeVar("Default")
 
 LEFT_SECONDS = 1.0
 """So long after it was seen that its last thread has ended another one may take a snapshot over."""
@@ -226,12 +227,17 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
         self._at()
         return value
 
-    def get(self, key: object, default: object = None) -> object:  # type: ignore[override]
+    @overload
+    def get(self, key: object) -> bytes | None: ...
+    @overload
+    def get(self, key: object, default: Default) -> bytes | Default: ...
+
+    def get(self, key: object, default: object = None) -> object:
         """Return the value of `key` as of the snapshot, or `default`."""
         value = self._read(key)
         return default if value is None else value
 
-    def get_cached(self, key: object, otherwise: object) -> object:
+    def get_cached(self, key: object, otherwise: Default) -> bytes | Default | None:
         """Return the value of `key` as of the snapshot, None when it is absent, or `otherwise` when
         that takes a page from a file.
         """
@@ -254,9 +260,9 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
     def __len__(self) -> int:
         return sum(1 for _ in self.keys())
 
-    def get_many(self, keys: object) -> list[bytes | None]:
+    def get_many(self, keys: Iterable[object]) -> list[bytes | None]:
         """Return the values of `keys` in their order, None where absent."""
-        return [self._read(key) for key in keys]  # type: ignore[attr-defined]
+        return [self._read(key) for key in keys]
 
     def items(  # type: ignore[override]
         self,

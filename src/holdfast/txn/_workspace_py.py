@@ -14,12 +14,14 @@ Thread safety: one thread at a time; a second one gets RuntimeError.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
 from holdfast.env import ThreadLife, this_thread
 from holdfast.memtable import Memtable
 from holdfast.wal import WriteBatch
+
+Default = TypeVar("Default")
 
 OWN_FIRST = 1 << 55
 """The first private sequence number. A database that commits a million operations a second gives
@@ -181,6 +183,11 @@ class WorkspaceCore:
         if state.reads_left < 0:
             self._widen()
         read_keys.add(key)
+
+    @overload
+    def get(self, key: object) -> bytes | None: ...
+    @overload
+    def get(self, key: object, default: Default) -> bytes | Default: ...
 
     def get(self, key: object, default: object = None) -> object:
         """Return the value of `key`, or `default` when it is absent."""

@@ -5,7 +5,7 @@ transaction's own writes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from holdfast.base import (
     MERGE,
@@ -29,6 +29,8 @@ from holdfast.txn.reads import Range, Scan, joined, range_bytes, widened
 
 if TYPE_CHECKING:
     from holdfast.txn.transaction import Transaction
+
+Default = TypeVar("Default")
 
 ITEMS, KEYS, VALUES = 0, 1, 2
 
@@ -74,7 +76,9 @@ class Source(Protocol):
         """Return the value of `key` as of `snapshot`."""
         ...
 
-    def get_cached(self, key: object, otherwise: object, snapshot: int | None = None) -> object:
+    def get_cached(
+        self, key: object, otherwise: Default, snapshot: int | None = None
+    ) -> bytes | Default | None:
         """Return the same, or `otherwise` when that takes a page from a file."""
         ...
 
@@ -96,7 +100,7 @@ class Source(Protocol):
         ...
 
 
-class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type: ignore[misc]  # any bytes-like key
+class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):
     """A keyspace within a transaction: a mutable mapping of bytes to bytes.
 
     Reads show the keyspace as it was when the transaction began, with the transaction's own writes.
@@ -142,7 +146,7 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):  # type:
         """Count the keys, by reading all of them."""
         return sum(1 for _ in self.keys())
 
-    def get_cached(self, key: bytes, otherwise: object) -> object:
+    def get_cached(self, key: bytes, otherwise: Default) -> bytes | Default | None:
         """Return the value of `key`, None when it is absent, or `otherwise` when that takes a page
         from a file.
         """

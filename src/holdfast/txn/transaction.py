@@ -138,7 +138,7 @@ class _OtherKeyspace(TransactionKeyspace):
         return txn
 
 
-class Transaction(TransactionCore, TransactionKeyspace):  # type: ignore[misc]  # any bytes-like key
+class Transaction(TransactionCore, TransactionKeyspace):
     """A transaction; the mapping itself is the default keyspace.
 
     As a context manager it commits at the end, and rolls back when an exception leaves the block.
