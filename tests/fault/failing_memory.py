@@ -140,6 +140,15 @@ CALLS: dict[str, Call] = {
     "add": Call(lambda database: database.add(b"a", durability="none"), None, MERGED, False),
     "transaction": transact(),
     "transaction none": transact("none"),
+    "del": Call(
+        lambda database: database.__delitem__(b"b"),
+        after=changed(default={k: v for k, v in START["default"].items() if k != b"b"}),
+    ),
+    "popitem": Call(
+        lambda database: database.popitem(),
+        (b"a", OLD),
+        changed(default={k: v for k, v in START["default"].items() if k != b"a"}),
+    ),
     "delete range": Call(
         lambda database: database.delete_range(b"a", b"c"),
         after=changed(default=PAIRS | {b"c": OLD}),

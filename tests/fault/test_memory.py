@@ -102,6 +102,8 @@ STRIDES = {
     "merge": 31,
     "merge tables": 613,
     "add": 13,
+    "del": 61,
+    "popitem": 61,
     "delete range": 29,
     "get": 9,
     "get many": 23,

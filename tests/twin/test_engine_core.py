@@ -62,6 +62,12 @@ def core(
             assert KEYSPACE == keyspace
             self.slow.append((kind, key, value, durability))
 
+        def _take(self, key: bytes) -> bytes | None:
+            value = self.get(key)
+            if value is not None:
+                self.delete(key)
+            return value  # type: ignore[no-any-return]
+
         def _encode_amount(self, amount: object) -> bytes:
             self.encoded.append(amount)
             return b"\x01amount"
@@ -234,8 +240,10 @@ def test_mapping_writes_go_through_a_group(twin: ModuleType) -> None:
     one.put(b"here", b"1", durability="none")
     one[b"a"] = b"1"
     del one[b"here"]
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="absent"):
         del one[b"absent"]
+    with pytest.raises(TypeError, match="encode"):
+        del one["here"]
     assert [(PUT, b"a", b"1", None), (DELETE, b"here", None, None)] == one.slow
 
 

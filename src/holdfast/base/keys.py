@@ -11,6 +11,9 @@ comes first. Part of the file format: the numbers of the kinds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from holdfast.base.errors import LimitError
 from holdfast.base.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
@@ -68,6 +71,17 @@ def check_value(value: object) -> bytes:
     if len(plain) > VALUE_BYTES_MAX:
         raise LimitError(f"the value has {len(plain)} bytes; the limit is {VALUE_BYTES_MAX}")
     return plain
+
+
+def pairs_of(given: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the pairs of what `dict.update` takes: a mapping, what has `keys` and can be asked for
+    each of them, or pairs.
+    """
+    if isinstance(given, Mapping):
+        return given.items()
+    if hasattr(given, "keys"):
+        return ((key, given[key]) for key in given.keys())  # noqa: SIM118  it is no mapping
+    return given  # type: ignore[no-any-return]
 
 
 def _check_bytes(value: object, role: str) -> bytes:

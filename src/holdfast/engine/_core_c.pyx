@@ -539,7 +539,5 @@ cdef class KeyspaceCore:
         self._write_slow(KIND_DELETE, plain_key, b"", durability)
 
     def __delitem__(self, key):
-        plain = check_key(key)
-        if self._get(plain, NOW) is None:
+        if self._take(check_key(key)) is None:
             raise KeyError(key)
-        self._write_slow(KIND_DELETE, plain, b"", None)

@@ -145,6 +145,10 @@ class KeyspaceCore:
         """Write `batch` through a commit group."""
         raise NotImplementedError  # unreachable: each keyspace has its own
 
+    def _take(self, key: bytes) -> bytes | None:
+        """Remove `key` and return the value it had, as one step; None when it is absent."""
+        raise NotImplementedError  # unreachable: each keyspace has its own
+
     def _encode_amount(self, amount: object) -> bytes:
         """Return the value of a MERGE entry that adds `amount`, when such an entry may be
         written.
@@ -347,7 +351,5 @@ class KeyspaceCore:
         self._write_slow(DELETE, plain, b"", durability)
 
     def __delitem__(self, key: object) -> None:
-        plain = check_key(key)
-        if self._get(plain, None) is None:
+        if self._take(check_key(key)) is None:
             raise KeyError(key)
-        self._write_slow(DELETE, plain, b"", None)

@@ -5,9 +5,16 @@ durability.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from holdfast.base import ConflictError, DatabaseClosedError, check_key, check_value, mark
+from holdfast.base import (
+    ConflictError,
+    DatabaseClosedError,
+    check_key,
+    check_value,
+    mark,
+    pairs_of,
+)
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.engine._core import FORKED, KeyspaceCore
@@ -24,7 +31,11 @@ if TYPE_CHECKING:
     from holdfast.engine.write_path import Submission
     from holdfast.lsm import Tree
 
+Default = TypeVar("Default")
+
 ITEMS, KEYS, VALUES = 0, 1, 2
+
+_NO_DEFAULT: Any = object()
 
 
 class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
@@ -145,7 +156,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     def batch_of(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> WriteBatch:
         """Return the batch that writes all `pairs`."""
         batch = WriteBatch()
-        for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
+        for key, value in pairs_of(pairs):
             batch.put(self.id, check_key(key), check_value(value))
         return batch
 
@@ -176,6 +187,63 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     def insert(self, key: object, value: object, *, durability: str | None = None) -> bool:
         """Set `key` to `value` if it is absent, as one step, and return whether it was."""
         return self.compare_and_set(key, None, check_value(value), durability=durability)
+
+    def _take(self, key: bytes) -> bytes | None:
+        # A transaction of its own, as in `compare_and_set`.
+        while True:
+            try:
+                with self.begin() as txn:
+                    value: Any = txn.get(key)
+                    if value is not None:
+                        self.check_writable()
+                        txn.delete(key)
+            except ConflictError:
+                mark("engine.take_again")
+            else:
+                return value  # type: ignore[no-any-return]
+
+    @overload
+    def pop(self, key: object) -> bytes: ...
+    @overload
+    def pop(self, key: object, default: Default) -> bytes | Default: ...
+    def pop(self, key: object, default: Any = _NO_DEFAULT) -> Any:
+        """Remove `key` and return its value, as one step: of all that do so at the same time one
+        gets it. When it is absent, return `default`. Raises: KeyError without one.
+        """
+        value = self._take(check_key(key))
+        if value is not None:
+            return value
+        if default is _NO_DEFAULT:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Remove the first key in order, and return it and its value; each goes to one caller. It
+        is the first one when the call looks: a lower key that comes at the same time may stay.
+
+        Raises: KeyError when there is none.
+        """
+        while (key := next(self.keys(limit=1), None)) is not None:
+            value = self._take(key)
+            if value is not None:
+                return key, value
+        raise KeyError("popitem(): the keyspace is empty")
+
+    def setdefault(self, key: object, default: object = None) -> bytes:
+        """Return the value of `key`; when it is absent, set it to `default` first, as one step."""
+        plain = check_key(key)
+        while (value := self.get(plain)) is None:
+            if self.insert(plain, default):
+                return check_value(default)
+        return value  # type: ignore[return-value]
+
+    def update(self, pairs: Any = (), /, **named: object) -> None:
+        """Write all `pairs`, a mapping or pairs, as one atomic transaction; see `put_many`. Keyword
+        arguments are a TypeError: keys are bytes.
+        """
+        for key in named:
+            check_key(key)
+        self.put_many(pairs)
 
     def merge(
         self, key: object, function: str, operand: object, *, durability: str | None = None
@@ -231,7 +299,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         self.read_point()
         from holdfast.engine.ingest import ingest  # noqa: PLC0415  an open does not need it
 
-        return ingest(self._engine, self.id, pairs.items() if isinstance(pairs, Mapping) else pairs)
+        return ingest(self._engine, self.id, pairs_of(pairs))
 
     def delete_range(self, start: object, stop: object, *, durability: str | None = None) -> None:
         """Remove every key with `start` <= key < `stop`, whatever their number, as one operation.
