@@ -148,7 +148,8 @@ def transactions(case: Case) -> Work:
     """
     numbers = case.source.choices(range(case.scale.rows), k=case.scale.rows)
     rows = rows_of(numbers, case.source)
-    work = Operations([(case.store.updater(), row) for row in rows], case.store.finish)
+    update = case.store.updater()
+    work = Operations([(update, row) for row in rows], case.store.finish)
     work.user_bytes = bytes_of(rows)
     work.live_bytes = case.scale.rows * (KEY_BYTES + VALUE_BYTES)
     return work
