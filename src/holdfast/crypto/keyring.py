@@ -163,12 +163,21 @@ class KeyRing:
             )
         return self._cipher(keys, preamble)
 
-    def replace(self, source: KeySource, *, cost: ScryptCost = SCRYPT_DEFAULT) -> None:
+    def protect(
+        self, source: KeySource, *, cost: ScryptCost = SCRYPT_DEFAULT
+    ) -> tuple[Protection, Secret]:
+        """Return what `replace` takes to put the keys under another caller's key, which may take
+        long: a key service is asked, or a passphrase hashed. Nothing is changed.
+
+        Raises: what a key callable raises.
+        """
+        return source.protect(self._env.random_bytes(SALT_BYTES), cost)
+
+    def replace(self, protection: Protection, wrapping: Secret) -> None:
         """Write the keys under another caller's key, with a data key for a new epoch.
 
         Durability: durable when the call returns; after an exception the keys of before or those of
-        after are in force, and this ring goes on with those of before. Raises: OSError, LimitError;
-        what a key callable raises.
+        after are in force, and this ring goes on with those of before. Raises: OSError, LimitError.
         """
         with self._mutex:
             old = self._keys
@@ -179,7 +188,7 @@ class KeyRing:
                     f"a key file holds {EPOCHS_MAX} epochs; rewrite the database first"
                 )
             keys = replace(old, iteration=old.iteration + 1, epoch=epoch, keys=kept)
-            self._go_over(keys, *source.protect(self._env.random_bytes(SALT_BYTES), cost))
+            self._go_over(keys, protection, wrapping)
 
     def forget_below(self, epoch: int) -> None:
         """Write the keys without those of epochs below `epoch`, under the same caller's key.

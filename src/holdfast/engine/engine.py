@@ -186,8 +186,7 @@ class Engine:
         version_set, log = self.version_set, self.log
         if version_set is None or log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
-        # What an edit gives up is removed after it, and a poisoned database removes nothing.
-        self.write_path.check_poison()
+        self._check_manifest_held()
         if version_set.is_full:
             # There was no room for one behind earlier edits, and a manifest has a greatest size.
             mark("engine.manifest_full")
@@ -252,7 +251,7 @@ class Engine:
         version_set = self.version_set
         if version_set is None:
             raise ReadOnlyError("the database was opened with read_only=True")
-        self.write_path.check_poison()
+        self._check_manifest_held()
         number = self.numbers.allocate()
         try:
             obsolete = version_set.rewrite(number)
@@ -272,6 +271,14 @@ class Engine:
             raise
         self._version = version_set.version
         self._unlink_manifests(obsolete)
+
+    def _check_manifest_held(self) -> None:
+        """Raise if the manifest must not be touched. Requires: the version mutex."""
+        if self.state.flags & CLOSED:
+            # The folder may be somebody else's by now.
+            self.write_path.check_writable()
+        # What an edit gives up is removed after it, and a poisoned database removes nothing.
+        self.write_path.check_poison()
 
     def _unlink_manifests(self, names: Iterable[str]) -> None:
         for name in names:
@@ -746,12 +753,14 @@ class Engine:
 
     def release(self) -> None:
         """Close all files and give the lock back."""
-        self.state.flags |= CLOSED
+        with self.version_mutex:
+            # Whoever is about to log an edit has done so, or finds the database closed.
+            self.state.flags |= CLOSED
+            if self.version_set is not None:
+                self.version_set.close()
         self.memory.spare.keep(0)
         if self.log is not None:
             self.log.close()
-        if self.version_set is not None:
-            self.version_set.close()
         self.store.close()
         if self._lock is not None:
             self._lock.release()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base import WrongKeyError
 from holdfast.compaction import TableRenewal
-from holdfast.crypto import KeySource, SealedEnv
+from holdfast.crypto import KeyRing, KeySource, Protection, SealedEnv, Secret
 from holdfast.engine.compact import carry_out_plans, while_open
 from holdfast.manifest import VersionEdit
 from holdfast.sstable import SealedTable, TableInfo, table_name
@@ -27,17 +27,36 @@ def rekey(
     engine.write_path.check_writable()
     if not isinstance(env, SealedEnv):
         raise WrongKeyError("the database is not encrypted: make a new one with a key and copy it")
-    if source is not None:
-        env.ring.replace(source)
-        with engine.version_mutex:
-            engine.rewrite_manifest()
-    if source is not None or rewrite:
+    # This may wait for a key service, which nobody who closes should have to.
+    protected = None if source is None else env.ring.protect(source)
+    while_open(engine, partial(_change, engine, env, protected, rewrite, progress))
+
+
+def _change(
+    engine: Engine,
+    env: SealedEnv,
+    protected: tuple[Protection, Secret] | None,
+    rewrite: bool,
+    progress: Progress | None,
+) -> None:
+    if protected is not None:
+        env.uninterrupted(partial(_go_over, engine, env.ring, *protected))
+    if protected is not None or rewrite:
         # The segment at hand, and one that is ready, are sealed under what the old key may open.
         engine.write_path.begin_segment()
     if rewrite:
         engine.flush(list(engine.trees))
-        _drop_segments(engine)
-        while_open(engine, partial(_rewrite, engine, env, progress))
+        env.uninterrupted(partial(_drop_segments, engine))
+        _rewrite(engine, env, progress)
+
+
+def _go_over(engine: Engine, ring: KeyRing, protection: Protection, wrapping: Secret) -> None:
+    """Write the key file, and a manifest that it opens and no older one does."""
+    with engine.version_mutex:
+        # Behind a close the folder may be somebody else's.
+        engine.write_path.check_writable()
+        ring.replace(protection, wrapping)
+        engine.rewrite_manifest()
 
 
 def _drop_segments(engine: Engine) -> None:

@@ -83,7 +83,7 @@ def test_no_file_opens_another(env):
 @pytest.mark.parametrize("field", ["kind", "epoch", "seal_id", "suite"])
 def test_each_field_of_a_preamble_is_part_of_the_key(env, field):
     ring = KeyRing.create(env, FOLDER, SOURCE, suite=Suite.AES_256_GCM)
-    ring.replace(SOURCE)
+    ring.replace(*ring.protect(SOURCE))
     preamble, cipher = ring.new_file(FileKind.LOG)
     fields = {
         "suite": preamble.suite,
@@ -193,7 +193,7 @@ def test_a_change_replaces_the_key_and_keeps_the_data_keys(env):
     ring = KeyRing.create(env, FOLDER, SOURCE)
     preamble, cipher = ring.new_file(FileKind.TABLE)
     sealed = cipher.seal(0, b"content", b"")
-    ring.replace(KeySource(bytes(32)))
+    ring.replace(*ring.protect(KeySource(bytes(32))))
     assert key_files(env, FOLDER) == [2]
     with pytest.raises(WrongKeyError):
         KeyRing.load(env, FOLDER, SOURCE)
@@ -206,7 +206,7 @@ def test_a_change_replaces_the_key_and_keeps_the_data_keys(env):
 def test_a_forgotten_epoch_does_not_open(env):
     ring = KeyRing.create(env, FOLDER, SOURCE)
     preamble, _ = ring.new_file(FileKind.TABLE)
-    ring.replace(SOURCE)
+    ring.replace(*ring.protect(SOURCE))
     ring = KeyRing.load_for_writing(env, FOLDER, SOURCE, tuple)
     ring.forget_below(2)
     assert ring.epochs == (2,)
@@ -223,7 +223,7 @@ def test_a_torn_change_leaves_the_key_of_before_in_force(env):
     assert "keys.older_used" in marks_seen()
     again = KeyRing.load(env, FOLDER, SOURCE)
     assert again.ring_id == ring.ring_id
-    again.replace(KeySource(bytes(32)))
+    again.replace(*again.protect(KeySource(bytes(32))))
     assert KeyRing.load(env, FOLDER, KeySource(bytes(32))).epoch == 2
 
 
@@ -256,7 +256,7 @@ def test_a_change_that_fails_leaves_one_of_the_two_keys_in_force(env, site):
     ring = KeyRing.create(fault, FOLDER, SOURCE)
     fault.add(FaultRule(site=site))
     with pytest.raises(OSError):
-        ring.replace(KeySource(bytes(32)))
+        ring.replace(*ring.protect(KeySource(bytes(32))))
     assert ring.epoch == 1
     opened = []
     for key in (KEY, bytes(32)):
@@ -270,10 +270,11 @@ def test_a_change_that_fails_leaves_one_of_the_two_keys_in_force(env, site):
 @pytest.mark.parametrize("site", ["keys.obsolete.unlink", "keys.obsolete.folder_sync"])
 def test_a_key_file_that_cannot_be_removed_is_not_in_force(env, site):
     fault = FaultEnv(env)
-    KeyRing.create(fault, FOLDER, SOURCE).replace(SOURCE)
+    ring = KeyRing.create(fault, FOLDER, SOURCE)
+    ring.replace(*ring.protect(SOURCE))
     fault.add(FaultRule(site=site))
     ring = KeyRing.load(fault, FOLDER, SOURCE)
-    ring.replace(KeySource(bytes(32)))
+    ring.replace(*ring.protect(KeySource(bytes(32))))
     assert "keys.obsolete_kept" in marks_seen()
     assert KeyRing.load(env, FOLDER, KeySource(bytes(32))).epoch == 3
     with pytest.raises(WrongKeyError):
@@ -286,7 +287,7 @@ def test_there_is_an_end_of_epochs(env):
     full = KeyFile(ring_id=bytes(16), iteration=1, suite=Suite.AES_256_GCM, epoch=4096, keys=keys)
     crowded = KeyRing(env, FOLDER, full)
     with pytest.raises(LimitError):
-        crowded.replace(SOURCE)
+        crowded.replace(*crowded.protect(SOURCE))
     assert ring.epochs == (1,)
 
 

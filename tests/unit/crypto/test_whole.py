@@ -23,7 +23,7 @@ def test_each_writing_has_a_key_of_its_own_that_of_the_epoch_in_force():
     fronts = []
     for number in range(3):
         if number == 2:
-            ring.replace(SOURCE)
+            ring.replace(*ring.protect(SOURCE))
         file.write_at(0, b"figures %d" % number, site="test")
         stored = env.open("/db/LIVE").read_at(0, PREAMBLE_BYTES)
         fronts.append(Preamble.decode(stored, FileKind.FIGURES, "LIVE", 0))

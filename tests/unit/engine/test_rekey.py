@@ -1,8 +1,11 @@
 """Changing keys, rewriting what older ones sealed, and digests that pin a state."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 
@@ -12,6 +15,7 @@ from holdfast.base import marks_seen
 from holdfast.crypto import KeyRing, KeySource
 from holdfast.engine import open_database
 from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimCrash, SimEnv, crash_states
+from holdfast.manifest import VersionEdit
 from holdfast.recovery import check_folder
 
 OLD = bytes(range(32))
@@ -330,3 +334,76 @@ def test_an_older_key_file_does_not_open_newer_files(path):
     shutil.copy(f"{path}-KEYS.1", f"{path}/KEYS.1")
     with pytest.raises(holdfast.CorruptionError, match="epoch 2"):
         holdfast.open(path, key=OLD)
+
+
+def asks_and_waits(asked, go):
+    """Return a key service whose answer waits until `go`."""
+
+    def answer(wrapped):
+        if wrapped is None:
+            asked.set()
+            assert go.wait(30)
+            return NEW, b"wrapped"
+        return NEW
+
+    return answer
+
+
+def in_a_thread(call):
+    """Begin a call in a thread; return what waits for it and returns what it raised, or None."""
+    with_error = ThreadPoolExecutor(1).submit(call)
+    return lambda: with_error.exception(30)
+
+
+def test_a_change_that_waits_for_a_key_service_does_not_touch_what_was_closed(path):
+    asked, go = Event(), Event()
+    db = holdfast.open(path, key=OLD)
+    db[b"k"] = b"v"
+    changed = in_a_thread(lambda: db.rekey(asks_and_waits(asked, go)))
+    assert asked.wait(30)
+    db.close()
+    with holdfast.open(path, key=OLD) as db:
+        go.set()
+        assert isinstance(changed(), holdfast.DatabaseClosedError)
+        db[b"k2"] = b"v2"
+    with holdfast.open(path, key=OLD) as db:
+        assert dict(db) == {b"k": b"v", b"k2": b"v2"}
+
+
+def test_a_close_waits_for_a_change_that_has_begun(path, monkeypatch):
+    begun, go = Event(), Event()
+    real = KeyRing.replace
+
+    def replace(ring, *protected):
+        begun.set()
+        assert go.wait(30)
+        real(ring, *protected)
+
+    monkeypatch.setattr(KeyRing, "replace", replace)
+    db = holdfast.open(path, key=OLD)
+    db[b"k"] = b"v"
+    changed = in_a_thread(lambda: db.rekey(NEW))
+    assert begun.wait(30)
+    closed = in_a_thread(db.close)
+    sleep(0.05)
+    with pytest.raises(holdfast.DatabaseLockedError):
+        holdfast.open(path, key=OLD)
+    go.set()
+    assert closed() is None
+    # The new log that it asks for last may come too late.
+    assert changed() is None or isinstance(changed(), holdfast.DatabaseClosedError)
+    with holdfast.open(path, key=NEW) as db:
+        assert dict(db) == {b"k": b"v"}
+
+
+def test_no_edit_is_logged_behind_a_close(path):
+    db = holdfast.open(path)
+    db.close()
+    before = {file.name: file.read_bytes() for file in Path(path).iterdir()}
+    engine = db._engine
+    with engine.version_mutex:
+        with pytest.raises(holdfast.DatabaseClosedError):
+            engine.log_edit(VersionEdit(has_merges=True))
+        with pytest.raises(holdfast.DatabaseClosedError):
+            engine.rewrite_manifest()
+    assert {file.name: file.read_bytes() for file in Path(path).iterdir()} == before

@@ -149,7 +149,7 @@ def test_keys_are_dropped_below_the_first_that_a_file_needs(env: SimEnv) -> None
     ring = KeyRing.create(env, FOLDER, KeySource(KEY))
     sealed_file(env, ring, "00000001.wal", FileKind.LOG)
     for number in (2, 3, 4):
-        ring.replace(KeySource(KEY))
+        ring.replace(*ring.protect(KeySource(KEY)))
         sealed_file(env, ring, f"0000000{number}.wal", FileKind.LOG)
     assert ring.epochs == (1, 2, 3, 4)
 
