@@ -34,6 +34,7 @@ KEYSPACE_CALLS: dict[str, Callable[[holdfast.Keyspace], object]] = {
     "in": lambda keyspace: b"key 0001" in keyspace,
     "get_many": lambda keyspace: keyspace.get_many([b"key 0001"]),
     "len": len,
+    "bool": bool,
     "iter": list,
     "items": lambda keyspace: keyspace.items(),
     "keys": lambda keyspace: keyspace.keys(),

@@ -84,6 +84,10 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return self.keys()
 
+    def __bool__(self) -> bool:
+        """Whether there is a key; asks for the first one only."""
+        return next(self.keys(limit=1), None) is not None
+
     def __len__(self) -> int:
         """Count the keys, by reading all of them; `db.stats()` has an estimate at once."""
         return sum(1 for _ in self.keys())
@@ -235,7 +239,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         while (value := self.get(plain)) is None:
             if self.insert(plain, default):
                 return check_value(default)
-        return value  # type: ignore[return-value]
+        return value
 
     def update(self, pairs: Any = (), /, **named: object) -> None:
         """Write all `pairs`, a mapping or pairs, as one atomic transaction; see `put_many`. Keyword

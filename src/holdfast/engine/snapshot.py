@@ -257,6 +257,10 @@ class SnapshotKeyspace(Mapping[bytes, bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return self.keys()
 
+    def __bool__(self) -> bool:
+        """Whether there is a key; asks for the first one only."""
+        return next(self.keys(limit=1), None) is not None
+
     def __len__(self) -> int:
         return sum(1 for _ in self.keys())
 

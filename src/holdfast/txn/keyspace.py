@@ -142,6 +142,10 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return self.keys()
 
+    def __bool__(self) -> bool:
+        """Whether there is a key; asks for the first one only."""
+        return next(self.keys(limit=1), None) is not None
+
     def __len__(self) -> int:
         """Count the keys, by reading all of them."""
         return sum(1 for _ in self.keys())

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.base import DatabaseSettings, KeyspaceSettings, ReadOnlyError, marks_seen
+from holdfast.base import (
+    ConflictError,
+    DatabaseClosedError,
+    DatabaseSettings,
+    KeyspaceSettings,
+    ReadOnlyError,
+    marks_seen,
+)
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, SimEnv
 
@@ -132,6 +139,48 @@ def test_a_database_that_is_only_read_refuses_what_is_there() -> None:
                 call()
         assert database.pop(b"b", None) is None
         assert b"1" == database.setdefault(b"a", b"2")
+
+
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_it_is_false_when_it_is_empty_and_one_key_says_so(db: Database, name: str) -> None:
+    space = db.keyspace(name)
+    assert not space
+    with db.transaction() as txn:
+        assert not txn.keyspace(name)
+    space.update(ITEMS)
+    with db.snapshot() as view, db.transaction(read_only=True) as txn:
+        space.clear()
+        before = db.stats().rows_scanned
+        assert view.keyspace(name)
+        assert txn.keyspace(name)
+        assert not space
+        assert before + 2 == db.stats().rows_scanned
+
+
+def test_a_transaction_that_is_not_empty_has_read_its_first_key(db: Database) -> None:
+    db.update(ITEMS)
+    txn = db.transaction()
+    assert txn
+    txn[b"a"] = b""
+    db[b"020"] = b"changed"
+    txn.commit()
+    txn = db.transaction()
+    assert txn
+    txn[b"a"] = b""
+    db[b""] = b"before the first"
+    with pytest.raises(ConflictError):
+        txn.commit()
+
+
+def test_what_has_ended_is_neither(db: Database) -> None:
+    view, txn = db.snapshot(), db.transaction()
+    view.close()
+    txn.rollback()
+    db.close()
+    for mapping in (db, view, txn):
+        for call in (len, bool):
+            with pytest.raises(DatabaseClosedError):
+                call(mapping)
 
 
 # -- beside others
