@@ -30,7 +30,9 @@ import holdfast
 # failed allocation.
 import holdfast.engine.ingest
 from holdfast.base import DatabasePoisonedError
+from holdfast.engine import Submission
 from holdfast.env.posix import _fork_callbacks
+from holdfast.wal import WriteBatch
 from tests.fault.client import TINY
 
 # The library of Zstandard does not survive a failed allocation in its constructors.
@@ -96,6 +98,31 @@ def merge_tables(database: holdfast.Database) -> object:
     return database[b"a"]
 
 
+class Told:
+    """A receiver for which a thread waits."""
+
+    def __init__(self, database: holdfast.Database) -> None:
+        self._gate = database._engine.env.gate()
+
+    def receive(self, served: list[Submission]) -> None:
+        self._gate.release()
+
+    def wait(self) -> None:
+        self._gate.acquire()
+
+
+def submit(database: holdfast.Database) -> None:
+    """Commit as tasks do, which a thread of the database serves, and let that wait for more."""
+    for _ in range(2):
+        told, batch = Told(database), WriteBatch()
+        batch.put(database.id, b"a", NEW)
+        submission = Submission(told, batch, None, (database.id,))
+        database.submit(submission)
+        told.wait()
+        if submission.error is not None:
+            raise submission.error
+
+
 def transact(durability: str | None = None) -> Call:
     """A transaction that reads, and writes to two keyspaces, some of it within a savepoint."""
 
@@ -130,6 +157,7 @@ CALLS: dict[str, Call] = {
         lambda database: database.put_many({b"a": NEW, b"b": NEW}),
         after=changed(default=START["default"] | {b"a": NEW, b"b": NEW}),
     ),
+    "submit": Call(submit, after=changed(default=START["default"] | {b"a": NEW})),
     "ingest": Call(
         lambda database: database.ingest([(key, NEW) for key in sorted(PAIRS)]),
         len(PAIRS),

@@ -98,6 +98,7 @@ STRIDES = {
     "put large interval": 29,
     "put large none": 1,
     "batch": 17,
+    "submit": 7,
     "ingest": 211,
     "merge": 31,
     "merge tables": 613,

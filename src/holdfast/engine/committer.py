@@ -16,20 +16,35 @@ Thread safety: safe. `submit` never waits for a disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from holdfast.base import mark
 from holdfast.engine._core import CommitState
-from holdfast.engine.crew import Crew
+from holdfast.engine.crew import Crew, rest
 from holdfast.engine.write_path import (
     GROUP_BYTES_MAX,
     REFUSING,
-    Receiver,
     Submission,
     WritePath,
     copy_error,
 )
 from holdfast.env import Env
 
-_RETRY_SECONDS = 0.001
+
+class _Round:
+    """Submissions that are served together, and how far that is. Of one job."""
+
+    __slots__ = ("bytes", "error", "served", "taken")
+
+    def __init__(self) -> None:
+        # Those of which it is not known yet what came of them, and the bytes of their batches.
+        self.taken: Sequence[Submission] = ()
+        self.bytes = 0
+        # What they are told that have no error of their own, once somebody tried to commit them.
+        self.error: Exception | None = None
+        # Those whose receivers were not told yet.
+        self.served: Sequence[Submission] = ()
 
 
 class Committer:
@@ -72,36 +87,54 @@ class Committer:
         with self._mutex:
             if not self._working:
                 self._working = True
-                self._crew.submit(self._work)
+                self._crew.submit(partial(self._work, _Round()))
 
     def _give_up(self, submission: Submission, error: Exception) -> None:
         """There is no thread: tell the others that counted on it."""
+        others: _Round | None = None
+        while True:
+            try:
+                if others is None:
+                    others = self._put_back(submission, error)
+                self._finish(others)
+            except MemoryError:
+                mark("engine.refusal_again")
+                rest(self._env)
+            else:
+                return
+
+    def _put_back(self, submission: Submission, error: Exception) -> _Round:
+        """Let nothing be pending; return all but `submission`, which are to be told of `error`."""
+        others = _Round()
+        others.error = error
         with self._mutex:
             self._working = False
             left = self._pending.copy()
+            others.taken = [other for other in left if other is not submission]
             del self._pending[: len(left)]
-        others = [other for other in left if other is not submission]
-        for other in others:
-            other.error = copy_error(error)
-        self._deliver(others)
+        return others
 
-    def _work(self) -> None:
+    def _work(self, work: _Round) -> None:
         """The job: serve until nothing is pending."""
         while True:
-            taken, size = self._take()
-            if taken:
-                self._write_path.commit_for_others(taken, size)
-                self._deliver(taken)
-                continue
-            self._working = False
-            # Whoever handed something in before that saw it still True.
-            with self._mutex:
-                if self._working or not self._pending:
-                    return
-                self._working = True
+            try:
+                self._finish(work)
+                if self._take(work):
+                    continue
+                self._working = False
+                # Whoever handed something in before that saw it still True.
+                with self._mutex:
+                    if self._working or not self._pending:
+                        return
+                    self._working = True
+            except MemoryError:
+                # Others wait for this thread, without any other way to hear of what they handed in:
+                # it goes on with what it had not done.
+                mark("engine.committer_without_memory")
+                rest(self._env)
 
-    def _take(self) -> tuple[list[Submission], int]:
-        """Take what is served next: as much as a group may have. Return it, and its bytes."""
+    def _take(self, work: _Round) -> bool:
+        """Take what is served next: as much as a group may have. Return whether there is some."""
         with self._mutex:
             taken, total = self._pending.copy(), 0
             for index, submission in enumerate(taken):
@@ -111,29 +144,34 @@ class Committer:
                     del taken[index:]
                     break
                 total += size
-            # What came meanwhile stays.
+            # What came meanwhile stays. This is the last that can lack memory.
             del self._pending[: len(taken)]
-        return taken, total
+            work.taken, work.bytes = taken, total
+        return bool(work.taken)
 
-    def _deliver(self, served: list[Submission]) -> None:
-        """Tell each receiver what was served of its own."""
-        shares: dict[Receiver, list[Submission]] = {}
-        for submission in served:
-            share = shares.get(submission.receiver)
-            if share is None:
-                shares[submission.receiver] = [submission]
+    def _finish(self, work: _Round) -> None:
+        """Commit what was taken, and tell each receiver what was served of its own.
+
+        When this lacked memory it is called again, and goes on: nothing is committed twice, and
+        nobody is told twice.
+        """
+        if work.taken:
+            if work.error is None:
+                work.error = MemoryError("no memory to hear what came of a commit")
+                self._write_path.commit_for_others(work.taken, work.bytes)
             else:
-                share.append(submission)
-        for receiver, share in shares.items():
-            while True:
-                try:
-                    receiver.receive(share)
-                except MemoryError:
-                    # Others wait for it, without any other way to hear of it.
-                    mark("engine.delivery_again")
-                    self._env.sleep(_RETRY_SECONDS)
-                else:
-                    break
+                for submission in work.taken:
+                    if submission.error is None:
+                        submission.error = copy_error(work.error)
+            work.served, work.taken, work.error = work.taken, (), None
+        while work.served:
+            receiver = work.served[0].receiver
+            share: list[Submission] = []
+            others: list[Submission] = []
+            for submission in work.served:
+                (share if submission.receiver is receiver else others).append(submission)
+            receiver.receive(share)
+            work.served = others
 
     def stop(self) -> None:
         """Serve what is pending, which is refused when the database is closed, and end the thread.

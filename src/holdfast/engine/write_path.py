@@ -239,12 +239,14 @@ class WritePath:
 
     def commit_for_others(self, parts: Sequence[Submission], size: int) -> None:
         """Commit batches of `size` bytes as one member of a group. Raises nothing that concerns
-        them: each has its own `error` afterwards, or none.
+        them: each has its own `error` afterwards, or none. When it raises MemoryError, those that
+        have none may have been committed or not.
         """
-        waiter = _Waiter(None, False)
-        waiter.parts, waiter.parts_bytes = parts, size
-        began = 0.0
+        began, durable = 0.0, False
         try:
+            durable = any(part.durable for part in parts)
+            waiter = _Waiter(None, False)
+            waiter.parts, waiter.parts_bytes = parts, size
             began = self._env.monotonic()
             self._run(waiter)
         except Exception as error:  # noqa: BLE001  each part gets it
@@ -252,7 +254,7 @@ class WritePath:
                 if part.error is None:
                     part.error = copy_error(error)
         else:
-            self._note_commit(began, any(part.durable for part in parts))
+            self._note_commit(began, durable)
 
     def sync(self) -> None:
         """Make everything that was written durable."""
@@ -759,10 +761,18 @@ def check_durability(durability: str | None) -> None:
 
 
 def copy_error(error: Exception) -> Exception:
-    """Return an error like `error` for another thread: two threads must not raise one object."""
+    """Return an error like `error` for another thread: two threads must not raise one object. When
+    there is no memory for a second one it is `error` itself: that one is told matters more.
+    """
     try:
-        copied = type(error)(*error.args)
-    except Exception:  # noqa: BLE001  a constructor with other arguments
-        copied = Error(str(error))
-    copied.__cause__ = error
+        try:
+            copied = type(error)(*error.args)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  a constructor with other arguments
+            copied = Error(str(error))
+        copied.__cause__ = error
+    except MemoryError:
+        mark("engine.error_shared")
+        return error
     return copied

@@ -419,7 +419,7 @@ def test_each_receiver_is_told_once_and_again_when_there_was_no_memory() -> None
         database.submit(submission((first, second)[number % 2], b"%d" % number))
     wait_for(first, 3, machine)
     wait_for(second, 3, machine)
-    assert "engine.delivery_again" in marks_seen()
+    assert "engine.committer_without_memory" in marks_seen()
     assert {len(call) for call in first.calls + second.calls} <= {1, 2, 3}
     assert all(each.error is None for call in first.calls + second.calls for each in call)
     assert len(database) == 6
