@@ -36,10 +36,32 @@ def registry(twin: ModuleType, last_seq: int = 5) -> Any:
             self.warned += 1
             self.leaks.clear()
 
+        def _await_drop(self) -> None:
+            # Nobody holds a number who waits.
+            self.waited.append([tenure.number for tenure in self.tenures()])
+            self.is_dropping = False
+            self.state.visible_seq += 1
+
     env, state = SimEnv(), CommitState(RecordBuffer(), 1000, last_seq)
     made = Registry(env, state, Counters(ingested_user_bytes=7))
-    made.env, made.state, made.warned = env, state, 0
+    made.env, made.state, made.warned, made.waited = env, state, 0, []
     return made
+
+
+@twins
+def test_nobody_gets_a_number_while_rows_are_dropped(twin: ModuleType) -> None:
+    one = registry(twin)
+    one.acquire(kept := [], Holder())
+    one.is_dropping = True
+    tenure = one.acquire(held := [], Holder())
+    assert one.waited == [[1]]
+    assert ([5], [6]) == (kept, held)
+    assert tenure.seq == 6
+    assert one.tenures()[-1] is tenure is one.tenure_of(held)
+    assert [5, 6] == [each.seq for each in one.tenures()]
+    one.release(held)
+    one.release(kept)
+    assert one.tenures() == []
 
 
 @twins

@@ -48,6 +48,7 @@ cdef class RegistryCore:
     cdef CommitState _state
     cdef dict _tenures
     cdef uint64_t _count
+    cdef public bint is_dropping
     cdef public object leaks
 
     def __init__(self, env, CommitState state not None, counters):
@@ -57,6 +58,7 @@ cdef class RegistryCore:
         self._state = state
         self._counters = counters
         self._tenures = {}
+        self.is_dropping = False
         self.leaks = deque()
 
     def written_bytes(self):
@@ -80,16 +82,21 @@ cdef class RegistryCore:
         where = PyLong_FromVoidPtr(<PyObject*>held)
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.
-        tenure.seq = self._state.visible_seq
-        held.append(tenure.seq)
-        try:
-            self._tenures[where] = tenure
-        except MemoryError:
-            held.clear()
-            raise
-        self._count += 1
-        tenure.number = self._count
-        return tenure
+        while True:
+            tenure.seq = self._state.visible_seq
+            held.append(tenure.seq)
+            try:
+                self._tenures[where] = tenure
+            except MemoryError:
+                held.clear()
+                raise
+            self._count += 1
+            tenure.number = self._count
+            # Asked behind the step: whoever drops says so first, and then looks who holds one.
+            if not self.is_dropping:
+                return tenure
+            self.release(held)
+            self._await_drop()
 
     def release(self, list held not None):
         """Give back the snapshot in `held` and take it out; does nothing when that is done.

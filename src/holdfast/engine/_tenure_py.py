@@ -77,11 +77,17 @@ class RegistryCore:
         # By the identity of the list that has the number, which the tenure keeps alive.
         self._tenures: dict[int, Tenure] = {}
         self._count = 0
+        self.is_dropping = False
+        """Whether rows are on their way out that only a live snapshot would keep."""
         self.leaks: deque[str] = deque()
         """What is to be warned of when nobody holds a mutex."""
 
     def _warn(self) -> None:
         """Warn of `leaks`."""
+        raise NotImplementedError  # unreachable: each registry has its own
+
+    def _await_drop(self) -> None:
+        """Return when `is_dropping` is no longer what it was."""
         raise NotImplementedError  # unreachable: each registry has its own
 
     def written_bytes(self) -> int:
@@ -100,13 +106,18 @@ class RegistryCore:
         where = id(held)
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.
-        with self._step:
-            self._count += 1
-            tenure.number, tenure.seq = self._count, self._state.visible_seq
-            taken = [tenure.seq]
-            held[:] = taken
-            self._tenures[where] = tenure
-        return tenure
+        while True:
+            with self._step:
+                self._count += 1
+                tenure.number, tenure.seq = self._count, self._state.visible_seq
+                taken = [tenure.seq]
+                held[:] = taken
+                self._tenures[where] = tenure
+            # Asked behind the step: whoever drops says so first, and then looks who holds one.
+            if not self.is_dropping:
+                return tenure
+            self.release(held)
+            self._await_drop()
 
     def release(self, held: list[int]) -> None:
         """Give back the snapshot in `held` and take it out; does nothing when that is done.

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Final
 from holdfast.base import DatabaseClosedError, DiskFullError, ReadOnlyError, mark
 from holdfast.crypto import SealedEnv, plain_env
 from holdfast.engine._core import FORKED
-from holdfast.engine.compact import FORKED_TEXT, while_open
+from holdfast.engine.compact import while_open
+from holdfast.engine.snapshot import FORKED_TEXT
 from holdfast.env import Env, File, is_shortage
 from holdfast.lsm import ReadView
 from holdfast.manifest import Version, VersionSet, manifest_name, marker_name, parse_marker

@@ -46,7 +46,6 @@ RELEASE_BYTES = 16 << 20
 would keep them.
 """
 
-FORKED_TEXT = "this handle belongs to the parent process; open the database again after fork"
 
 PARTS_MAX = 2
 """Threads of one background compaction. By hand there is one, which a signal may interrupt."""
@@ -156,10 +155,10 @@ def _install_move(engine: Engine, plan: Plan) -> bool:
 
 
 def _install_drop(engine: Engine, plan: Plan) -> bool:
-    with engine.version_mutex:
+    # Whoever took a snapshot since the plan was made must keep seeing what it saw.
+    with engine.version_mutex, engine.snapshots.kept_out() as is_seen_by_nobody:
         tree = engine.trees.get(plan.keyspace)
-        # Whoever took a snapshot since the plan was made must keep seeing what it saw.
-        if tree is None or engine.snapshots.live():
+        if tree is None or not is_seen_by_nobody:
             return False
 
         def count() -> None:

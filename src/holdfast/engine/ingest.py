@@ -29,7 +29,8 @@ from holdfast.compaction import (
     strategy_of,
 )
 from holdfast.engine._core import FORKED
-from holdfast.engine.compact import FORKED_TEXT, while_open
+from holdfast.engine.compact import while_open
+from holdfast.engine.snapshot import FORKED_TEXT
 from holdfast.manifest import VersionEdit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ every version it can see.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from holdfast.engine.keyspace import Keyspace
 
 Default = TypeVar("Default")
+
+FORKED_TEXT = "this handle belongs to the parent process; open the database again after fork"
 
 LEFT_SECONDS = 1.0
 """So long after it was seen that its last thread has ended another one may take a snapshot over."""
@@ -72,8 +74,11 @@ class SnapshotRegistry(RegistryCore):
     ) -> None:
         RegistryCore.__init__(self, env, state, counters)
         self._now = env.monotonic
+        self._commit_state = state
         # Of whoever looks: one at a time.
         self._mutex = env.mutex()
+        # Of whoever drops rows, as long as that takes.
+        self._drop_mutex = env.mutex()
         self.age_max = age_max
         self.bytes_max = bytes_max
 
@@ -183,6 +188,26 @@ class SnapshotRegistry(RegistryCore):
                     )
         self._warn()
         return found
+
+    @contextmanager
+    def kept_out(self) -> Iterator[bool]:
+        """Let nobody take a snapshot meanwhile, and say whether nobody has one: then rows may go
+        that each of them would keep, and none sees them first and not afterwards.
+        """
+        with self._drop_mutex:
+            self.is_dropping = True
+            try:
+                yield not self.live()
+            finally:
+                self.is_dropping = False
+
+    def _await_drop(self) -> None:
+        if self._commit_state.flags & FORKED:
+            # A thread of the parent has the mutex for ever.
+            raise DatabaseClosedError(FORKED_TEXT)
+        mark("engine.snapshot_after_a_drop")
+        with self._drop_mutex:
+            pass
 
     def live(self) -> list[int]:
         """Return the distinct live sequence numbers, ascending."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.base import KeyspaceSettings, LimitError
+from holdfast.base import DatabaseClosedError, KeyspaceSettings, LimitError, marks_seen
 from holdfast.engine import Database, open_database
-from holdfast.env import SimEnv
+from holdfast.engine._core import FORKED
+from holdfast.env import SimEnv, Task
+from holdfast.manifest import Version, VersionEdit
 from tests.model.strategies import tiny
 
 
@@ -70,6 +72,47 @@ def test_a_snapshot_keeps_what_retention_would_drop() -> None:
     assert database.get(b"old") is None
     assert database.stats().drops == 1
     assert database.stats().keyspaces[0].table_bytes <= 2_000
+    database.close()
+
+
+def test_a_snapshot_that_is_taken_while_retention_drops_rows_sees_none_of_them() -> None:
+    """It begins when the drop is on its way to the disk, and waits for it."""
+    env = SimEnv()
+    database = open_database(
+        "/db", env=env, settings=tiny(compaction="fifo", retention_bytes=2_000)
+    )
+    engine, found = database._engine, []
+    real = engine.log_edit
+
+    def read_twice() -> None:
+        with database.snapshot() as snapshot:
+            before = snapshot.get(b"old")
+            env.sleep(1.0)
+            found.append((before, snapshot.get(b"old")))
+
+    def log_edit(edit: VersionEdit) -> Version:
+        if edit.tables_removed and not edit.tables_added:
+            readers.append(env.spawn("reader", read_twice))
+            # Long enough to read once, if it had not to wait.
+            env.sleep(0.1)
+        return real(edit)
+
+    readers: list[Task] = []
+    engine.log_edit = log_edit  # type: ignore[method-assign]
+    database[b"old"] = b"1"
+    database.flush()
+    for number in range(40):
+        database[b"new%02d" % number] = bytes(range(200))
+        if number % 10 == 9:
+            database.flush()
+            settled(database)
+    for reader in readers:
+        reader.join()
+    assert found
+    assert {before == after for before, after in found} == {True}
+    assert database.stats().drops > 0
+    assert "engine.snapshot_after_a_drop" in marks_seen()
+    assert not engine.snapshots.is_dropping
     database.close()
 
 
@@ -181,3 +224,18 @@ def test_counters_of_a_window_are_merged_with_it() -> None:
     ]
     assert database.stats().drops > 0
     database.close()
+
+
+def test_a_child_that_was_forked_during_a_drop_does_not_wait_for_its_end() -> None:
+    class Reader:
+        pass
+
+    with open_database("/db", env=SimEnv()) as database:
+        engine, held, reader = database._engine, [], Reader()  # type: ignore[var-annotated]
+        with engine.version_mutex, engine.snapshots.kept_out() as is_seen_by_nobody:
+            assert is_seen_by_nobody
+            engine.state.flags |= FORKED
+            with pytest.raises(DatabaseClosedError, match="belongs to the parent process"):
+                engine.snapshots.acquire(held, reader)  # type: ignore[arg-type]
+            engine.state.flags &= ~FORKED
+        assert held == [] == engine.snapshots.tenures()
