@@ -78,6 +78,8 @@ async def with_await(db: holdfast.aio.Database) -> AsyncIterator[bytes]:
     async for key, value in db.items(prefix=b"k"):
         assert_type(key, bytes)
         assert_type(value, bytes)
+    assert_type(await db.items().next_chunk(2), list[tuple[bytes, bytes]])
+    assert_type(await db.keys().next_chunk(2), list[bytes])
     async with db.transaction() as txn:
         await txn.put(b"n", b"%d" % (int(await txn.get(b"n", b"0")) + 1))
         assert_type(await txn.get(b"k"), bytes | None)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from asyncio import Future, shield  # noqa: TID251  aio knows event loops
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
+from operator import index
 from typing import Any, Generic, TypeVar
 
 from holdfast.aio.bridge import Bridge
-from holdfast.cursor import UserCursor
+from holdfast.cursor import ColumnBuilder, Columns, UserCursor
 
 Row = TypeVar("Row")
 
@@ -31,7 +34,7 @@ class Cursor(Generic[Row]):
         self._bridge = bridge
         self._cursor = cursor
         self._rows: deque[Row] = deque()
-        self._chunk: Future[list[Row]] | None = None
+        self._chunk: Future[list[Row] | Columns] | None = None
         self._chunk_rows = FIRST_ROWS
         self._ended = False
 
@@ -42,24 +45,65 @@ class Cursor(Generic[Row]):
         while not self._rows:
             if self._ended:
                 raise StopAsyncIteration
-            await self._read()
+            self._keep(await self._read(partial(_next_chunk, self._cursor, self._chunk_rows)))
+            self._chunk_rows = CHUNK_ROWS
         return self._rows.popleft()
 
-    async def _read(self) -> None:
-        """Read the next chunk. A task that is cancelled meanwhile leaves it to the next request."""
+    async def next_chunk(self, n: int) -> list[Row]:
+        """Return the next rows, at most `n`; none at the end. Raises: ValueError when `n` is
+        negative.
+        """
+        count = _check_count(n)
+        while len(self._rows) < count and not self._ended:
+            left = count - len(self._rows)
+            self._keep(await self._read(partial(self._cursor.next_chunk, left)))
+        return [self._rows.popleft() for _ in range(min(count, len(self._rows)))]
+
+    async def next_columns(self, n: int) -> Columns:
+        """Return the next rows, at most `n`, as columns; none at the end. Raises: ValueError when
+        `n` is negative.
+        """
+        count = _check_count(n)
+        if not self._rows and not self._ended:
+            found = await self._read(partial(self._cursor.next_columns, count))
+            if isinstance(found, Columns) and len(found) <= count:
+                return found
+            # Of a request that was cancelled.
+            self._keep(found)
+        rows = await self.next_chunk(count)
+        return _columns_of(rows, self._cursor.next_columns(0))
+
+    async def _read(
+        self, more: Callable[[], list[Row]] | Callable[[], Columns]
+    ) -> list[Row] | Columns:
+        """Return what `more` gives, or what an earlier request had begun to read. A task that is
+        cancelled meanwhile leaves it to the next request.
+        """
         if self._chunk is None:
-            rows_max, self._chunk_rows = self._chunk_rows, CHUNK_ROWS
-            self._chunk = self._bridge.start(partial(_next_chunk, self._cursor, rows_max))
+            self._chunk = self._bridge.start(more)
             self._chunk.add_done_callback(_note)
         chunk = self._chunk
         try:
-            rows = await shield(chunk)
-        finally:
-            if chunk.done() and self._chunk is chunk:
+            found = await shield(chunk)
+        except BaseException:
+            if self._chunk is chunk and _has_failed(chunk):
+                # The next request fails too, and gives none of what was read before.
                 self._chunk = None
-                if not chunk.cancelled() and chunk.exception() is None:
-                    self._rows.extend(chunk.result())
-        self._ended = self._ended or not rows
+                self._rows.clear()
+            raise
+        if self._chunk is not chunk:
+            # It was closed meanwhile.
+            return []
+        self._chunk = None
+        return found
+
+    def _keep(self, found: list[Row] | Columns) -> None:
+        """Put rows behind those that were read ahead."""
+        if isinstance(found, Columns):
+            self._rows.extend(_rows_of(found))
+        else:
+            self._rows.extend(found)
+            self._ended = self._ended or not found
 
     async def aclose(self) -> None:
         """End the iteration and let go of what it holds. A second close is harmless."""
@@ -82,6 +126,49 @@ def _next_chunk(cursor: UserCursor[Row], rows_max: int) -> list[Row]:
         if size >= CHUNK_BYTES or len(rows) >= rows_max:
             break
     return rows
+
+
+def _check_count(n: int) -> int:
+    count = index(n)
+    if count < 0:
+        raise ValueError(f"the count is {count}; it must not be negative")
+    return count
+
+
+def _rows_of(columns: Columns) -> list[Any]:
+    """Return the rows of columns."""
+    keys = _parts(columns.keys, columns.key_offsets)
+    values = _parts(columns.values, columns.value_offsets)
+    if keys is None or values is None:
+        return values or keys or []
+    return list(zip(keys, values, strict=True))
+
+
+def _parts(data: memoryview | None, offsets: memoryview | None) -> list[bytes] | None:
+    if data is None or offsets is None:
+        return None
+    return [bytes(data[start:stop]) for start, stop in pairwise(offsets)]
+
+
+def _columns_of(rows: list[Any], shape: Columns) -> Columns:
+    """Return rows as columns, of which there are those that `shape` has."""
+    keys = None if shape.keys is None else ColumnBuilder()
+    values = None if shape.values is None else ColumnBuilder()
+    for row in rows:
+        key, value = row if keys is not None and values is not None else (row, row)
+        if keys is not None:
+            keys.add(key)
+        if values is not None:
+            values.add(value)
+    return Columns(
+        len(rows),
+        *((None, None) if keys is None else keys.finish()),
+        *((None, None) if values is None else values.finish()),
+    )
+
+
+def _has_failed(chunk: Future[Any]) -> bool:
+    return chunk.done() and (chunk.cancelled() or chunk.exception() is not None)
 
 
 def _note(chunk: Future[Any]) -> None:

@@ -15,9 +15,11 @@ from holdfast.aio.changes import Changes
 from holdfast.aio.keyspace import Keyspace
 from holdfast.aio.snapshot import Snapshot
 from holdfast.aio.transaction import Transaction
-from holdfast.base import ConflictError, Error, KeyspaceSettings
-from holdfast.engine import CLOSED, FORKED, Report, Stats, TransactionInfo
+from holdfast.base import ConflictError, DatabaseSettings, Error, KeyspaceSettings
+from holdfast.crypto import Key, KeySource
+from holdfast.engine import CLOSED, FORKED, Report, SlowReport, Stats, TransactionInfo
 from holdfast.env import Env
+from holdfast.recovery import key_source
 from holdfast.txn import Retry
 
 Result = TypeVar("Result")
@@ -38,6 +40,11 @@ class Database(Keyspace):
     def path(self) -> str:
         """The folder."""
         return self._database.path
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """The settings in force."""
+        return self._database.settings
 
     # -- keyspaces
 
@@ -126,15 +133,51 @@ class Database(Keyspace):
         """Read and check every byte of every file; damage is in the report, not raised."""
         return await self._bridge.run(self._database.verify)
 
-    async def backup(self, folder: str | PathLike[str]) -> None:
+    async def backup(
+        self,
+        folder: str | PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Copy the database as it is now to a new or empty folder, durably; see
-        `holdfast.Database.backup`. A backup whose task is cancelled goes on.
+        `holdfast.Database.backup`. `progress` is called in another thread. A backup whose task is
+        cancelled goes on.
         """
-        await self._bridge.run(partial(self._database.backup, folder))
+        await self._bridge.run(partial(self._database.backup, folder, progress=progress))
 
     async def stats(self) -> Stats:
         """Return sizes, counters and amplifications."""
         return await self._bridge.run(self._database.stats)
+
+    async def why_slow(self) -> SlowReport:
+        """Return what this database waited for; see `holdfast.Database.why_slow`."""
+        return await self._bridge.run(self._database.why_slow)
+
+    async def rekey(
+        self,
+        key: Key | KeySource | None = None,
+        *,
+        rewrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Change the key of an encrypted database; see `holdfast.Database.rekey`. A key that is
+        callable, and `progress`, are called in another thread. A change whose task is cancelled
+        goes on.
+        """
+        try:
+            source = key_source(key)
+        finally:
+            # What a traceback shows of this frame must not be the key.
+            del key
+        await self._bridge.run(
+            partial(self._database.rekey, source, rewrite=rewrite, progress=progress)
+        )
+
+    async def root_digest(self) -> bytes:
+        """Return 48 bytes that stand for everything that was committed until now, and make it
+        durable; see `holdfast.Database.root_digest`.
+        """
+        return await self._bridge.run(self._database.root_digest)
 
     async def close(self) -> None:
         """Flush and close; a second close is harmless. Tasks that still wait are served or refused.

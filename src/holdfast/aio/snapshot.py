@@ -97,6 +97,13 @@ class Snapshot(SnapshotKeyspace):
         super().__init__(bridge, snapshot)
         self._snapshot = snapshot
 
+    @property
+    def seq(self) -> int:
+        """The sequence number this snapshot reads at. Raises: DatabaseClosedError when it is
+        closed.
+        """
+        return self._snapshot.seq
+
     async def keyspace(self, name: str) -> SnapshotKeyspace:
         """Return keyspace `name` as of this snapshot. Raises: KeyError when there is none."""
         found = await self._bridge.run(partial(self._snapshot.keyspace, name))

@@ -229,6 +229,26 @@ class Transaction(TransactionKeyspace):
         super().__init__(bridge, self._txn)
 
     @property
+    def isolation(self) -> str:
+        """Its level: "serializable" or "snapshot"."""
+        return self._txn.isolation
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        return self._txn.read_only
+
+    @property
+    def durability(self) -> str | None:
+        """How durable its commit will be; None is "commit"."""
+        return self._txn.durability
+
+    @property
+    def seq(self) -> int:
+        """The sequence number it reads at."""
+        return self._txn.seq
+
+    @property
     def is_open(self) -> bool:
         """Whether it has not ended."""
         return self._txn.is_open

@@ -6,6 +6,7 @@ used by one thread at a time. The semantics are in the plain twins: `_cursor_py`
 `_pairs_py`, `_tombstones_py`, `_user_py`.
 """
 
+from holdfast.cursor._column import ColumnBuilder
 from holdfast.cursor._cursor import Cursor, ListCursor, MergeCursor
 from holdfast.cursor._gaps import Gaps
 from holdfast.cursor._pairs import PairCursor
@@ -14,6 +15,7 @@ from holdfast.cursor._user import Overlay, Owner, ScanTally, UserCursor
 from holdfast.cursor.entry import Columns, Entry, MergeSource
 
 __all__ = [
+    "ColumnBuilder",
     "Columns",
     "Cursor",
     "Entry",
