@@ -7,10 +7,8 @@ condition of the fast path is broken in turn.
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,7 +25,7 @@ from holdfast.base import (
     LimitError,
 )
 from holdfast.engine import _core_c, _core_py
-from holdfast.env import ReentryError, ThreadLife, this_thread
+from holdfast.env import ThreadLife, this_thread
 from holdfast.lsm import ReadView
 from holdfast.memtable import Memtable
 from holdfast.wal import RecordBuffer, WriteBatch
@@ -697,98 +695,3 @@ def test_a_scan_whose_sampler_ends_the_keyspace_is_refused(twin: ModuleType, end
     one.state.scan_count = twin.SCAN_SAMPLE - 1
     with pytest.raises(DatabaseClosedError, match="dropped" if end == "drop" else "closed"):
         one._cursor(None, None, None, False, None, 0)
-
-
-def test_a_group_that_begins_in_the_middle_of_its_own_threads_write_is_refused() -> None:
-    """A finalizer or a signal handler may run between two lines of the plain twin, and would wait
-    for the write that it interrupted.
-    """
-    one = core(_core_py)
-    inner = one.view
-
-    class Interrupted(type(one)):  # type: ignore[misc]
-        @property
-        def view(self) -> ReadView:
-            self.state.begin_group()
-            return inner  # type: ignore[no-any-return]  # the core is Any
-
-    plain = one.__class__
-    one.__class__ = Interrupted
-    with pytest.raises(ReentryError, match="the fast way to write"):
-        one.put(b"a", b"1", durability="none")
-    assert _core_py.BUSY == one.state.flags
-    one.__class__ = plain
-    assert untouched(one)
-    assert [] == one.slow
-    one.state.flags = 0
-    one.put(b"a", b"1", durability="none")
-    assert b"1" == one.get(b"a")
-
-
-def at_line(number: int, call: Callable[[], object]) -> Callable[..., Any]:
-    """Return a trace function that makes a call before the line of this number that the plain
-    twin's fast write comes to, from 0, up to that in which it writes.
-    """
-    lines: list[int] = []
-
-    def in_it(frame: FrameType, event: str, arg: object) -> Any:
-        if event == "line" and 0 not in lines:
-            lines.append(frame.f_lineno)
-            if len(lines) == number + 1:
-                sys.settrace(None)
-                call()
-        return in_it
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code is _core_py.KeyspaceCore._write_alone.__code__:
-            lines.append(0)
-        return in_it if frame.f_code is _core_py.KeyspaceCore._write_fast.__code__ else None
-
-    return trace
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_a_fast_write_that_is_interrupted_at_any_line_keeps_nobody_out(number: int) -> None:
-    """Also right behind the step with which it takes its turn."""
-    one = core(_core_py)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    before = sys.gettrace()
-    sys.settrace(at_line(number, interrupt))
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            one.put(b"a", b"1", durability="none")
-    finally:
-        sys.settrace(before)
-    assert not one.state._turn
-    assert untouched(one)
-    one.put(b"a", b"1", durability="none")
-    assert [] == one.slow
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_a_group_that_begins_at_any_line_of_its_own_threads_write_waits_for_nothing(
-    number: int,
-) -> None:
-    one, begun = core(_core_py), []
-
-    def begin() -> None:
-        try:
-            one.state.begin_group()
-        except ReentryError:
-            begun.append(False)
-        else:
-            begun.append(True)
-        one.state.flags = 0
-
-    before = sys.gettrace()
-    sys.settrace(at_line(number, begin))
-    try:
-        one.put(b"a", b"1", durability="none")
-    finally:
-        sys.settrace(before)
-    # It is refused once the write has its turn.
-    assert begun == [number < 3]
-    assert b"1" == one.get(b"a")

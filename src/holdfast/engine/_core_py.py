@@ -241,21 +241,26 @@ class KeyspaceCore:
             view, seq = self.read_point()
         return view.cursor(seq, lower, upper, reverse, limit, what)
 
-    def _write_fast(self, kind: int, key: bytes, value: bytes) -> bool:
+    def _write_fast(self, kind: int, key: bytes, value: bytes, durability: str | None) -> bool:
         """Log into the buffer and apply at once. Return whether that was possible."""
+        if not self._may_skip_group(durability):
+            return False
         turn, mine = self.state._turn, [this_thread()]
         try:
             if turn.setdefault(0, mine) is not mine:
                 return False
-            return self._write_alone(kind, key, value)
+            return self._write_alone(kind, key, value, durability)
         finally:
             # Nothing is called here, behind which a signal handler could raise.
             if 0 in turn and turn[0] is mine:
                 del turn[0]
 
-    def _write_alone(self, kind: int, key: bytes, value: bytes) -> bool:
+    def _write_alone(self, kind: int, key: bytes, value: bytes, durability: str | None) -> bool:
         state = self.state
         if state.flags or self.dropped or state.user_bytes >= state.pause_at:
+            return False
+        if not self._may_skip_group(durability):
+            # The timer ended before this thread had its turn. From here on it cannot.
             return False
         if state.buffer.size + len(key) + len(value) + OPERATION_OVERHEAD > state.buffer_bytes_max:
             return False
@@ -299,28 +304,28 @@ class KeyspaceCore:
         nothing, and return the batch that is to be committed.
         """
         plain_key, plain_value = check_key(key), check_value(value)
-        if self._may_skip_group(durability) and self._write_fast(PUT, plain_key, plain_value):
+        if self._write_fast(PUT, plain_key, plain_value, durability):
             return None
         return self._batch(PUT, plain_key, plain_value)
 
     def begin_delete(self, key: object, durability: str | None) -> WriteBatch | None:
         """Remove `key` and return None, or return the batch to commit; see `begin_put`."""
         plain = check_key(key)
-        if self._may_skip_group(durability) and self._write_fast(DELETE, plain, b""):
+        if self._write_fast(DELETE, plain, b"", durability):
             return None
         return self._batch(DELETE, plain, b"")
 
     def begin_merge(self, key: object, value: object, durability: str | None) -> WriteBatch | None:
         """Write a MERGE entry and return None, or return the batch to commit; see `begin_put`."""
         plain_key, plain_value = check_key(key), check_value(value)
-        if self._may_skip_group(durability) and self._write_fast(MERGE, plain_key, plain_value):
+        if self._write_fast(MERGE, plain_key, plain_value, durability):
             return None
         return self._batch(MERGE, plain_key, plain_value)
 
     def write_merge(self, key: object, value: object, durability: str | None) -> None:
         """Write a MERGE entry with this value."""
         plain_key, plain_value = check_key(key), check_value(value)
-        if self._may_skip_group(durability) and self._write_fast(MERGE, plain_key, plain_value):
+        if self._write_fast(MERGE, plain_key, plain_value, durability):
             return
         self._write_slow(MERGE, plain_key, plain_value, durability)
 
@@ -336,7 +341,7 @@ class KeyspaceCore:
     def put(self, key: object, value: object, *, durability: str | None = None) -> None:
         """Set `key` to `value`."""
         plain_key, plain_value = check_key(key), check_value(value)
-        if self._may_skip_group(durability) and self._write_fast(PUT, plain_key, plain_value):
+        if self._write_fast(PUT, plain_key, plain_value, durability):
             return
         self._write_slow(PUT, plain_key, plain_value, durability)
 
@@ -346,7 +351,7 @@ class KeyspaceCore:
     def delete(self, key: object, *, durability: str | None = None) -> None:
         """Remove `key`; nothing happens when it is absent."""
         plain = check_key(key)
-        if self._may_skip_group(durability) and self._write_fast(DELETE, plain, b""):
+        if self._write_fast(DELETE, plain, b"", durability):
             return
         self._write_slow(DELETE, plain, b"", durability)
 

@@ -38,6 +38,7 @@ from holdfast.engine.brake import Brake
 from holdfast.engine.closing import close_engine
 from holdfast.engine.committer import Committer
 from holdfast.engine.compact import InputError, compact_once
+from holdfast.engine.crew import rest
 from holdfast.engine.flush import flush_frozen
 from holdfast.engine.history import History, Totals
 from holdfast.engine.latency import Latencies
@@ -542,17 +543,30 @@ class Engine:
                 raise
 
     def _interval_syncs(self) -> None:
-        while self.upkeep.pause(self.settings.sync_interval_ms / 1000):
+        while True:
             try:
+                if not self.upkeep.pause(self.settings.sync_interval_ms / 1000):
+                    return
                 self.write_path.sync()
                 self._failures.pop("interval", None)
                 if self.write_path.exclusive(self._disarm):
                     return
             except (DatabaseClosedError, DatabasePoisonedError):
                 return
-            except DiskFullError as error:
+            except (DiskFullError, MemoryError) as error:
                 # Writers count on this thread: it tries again.
-                self._upkeep_failed("interval", error)
+                self._interval_failed(error)
+            except BaseException:
+                self.state.interval_armed = False
+                raise
+
+    def _interval_failed(self, error: Exception) -> None:
+        try:
+            self._upkeep_failed("interval", error)
+        except MemoryError:
+            mark("engine.interval_not_told")
+        # A pause that has no memory is none.
+        rest(self.env)
 
     def _disarm(self) -> bool:
         """Stop the interval thread when nothing waits to be synced. Runs with the leadership."""

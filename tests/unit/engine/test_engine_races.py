@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 
 import holdfast
+from holdfast.base import marks_seen
+from holdfast.engine.engine import Engine
 from holdfast.engine.upkeep import LANES, Upkeep
+from holdfast.engine.write_path import WritePath
 from holdfast.env import FaultEnv, FaultRule, PosixEnv, SimEnv
 from holdfast.wal import WriteBatch
+from tests.fault.test_memory_regressions import once
 
 
 def test_a_snapshot_closed_by_two_threads_leaves_an_equal_one_alone() -> None:
@@ -118,6 +122,57 @@ def test_an_interval_timer_outlives_a_full_disk() -> None:
         machine.sleep(1.0)
         assert database._engine.log is not None
         assert 2 == database._engine.log.durable_seq
+
+
+INTERVAL_STEPS: list[tuple[object, str]] = [
+    (Upkeep, "pause"),
+    (WritePath, "sync"),
+    (WritePath, "exclusive"),
+    (Engine, "_disarm"),
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "name"), INTERVAL_STEPS, ids=[n for _, n in INTERVAL_STEPS])
+@pytest.mark.parametrize("other", [None, "_upkeep_failed"], ids=["told", "untold"])
+def test_an_interval_timer_outlives_a_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: bool, other: str | None
+) -> None:
+    """It ended, and counted as running: nothing was synced any more."""
+    machine = SimEnv()
+    with holdfast.open("/db", env=machine) as database:
+        engine = database._engine
+        assert engine.log is not None
+        struck = once(monkeypatch, owner, name, after=after)
+        if other is not None:
+            once(monkeypatch, Engine, other)
+        for number in range(1, 4):
+            database.put(b"key", b"value", durability="interval")
+            machine.sleep(1.0)
+            assert number == engine.log.durable_seq
+        assert struck
+        assert other is None or "engine.interval_not_told" in marks_seen()
+        assert engine.background_error is None
+        assert not engine.is_poisoned
+
+
+def test_an_interval_timer_that_something_else_ended_does_not_count_as_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = SimEnv()
+    database = holdfast.open("/db", env=machine)
+    engine = database._engine
+
+    def fail(path: WritePath) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(WritePath, "sync", fail)
+    database.put(b"key", b"value", durability="interval")
+    machine.sleep(1.0)
+    assert not engine.state.interval_armed
+    assert engine.is_poisoned
+    with pytest.raises(holdfast.DatabasePoisonedError):
+        database.close()
 
 
 @pytest.mark.parametrize("seed", range(145, 150))
