@@ -233,6 +233,29 @@ def test_compact_brings_space_back(holdfast, database):
     assert 0 == holdfast("compact", database, "--keyspace", "other").status
 
 
+@pytest.mark.parametrize(
+    ("words", "compacted"),
+    [
+        ([], {"default", "other"}),
+        (["--keyspace", "default"], {"default"}),
+        (["--keyspace", "other"], {"other"}),
+        (["--start", "0"], {"default"}),
+    ],
+)
+def test_compact_takes_the_keyspaces_that_are_meant(holdfast, database, words, compacted):
+    with engine.open(str(database)) as db:
+        for space in (db, db.keyspace("other")):
+            for value in (b"old", b"new"):
+                space[b"1"] = value
+                db.flush()
+    assert 0 == holdfast("compact", database, *words).status
+    with engine.open(str(database)) as db:
+        entries = {
+            each.name: sum(level.entries for level in each.levels) for each in db.stats().keyspaces
+        }
+    assert {name: 1 if name in compacted else 2 for name in ("default", "other")} == entries
+
+
 def test_verify_lists_every_damaged_place_of_a_database_that_opens(holdfast, database):
     with engine.open(str(database)) as db:
         db.put_many((b"%05d" % key, b"%05d" % (key * 7919 % 10007) * 9) for key in range(5_000))

@@ -123,6 +123,12 @@ class Database(Keyspace):
         """Return the live transactions and snapshots; see `holdfast.Database.transactions`."""
         return self._database.transactions()
 
+    async def compact(self, start: object = None, stop: object = None) -> None:
+        """Bring all keyspaces to the last level, or with a bound that range of the default one; see
+        `holdfast.Database.compact`.
+        """
+        await super().compact(start, stop)
+
     async def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""
         commit = Commit(self._bridge.mailbox(), None, None)

@@ -30,13 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     start = key_argument(arguments.start, arguments.form)
     stop = key_argument(arguments.stop, arguments.form)
     with open_database(arguments) as database:
-        names = [arguments.keyspace]
-        if arguments.keyspace is None and start is None and stop is None:
-            names = list(database.keyspaces())
-        keyspaces = [find_keyspace(database, name) for name in names]
+        keyspace = find_keyspace(database, arguments.keyspace)
+        if arguments.keyspace is not None and start is None:
+            # Without any bounds the default keyspace stands for all.
+            start = b""
         before = database.stats().table_bytes
-        for keyspace in keyspaces:
-            keyspace.compact(start, stop)
+        keyspace.compact(start, stop)
         after = database.stats().table_bytes
     print(f"tables: {before:,} bytes before, {after:,} bytes after")
     return 0

@@ -13,6 +13,7 @@ from holdfast.base import DatabaseSettings, Error, KeyspaceSettings, LimitError,
 from holdfast.crypto import Key, KeySource, plain_env
 from holdfast.engine._core import CLOSED
 from holdfast.engine.changes import Change, Feed
+from holdfast.engine.compact import compact_range
 from holdfast.engine.engine import Engine
 from holdfast.engine.keyspace import Keyspace
 from holdfast.engine.slow import SlowReport, explain
@@ -221,6 +222,19 @@ class Database(Keyspace):
     def flush(self) -> None:
         """Write what only memory and the log hold into tables, of all keyspaces."""
         self._engine.flush(list(self._engine.trees))
+
+    def compact(self, start: object = None, stop: object = None) -> None:
+        """Bring all keyspaces to the last level: the space of deleted data comes back.
+
+        With `start` or `stop` it is [start, stop) of the default keyspace, so `compact(b"")` is all
+        of that one.
+        """
+        if start is not None or stop is not None:
+            super().compact(start, stop)
+            return
+        self.flush()
+        for keyspace in list(self._engine.trees):
+            compact_range(self._engine, keyspace, None, None)
 
     def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""

@@ -52,6 +52,27 @@ def test_a_first_tour(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_compaction_without_bounds_is_of_all_keyspaces(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await holdfast.aio.open(tmp_path / "db") as db:
+            other = await db.keyspace("other")
+            for value in (b"old", b"new"):
+                await db.put(b"k", value)
+                await other.put(b"k", value)
+                await db.flush()
+            for compact, left in (
+                (lambda: db.compact(b"x"), 4),
+                (lambda: db.compact(b""), 3),
+                (db.compact, 2),
+            ):
+                await compact()
+                stats = await db.stats()
+                entries = [level.entries for each in stats.keyspaces for level in each.levels]
+                assert left == sum(entries)
+
+    asyncio.run(main())
+
+
 def test_keyspaces_and_snapshots(tmp_path: Path) -> None:
     async def main() -> None:
         async with await holdfast.aio.open(tmp_path / "db") as db:

@@ -492,3 +492,48 @@ def test_many_threads_write_flush_compact_and_scan(seed: int) -> None:
     with opened(env) as database:
         for name in database.keyspaces():
             assert 20 == len(database.keyspace(name))
+
+
+COMPACTIONS: list[tuple[Callable[[Database], object], set[str]]] = [
+    (lambda database: database.compact(), {"default", "other"}),
+    (lambda database: database.compact(b""), {"default"}),
+    (lambda database: database.compact(stop=b"l"), {"default"}),
+    (lambda database: database.compact(b"x"), set()),
+    (lambda database: database.keyspace("other").compact(), {"other"}),
+]
+
+
+@pytest.mark.parametrize(("compact", "compacted"), COMPACTIONS)
+def test_a_compaction_without_bounds_is_of_all_keyspaces(
+    compact: Callable[[Database], object], compacted: set[str]
+) -> None:
+    # So that nothing is compacted in the background.
+    settings = tiny(level0_tables=8)
+    with open_database("/db", env=SimEnv(), settings=settings) as database:
+        other = database.keyspace("other")
+        for space in (database, other):
+            space.put_many({b"k": b"old", b"m": b"kept"})
+            database.flush()
+            space[b"k"] = b"new"
+            database.flush()
+        compact(database)
+        entries = {
+            each.name: sum(level.entries for level in each.levels)
+            for each in database.stats().keyspaces
+        }
+        assert {name: 2 if name in compacted else 3 for name in ("default", "other")} == entries
+
+
+def test_a_keyspace_that_goes_while_all_are_compacted_is_passed_over() -> None:
+    with opened() as database:
+        other = database.keyspace("other")
+        database[b"k"] = other[b"k"] = b"1"
+        flush = database._engine.flush
+
+        def flush_and_drop(keyspaces: list[int]) -> None:
+            flush(keyspaces)
+            database.drop_keyspace("other")
+
+        database._engine.flush = flush_and_drop  # type: ignore[method-assign,assignment]
+        database.compact()
+        assert ["default"] == database.keyspaces()
