@@ -17,6 +17,7 @@ import holdfast
 import holdfast.aio
 from holdfast import aio, engine
 from holdfast.aio.cursor import FIRST_ROWS
+from holdfast.base import PURE
 from holdfast.cursor import UserCursor
 
 OPERATORS = ("contains", "count")
@@ -78,7 +79,10 @@ def public(face: type) -> set[str]:
 @pytest.mark.parametrize("name", FACES)
 def test_both_faces_have_the_same_names(name: str) -> None:
     plain, awaited, lacks, besides = FACES[name]
-    assert public(plain) - public(awaited) == set(lacks)
+    found = public(plain) - public(awaited)
+    assert found <= set(lacks)
+    # The fields of plain twins are no names of their classes.
+    assert PURE or found == set(lacks)
     assert public(awaited) - public(plain) == set(besides)
 
 
