@@ -510,7 +510,31 @@ def test_the_least_limit_is_one_byte(twin: Any) -> None:
     for made in (twin.WriteBatch(1), twin.RecordBuffer(1)):
         assert made.size == 0
     with pytest.raises(LimitError, match="the limit is 1"):
-        twin.WriteBatch(1).delete(0, b"a")
+        twin.RecordBuffer(1).append_op(DELETE, 0, b"a", None)
+
+
+@both
+@pytest.mark.parametrize("limit", [1, 20])
+def test_one_operation_fits_whatever_the_limit_of_a_batch(twin: Any, limit: int) -> None:
+    """Whatever may be written at all may be written by itself."""
+    for add in (
+        lambda batch: batch.put(1, b"k" * KEY_BYTES_MAX, b"v" * 100),
+        lambda batch: batch.merge(1, b"k" * KEY_BYTES_MAX, b"v" * 100),
+        lambda batch: batch.delete(1, b"k" * KEY_BYTES_MAX),
+        lambda batch: batch.delete_range(1, b"", b"k" * KEY_BYTES_MAX),
+    ):
+        batch = twin.WriteBatch(limit)
+        start = batch.mark()
+        add(batch)
+        size = batch.size
+        assert (1, True) == (batch.op_count, size > KEY_BYTES_MAX)
+        for call in (lambda: batch.delete(1, b""), lambda: add(batch)):
+            with pytest.raises(LimitError, match=f"the limit is {limit}"):
+                call()
+        assert (1, size) == (batch.op_count, batch.size)
+        batch.rollback(start)
+        add(batch)
+        assert (1, size) == (batch.op_count, batch.size)
 
 
 @both

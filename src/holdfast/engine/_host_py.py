@@ -26,7 +26,7 @@ class HostCore:
         self._state = engine.state
         self._snapshots = engine.snapshots
         self.batch_bytes_max = batch_bytes_max
-        """The most bytes that one transaction may write."""
+        """The most bytes that one transaction may write, unless it is a single operation."""
 
     @property
     def is_read_only(self) -> bool:

@@ -47,7 +47,7 @@ class Host(Protocol):
         ...
 
     batch_bytes_max: int
-    """The most bytes that one transaction may write."""
+    """The most bytes that one transaction may write, unless it is a single operation."""
 
     def acquire(self, held: list[int], holder: Transaction) -> Callable[[], None] | None:
         """Register a snapshot and put its sequence number into `held`. Return what is to be called

@@ -189,7 +189,8 @@ cdef list operations_of(const unsigned char* data, Py_ssize_t size, uint64_t lef
 cdef class WriteBatch:
     """The encoded operations of one transaction, over any number of keyspaces.
 
-    An operation that does not fit raises LimitError and leaves the batch as it was.
+    Several operations have at most `bytes_max` together; one by itself always fits. One that does
+    not raises LimitError and leaves the batch as it was.
     """
 
     def __cinit__(self, bytes_max=BATCH_BYTES_MAX):
@@ -209,7 +210,7 @@ cdef class WriteBatch:
         check_operation(kind, key_size, value_size, value != NULL)
         more = operation_size(kind, keyspace, key_size, value_size)
         size = batch_bytes(self.op_count + 1, self.used + more)
-        if size > self.bytes_max:
+        if self.op_count and size > self.bytes_max:
             raise LimitError(f"the batch would have {size} bytes; the limit is {self.bytes_max}")
         self.storage.grow(self.used, more)
         # Safety: grow made room for exactly the size that operation_put writes.

@@ -46,7 +46,8 @@ _U64_MAX: Final = (1 << 64) - 1
 class WriteBatch:
     """The encoded operations of one transaction, over any number of keyspaces.
 
-    An operation that does not fit raises LimitError and leaves the batch as it was.
+    Several operations have at most `bytes_max` together; one by itself always fits. One that does
+    not raises LimitError and leaves the batch as it was.
     """
 
     __slots__ = ("_bytes_max", "_op_count", "_operations")
@@ -121,7 +122,7 @@ class WriteBatch:
     def _add(self, kind: int, keyspace: int, key: bytes, value: bytes | None) -> None:
         operation = _encode(kind, keyspace, key, value)
         size = _batch_bytes(self._op_count + 1, len(self._operations) + len(operation))
-        if size > self._bytes_max:
+        if self._op_count and size > self._bytes_max:
             raise LimitError(f"the batch would have {size} bytes; the limit is {self._bytes_max}")
         self._operations += operation
         self._op_count += 1

@@ -15,7 +15,15 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
-from holdfast.base import BATCH_BYTES_MAX, SEQ_MAX, CorruptionError, FormatError, require
+from holdfast.base import (
+    BATCH_BYTES_MAX,
+    KEY_BYTES_MAX,
+    SEQ_MAX,
+    VALUE_BYTES_MAX,
+    CorruptionError,
+    FormatError,
+    require,
+)
 from holdfast.codec import checksum
 
 VERSION_PLAIN: Final = 1
@@ -94,6 +102,10 @@ require(LINK_OFFSET + LINK_BYTES <= BLOCK_BYTES, "the link lies in the header bl
 require(
     BATCH_BYTES_MAX <= SEGMENT_BYTES_MAX - FRONT_BYTES_MAX - 2 * BLOCK_BYTES,
     "a segment holds its block, the longest record and the last one, each padded",
+)
+require(
+    KEY_BYTES_MAX + VALUE_BYTES_MAX + BLOCK_BYTES <= BATCH_BYTES_MAX,
+    "a batch of one operation is never too long for a record",
 )
 require(BLOCK_BYTES % ALIGNMENT_MAX == 0, "records start aligned behind the header block")
 require(2 * LINK_OFFSET == BLOCK_BYTES, "the link stands halfway to the first record")

@@ -160,6 +160,28 @@ def test_a_key_that_went_without_a_trace_is_absent(db: Database) -> None:
     assert b"k" not in db
 
 
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_what_may_be_put_may_be_put_under_a_condition(durability: str | None) -> None:
+    """Also when it is more than transactions of many writes may have."""
+    machine = SimEnv()
+    large, larger = (bytes([fill]) * (16 * TINY.memory_bytes + fill) for fill in range(2))
+    with open_database("/db", settings=TINY, env=machine) as db:
+        db.put(b"by itself", large, durability=durability)
+        assert db.insert(b"k", large, durability=durability)
+        assert db.compare_and_set(b"k", large, larger, durability=durability)
+        assert larger == db[b"k"] == db.setdefault(b"d", larger)
+        assert larger == db.pop(b"k")
+        with db.transaction(durability=durability) as txn:
+            assert txn.insert(b"k", larger)
+            assert larger == txn[b"k"]
+            # It is alone.
+            with pytest.raises(LimitError):
+                txn[b"and"] = b""
+        assert [b"by itself", b"d", b"k"] == list(db)
+    with open_database("/db", settings=TINY, env=machine) as db:
+        assert larger == db[b"k"]
+
+
 def count(space: Keyspace, durability: str | None) -> None:
     while True:
         value = space.get(b"n")
