@@ -139,6 +139,49 @@ def test_a_passphrase_that_is_no_text_is_refused(holdfast, database, monkeypatch
     assert "not UTF-8" in holdfast("get", database, "k", "--passphrase").err
 
 
+def test_words_that_are_too_many_are_wrong_usage(holdfast, database, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Typed(b"w" * 4097 + b"\n"))
+    shown = holdfast("get", database, "k", "--passphrase")
+    assert shown.status == 2
+    assert shown.err.startswith("holdfast: ")
+    assert "a passphrase has 1 to 4096 bytes" in shown.err
+
+
+def test_words_of_a_terminal_that_are_no_text_are_wrong_usage(holdfast, database, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Typed(b""))
+    monkeypatch.setattr(Typed, "isatty", lambda stdin: True)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "four \udcff words")
+    shown = holdfast("get", database, "k", "--passphrase")
+    assert shown.status == 2
+    assert "lone surrogates" in shown.err
+
+
+def test_without_the_package_of_the_ciphers_a_key_says_what_to_install(
+    holdfast, files, database, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    for verb in (
+        ("put", files / "new.hf", "a", "b"),
+        ("get", database, "k"),
+        ("verify", database),
+        ("repair", database),
+        ("stats", database, "--watch", "--count", "1"),
+        ("dump", next(database.glob("*.manifest"))),
+    ):
+        shown = holdfast(*verb, "--key-file", files / "raw")
+        assert shown.status == 1, verb
+        assert shown.err == (
+            "holdfast: encryption needs the package cryptography, which the extra "
+            "holdfast[crypto] names: pip install cryptography\n"
+        ), verb
+    assert not (files / "new.hf").exists()
+
+
+def test_another_module_that_is_missing_is_a_fault(holdfast, database, monkeypatch):
+    monkeypatch.setitem(sys.modules, "holdfast.cli.get", None)
+    assert "a fault in Holdfast itself" in holdfast("get", database, "k").err
+
+
 def test_every_verb_that_takes_a_database_takes_its_key(holdfast, files, database):
     key = ("--key-file", files / "raw")
     (files / "rows.csv").write_text("time,cpu\n1,10\n2,20\n")

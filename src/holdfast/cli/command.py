@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import holdfast
-from holdfast.cli.failure import FAILED, INTERRUPTED, CommandError, describe
+from holdfast.cli.failure import FAILED, INTERRUPTED, CommandError, describe, is_missing_extra
 from holdfast.env import Buffer
 
 VERBS = {
@@ -81,9 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (holdfast.Error, OSError) as error:
         _say(describe(error))
         return FAILED
+    except ModuleNotFoundError as error:
+        if is_missing_extra(error):
+            _say(str(error))
+            return FAILED
+        return _say_fault(error)
     except Exception as error:  # noqa: BLE001  a user gets a sentence, whatever went wrong
-        _say(f"a fault in Holdfast itself: {type(error).__name__}: {error}")
-        return FAILED
+        return _say_fault(error)
 
 
 def _run(given: list[str]) -> int:
@@ -118,6 +122,12 @@ def _mend_streams() -> None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Nothing()))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _say_fault(error: Exception) -> int:
+    """Say that there is an error which nothing expects; return the exit status."""
+    _say(f"a fault in Holdfast itself: {type(error).__name__}: {error}")
+    return FAILED
 
 
 def _say(message: str) -> None:

@@ -25,6 +25,11 @@ def wrong_usage(message: str) -> CommandError:
     return CommandError(message, WRONG_USAGE)
 
 
+def is_missing_extra(error: ModuleNotFoundError) -> bool:
+    """Whether a package is missing that an extra of Holdfast brings; the text says what to do."""
+    return (error.name or "").partition(".")[0] == "cryptography"
+
+
 def describe(error: BaseException) -> str:
     """Return an error as a sentence: file and reason, without numbers that only programs need."""
     if isinstance(error, MergeError) and error.unregistered is not None:

@@ -62,7 +62,7 @@ def key_of(
     if getattr(arguments, f"{before}passphrase"):
         # A new one that was mistyped would open nothing ever again.
         twice = bool(prefix) or (creates and not _has_keys(arguments.database))
-        return KeySource(_asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=twice))
+        return _of_words(_asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=twice))
     return None
 
 
@@ -93,6 +93,13 @@ def _of_digits(text: str, where: str) -> bytes:
     if len(key) != _RAW_BYTES:
         raise _no_key(where)
     return key
+
+
+def _of_words(words: str) -> KeySource:
+    try:
+        return KeySource(words)
+    except ValueError as error:
+        raise wrong_usage(str(error)) from None
 
 
 def _no_key(where: str) -> CommandError:

@@ -99,7 +99,8 @@ def _load() -> _Library:
         from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415  see above
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "encryption needs the package cryptography: pip install holdfast[crypto]",
+            "encryption needs the package cryptography, which the extra holdfast[crypto] names: "
+            "pip install cryptography",
             name=error.name,
         ) from error
     return aead

@@ -277,7 +277,7 @@ def test_without_the_library_a_key_says_what_to_install(path):
         "try:\n"
         f"    holdfast.open({path!r}, key=bytes(32))\n"
         "except ModuleNotFoundError as error:\n"
-        "    assert 'pip install holdfast[crypto]' in str(error)\n"
+        "    assert 'pip install cryptography' in str(error)\n"
         "else:\n"
         "    raise SystemExit('opened')\n"
     )
