@@ -281,6 +281,15 @@ def test_a_rewrite_that_is_cut_off_has_said_that_the_new_key_is_in_force(
     assert holdfast("get", database, "k", *new).out == "v\n"
 
 
+def test_rekey_tells_programs_what_it_did(holdfast, files, database):
+    keys = ("--key-file", files / "raw", "--new-key-file", files / "new")
+    shown = holdfast("rekey", database, *keys, "--rewrite", "--json")
+    first, second = (json.loads(line) for line in shown.out.splitlines())
+    assert first == {"event": "rekeyed"}
+    assert second["event"] == "rewritten"
+    assert second["bytes"] > 0
+
+
 def test_rekey_needs_both_keys(holdfast, files, database):
     assert "the key in force is missing" in holdfast("rekey", database).err
     assert "the new key is missing" in holdfast("rekey", database, "--key-file", files / "raw").err

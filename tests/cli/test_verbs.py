@@ -256,6 +256,28 @@ def test_compact_takes_the_keyspaces_that_are_meant(holdfast, database, words, c
     assert {name: 1 if name in compacted else 2 for name in ("default", "other")} == entries
 
 
+def test_compact_and_backup_tell_programs_what_they_did(holdfast, rows, tmp_path):
+    before = json.loads(holdfast("stats", rows, "--json").out)["table_bytes"]
+    done = json.loads(holdfast("compact", rows, "--json").out)
+    after = json.loads(holdfast("stats", rows, "--json").out)["table_bytes"]
+    assert done == {"table_bytes_before": before, "table_bytes_after": after}
+    copy = tmp_path / "copy"
+    done = json.loads(holdfast("backup", rows, copy, "--json").out)
+    assert done["folder"] == str(copy)
+    assert done["bytes"] > after
+
+
+def test_compact_shows_how_far_it_is(holdfast, rows, monkeypatch):
+    lines = []
+
+    def add(progress, count, rows=0):
+        lines.append((count, progress.total))
+
+    monkeypatch.setattr("holdfast.cli.progress.Progress.add", add)
+    assert holdfast("compact", rows).status == 0
+    assert sum(count for count, _ in lines) == lines[0][1] > 0
+
+
 def test_verify_lists_every_damaged_place_of_a_database_that_opens(holdfast, database):
     with engine.open(str(database)) as db:
         db.put_many((b"%05d" % key, b"%05d" % (key * 7919 % 10007) * 9) for key in range(5_000))

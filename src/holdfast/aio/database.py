@@ -123,11 +123,17 @@ class Database(Keyspace):
         """Return the live transactions and snapshots; see `holdfast.Database.transactions`."""
         return self._database.transactions()
 
-    async def compact(self, start: object = None, stop: object = None) -> None:
+    async def compact(
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Bring all keyspaces to the last level, or with a bound that range of the default one; see
-        `holdfast.Database.compact`.
+        `holdfast.Database.compact`. `progress` is called in another thread.
         """
-        await super().compact(start, stop)
+        await super().compact(start, stop, progress=progress)
 
     async def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar, cast, overload
 
@@ -233,9 +233,17 @@ class Keyspace:
         """Write what only memory and the log hold into tables. Returns when they are installed."""
         await self._bridge.run(self._keyspace.flush)
 
-    async def compact(self, start: object = None, stop: object = None) -> None:
-        """Bring [start, stop) to the last level: the space of deleted data comes back."""
-        await self._bridge.run(partial(self._keyspace.compact, start, stop))
+    async def compact(
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Bring [start, stop) to the last level: the space of deleted data comes back. `progress`
+        is called in another thread.
+        """
+        await self._bridge.run(partial(self._keyspace.compact, start, stop, progress=progress))
 
     def __repr__(self) -> str:
         return f"<holdfast.aio.Keyspace {self.name!r}>"

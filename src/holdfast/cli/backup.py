@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from holdfast.cli.opening import add_database, check_apart, open_database
 from holdfast.cli.progress import Progress
@@ -12,6 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     add_database(parser)
     parser.add_argument("folder", metavar="DIR", help="the folder of the copy: a new or empty one")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,5 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         with open_database(arguments) as database:
             database.backup(arguments.folder, progress=advance)
-    print(f"{copied:,} bytes were copied to {arguments.folder}")
+    if arguments.json:
+        print(json.dumps({"folder": arguments.folder, "bytes": copied}))
+    else:
+        print(f"{copied:,} bytes were copied to {arguments.folder}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from holdfast.cli.functions import add_functions
 from holdfast.cli.opening import (
@@ -13,6 +14,7 @@ from holdfast.cli.opening import (
     key_argument,
     open_database,
 )
+from holdfast.cli.progress import Progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,19 +25,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop", metavar="KEY", help="the key before which compaction ends")
     add_keyspace(parser, "all of them; with --start or --stop the database's own")
     add_form(parser, "keys")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     start = key_argument(arguments.start, arguments.form)
     stop = key_argument(arguments.stop, arguments.form)
-    with open_database(arguments) as database:
+    with Progress("compacting", None) as progress, open_database(arguments) as database:
+
+        def advance(size: int, total: int) -> None:
+            progress.total = total
+            progress.add(size)
+
         keyspace = find_keyspace(database, arguments.keyspace)
         if arguments.keyspace is not None and start is None:
             # Without any bounds the default keyspace stands for all.
             start = b""
         before = database.stats().table_bytes
-        keyspace.compact(start, stop)
+        keyspace.compact(start, stop, progress=advance)
         after = database.stats().table_bytes
-    print(f"tables: {before:,} bytes before, {after:,} bytes after")
+    if arguments.json:
+        print(json.dumps({"table_bytes_before": before, "table_bytes_after": after}))
+    else:
+        print(f"tables: {before:,} bytes before, {after:,} bytes after")
     return 0

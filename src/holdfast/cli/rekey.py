@@ -5,6 +5,7 @@ new data keys, and the old ones are forgotten.
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import suppress
 
 from holdfast.cli.failure import wrong_usage
@@ -22,6 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="rewrite all tables that older data keys seal; alone, go on with a rewrite that was "
         "cut off",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object for each step, on one line"
     )
 
 
@@ -47,12 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
                 database.rekey(new)
                 # At once: whatever ends a rewrite, the old key does not open the database again.
                 with suppress(BrokenPipeError):
-                    print("the new key is in force", flush=True)
+                    said = "the new key is in force"
+                    print(json.dumps({"event": "rekeyed"}) if arguments.json else said, flush=True)
             if arguments.rewrite:
                 database.rekey(rewrite=True, progress=advance)
     if arguments.rewrite:
         # The log and the manifest are written anew by every open, which then drops the old keys.
         open_database(arguments, key=new or key).close()
     if arguments.rewrite:
-        print(f"{rewritten:,} bytes of tables were rewritten")
+        said = f"{rewritten:,} bytes of tables were rewritten"
+        done = {"event": "rewritten", "bytes": rewritten}
+        print(json.dumps(done) if arguments.json else said)
     return 0

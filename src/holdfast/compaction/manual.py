@@ -46,6 +46,22 @@ class RangeCompaction:
         self._position = start
         self.is_done = False
         """Whether there are no more plans."""
+        self.bytes_ahead = self._bytes_ahead(version)
+        """Bytes of the tables that all rewrites together take, about: what comes down is taken
+        again at each level that has something.
+        """
+
+    def _bytes_ahead(self, version: KeyspaceVersion) -> int:
+        first = self._level0(version)
+        total, coming, is_merged = 0, total_bytes(first), False
+        for level in range(1, self._last_level + 1):
+            size = total_bytes(overlapping(version.levels[level], self._start, self._stop))
+            if coming and (size or (level == 1 and len(first) > 1)):
+                total += coming + size
+                is_merged = True
+            coming += size
+        # What only moves is rewritten in the last level, once.
+        return total if is_merged else coming
 
     def next_plan(self, version: KeyspaceVersion, busy: frozenset[int]) -> Plan | None:
         """Return the next plan, or None when there is none now.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -270,13 +270,33 @@ def _showing(engine: Engine, tree: Tree) -> tuple[Callable[[], object], ...]:
     )
 
 
-def compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
-    """Bring everything in [lower, upper) to the last level, dropping what no reader can see.
+def compact_range(
+    engine: Engine,
+    keyspaces: Sequence[int],
+    lower: bytes | None,
+    upper: bytes | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Bring everything in [lower, upper) of each keyspace to the last level, dropping what no
+    reader can see. `progress` is called with the bytes that each step rewrote, and about how many
+    all of them rewrite.
 
     Raises: DiskFullError, DatabasePoisonedError, DatabaseClosedError; CorruptionError or OSError of
-    an input, with nothing changed.
+    an input, with nothing changed; what `progress` raises.
     """
-    while_open(engine, partial(_compact_range, engine, keyspace, lower, upper))
+    total = 0
+    if progress is not None:
+        with engine.version_mutex:
+            trees = [engine.trees[number] for number in keyspaces if number in engine.trees]
+            works = [_work_of(tree, lower, upper) for tree in trees]
+        total = sum(work.bytes_ahead for work in works)
+
+    def done(size: int) -> None:
+        if progress is not None:
+            progress(size, total)
+
+    for keyspace in keyspaces:
+        while_open(engine, partial(_compact_range, engine, keyspace, lower, upper, done))
 
 
 def while_open(engine: Engine, work: Callable[[], Result]) -> Result:
@@ -316,15 +336,25 @@ def _leave(engine: Engine, thread: int) -> None:
         engine.room.notify_all()
 
 
-def _compact_range(engine: Engine, keyspace: int, lower: bytes | None, upper: bytes | None) -> None:
+def _work_of(tree: Tree, lower: bytes | None, upper: bytes | None) -> RangeCompaction:
+    return RangeCompaction(tree.version, lower, upper, rewrite_last=True)
+
+
+def _compact_range(
+    engine: Engine,
+    keyspace: int,
+    lower: bytes | None,
+    upper: bytes | None,
+    done: Callable[[int], None],
+) -> None:
     with engine.version_mutex:
         tree = engine.trees.get(keyspace)
         if tree is None:
             return
-        work = RangeCompaction(tree.version, lower, upper, rewrite_last=True)
+        work = _work_of(tree, lower, upper)
     # What retention lets go is dropped in the background.
     engine.schedule_compaction()
-    carry_out_plans(engine, tree, work)
+    carry_out_plans(engine, tree, work, done=done)
 
 
 def carry_out_plans(
@@ -332,22 +362,23 @@ def carry_out_plans(
     tree: Tree,
     work: Plans,
     *,
-    done: Callable[[int], None] = lambda size: None,
+    done: Callable[[int], None],
 ) -> None:
     """Carry out the plans of a work by hand, one after the other; `done` hears of the bytes of the
-    tables that each took.
+    tables that each rewrote.
 
     Raises: as `compact_range`.
     """
     interruption: BaseException | None = None
     while interruption is None:
         held: list[Plan] = []
+        size = 0
         try:
             _hold_next(engine, tree, work, held)
             if not held:
                 return
             _run_plan(engine, held[0])
-            done(held[0].input_bytes)
+            size = 0 if held[0].is_move else held[0].input_bytes
         except InputError as error:
             raise error.cause from None
         except OSError as error:
@@ -362,6 +393,9 @@ def carry_out_plans(
                     interruption = error
                 except MemoryError:
                     mark("engine.given_back_again")
+        if size and interruption is None:
+            # Behind all of that: what it raises is no failure of the disk.
+            done(size)
     raise interruption
 
 

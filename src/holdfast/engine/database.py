@@ -223,18 +223,24 @@ class Database(Keyspace):
         """Write what only memory and the log hold into tables, of all keyspaces."""
         self._engine.flush(list(self._engine.trees))
 
-    def compact(self, start: object = None, stop: object = None) -> None:
-        """Bring all keyspaces to the last level: the space of deleted data comes back.
+    def compact(
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Bring all keyspaces to the last level: the space of deleted data comes back. `progress`
+        is that of `Keyspace.compact`.
 
         With `start` or `stop` it is [start, stop) of the default keyspace, so `compact(b"")` is all
         of that one.
         """
         if start is not None or stop is not None:
-            super().compact(start, stop)
+            super().compact(start, stop, progress=progress)
             return
         self.flush()
-        for keyspace in list(self._engine.trees):
-            compact_range(self._engine, keyspace, None, None)
+        compact_range(self._engine, list(self._engine.trees), None, None, progress)
 
     def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""

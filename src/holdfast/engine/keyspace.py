@@ -4,7 +4,7 @@ durability.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from holdfast.base import (
@@ -412,11 +412,21 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         self.read_point()
         self._engine.flush([self.id])
 
-    def compact(self, start: object = None, stop: object = None) -> None:
-        """Bring [start, stop) to the last level: the space of deleted data comes back."""
+    def compact(
+        self,
+        start: object = None,
+        stop: object = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Bring [start, stop) to the last level: the space of deleted data comes back.
+
+        `progress` is called with the bytes of tables that were rewritten since its last call, and
+        about how many there are to rewrite.
+        """
         lower, upper = key_range(start, stop, None)
         self.flush()
-        compact_range(self._engine, self.id, lower, upper)
+        compact_range(self._engine, (self.id,), lower, upper, progress)
 
     def __repr__(self) -> str:
         return f"<holdfast.Keyspace {self._name!r}>"
