@@ -56,12 +56,12 @@ def open_database(
     older is refused. `merges` are merge functions beside the built-in ones, by name: each is a
     `MergeFunction`, or a callable that is its `apply`. `env` is for tests.
 
-    Raises: FileNotFoundError when it is absent and may not be created; DatabaseLockedError when
-    another handle has it open; CorruptionError, FormatError when its files are damaged, foreign,
-    newer, or older than `root`; WrongKeyError when it is encrypted and `key` does not open it, or
-    it is not and there is a `key`; TypeError, ValueError for what is no key or no root;
-    ModuleNotFoundError when encryption takes a package that is not there; DiskFullError; OSError;
-    what a key callable raises.
+    Raises: FileNotFoundError when it is absent and may not be created, or when the folder in which
+    it would lie is absent; DatabaseLockedError when another handle has it open; CorruptionError,
+    FormatError when its files are damaged, foreign, newer, or older than `root`; WrongKeyError when
+    it is encrypted and `key` does not open it, or it is not and there is a `key`; TypeError,
+    ValueError for what is no key or no root; ModuleNotFoundError when encryption takes a package
+    that is not there; DiskFullError; OSError; what a key callable raises.
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
