@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, LookupError, TypeError) as error:
         raise wrong_usage(f"--resume: {error}") from error
     runner.run.left_out += [
-        f"{engine}: it is not installed; pip install 'holdfast[bench]' brings the peers"
+        f"{engine}: it is not installed; pip install '.[bench]' in a checkout brings the peers"
         for engine in asked
         if engine not in engines
     ]

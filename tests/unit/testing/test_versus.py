@@ -519,7 +519,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path, monkeypatc
     given = ["bench", "commit", "--scale", "tiny", "--rounds", "1", "--folder", str(tmp_path)]
     assert main(given) == 0
     out, _ = capfd.readouterr()
-    assert "rocksdict: it is not installed; pip install 'holdfast[bench]'" in out
+    assert "rocksdict: it is not installed; pip install '.[bench]'" in out
 
 
 @pytest.mark.parametrize(
