@@ -47,3 +47,13 @@ def test_what_is_no_bytes_is_refused(twin: ModuleType, value: Any) -> None:
         column.add(value)
     data, offsets = column.finish()
     assert (b"", [0]) == (bytes(data), offsets.tolist())
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_nothing_is_added_to_a_column_that_is_finished(twin: ModuleType) -> None:
+    column = twin.ColumnBuilder()
+    column.add(b"a")
+    data, offsets = column.finish()
+    with pytest.raises(ValueError, match="the column is finished"):
+        column.add(b"y" * 4000)
+    assert (b"a", [0, 1]) == (bytes(data), offsets.tolist())

@@ -451,6 +451,31 @@ def test_close_lets_go_and_ends(kernel: Any) -> None:
 
 
 @pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("step", ["next_chunk", "next_columns"])
+def test_a_cursor_whose_owner_ended_says_so_when_nothing_is_asked_for(
+    kernel: Any, step: str
+) -> None:
+    owner = kernel.Owner()
+    cursor = kernel.UserCursor(kernel.ListCursor([(b"a", 1, 1, b"1")]), owner=owner)
+    assert 0 == len(getattr(cursor, step)(0))
+    owner.ended = "the database is closed"
+    for _ in range(2):
+        with pytest.raises(DatabaseClosedError, match="the database is closed"):
+            getattr(cursor, step)(0)
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+def test_a_pair_has_the_hash_of_what_is_in_it(kernel: Any) -> None:
+    """Pairs are used again when nobody else has them, and a tuple may keep its hash."""
+    rows = [(b"%03d" % number, 1, 1, b"v") for number in range(100)]
+    pairs = {(key, value) for key, _, _, value in rows}
+    some = {pair for pair in pairs if pair[0] >= b"050"}
+    assert some == some.intersection(kernel.UserCursor(kernel.ListCursor(rows)))
+    hashes = set(map(hash, kernel.UserCursor(kernel.ListCursor(rows))))
+    assert hashes == set(map(hash, pairs))
+
+
+@pytest.mark.parametrize("kernel", TWINS)
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_a_cursor_whose_owner_ended_says_why(kernel: Any, taken: int) -> None:
     """It must not look like one that came to its end."""

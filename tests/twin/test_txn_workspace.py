@@ -324,6 +324,37 @@ def test_a_thread_that_cannot_be_noted_does_not_take_the_turn(
 
 
 @twins
+@pytest.mark.parametrize("name", ["put", "write_merge", "delete", "delete_span"])
+def test_a_write_is_refused_when_another_thread_ends_it_before_its_turn(
+    twin: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is added to the batch behind its commit would be written nowhere."""
+    space = workspace(twin)
+    real, arguments = twin.this_thread, (b"a",) if name == "delete" else (b"a", b"b")
+    batch = space.state.batch.op_count
+
+    def ends() -> ThreadLife:
+        space.state.flags |= twin.ENDED
+        return real()
+
+    def use() -> None:
+        monkeypatch.setattr(twin, "this_thread", ends)
+        with pytest.raises(RefusedError):
+            getattr(space, name)(*arguments)
+        monkeypatch.setattr(twin, "this_thread", real)
+        used.append(True)
+
+    used: list[bool] = []
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert used
+    assert batch == space.state.batch.op_count == 0
+    # The turn was given back.
+    space.state.enter()
+
+
+@twins
 def test_a_merge_is_written_like_a_put_and_read_by_the_subclass(twin: ModuleType) -> None:
     space = workspace(twin)
     space.write_merge(bytearray(b"a"), memoryview(b"\x04x"))

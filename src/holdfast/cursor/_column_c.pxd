@@ -14,10 +14,11 @@ cdef class ColumnBuilder:
     cdef Py_ssize_t _count           # of values; there is one offset more
     cdef Py_ssize_t _room            # of `_data`
     cdef Py_ssize_t _offsets_room    # of `_offsets`, in numbers
+    cdef bint _finished              # then nothing is added: there is no room
     cdef int _grow_data(self, Py_ssize_t size) except -1
     cdef int _grow_offsets(self) except -1
 
-    # Append a value. Here, so that it costs no call.
+    # Append a value. Here, so that it costs no call. Requires: the column is not finished.
     cdef inline int c_add(self, const unsigned char* source, Py_ssize_t size) except -1:
         if size > self._room - self._size:
             self._grow_data(size)

@@ -34,12 +34,15 @@ cdef class ColumnBuilder:
     def add(self, value) -> None:
         if type(value) is not bytes:
             raise TypeError(f"a value is bytes, not {type(value).__name__}")
+        if self._finished:
+            raise ValueError("the column is finished")
         self.c_add(<const unsigned char*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def finish(self) -> tuple:
         return self.c_finish()
 
     cdef tuple c_finish(self):
+        self._finished = True
         PyByteArray_Resize(self._data, self._size)
         PyByteArray_Resize(self._offsets, (self._count + 1) * sizeof(int64_t))
         return (memoryview(self._data).toreadonly(),

@@ -14,7 +14,7 @@ A merge of a flush or a compaction moves its cursors without the GIL, by `q_next
 Thread safety: none; one thread at a time uses a cursor and its sources.
 """
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -592,6 +592,7 @@ cdef class MergeCursor(Cursor):
         cdef Py_ssize_t index
         cdef Py_ssize_t current_index = self.heap[0].index
         cdef const Row* row = self.heap[0].row
+        cdef bytes key
         cdef bint equal
         self.forward = forward
         for index in range(len(self.sources)):
@@ -618,8 +619,11 @@ cdef class MergeCursor(Cursor):
                 raise
         try:
             if row != &self.heap[0].feed.here:
-                # It stands behind its run: bring it back.
-                current.c_seek(row.key, row.key_size, row.trailer)
+                # It stands behind its run: bring it back. The key is copied, since the sources of a
+                # merge let go of their pages one by one.
+                key = PyBytes_FromStringAndSize(<const char*>row.key, row.key_size)
+                current.c_seek(<const unsigned char*>PyBytes_AS_STRING(key), row.key_size,
+                               row.trailer)
             if forward:
                 current.c_next()
             else:

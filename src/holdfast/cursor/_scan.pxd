@@ -6,6 +6,17 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
 from libc.string cimport memcmp, memcpy
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030E00B1
+    #define forget_hash(pair) (((PyTupleObject*)(pair))->ob_hash = -1)
+    #else
+    #define forget_hash(pair) ((void)0)
+    #endif
+    """
+    # Since 3.14 a tuple keeps its hash.
+    void forget_hash(tuple pair)
+
 
 cdef inline Py_ssize_t check_scan(object lower, object upper, object limit,
                                   object what) except -2:
@@ -59,4 +70,5 @@ cdef inline void replace(tuple pair, Py_ssize_t index, object value):
     cdef object before = <object>PyTuple_GET_ITEM(pair, index)
     Py_INCREF(value)
     PyTuple_SET_ITEM(pair, index, value)
+    forget_hash(pair)
     Py_DECREF(before)

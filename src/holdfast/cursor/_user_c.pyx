@@ -220,6 +220,13 @@ cdef class UserCursor:
             raise RuntimeError("the cursor is in use")
         if self.failure is not None:
             raise self.failure.with_traceback(None)
+        if self.source is not None:
+            try:
+                self._check_owner()
+            except BaseException as error:
+                self.failure = error
+                self._release()
+                raise
         return 0
 
     cdef object _take(self, bint reuse):
@@ -271,12 +278,17 @@ cdef class UserCursor:
         return Columns(found, *((None, None) if keys is None else keys.c_finish()),
                        *((None, None) if values is None else values.c_finish()))
 
-    cdef inline int _find(self) except -1:
-        """Move to the next row. Return whether there is one. Requires: there is a source."""
+    cdef inline int _check_owner(self) except -1:
+        """Raise if nothing may be read any more."""
         if self.life is not None and self.life.ended is not None:
             raise DatabaseClosedError(self.life.ended)
         if self.overlay is not None and self.overlay.refusal is not None:
             raise self.overlay.refusal.with_traceback(None)
+        return 0
+
+    cdef inline int _find(self) except -1:
+        """Move to the next row. Return whether there is one. Requires: there is a source."""
+        self._check_owner()
         if self.left == 0:
             return 0
         return self._backward() if self.reverse else self._forward()

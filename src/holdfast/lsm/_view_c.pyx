@@ -239,11 +239,12 @@ cdef class ReadView(Owner):
         """Ask for the memory that lookups of some keys will wait for, all of it step by step, so
         that they wait for it together.
         """
+        cdef PyObject* readers[GROUP_KEYS]
         cdef PyObject* pages[GROUP_KEYS]
         cdef uint32_t nodes[GROUP_KEYS]
+        cdef uint64_t places[GROUP_KEYS]
         cdef uint64_t hashes[GROUP_KEYS]
         cdef uint32_t index_node = 0
-        cdef uint64_t place = 0
         cdef BufferPool pool = None
         cdef const unsigned char* key
         cdef Py_ssize_t at, size, count = last - first, number
@@ -254,23 +255,28 @@ cdef class ReadView(Owner):
             key = <const unsigned char*>PyBytes_AS_STRING(<bytes>PyList_GET_ITEM(keys, first + at))
             size = PyBytes_GET_SIZE(<bytes>PyList_GET_ITEM(keys, first + at))
             hashes[at] = xxh64(key, size, 0)
-            nodes[at] = 0
+            readers[at] = NULL
             for number in range(self._level0_count + self._run_count):
                 reader = self._reader_of(number, key, size)
                 if reader != NULL and (<TableReader>reader).locate(
                         key, size, hashes[at], snapshot << 8 | 0xFF, &index_node, &nodes[at],
-                        &place) > 0:
+                        &places[at]) > 0:
+                    readers[at] = reader
                     pool = (<TableReader>reader).pool
                     prefetch(&pool.nodes[nodes[at]])
                     break
         if pool is None:
             return
         for at in range(count):
-            pages[at] = pool.nodes[nodes[at]].page
-            if pages[at] != NULL:
-                prefetch(pages[at])
-                prefetch(&(<Page>pages[at]).place)
+            if readers[at] != NULL:
+                pages[at] = (<TableReader>readers[at]).pool.nodes[nodes[at]].page
+                if pages[at] != NULL:
+                    prefetch(pages[at])
+                    prefetch(&(<Page>pages[at]).place)
         for at in range(count):
+            # A node is a hint: what is in it by now may be a page with another kind of directory.
+            pages[at] = NULL if readers[at] == NULL else (<TableReader>readers[at]).page_at(
+                nodes[at], places[at])
             if pages[at] != NULL and (<Page>pages[at]).directory != NULL:
                 prefetch((<Page>pages[at]).directory)
         for at in range(count):

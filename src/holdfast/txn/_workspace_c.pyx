@@ -207,6 +207,9 @@ cdef class WorkspaceCore:
             self._refuse()
         state.c_enter()
         try:
+            # Another thread may have ended it before the turn was taken.
+            if state.flags:
+                self._refuse()
             table = self._table(state)
             used = state.batch.used
             # A deletion has no value, which is something else than an empty one.
@@ -257,6 +260,9 @@ cdef class WorkspaceCore:
             self._refuse()
         state.c_enter()
         try:
+            # Another thread may have ended it before the turn was taken.
+            if state.flags:
+                self._refuse()
             table = self._table(state)
             mark = state.batch.mark()
             try:

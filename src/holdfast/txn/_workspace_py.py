@@ -213,6 +213,9 @@ class WorkspaceCore:
             self._refuse()
         state.enter()
         try:
+            # Another thread may have ended it before the turn was taken.
+            if state.flags:
+                self._refuse()
             if self.table_depth != state.depth:
                 self.tables.append(Memtable())
                 self.table_depth = state.depth
@@ -262,6 +265,9 @@ class WorkspaceCore:
             self._refuse()
         state.enter()
         try:
+            # Another thread may have ended it before the turn was taken.
+            if state.flags:
+                self._refuse()
             if self.table_depth != state.depth:
                 self.tables.append(Memtable())
                 self.table_depth = state.depth
