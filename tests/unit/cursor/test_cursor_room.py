@@ -40,6 +40,7 @@ class Countdown(Cursor):
 
 def test_all_names_are_listed() -> None:
     assert [
+        "ColumnBuilder",
         "Columns",
         "Cursor",
         "Entry",
