@@ -61,6 +61,10 @@ cdef class RegistryCore:
         self.is_dropping = False
         self.leaks = deque()
 
+    def warn(self):
+        """Warn of `leaks`."""
+        raise NotImplementedError  # unreachable: each registry has its own
+
     def written_bytes(self):
         """Return the bytes of keys and values that were written since the database was opened."""
         return self.c_written_bytes()
@@ -78,7 +82,7 @@ cdef class RegistryCore:
         tenure.thread = self._thread_id()
         tenure.life = self._thread_life()
         if self.leaks:
-            self._warn()
+            self.warn()
         where = PyLong_FromVoidPtr(<PyObject*>held)
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.

@@ -82,7 +82,7 @@ class RegistryCore:
         self.leaks: deque[str] = deque()
         """What is to be warned of when nobody holds a mutex."""
 
-    def _warn(self) -> None:
+    def warn(self) -> None:
         """Warn of `leaks`."""
         raise NotImplementedError  # unreachable: each registry has its own
 
@@ -102,7 +102,7 @@ class RegistryCore:
         tenure.began, tenure.bytes_before = self._env.monotonic(), self.written_bytes()
         tenure.thread, tenure.life = self._env.thread_id(), self._env.thread_life()
         if self.leaks:
-            self._warn()
+            self.warn()
         where = id(held)
         # Reading and registering are one step, so that a compaction which lists the snapshots
         # either sees this one or works on nothing newer than it.

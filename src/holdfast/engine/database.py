@@ -241,6 +241,7 @@ class Database(Keyspace):
             return
         self.flush()
         compact_range(self._engine, list(self._engine.trees), None, None, progress)
+        self._engine.snapshots.warn()
 
     def sync(self) -> None:
         """Make every earlier write durable, whatever durability it was made with."""
@@ -290,7 +291,9 @@ class Database(Keyspace):
     def stats(self) -> Stats:
         """Return sizes, counters and amplifications; costs no I/O."""
         self.read_point()
-        return collect_stats(self._engine)
+        stats = collect_stats(self._engine)
+        self._engine.snapshots.warn()
+        return stats
 
     def why_slow(self) -> SlowReport:
         """Return what this database waited for, in the last minute and since open, each with the
@@ -355,6 +358,7 @@ class Database(Keyspace):
         finally:
             if self.state.flags & CLOSED:
                 _unclosed.discard(self._engine)
+            self._engine.snapshots.warn()
 
     def __enter__(self) -> Database:
         return self

@@ -427,6 +427,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         lower, upper = key_range(start, stop, None)
         self.flush()
         compact_range(self._engine, (self.id,), lower, upper, progress)
+        self._engine.snapshots.warn()
 
     def __repr__(self) -> str:
         return f"<holdfast.Keyspace {self._name!r}>"

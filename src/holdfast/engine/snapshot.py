@@ -157,8 +157,10 @@ class SnapshotRegistry(RegistryCore):
         tenure = self.tenure_of(held)
         return "?" if tenure is None else str(tenure.site)
 
-    def _warn(self) -> None:
-        """Warn of what was left. Requires: nobody in this thread holds the mutex."""
+    def warn(self) -> None:
+        """Warn of what was left. Called in threads of users only, and by nobody who holds a mutex
+        or the leadership: a hook of warnings may write to this database.
+        """
         while self.leaks:
             with suppress(IndexError):
                 warn_of_leak(self.leaks.popleft())
@@ -186,7 +188,7 @@ class SnapshotRegistry(RegistryCore):
                             held_bytes=written - tenure.bytes_before,
                         )
                     )
-        self._warn()
+        self.warn()
         return found
 
     @contextmanager
@@ -210,11 +212,11 @@ class SnapshotRegistry(RegistryCore):
             pass
 
     def live(self) -> list[int]:
-        """Return the distinct live sequence numbers, ascending."""
+        """Return the distinct live sequence numbers, ascending. Nobody is warned yet: background
+        work and whoever holds a mutex ask, and a hook of warnings is code of a user.
+        """
         self.look()
-        live = sorted({tenure.seq for tenure in self.tenures()})
-        self._warn()
-        return live
+        return sorted({tenure.seq for tenure in self.tenures()})
 
 
 def _what(holder: Holder) -> str:

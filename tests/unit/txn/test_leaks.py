@@ -24,8 +24,8 @@ import holdfast.aio
 from holdfast.base import DatabaseClosedError, DatabaseSettings, marks_seen
 from holdfast.engine import Database, open_database, snapshot
 from holdfast.engine.snapshot import LEFT_SECONDS
-from holdfast.env import SimEnv
-from holdfast.txn import warn_of_leak
+from holdfast.env import ReentryError, SimEnv
+from holdfast.txn import leak, warn_of_leak
 from tests.process.scripts import run
 from tests.unit.engine.test_interrupts import SETTINGS
 
@@ -342,6 +342,121 @@ def test_a_warning_that_is_an_error_harms_nobody(monkeypatch: pytest.MonkeyPatch
         warnings.simplefilter("error")
         warn_of_leak("something was left")
     assert ["something was left"] == [str(each.exc_value) for each in seen]
+
+
+RAISED = [ZeroDivisionError, ReentryError, MemoryError, KeyboardInterrupt, SystemExit]
+
+
+@pytest.fixture
+def hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[str], object]], None]]:
+    """Return a function that has each warning given to another one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+
+        def hook(function: Callable[[str], object]) -> None:
+            monkeypatch.setattr(warnings, "showwarning", lambda text, *_: function(str(text)))
+
+        yield hook
+
+
+@pytest.mark.parametrize("error", RAISED)
+@pytest.mark.parametrize("last", [None, SystemExit])
+def test_a_hook_of_warnings_that_raises_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+    hooked: Callable[[Callable[[str], object]], None],
+    error: type[BaseException],
+    last: type[BaseException] | None,
+) -> None:
+    """Whatever the hook of what cannot be raised makes of it."""
+    seen: list[Any] = []
+
+    def note(unraisable: Any) -> None:
+        seen.append(unraisable.exc_type)
+        if last is not None:
+            raise last
+
+    def fail(text: str) -> None:
+        raise error(text)
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
+    hooked(fail)
+    warn_of_leak("something was left")
+    assert [error] == seen
+
+
+def test_without_any_hook_a_warning_that_is_an_error_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_leak("something was left")
+    assert "ResourceWarning: something was left" in capsys.readouterr().err
+
+
+def test_a_warning_for_which_there_is_no_memory_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+    hooked: Callable[[Callable[[str], object]], None],
+) -> None:
+    def fail(*given: object) -> None:
+        raise MemoryError
+
+    hooked(fail)
+    monkeypatch.setattr(leak, "Untold", fail)
+    warn_of_leak("something was left")
+    assert "txn.leak_not_told" in marks_seen()
+
+
+LOOKS: dict[str, Callable[[Database], object]] = {
+    "transaction": lambda db: db.transaction().rollback(),
+    "snapshot": lambda db: db.snapshot().close(),
+    "transactions": lambda db: db.transactions(),
+    "stats": lambda db: db.stats(),
+    "compact": lambda db: db.compact(),
+    "close": lambda db: db.close(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_background_work_that_finds_a_leak_leaves_the_warning_to_a_call_of_a_user(
+    env: SimEnv,
+    db: Database,
+    hooked: Callable[[Callable[[str], object]], None],
+    kind: str,
+    look: str,
+) -> None:
+    """A hook is code of a user, which may write here what it hears: in the background that would be
+    refused, and stop all writing.
+    """
+    told: list[tuple[int, str]] = []
+
+    def store(text: str) -> None:
+        told.append((env.thread_id(), text))
+        if look != "close":
+            db[b"told"] = text.encode()
+
+    frozen = in_a_task(env, getattr(db, kind))
+    db.transactions()
+    hooked(store)
+    env.sleep(LEFT_SECONDS + 0.1)
+    db[b"a"] = b"new"
+    db.flush()
+    db._engine.upkeep.wait_idle()
+    assert [] == told, "the background told it"
+    assert [] == db._engine.snapshots.live(), "what it held is not given back"
+    assert db._engine.background_error is None
+    LOOKS[look](db)
+    assert [env.thread_id()] == [thread for thread, _ in told]
+    assert f"a {kind} of" in told[0][1]
+    if look != "close":
+        assert told[0][1].encode() == db[b"told"]
+        assert not db.stats().poisoned
+    with pytest.raises(DatabaseClosedError):
+        frozen.get(b"a")
+    del frozen
+    gc.collect()
+    assert 1 == len(told)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
