@@ -350,6 +350,7 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         elif batch.op_count:
             engine.write_path.commit(batch, durability, (self.id,))
         else:
+            check_durability(durability)
             engine.write_path.check_writable()
         if durability == "interval":
             # After the commit: a timer that runs before finds nothing to sync and ends.

@@ -16,6 +16,7 @@ from holdfast.base import (
     check_key,
     check_value,
     mark,
+    pairs_of,
     successor,
 )
 from holdfast.base.bounds import key_range
@@ -298,9 +299,25 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):
     # -- writing
 
     def put_many(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> None:
-        """Write all `pairs`; of equal keys the last wins."""
-        for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
-            self.put(key, value)
+        """Write all `pairs`; of equal keys the last wins. Of pairs that are refused none is
+        written.
+        """
+        # What they come from may use the transaction, so that ends first.
+        plain = [(check_key(key), check_value(value)) for key, value in pairs_of(pairs)]
+        if self.state.flags:
+            self._refuse()
+        # Together they may be more than the transaction takes.
+        with self.owner().savepoint():
+            for key, value in plain:
+                self.put(key, value)
+
+    def update(self, pairs: Any = (), /, **named: object) -> None:
+        """Write all `pairs`, a mapping or pairs; see `put_many`. Keyword arguments are a TypeError:
+        keys are bytes.
+        """
+        for key in named:
+            check_key(key)
+        self.put_many(pairs)
 
     def compare_and_set(self, key: object, expected: object, new: object) -> bool:
         """Set `key` to `new` if its value is `expected`, and return whether it was. None stands for

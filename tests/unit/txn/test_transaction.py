@@ -322,6 +322,71 @@ def test_a_transaction_that_is_too_large_is_refused_before_anything_happens() ->
         assert 0 == len(db)
 
 
+BAD: list[tuple[object, type[Exception]]] = [
+    ([(b"a", b"2"), (b"b", b"2"), (b"c", None)], TypeError),
+    ([(b"a", b"2"), ("b", b"2")], TypeError),
+    ([(b"a", b"2"), (b"b" * 70_000, b"2")], LimitError),
+    ([(b"a", b"2"), (b"b",)], ValueError),
+    ([(b"%03d" % number, b"x" * 1000) for number in range(100)], LimitError),
+    (None, TypeError),
+]
+
+
+@pytest.mark.parametrize("name", ["default", "other"])
+@pytest.mark.parametrize("method", ["put_many", "update"])
+@pytest.mark.parametrize(("pairs", "error"), BAD)
+def test_of_many_that_are_refused_none_is_written(
+    name: str, method: str, pairs: object, error: type[Exception]
+) -> None:
+    with open_database("/db", env=SimEnv(), settings=tiny(memory_bytes=1 << 16)) as db:
+        with db.transaction() as txn:
+            space = txn.keyspace(name)
+            space[b"a"] = b"1"
+            with pytest.raises(error):
+                getattr(space, method)(pairs)
+            assert {b"a": b"1"} == dict(space.items())
+            # What fits goes on as before.
+            getattr(space, method)({b"d": b"3", b"e": b"4"})
+            assert {b"a": b"1", b"d": b"3", b"e": b"4"} == dict(space.items())
+        assert {b"a": b"1", b"d": b"3", b"e": b"4"} == dict(db.keyspace(name).items())
+
+
+def test_many_are_written_in_their_order_and_into_one_memtable(db: Database) -> None:
+    """What they come from may use the transaction meanwhile."""
+    with db.transaction() as txn:
+
+        def pairs() -> Iterator[tuple[bytes, bytes]]:
+            for number in range(3):
+                txn[b"k"] = b"of the pairs"
+                yield b"k", b"%d" % number
+
+        for _ in range(3):
+            txn.put_many(pairs())
+        assert b"2" == txn[b"k"]
+        assert 1 == len(txn.tables)
+        with pytest.raises(ZeroDivisionError):
+            txn.update((b"k", b"%d" % (1 // number)) for number in (1, 0))
+        txn.update([(b"k", b"3")])
+        with pytest.raises(TypeError, match="encode"):
+            txn.update(k=b"4")
+    assert b"3" == db[b"k"]
+
+
+def test_none_of_many_are_refused_where_one_is(db: Database) -> None:
+    txn = db.transaction(read_only=True)
+    with pytest.raises(ReadOnlyError):
+        txn.put_many([])
+    txn.rollback()
+    with pytest.raises(DatabaseClosedError):
+        txn.put_many([])
+    for call in (
+        lambda: db.put_many([], durability="bogus"),
+        lambda: db.delete_range(b"b", b"a", durability="bogus"),
+    ):
+        with pytest.raises(ValueError, match="durability is 'bogus'"):
+            call()
+
+
 def test_a_second_thread_is_refused(db: Database) -> None:
     db[b"a"] = b"1"
     txn = db.transaction()
