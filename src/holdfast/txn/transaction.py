@@ -242,10 +242,16 @@ class Transaction(TransactionCore, TransactionKeyspace):
         self._refuse_in_a_child()
         state.enter()
         try:
+            self._refuse_what_ended()
             self._host.locks.acquire(owner, span, shared=shared, timeout=timeout)
             self.locked(span)
         finally:
             state.leave()
+
+    def _refuse_what_ended(self) -> None:
+        """Raise when another thread ended it before the turn was taken. Requires: the turn."""
+        if self.state.flags & ENDED:
+            self._refuse()
 
     def _refuse_in_a_child(self) -> None:
         """Raise in a forked child, where a thread of the parent may hold the mutex for ever."""
@@ -303,6 +309,7 @@ class Transaction(TransactionCore, TransactionKeyspace):
             self._refuse()
         state.enter()
         try:
+            self._refuse_what_ended()
             if savepoint in self._savepoints:
                 raise RuntimeError("the savepoint was begun already")
             savepoint.places = {space.id: space.place() for space in self._spaces()}
@@ -327,6 +334,7 @@ class Transaction(TransactionCore, TransactionKeyspace):
             self._refuse()
         state.enter()
         try:
+            self._refuse_what_ended()
             if savepoint not in self._savepoints:
                 raise RuntimeError("the savepoint has ended")
             at = self._savepoints.index(savepoint)

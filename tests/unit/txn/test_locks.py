@@ -7,8 +7,11 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,3 +336,42 @@ def test_a_lock_whose_timeout_is_no_number_asks_for_nothing() -> None:
         three.lock(b"k", timeout=0)
         three.rollback()
         two.rollback()
+
+
+CALLS_OF_ANOTHER_THREAD: list[Callable[[Transaction, Any], object]] = [
+    lambda txn, _: txn.lock(b"k"),
+    lambda txn, _: txn.savepoint().__enter__(),
+    lambda _, savepoint: savepoint.rollback(),
+]
+
+
+@pytest.mark.parametrize("call", CALLS_OF_ANOTHER_THREAD)
+def test_what_another_thread_ends_before_the_turn_takes_no_lock_and_no_savepoint(
+    call: Callable[[Transaction, Any], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_database(str(tmp_path / "db")) as db:
+        txn = db.transaction()
+        savepoint = txn.savepoint()
+        savepoint.__enter__()
+        # Who uses the transaction for the first time is looked up before the turn is taken.
+        kernel = sys.modules[type(txn.state).__module__]
+        real = kernel.this_thread
+
+        def ends() -> object:
+            monkeypatch.setattr(kernel, "this_thread", real)
+            txn.rollback()
+            return real()
+
+        def use() -> None:
+            monkeypatch.setattr(kernel, "this_thread", ends)
+            with pytest.raises(DatabaseClosedError):
+                call(txn, savepoint)
+            used.append(True)
+
+        used: list[bool] = []
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert used
+        with db.transaction() as other:
+            other.lock(b"k", timeout=0)
