@@ -311,23 +311,39 @@ def test_the_compiled_twin_lets_threads_and_signals_have_their_turn() -> None:
         segment.record(b"")
     stored = bytes(segment.stored) + b"\x01" * 8 + hostile(1000)
     assert opened("c", stored)[0] is CorruptionError
-    begun = threading.Event()
     main = threading.main_thread().ident
     assert main is not None
 
-    def send() -> None:
-        begun.wait()
-        signal.pthread_kill(main, signal.SIGUSR1)
+    def is_interrupted() -> bool:
+        """Open the records while another thread sends the signal; return whether that ended it."""
+        begun = threading.Event()
+
+        def send() -> None:
+            begun.wait()
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            begun.set()
+            try:
+                TWINS["c"][0].open_records(
+                    b"", stored, OFFSET, NUMBER, SALT, 8, CIPHER.twins["c"], "file"
+                )
+            except InterruptedBySignal:
+                return True
+            except CorruptionError:
+                # The signal comes later.
+                thread.join()
+        except InterruptedBySignal:
+            pass
+        finally:
+            thread.join()
+        return False
 
     before = signal.signal(signal.SIGUSR1, interrupt)
-    thread = threading.Thread(target=send)
-    thread.start()
     try:
-        with pytest.raises(InterruptedBySignal):
-            begun.set()
-            TWINS["c"][0].open_records(
-                b"", stored, OFFSET, NUMBER, SALT, 8, CIPHER.twins["c"], "file"
-            )
+        # A busy machine may have no processor for the other thread as long as one run takes.
+        assert any(is_interrupted() for _ in range(20))
     finally:
-        thread.join()
         signal.signal(signal.SIGUSR1, before)

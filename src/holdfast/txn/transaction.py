@@ -259,6 +259,7 @@ class Transaction(TransactionCore, TransactionKeyspace):
 
     def request_lock(self, span: Span, *, shared: bool, wake: Callable[[], None]) -> Request:
         """Ask for a lock without waiting; see `LockTable.request`. Requires: the turn."""
+        self._refuse_what_ended()
         self._refuse_in_a_child()
         return self._host.locks.request(self.lock_owner, span, shared=shared, wake=wake)
 
