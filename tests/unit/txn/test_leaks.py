@@ -413,6 +413,7 @@ LOOKS: dict[str, Callable[[Database], object]] = {
     "transactions": lambda db: db.transactions(),
     "stats": lambda db: db.stats(),
     "compact": lambda db: db.compact(),
+    "compact range": lambda db: db.compact(b""),
     "close": lambda db: db.close(),
 }
 
