@@ -62,6 +62,8 @@ NAMED_BY_NOBODY = (
 markers that a durable one replaced.
 """
 
+_OLD_KEYS_REMOVED = "keys.obsolete.folder_sync"
+
 
 class KindsRule(FaultRule):
     """A rule about several kinds of calls: `kind` is a name of them in KINDS."""
@@ -94,8 +96,9 @@ def watching(tell: Callable[[str, str, str], None]) -> FaultRule:
 
 def is_handled_inside(fault: Fault) -> bool:
     """Return whether no call need report this failure, because the database handles it itself."""
-    if fault.kind in READS or fault.kind == "unlink":
-        # Answers are compared; a file that is not removed is removed by the next open.
+    if fault.kind in READS or fault.kind == "unlink" or fault.site == _OLD_KEYS_REMOVED:
+        # Answers are compared; a file that is not removed, or that a crash brings back, is removed
+        # by the next open.
         return True
     if fault.error in FULL + DESCRIPTORS:
         return fault.site.startswith(("table.", "wal.segment.", "manifest."))

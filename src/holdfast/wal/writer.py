@@ -8,7 +8,9 @@ Guarantees:
 3. No room (ENOSPC, EDQUOT, EFBIG) raises DiskFullError and changes nothing: the same append may be
    tried again, and a crash does not bring the failed one back.
 4. Any other failed write and any failed sync poisons the writer: that call and every later one
-   raises DatabasePoisonedError, nothing is tried again and nothing is deleted.
+   raises DatabasePoisonedError, nothing is tried again and nothing is deleted. So does a write for
+   which there is no room, but whose record stands in the file whole and cannot be wiped either:
+   nobody may say that it is refused.
 5. An ordinal (lsn) is given only to a record that was written.
 
 Thread safety: `append`, `leave_full`, `sync`, `begin_segment` and `close` are serialised by the
@@ -525,7 +527,7 @@ class LogWriter:
 
         Guarantees: after an exception the record is not accepted, and a crash does not bring it
         back, unless the writer is poisoned or a second exception came meanwhile; then the next call
-        sees to that.
+        sees to that. After DiskFullError a crash does not bring it back.
         """
         segment, size = self._current, len(record)
         position, logged = segment.position + size, self._bytes_logged + size
@@ -548,17 +550,28 @@ class LogWriter:
                 self._durable_lsn, self._durable_seq, self._syncs = lsn, seq_last, syncs
         except BaseException as exc:
             self._stale = True
+            is_refused = isinstance(exc, DiskFullError)
+            is_whole = is_refused and self._is_in_file(record)
             try:
                 self._check_usable()
                 self._wipe()
-            except DiskFullError:
-                # There is no room for the zeros either: the next call tries again before it does
-                # anything else.
-                pass
+            except DiskFullError as full:
+                # There is no room for the zeros either. A part of a record is none after a crash:
+                # the next call tries again before it does anything else.
+                if is_whole:
+                    raise self._poisoned_by(full) from exc
             except DatabasePoisonedError:
-                if isinstance(exc, DiskFullError):
+                if is_refused:
                     raise
             raise
+
+    def _is_in_file(self, record: memoryview) -> bool:
+        """Return whether a record that was refused may stand whole at the position all the same."""
+        segment = self._current
+        try:
+            return segment.file.read_at(segment.position, len(record)) == record
+        except OSError:
+            return True
 
     def _write(
         self, offset: int, data: bytes | memoryview, site: str, *, durable: bool = False
@@ -767,6 +780,6 @@ class LogWriter:
             self._poison = exc.__context__
         self._in_doubt = False
 
-    def _poisoned_by(self, exc: OSError) -> DatabasePoisonedError:
+    def _poisoned_by(self, exc: OSError | DiskFullError) -> DatabasePoisonedError:
         self._poison = exc
         return DatabasePoisonedError(f"the log failed: {exc}; reopen the database")

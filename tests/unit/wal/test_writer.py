@@ -385,6 +385,28 @@ def test_a_record_that_could_not_be_wiped_is_wiped_before_anything_is_written() 
     assert [op.site for op in log.sim.op_log[at:]] == ["wal.record.write"]
 
 
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("partial", [None, RECORD_HEADER_BYTES, 4096])
+def test_nobody_says_of_a_record_that_stands_whole_that_it_is_refused(
+    partial: int | None, reads: bool
+) -> None:
+    """The zeros over it are in the cache only, and a crash takes them and leaves the record."""
+    log = faulty()
+    log.append(b"before")
+    log.writer.sync()
+    is_whole = partial == 4096
+    full = FaultRule(kind="write", error=errno.ENOSPC, times=2, partial=partial)
+    fail(log, full, *([] if reads else [FaultRule(kind="read", times=None)]))
+    with pytest.raises(DatabasePoisonedError if is_whole or not reads else DiskFullError):
+        log.append(b"refused")
+    assert log.writer.poisoned == (is_whole or not reads)
+    fail(log)
+    log.sim.cut_power()
+    states = list(crash_states(log.sim, ["none", "all", "prefix", "random"]))
+    found = {len(records(log.read(state.build()))) for state in states}
+    assert found == ({1, 2} if is_whole else {1})
+
+
 def test_no_room_for_the_next_segment_does_not_keep_it_from_being_prepared() -> None:
     log = faulty()
     for _ in range(2):
