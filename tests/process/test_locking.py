@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -49,6 +50,83 @@ def test_this_process_holds_the_database(tmp_path: Path) -> None:
         assert database.verify().ok
     with holdfast.open(str(path)) as database:
         assert len(database) == 1
+
+
+READ = """
+database = holdfast.open(path, read_only=True)
+print(database[b"key"].decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_readers_share_a_database_and_keep_writers_away(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with holdfast.open(str(path)) as database:
+        database[b"key"] = b"value"
+        run("try: holdfast.open(path, read_only=True)\nexcept DatabaseLockedError: pass", path)
+    with start(READ, path) as first, start(READ, path) as second:
+        readers = (first, second)
+        for reader in readers:
+            assert reader.stdout.readline() == "value\n"
+        with holdfast.open(str(path), read_only=True) as database:
+            assert b"value" == database[b"key"]
+            with pytest.raises(holdfast.ReadOnlyError):
+                database[b"key"] = b"other"
+        with pytest.raises(DatabaseLockedError, match="is locked for reading by ") as caught:
+            holdfast.open(str(path))
+        if sys.platform == "linux" and f":{os.stat(path / 'LOCK').st_ino} " in _locks():
+            assert all(f"process {reader.pid} " in str(caught.value) for reader in readers)
+        first.kill()
+        first.wait(60)
+        with pytest.raises(DatabaseLockedError):
+            holdfast.open(str(path))
+        second.stdin.close()
+        assert second.wait(60) == 0
+    with holdfast.open(str(path)) as database:
+        assert {b"key": b"value"} == dict(database.items())
+
+
+def _locks() -> str:
+    return Path("/proc/locks").read_text("ascii")
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_folder_that_cannot_be_written_to_is_read(tmp_path: Path, *, has_lock: bool) -> None:
+    """As somebody without rights: root may write anywhere."""
+    path = tmp_path / "db"
+    with holdfast.open(str(path)) as database:
+        database[b"table"] = b"1"
+        database.flush()
+        database[b"key"] = b"value"
+    if not has_lock:
+        (path / "LOCK").unlink()
+    names = {file: file.stat().st_mtime_ns for file in path.iterdir()}
+    for file in (*path.iterdir(), path):
+        file.chmod(0o555 if file == path else 0o444)
+    body = """
+    from holdfast.env import PosixEnv
+    from holdfast.recovery import check_folder
+    os.chdir(path)
+    if os.getuid() == 0:
+        # Once with rights, so that what is loaded later is there.
+        holdfast.open(".", read_only=True).close(); check_folder(PosixEnv(), ".")
+        if sys.argv[2] == "False":
+            os.unlink("LOCK")
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    with holdfast.open(".", read_only=True) as database:
+        print(sorted(database.items()))
+    print(check_folder(PosixEnv(), ".").ok)
+    try:
+        holdfast.open(".")
+    except PermissionError:
+        print("refused")
+    """
+    process = start(body, path, has_lock)
+    out, err = process.communicate(timeout=60)
+    for file in (path, *path.iterdir()):
+        file.chmod(0o755)
+    assert out.splitlines() == ["[(b'key', b'value'), (b'table', b'1')]", "True", "refused"], err
+    assert names == {file: file.stat().st_mtime_ns for file in path.iterdir()}
 
 
 def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:

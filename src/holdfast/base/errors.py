@@ -7,7 +7,7 @@
     |-- LimitError               a key, value, batch or setting is out of range
     |-- ReadOnlyError            a write through a handle that only reads
     |-- DiskFullError            no room; what was acknowledged stays, retry when there is room
-    |-- DatabaseLockedError      another process has the database open for writing
+    |-- DatabaseLockedError      another handle has the database open; only readers go together
     |-- DatabaseClosedError      the handle was closed, or belongs to the parent of this process
     |-- DatabasePoisonedError    a sync failed; reopen the database
     |-- ConflictError            a concurrent transaction won; run it again
@@ -71,7 +71,10 @@ class DiskFullError(Error):
 
 
 class DatabaseLockedError(Error):
-    """Another handle has this database open for writing; the message names its process."""
+    """Another handle has this database open, and not both only read; the message names its process.
+
+    One handle may have a database open for writing, or any number for reading.
+    """
 
 
 class DatabaseClosedError(Error):

@@ -28,6 +28,8 @@ from holdfast.recovery import (
     drop_old_keys,
     has_database_files,
     key_source,
+    lock_for_reading,
+    lock_for_writing,
     recover_for_reading,
     recover_for_writing,
     unlock,
@@ -50,18 +52,20 @@ def open_database(
     """Open the database in folder `path`; it is created when absent unless `create` is False.
 
     `settings` replaces the stored settings; None keeps them. `read_only` replays the log in memory
-    and writes nothing. With a `key` a new database is encrypted, and one that is encrypted is
-    opened: 32 bytes, a passphrase, or a callable that unwraps a key kept elsewhere
-    (docs/guide/encryption.md). A `root` is what `Database.root_digest` returned; a folder that is
-    older is refused. `merges` are merge functions beside the built-in ones, by name: each is a
-    `MergeFunction`, or a callable that is its `apply`. `env` is for tests.
+    and writes nothing, but for an empty file LOCK in a folder that can be written to and has none;
+    any number of readers may have a database open, beside no writer. With a `key` a new database is
+    encrypted, and one that is encrypted is opened: 32 bytes, a passphrase, or a callable that
+    unwraps a key kept elsewhere (docs/guide/encryption.md). A `root` is what `Database.root_digest`
+    returned; a folder that is older is refused. `merges` are merge functions beside the built-in
+    ones, by name: each is a `MergeFunction`, or a callable that is its `apply`. `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created, or when the folder in which
-    it would lie is absent; DatabaseLockedError when another handle has it open; CorruptionError,
-    FormatError when its files are damaged, foreign, newer, or older than `root`; WrongKeyError when
-    it is encrypted and `key` does not open it, or it is not and there is a `key`; TypeError,
-    ValueError for what is no key or no root; ModuleNotFoundError when encryption takes a package
-    that is not there; DiskFullError; OSError; what a key callable raises.
+    it would lie is absent; DatabaseLockedError when another handle has it open, but not
+    when both only read; CorruptionError, FormatError when its files are damaged, foreign, newer, or
+    older than `root`; WrongKeyError when it is encrypted and `key` does not open it, or it is not
+    and there is a `key`; TypeError, ValueError for what is no key or no root; ModuleNotFoundError
+    when encryption takes a package that is not there; DiskFullError; OSError; what a key callable
+    raises.
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
@@ -83,7 +87,7 @@ def open_database(
     creates = create and not read_only and root is None
     try:
         found = _prepare_folder(env, folder, create=creates, is_sealed=source is not None)
-        lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+        lock = (lock_for_reading if read_only else lock_for_writing)(env, folder)
         recovery: Recovery | None = None
         plain = env
         try:
@@ -105,9 +109,10 @@ def open_database(
             # An engine that came so far has closed it; a second close does nothing.
             if recovery is not None:
                 recovery.close()
-            elif LOCK_NAME not in found:
+            elif LOCK_NAME not in found and not read_only:
                 _unlink_lock(plain, folder)
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
     except OSError as error:
         if is_shortage(error):
@@ -144,14 +149,16 @@ def _prepare_folder(env: Env, folder: str, *, create: bool, is_sealed: bool) -> 
 
 
 def _unlink_lock(env: Env, folder: str) -> None:
-    """Take the lock file away that a refused open made. Requires: the lock is held: who waits for
-    this file sees that it has no name any more, and takes the next one.
+    """Take the lock file away that a refused open made. Requires: the lock is held, and not by
+    readers: who waits for this file sees that it has no name any more, and takes the next one.
     """
     with suppress(OSError):
         env.unlink(f"{folder}/{LOCK_NAME}", site="database.refused.unlock")
 
 
-def _start(env: Env, folder: str, recovery: Recovery, lock: FileLock, merges: Merges) -> Engine:
+def _start(
+    env: Env, folder: str, recovery: Recovery, lock: FileLock | None, merges: Merges
+) -> Engine:
     settings = recovery.settings
     pool = BufferPool(settings.memory_bytes)
     store = TableStore(env, folder, pool, merges)

@@ -273,8 +273,8 @@ class FaultEnv:
     def file_size(self, path: str) -> int:
         return self._get("file_size", path, lambda: self.inner.file_size(path))
 
-    def lock_file(self, path: str) -> FileLock:
-        return self._get("lock_file", path, lambda: self.inner.lock_file(path))
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
+        return self._get("lock_file", path, lambda: self.inner.lock_file(path, shared=shared))
 
     def monotonic(self) -> float:
         return self.inner.monotonic()

@@ -400,13 +400,15 @@ class PosixEnv:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return found.st_size
 
-    def lock_file(self, path: str) -> FileLock:
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
+        flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
         for _ in range(_LOCK_ATTEMPTS):
-            descriptor = _open_regular(path, os.O_RDWR | os.O_CREAT)
+            descriptor = _open_regular(path, flags)
             try:
-                _flock(descriptor, path)
+                _flock(descriptor, path, shared=shared)
                 if _is_named(descriptor, path):
-                    _write_holder(descriptor)
+                    if not shared:
+                        _write_holder(descriptor)
                     lock = PosixFileLock(path, descriptor)
                     _locks.add(lock)
                     return lock
@@ -576,13 +578,26 @@ _fork_callbacks: list[weakref.ref[Callable[[], None]]] = []
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _flock(descriptor: int, path: str) -> None:
+def _flock(descriptor: int, path: str, *, shared: bool) -> None:
+    if _try_flock(descriptor, shared=shared):
+        return
+    # Who has it for reading leaves no note, and a note of before is not of who has it now.
+    if not shared and _try_flock(descriptor, shared=True):
+        holder = f"for reading by {_describe_readers(descriptor)}"
+    else:
+        holder = f"by {_describe_holder(descriptor)}"
+    raise DatabaseLockedError(f"{path} is locked {holder}")
+
+
+def _try_flock(descriptor: int, *, shared: bool) -> bool:
+    """Return whether the lock could be taken."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
-        raise DatabaseLockedError(f"{path} is locked by {_describe_holder(descriptor)}") from None
+        return False
+    return True
 
 
 def _is_named(descriptor: int, path: str) -> bool:
@@ -619,8 +634,32 @@ def _describe_holder(descriptor: int) -> str:
     pid, host, since = note
     if host != os.uname().nodename:
         return f"process {pid} on {host} since {since}"
+    return f"{_describe_process(pid)} since {since}"
+
+
+def _describe_readers(descriptor: int) -> str:
+    """Return what the kernel tells of the processes that have the file locked for reading.
+
+    The descriptor has such a lock too. Linux says it; it names no process of another container or
+    machine, and files of some file systems by other numbers than `stat` does.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    found = os.fstat(descriptor)
+    number = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        lines = []
+    holding = [words for words in lines if words[1:2] == ["FLOCK"] and words[5:6] == [number]]
+    pids = [words[4] for words in holding if words[3] == "READ" and words[4].isdigit()]
+    named = [_describe_process(pid) for pid in pids if pid != "0"]
+    return ", ".join(dict.fromkeys(named)) or "another process"
+
+
+def _describe_process(pid: str) -> str:
     command = _command_of(pid)
-    return f"process {pid} ({command}) since {since}" if command else f"process {pid} since {since}"
+    return f"process {pid} ({command})" if command else f"process {pid}"
 
 
 def _command_of(pid: str) -> str:

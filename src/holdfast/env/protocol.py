@@ -166,7 +166,7 @@ class File(Protocol):
 
 
 class FileLock(Protocol):
-    """An exclusive lock on a file, held until `release` or until the process ends in any way."""
+    """A lock on a file, held until `release` or until the process ends in any way."""
 
     @property
     def name(self) -> str:
@@ -320,11 +320,12 @@ class Env(Protocol):
         """Return the size of a file by name."""
         ...
 
-    def lock_file(self, path: str) -> FileLock:
-        """Take the exclusive lock on `path`, creating the file when absent; never waits.
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
+        """Take the exclusive lock on `path`, creating the file when absent; never waits. With
+        `shared` others may have a shared lock too, the file must be there, and nothing is written.
 
         The lock belongs to this process: it ends with it, however it ends, and a forked child does
-        not hold it. Raises: DatabaseLockedError naming the holder.
+        not hold it. Raises: DatabaseLockedError naming the holder; FileNotFoundError.
         """
         ...
 

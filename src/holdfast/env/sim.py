@@ -207,12 +207,13 @@ class SimFile:
 class SimFileLock:
     """A lock on a simulated file. Implements `FileLock`."""
 
-    __slots__ = ("_env", "_name", "_number")
+    __slots__ = ("_env", "_name", "is_shared", "number")
 
-    def __init__(self, env: SimEnv, name: str, number: int) -> None:
+    def __init__(self, env: SimEnv, name: str, number: int, *, is_shared: bool) -> None:
         self._env = env
         self._name = name
-        self._number = number
+        self.number = number
+        self.is_shared = is_shared
 
     @property
     def name(self) -> str:
@@ -220,11 +221,11 @@ class SimFileLock:
 
     @property
     def is_held(self) -> bool:
-        return self._env._locks.get(self._number) is self
+        return self in self._env._locks
 
     def release(self) -> None:
         if self.is_held:
-            del self._env._locks[self._number]
+            self._env._locks.remove(self)
 
 
 class SimEnv:
@@ -252,7 +253,7 @@ class SimEnv:
         self._op_count = 0
         self._crash_before = _NEVER
         self._crash_after = _NEVER
-        self._locks: dict[int, SimFileLock] = {}
+        self._locks: list[SimFileLock] = []
         self._files: set[SimFile] = set()
         self._scheduler = Scheduler(seed)
         self._bytes = random.Random(f"{seed}/bytes")
@@ -263,7 +264,7 @@ class SimEnv:
         Passes no time and works without power.
         """
         found = [f"{file.name} is open" for file in self._files]
-        found += [f"{lock.name} is locked" for lock in self._locks.values()]
+        found += [f"{lock.name} is locked" for lock in self._locks]
         found += [f"task {name} has not ended" for name in self._scheduler.unfinished()]
         return sorted(found)
 
@@ -361,17 +362,18 @@ class SimEnv:
         self._scheduler.tick()
         return self.disk.find_file(path).volatile.size
 
-    def lock_file(self, path: str) -> FileLock:
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
         self._scheduler.pause()
         folder, name = self.disk.split(path)
-        if name not in folder.volatile:
+        if name not in folder.volatile and not shared:
             with suppress(FileExistsError):
                 self.create(path, site="env.lock_file.create").close()
         node = self.disk.find_file(path)
-        if node.number in self._locks:
+        held = [lock for lock in self._locks if lock.number == node.number]
+        if any(not (shared and lock.is_shared) for lock in held):
             raise DatabaseLockedError(f"{path} is locked by this simulated process")
-        lock = SimFileLock(self, path, node.number)
-        self._locks[node.number] = lock
+        lock = SimFileLock(self, path, node.number, is_shared=shared)
+        self._locks.append(lock)
         return lock
 
     # --- clock, randomness, threads ---

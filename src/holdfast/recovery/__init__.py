@@ -7,6 +7,7 @@ acknowledged again, `check` verifies every byte, `repair` makes the best of what
 
 from holdfast.recovery._apply import apply_buffer, apply_payload, apply_records
 from holdfast.recovery.check import Report, check_folder, check_log, check_manifest, check_tables
+from holdfast.recovery.locking import LOCK_NAME, lock_for_reading, lock_for_writing
 from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.repair import repair_database
@@ -15,7 +16,6 @@ from holdfast.recovery.replay import Replayed, replay
 from holdfast.recovery.restart import (
     DEFAULT_KEYSPACE,
     LIVE_NAME,
-    LOCK_NAME,
     UNFINISHED,
     WATCH_NAME,
     Recovery,
@@ -62,6 +62,8 @@ __all__ = [
     "drop_old_keys",
     "has_database_files",
     "key_source",
+    "lock_for_reading",
+    "lock_for_writing",
     "mark_finished",
     "mark_unfinished",
     "needed_log",

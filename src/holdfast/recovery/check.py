@@ -6,7 +6,6 @@ database is whole.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ from dataclasses import dataclass, field
 from holdfast.base import ChangesGoneError, CorruptionError, FormatError
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import KeySource
-from holdfast.env import Env, FileLock, ReadAroundEnv
+from holdfast.env import Env, ReadAroundEnv
 from holdfast.manifest import Recovered, Version, VersionSet
+from holdfast.recovery.locking import lock_for_reading
 from holdfast.recovery.needed import needed_log, needed_tables, stored_settings
 from holdfast.recovery.replay import replay
-from holdfast.recovery.restart import LOCK_NAME, has_database_files
+from holdfast.recovery.restart import has_database_files
 from holdfast.recovery.sealing import unlock
 from holdfast.sstable import TableInfo, TableReader, table_name
 from holdfast.wal import LogEnd, LogFeed
@@ -107,20 +107,6 @@ def _check_kept(env: Env, folder: str, manifest: Recovered, report: Report) -> N
                 pass
     except (CorruptionError, FormatError) as error:
         report.errors.append(_as_corruption(error, folder))
-
-
-def lock_for_reading(env: Env, folder: str) -> FileLock | None:
-    """Return the lock of a database of which nothing is written. None on a disk that cannot be
-    written to, as one is that has failed: nobody else writes to it either.
-
-    Raises: DatabaseLockedError; OSError.
-    """
-    try:
-        return env.lock_file(f"{folder}/{LOCK_NAME}")
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        return None
 
 
 def check_folder(

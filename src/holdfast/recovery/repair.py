@@ -32,10 +32,11 @@ from contextlib import ExitStack, closing, suppress
 
 from holdfast.base import CorruptionError, DiskFullError
 from holdfast.crypto import Key, KeySource, plain_env
-from holdfast.env import Env, FileLock, PosixEnv, ReadAroundEnv, is_shortage
+from holdfast.env import Env, PosixEnv, ReadAroundEnv, is_shortage
 from holdfast.manifest import parse_numbered
 from holdfast.merge import MergeFunction, Merges
-from holdfast.recovery.check import Report, check_locked, lock_for_reading
+from holdfast.recovery.check import Report, check_locked
+from holdfast.recovery.locking import lock_for_reading, lock_for_writing
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.repair_build import install, make_target, remove_attempt
 from holdfast.recovery.repair_report import Outcome, RepairReport
@@ -43,7 +44,7 @@ from holdfast.recovery.repair_survey import Survey, next_number, survey
 from holdfast.recovery.repair_tables import Workshop
 from holdfast.recovery.repair_trusted import repair_trusted
 from holdfast.recovery.repair_untrusted import repair_untrusted
-from holdfast.recovery.restart import LOCK_NAME, has_database_files
+from holdfast.recovery.restart import has_database_files
 from holdfast.recovery.sealing import key_source, unlock
 from holdfast.recovery.set_aside import PIECE_BYTES
 from holdfast.recovery.unfinished import check_free, claimed_folder, mark_unfinished
@@ -93,10 +94,7 @@ def repair_database(
     folder = _folder(path)
     into = folder if target is None else _folder(target)
     _check_folders(machine, folder, None if target is None else into)
-    if target is None:
-        lock: FileLock | None = machine.lock_file(f"{folder}/{LOCK_NAME}")
-    else:
-        lock = lock_for_reading(machine, folder)
+    lock = (lock_for_writing if target is None else lock_for_reading)(machine, folder)
     try:
         return _repair(
             unlock(machine, folder, source),

@@ -43,6 +43,7 @@ from holdfast.manifest import (
 )
 from holdfast.memtable import Memtable
 from holdfast.merge import Merges
+from holdfast.recovery.locking import LOCK_NAME
 from holdfast.recovery.needed import stored_settings
 from holdfast.recovery.numbers import FileNumbers
 from holdfast.recovery.replay import Replayed, replay
@@ -50,7 +51,6 @@ from holdfast.sstable import TableInfo, table_name
 from holdfast.wal import LogWriter, parse_segment_name, segment_name, segments_beyond
 
 DEFAULT_KEYSPACE = "default"
-LOCK_NAME = "LOCK"
 LIVE_NAME = "LIVE"
 """Figures that the process which has the database open publishes. Part of the file format."""
 WATCH_NAME = "WATCH"

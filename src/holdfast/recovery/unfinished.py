@@ -22,7 +22,8 @@ from holdfast.base import mark
 from holdfast.crypto import parse_key_file_name
 from holdfast.env import Env
 from holdfast.manifest import parse_numbered
-from holdfast.recovery.restart import LOCK_NAME, UNFINISHED
+from holdfast.recovery.locking import LOCK_NAME, lock_for_writing
+from holdfast.recovery.restart import UNFINISHED
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def claimed_folder(env: Env, folder: str, *, site: str) -> Iterator[None]:
     not empty; OSError.
     """
     check_free(env, folder)
-    lock = env.lock_file(f"{folder}/{LOCK_NAME}")
+    lock = lock_for_writing(env, folder)
     try:
         # Another copy may have come to its end since.
         check_free(env, folder)

@@ -221,8 +221,8 @@ class _ShiftedEnv(FaultEnv):
         self._put_off: list[str] = []
         self._written = ""
 
-    def lock_file(self, path: str) -> FileLock:
-        return _ShiftedLock(super().lock_file(path), self._settle)
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
+        return _ShiftedLock(super().lock_file(path, shared=shared), self._settle)
 
     def create(self, path: str, *, site: str) -> File:
         made = super().create(path, site=site)

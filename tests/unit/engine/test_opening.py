@@ -188,9 +188,9 @@ def test_a_lock_file_goes_with_the_refused_open_that_made_it(
 class ArrivalEnv(PosixEnv):
     """Another program puts a file into the folder just before its lock is taken."""
 
-    def lock_file(self, path: str) -> FileLock:
+    def lock_file(self, path: str, *, shared: bool = False) -> FileLock:
         Path(path).with_name("notes.txt").touch()
-        return super().lock_file(path)
+        return super().lock_file(path, shared=shared)
 
 
 @pytest.mark.parametrize("key", [None, bytes(32)])

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -96,6 +97,79 @@ def test_a_lock_held_by_this_process_is_refused(path: str) -> None:
     assert try_lock(path) == 1
     lock.release()
     assert try_lock(path) == 0
+
+
+def test_a_shared_lock_changes_nothing_and_needs_the_file(path: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        PosixEnv().lock_file(path, shared=True)
+    assert not os.path.exists(path)
+    Path(path).write_text("1 elsewhere 2026-01-01T00:00:00Z\n")
+    os.chmod(path, 0o444)
+    before = os.stat(path)
+    first, second = (PosixEnv().lock_file(path, shared=True) for _ in range(2))
+    after = os.stat(path)
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    first.release()
+    assert not first.is_held
+    assert second.is_held
+    os.chmod(path, 0o644)
+    with pytest.raises(DatabaseLockedError, match=f"locked for reading by .*{os.getpid()}"):
+        PosixEnv().lock_file(path)
+    second.release()
+    assert try_lock(path) == 0
+
+
+def test_readers_are_named_by_the_kernel_or_not_at_all(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(path).touch()
+    reader = PosixEnv().lock_file(path, shared=True)
+    found = os.stat(path)
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    for line in (
+        "",
+        "nonsense",
+        f"1: FLOCK  ADVISORY  READ 0 {device}:{found.st_ino} 0 EOF",
+        f"1: POSIX  ADVISORY  READ 1 {device}:{found.st_ino} 0 EOF",
+        f"1: FLOCK  ADVISORY  READ 1 {device}:{found.st_ino + 1} 0 EOF",
+        f"1: FLOCK  ADVISORY  READ x {device}:{found.st_ino} 0 EOF",
+        None,
+    ):
+
+        def opened(name: str, *rest: object, line: str | None = line, **named: object) -> object:
+            if name != "/proc/locks":
+                raise AssertionError(name)
+            if line is None:
+                raise FileNotFoundError(name)
+            return io.StringIO(line)
+
+        monkeypatch.setattr(posix, "open", opened, raising=False)
+        with pytest.raises(DatabaseLockedError, match="locked for reading by another process"):
+            PosixEnv().lock_file(path)
+    reader.release()
+
+
+def test_a_forked_child_does_not_keep_a_shared_lock(path: str) -> None:
+    Path(path).touch()
+    lock = PosixEnv().lock_file(path, shared=True)
+    begin, end = os.pipe()
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(end)
+        os.write(tell, b"!")
+        os.read(begin, 1)
+        os._exit(lock.is_held)
+    os.close(begin)
+    try:
+        os.read(told, 1)
+        assert try_lock(path) == 1
+        lock.release()
+        assert try_lock(path) == 0
+    finally:
+        for descriptor in (end, told, tell):
+            os.close(descriptor)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_releasing_twice_does_nothing_and_the_file_stays(path: str) -> None:

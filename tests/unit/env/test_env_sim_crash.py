@@ -321,6 +321,29 @@ def test_a_built_machine_has_everything_durable_and_no_lock() -> None:
     assert 0 == built.op_count
 
 
+def test_shared_locks_exclude_exclusive_ones_only() -> None:
+    env = SimEnv()
+    with pytest.raises(FileNotFoundError):
+        env.lock_file("LOCK", shared=True)
+    env.lock_file("LOCK").release()
+    before = env.op_count
+    first, second = (env.lock_file("LOCK", shared=True) for _ in range(2))
+    with pytest.raises(DatabaseLockedError):
+        env.lock_file("LOCK")
+    first.release()
+    first.release()
+    assert [False, True] == [first.is_held, second.is_held]
+    with pytest.raises(DatabaseLockedError):
+        env.lock_file("LOCK")
+    second.release()
+    third = env.lock_file("LOCK")
+    with pytest.raises(DatabaseLockedError):
+        env.lock_file("LOCK", shared=True)
+    third.release()
+    assert before == env.op_count
+    assert [] == env.unreturned()
+
+
 def test_a_built_machine_starts_later_and_draws_other_numbers() -> None:
     env = busy(4)
     states = list(crash_states(env))

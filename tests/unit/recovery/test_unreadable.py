@@ -444,12 +444,22 @@ def test_a_disk_that_is_read_only_by_now_can_be_verified_and_repaired_from() -> 
     files, _ = closed_database()
     machine = BadEnv(machine_with(files), {named(files, ".manifest")[-1]: [0]})
 
-    def lock_file(path: str) -> FileLock:
+    def check(path: str) -> None:
         if path.startswith(FOLDER):
             raise OSError(errno.EROFS, "the file system is read-only", path)
-        return machine.inner.lock_file(path)
 
-    machine.lock_file = lock_file  # type: ignore[attr-defined]  # in the way of __getattr__
+    def lock_file(path: str, *, shared: bool = False) -> FileLock:
+        if not shared:
+            check(path)
+        return machine.inner.lock_file(path, shared=shared)
+
+    def create(path: str, *, site: str) -> File:
+        check(path)
+        return machine.inner.create(path, site=site)
+
+    # In the way of __getattr__.
+    machine.lock_file = lock_file  # type: ignore[attr-defined]
+    machine.create = create  # type: ignore[attr-defined]
     assert not check_folder(machine, FOLDER).ok
     report = holdfast.repair(FOLDER, TARGET, env=machine)
     assert report.outcome is not Outcome.HEALTHY
