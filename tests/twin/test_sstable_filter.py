@@ -38,6 +38,19 @@ def test_twins_write_the_same_bytes_and_find_every_key(bits: int, hashes: list[i
         assert all(twin.filter_may_contain(bodies[0], value) for value in hashes)
 
 
+def test_many_hashes_keep_their_order_where_their_memory_moves() -> None:
+    """Small, then mapped, then remapped, and used again when it is large."""
+    rng = random.Random(4)
+    hashes = [rng.getrandbits(64) for _ in range(70_000)]
+    builders = [twin.FilterBuilder(10) for twin in TWINS]
+    for count in (70_000, 40_000):
+        for builder in builders:
+            for value in hashes[:count]:
+                builder.add_hash(value)
+        bodies = [builder.finish() for builder in builders]
+        assert bodies[0] == bodies[1]
+
+
 @given(st.lists(HASHES, max_size=50), st.lists(HASHES, max_size=200))
 def test_twins_give_the_same_answer_for_absent_keys(added: list[int], asked: list[int]) -> None:
     body = build(_filter_py, 10, added)

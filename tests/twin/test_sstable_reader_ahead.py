@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import threading
 import time
 from bisect import bisect_right
@@ -254,6 +255,25 @@ def test_pages_are_read_ahead_and_only_so_far(tmp_path: Path) -> None:
             assert not is_there
         else:
             assert is_there
+        file.close()
+
+
+def test_what_is_read_at_once_may_be_large_and_grow(tmp_path: Path) -> None:
+    """The memory for it is kept, is mapped when it is large, and moves when it grows."""
+    rng = random.Random(8)
+    sizes = [100] * 400 + [9000] * 60 + [100] * 400 + [30_000] * 60 + [100] * 400
+    entries = [(b"%06d" % n, 1, PUT, rng.randbytes(size)) for n, size in enumerate(sizes)]
+    data, info = build(entries, page_bytes=4096)
+    for ahead_bytes in (60_000, 200_000, 2_000_000):
+        reader, file = reader_in(tmp_path, data, info)
+        cursor = reader.cursor(fill_cache=False, ahead_bytes=ahead_bytes)
+        for _ in range(2):
+            is_valid = cursor.seek_first()
+            found = []
+            while is_valid:
+                found.append((cursor.key, cursor.value))
+                is_valid = cursor.next()
+            assert found == [(key, value) for key, _, _, value in entries]
         file.close()
 
 

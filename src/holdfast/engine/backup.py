@@ -1,10 +1,10 @@
 """Backup: a copy of an open database that opens as one, made while others write.
 
-1. With the leadership the log is made durable, and under the version mutex the version, the views
-   and the needed segments are taken, each segment opened, with its length and its front: all else
-   up to that length never changes again. Here commits wait.
+1. With the leadership the log is made durable, and under the version mutex the version, a hold on
+   its tables and the needed segments are taken, each segment opened, with its length and its front:
+   all else up to that length never changes again. Here commits wait.
 2. Without any lock the segments are copied, then the tables: their files are immutable, and the
-   views keep them. All is copied as it lies on the disk: names stay, so seals and checksums hold.
+   hold keeps them. All is copied as it lies on the disk: names stay, so seals and checksums hold.
 3. The manifest is written, a snapshot of the version, and of an encrypted database the key file
    that is in force by then: it has the data key of everything before it. With all of them, their
    names and that of the folder durable, the marker is made.
@@ -69,7 +69,8 @@ class _Held:
     """What a backup is a copy of, and what keeps its files."""
 
     version: Version = field(default_factory=Version)
-    views: list[ReadView] = field(default_factory=list)
+    tables: ReadView | None = None
+    """Keeps them; the memtables of that moment may go."""
     segments: list[_Segment] = field(default_factory=list)
 
 
@@ -110,7 +111,7 @@ def _backup(engine: Engine, folder: str, progress: Progress | None) -> None:
     finally:
         for segment in held.segments:
             segment.file.close()
-        held.views.clear()
+        held.tables = None
         if not engine.state.flags & FORKED:
             with contextlib.suppress(MemoryError):
                 # The next flush or compaction does it, too.
@@ -135,7 +136,10 @@ def _hold(engine: Engine, env: Env, held: _Held) -> None:
         raise AssertionError("a database without a log is only read")
     with engine.version_mutex:
         held.version = engine.version
-        held.views.extend(tree.view for tree in engine.trees.values())
+        views = [tree.view for tree in engine.trees.values()]
+        held.tables = engine.store.hold(
+            reader for view in views for level in view.levels for reader in level
+        )
         for info in log.segments():
             if info.number < held.version.wal_first:
                 continue

@@ -114,6 +114,7 @@ def _let_go(engine: Engine, held: list[Plan]) -> None:
             engine.busy_tables.difference_update(plan.input_numbers)
         held.clear()
         engine.room.notify_all()
+    engine.memory.charge()
 
 
 class InputError(Exception):
@@ -183,9 +184,10 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
     if tree is None:
         return False
     with engine.version_mutex:
-        # A view keeps the tables open if the keyspace is dropped meanwhile.
-        views = [tree.view]
         readers = {info.number: engine.store.reader(info) for info in plan.tables}
+        # They stay open if the keyspace is dropped meanwhile.
+        held = [engine.store.hold(readers.values())]
+    engine.memory.charge()
     began = engine.env.monotonic()
     try:
         result = run_compaction(
@@ -208,7 +210,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
     def install() -> bool:
         with engine.version_mutex:
             # The job's own references would keep the files.
-            views.clear()
+            held.clear()
             readers.clear()
             return _install(engine, plan, tree, result)
 

@@ -42,7 +42,7 @@ from holdfast.engine.crew import rest
 from holdfast.engine.flush import flush_frozen
 from holdfast.engine.history import History, Totals
 from holdfast.engine.latency import Latencies
-from holdfast.engine.memory import MemtableMemory
+from holdfast.engine.memory import EngineMemory
 from holdfast.engine.pulse import Pulse
 from holdfast.engine.snapshot import registry_of
 from holdfast.engine.stats import Counters
@@ -100,8 +100,8 @@ class Engine:
         self.version_mutex = env.mutex()
         self.closing_mutex = env.mutex()
         self.trees: dict[int, Tree] = {}
-        self.memory = MemtableMemory(env, pool, self.trees, settings.memory_bytes)
         self.busy_tables: set[int] = set()
+        self.memory = EngineMemory(env, pool, self.trees, settings.memory_bytes, self.is_compacting)
         self.compacting: set[int] = set()
         """The threads of users that are inside `compact` or `ingest`: closing waits for them."""
         self._version = version
@@ -149,6 +149,10 @@ class Engine:
             on_commit=self.pulse.beat,
             on_full_segment=lambda: self.upkeep.submit("log", "leave", self._leave_segment),
         )
+
+    def is_compacting(self) -> bool:
+        """Return whether a compaction is under way."""
+        return bool(self.busy_tables)
 
     # -- trees and versions
 
@@ -739,15 +743,15 @@ class Engine:
         """Check every byte of the database; commits wait while the log is read."""
         report = Report()
         with self.version_mutex:
-            trees = [tree.view for tree in self.trees.values()]
+            levels = [level for tree in self.trees.values() for level in tree.view.levels]
+            held = self.store.hold(reader for level in levels for reader in level)
             manifest = check_manifest(self.env, self.folder, self._version, report)
         if manifest is not None:
             if self.log is None:
                 check_log(self.env, self.folder, manifest, report)
             else:
                 self.write_path.exclusive(lambda: self._check_log(report))
-        for view in trees:
-            check_tables((reader for level in view.levels for reader in level), report)
+        check_tables(held.levels[0], report)
         return report
 
     def _check_log(self, report: Report) -> None:

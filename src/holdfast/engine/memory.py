@@ -1,14 +1,17 @@
-"""The memory of memtables: what the one budget is charged for them, and what is kept for them.
+"""What the one budget is charged beside pages: memtables, what is kept for them, and flushes and
+compactions while they work.
 
 A memtable takes its memory from one `SpareChunks`, which has what flushed ones left behind, and
-what was made ready ahead of those that fill (ADRs 0043 and 0049).
+what was made ready ahead of those that fill (ADRs 0043 and 0049). What a job works with is charged
+as a lump, for as long as it is under way (ADR 0052): the pool makes room once, and not for each
+buffer.
 
 Thread safety: safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from holdfast.bufferpool import BufferPool
@@ -24,21 +27,39 @@ them may be late.
 FILLING_BYTES = 1 << 20
 """A memtable of this size is taken to go on growing: smaller ones do not take whole chunks."""
 
+COMPACTION_BYTES = 20 << 20
+"""What a compaction works with: pages read ahead, and of each part the pages that wait to be
+written, the index and the filters of the table, and the hashes of its keys.
+"""
 
-class MemtableMemory:
-    """The memory of all memtables of an engine."""
+FLUSH_BYTES = 8 << 20
+"""What a flush works with, likewise."""
+
+
+class EngineMemory:
+    """What an engine takes of the budget for anything but pages. `is_compacting` says whether a
+    compaction is under way.
+    """
 
     def __init__(
-        self, env: Env, pool: BufferPool, trees: Mapping[int, Tree], memory_bytes: int
+        self,
+        env: Env,
+        pool: BufferPool,
+        trees: Mapping[int, Tree],
+        memory_bytes: int,
+        is_compacting: Callable[[], bool],
     ) -> None:
         self.spare = SpareChunks()
+        self._is_compacting = is_compacting
         self._pool = pool
         self._trees = trees
         self._memory_bytes = memory_bytes
         self._mutex = env.mutex()
 
     def charge(self) -> None:
-        """Charge the memtables, and the memory kept for the next one, to the one budget."""
+        """Charge the memtables, the memory kept for the next one, and the work that is under way,
+        to the one budget.
+        """
         # The leader and flushes of several keyspaces come here at the same time.
         with self._mutex:
             trees = list(self._trees.values())
@@ -46,7 +67,19 @@ class MemtableMemory:
             # As long as there is a memtable in use, one more will follow it.
             self.spare.keep(self._bytes_max(trees) if held else 0)
             # What the pool says is right even when a signal handler ended an earlier call here.
-            self._pool.reserve(held + self.spare.bytes_held - self._pool.reserved_bytes)
+            taken = held + self.spare.bytes_held + self._working_bytes(trees)
+            self._pool.reserve(taken - self._pool.reserved_bytes)
+
+    def _working_bytes(self, trees: list[Tree]) -> int:
+        """Return what flushes and compactions that are under way work with, or may. In a small
+        budget their tables are small, too.
+        """
+        bytes_max, working = self._memory_bytes // 32, 0
+        if any(tree.frozen for tree in trees):
+            working += min(FLUSH_BYTES, bytes_max)
+        if self._is_compacting():
+            working += min(COMPACTION_BYTES, 3 * bytes_max)
+        return working
 
     def _bytes_max(self, trees: list[Tree]) -> int:
         """Return how much may be kept beside the memtables."""

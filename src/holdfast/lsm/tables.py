@@ -23,6 +23,7 @@ from holdfast.cursor import ScanTally
 from holdfast.env import Env
 from holdfast.lsm._view import ReadView
 from holdfast.lsm.merged import MergeTally
+from holdfast.memtable import Memtable
 from holdfast.merge import Merges
 from holdfast.sstable import TableInfo, TableReader, table_name
 
@@ -115,6 +116,14 @@ class TableStore:
         view.tally = self.tally
         numbers = frozenset(reader.number for level in view.levels for reader in level)
         self._views[weakref.ref(view, self._died.append)] = numbers
+
+    def hold(self, readers: Iterable[TableReader]) -> ReadView:
+        """Return what keeps tables until it dies, and no memtable, as the view of a tree does: for
+        who works on tables for long.
+        """
+        view = ReadView(Memtable(), (), (tuple(readers),))
+        self.watch(view)
+        return view
 
     def doom(self, numbers: Iterable[int]) -> None:
         """Mark tables that left the current version; `purge` removes those that no view holds."""

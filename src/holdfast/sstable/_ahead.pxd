@@ -9,11 +9,12 @@ ordinary way, and gets the error. So does a page that needs a library. What is h
 separators, as the reader would have found.
 """
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 
 from holdfast.bufferpool._pool_c cimport BufferPool
 from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_seed_of
 from holdfast.codec._fixed cimport load32, load64
+from holdfast.env._large cimport large_free, large_resize
 from holdfast.sstable._handle cimport CHECKSUM_BYTES, DATA, PageHandle, is_page, take_handle
 from holdfast.sstable._page_c cimport (
     Entry, PageCursor, page_check, page_check_between, page_stamp, read_entry,
@@ -26,6 +27,7 @@ cdef enum:
     RESTART_BYTES = 4
     # To open a page with a longer body takes long enough to let others have the GIL.
     QUICK_BYTES = 128 * 1024
+    ROOM_STEP = 64 * 1024
 
 
 cdef struct AheadPage:
@@ -43,7 +45,8 @@ cdef struct Ahead:
     bint is_backward                 # each of the pages lies before the one that comes first
     Py_ssize_t at                    # the next page that the cursor comes to
     Py_ssize_t count
-    unsigned char* stored            # all pages as they were read; NULL when none waits
+    unsigned char* stored            # all pages as they were read
+    size_t room                      # of `stored`, which is kept for the next ones
     uint64_t offset                  # of what was read, in the file
     unsigned char* body              # of the next page, once it was opened; else NULL
     Py_ssize_t size
@@ -57,15 +60,15 @@ cdef struct Ahead:
 
 cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     """Forget the pages that the cursor did not come to."""
-    free(ahead.stored)
     free(ahead.body)
-    ahead.stored = ahead.body = NULL
+    ahead.body = NULL
     ahead.at = ahead.count = 0
 
 
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
     if ahead != NULL:
         ahead_drop(ahead)
+        large_free(ahead.stored, ahead.room)
         free(ahead.current)
         free(ahead.last)
         free(ahead)
@@ -139,9 +142,6 @@ cdef inline int ahead_enter(Ahead* ahead, PageCursor data) noexcept nogil:
     ahead.current = ahead.body
     ahead.body = NULL
     ahead.at += 1
-    if ahead.at == ahead.count:
-        free(ahead.stored)
-        ahead.stored = NULL
     return 1
 
 
@@ -235,9 +235,14 @@ cdef inline void ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
     cdef const PageHandle* last = &ahead.pages[0 if ahead.is_backward else count - 1].handle
     cdef size_t size = <size_t>(last.offset + last.size - ahead.offset)
     cdef Py_ssize_t index
-    ahead.stored = <unsigned char*>malloc(size)
-    if ahead.stored == NULL:
-        return
+    if size > ahead.room:
+        # What was there is of no use: a copy would only cost. The next ones may be a little longer.
+        large_free(ahead.stored, ahead.room)
+        ahead.room = (size + ROOM_STEP) & ~<size_t>(ROOM_STEP - 1)
+        ahead.stored = <unsigned char*>large_resize(NULL, 0, ahead.room)
+        if ahead.stored == NULL:
+            ahead.room = 0
+            return
     if read_whole(descriptor, ahead.stored, size, ahead.offset) != 0:
         # Each try may take the disk seconds, and the page that it is for is asked for once more.
         ahead.is_off = True

@@ -16,7 +16,6 @@ from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from holdfast.codec._checksum_c cimport xxh64
@@ -29,8 +28,8 @@ from holdfast.codec._fixed cimport load64, store64
 from holdfast.codec._varint cimport varint_put
 from holdfast.cursor._cursor_c cimport compare_entries
 from holdfast.sstable._entry_page cimport (
-    RESTART_BYTES, Buffer, EntryPage, buffer_append, buffer_clear, buffer_reserve, common_prefix,
-    entry_size, page_append, page_close, page_size,
+    RESTART_BYTES, Buffer, EntryPage, buffer_append, buffer_clear, buffer_release, buffer_reserve,
+    common_prefix, entry_size, page_append, page_close, page_size,
 )
 
 from dataclasses import replace
@@ -134,21 +133,21 @@ cdef class TableBuilder:
         self._file_id = file_id
 
     def __dealloc__(self):
-        free(self._data.body.data)
-        free(self._data.restarts.data)
-        free(self._data.last.data)
-        free(self._index.body.data)
-        free(self._index.restarts.data)
-        free(self._index.last.data)
-        free(self._partitions.data)
-        free(self._filters.data)
-        free(self._separators.data)
-        free(self._first.data)
-        free(self._hashes.data)
-        free(self._closed.data)
-        free(self._keys.data)
-        free(self._output.data)
-        free(self._plain.data)
+        buffer_release(&self._data.body)
+        buffer_release(&self._data.restarts)
+        buffer_release(&self._data.last)
+        buffer_release(&self._index.body)
+        buffer_release(&self._index.restarts)
+        buffer_release(&self._index.last)
+        buffer_release(&self._partitions)
+        buffer_release(&self._filters)
+        buffer_release(&self._separators)
+        buffer_release(&self._first)
+        buffer_release(&self._hashes)
+        buffer_release(&self._closed)
+        buffer_release(&self._keys)
+        buffer_release(&self._output)
+        buffer_release(&self._plain)
 
     def add(self, bytes key not None, seq, kind, bytes value not None):
         """Append one entry, a PUT, a DELETE or a MERGE.

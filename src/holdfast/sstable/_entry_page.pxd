@@ -4,11 +4,11 @@
 Thread safety: that of the builder.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from holdfast.codec._fixed cimport load64, store32, store64
 from holdfast.codec._varint cimport varint_put, varint_size
+from holdfast.env._large cimport large_free, large_resize
 
 
 cdef extern from "Python.h" nogil:
@@ -49,7 +49,7 @@ cdef inline int buffer_grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
         capacity = buffer.capacity * 2
     if capacity < 64:
         capacity = 64
-    grown = <unsigned char*>realloc(buffer.data, <size_t>capacity)
+    grown = <unsigned char*>large_resize(buffer.data, <size_t>buffer.capacity, <size_t>capacity)
     if grown == NULL:
         return -1
     buffer.data = grown
@@ -79,7 +79,7 @@ cdef inline int buffer_append(Buffer* buffer, const void* data, Py_ssize_t size)
 
 cdef inline void buffer_release(Buffer* buffer) noexcept nogil:
     """Give back the memory of a buffer, which may be used again."""
-    free(buffer.data)
+    large_free(buffer.data, <size_t>buffer.capacity)
     memset(buffer, 0, sizeof(Buffer))
 
 

@@ -6,10 +6,10 @@ Guarantees: nothing is read or written outside the body, whatever its bytes are.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from holdfast.codec._fixed cimport load32, store32
+from holdfast.env._large cimport large_free, large_resize
 
 from holdfast.base import LimitError
 
@@ -86,7 +86,7 @@ cdef class FilterBuilder:
         self._count = 0
 
     def __dealloc__(self):
-        free(self._hashes)
+        large_free(self._hashes, <size_t>self._capacity * sizeof(uint64_t))
 
     @property
     def count(self):
@@ -100,7 +100,9 @@ cdef class FilterBuilder:
             # A body of PAGE_BYTES_MAX bytes is reached long before the size of the array could
             # overflow.
             capacity = self._capacity * 2 if self._capacity > 0 else 1024
-            grown = <uint64_t*>realloc(self._hashes, <size_t>capacity * sizeof(uint64_t))
+            grown = <uint64_t*>large_resize(
+                self._hashes, <size_t>self._capacity * sizeof(uint64_t),
+                <size_t>capacity * sizeof(uint64_t))
             if grown == NULL:
                 return -1
             self._hashes = grown

@@ -8,6 +8,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ from holdfast.testing.bench_measure import (
 from holdfast.testing.bench_rows import get_each
 
 REPLAY_SECONDS = 1.0
+PIECE_LOOKUPS = 500
 RESIDENT_MARGIN_BYTES = 64 * MIB
 SECTOR_BYTES = 512
 PIECE_ROWS = 10_000
@@ -195,7 +197,8 @@ def load(options: Options) -> list[Figure]:
     kernel charges the process (whole folios of the page cache, however little of one changed, so it
     can be too much), and as the disk counts them (for all processes of the machine). The last two
     have the preallocation of the log in them. At the end one key in 500 is looked up, in random
-    order, which fills the pool.
+    order, which fills the pool; then a quarter of all is put again, with such lookups in between,
+    so that pool, memtables, flushes and compactions want memory at the same time.
     """
     source = random.Random(options.seed)
     return load_keys(options, lambda _: b"%016x" % source.getrandbits(64))
@@ -227,6 +230,8 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
         stats = database.stats()
         user = stats.user_bytes_written
         amplified = amplifications(stats, charged_bytes() - charged, disk, disk_bytes(folder))
+        filled_peak = peak_resident_bytes()
+        load_and_look(database, options, key_of, sample)
     whole = sum(pieces.wall) / len(pieces.wall) * MICROSECONDS
     mean = Figure(
         what="put, mean of the load",
@@ -240,12 +245,7 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
         pieces.figure("put, pieces of 10,000 rows", "us/row", sync="none"),
         mean,
         Figure(what="background work after the load", unit="s", rounds=[settled], sync="none"),
-        Figure(
-            what="resident memory",
-            unit="MiB",
-            sync="none",
-            rounds=resident,
-        ),
+        Figure(what="resident memory", unit="MiB", sync="none", rounds=resident),
         Figure(
             what="resident memory, peak of the load",
             unit="MiB",
@@ -260,15 +260,32 @@ def load_keys(options: Options, key_of: Callable[[int], bytes]) -> list[Figure]:
         Figure(
             what="resident memory, peak with these",
             unit="MiB",
-            rounds=[peak_resident_bytes() / MIB],
+            rounds=[filled_peak / MIB],
             budget=budget / MIB,
             note=(
                 f"pages of {stats.pool_bytes / MIB:.0f} MiB in a pool of "
                 f"{stats.pool_capacity_bytes / MIB:.0f}"
             ),
         ),
+        Figure(
+            what="resident memory, peak of both at once",
+            unit="MiB",
+            sync="none",
+            rounds=[peak_resident_bytes() / MIB],
+            budget=budget / MIB,
+        ),
         *amplified,
     ]
+
+
+def load_and_look(
+    database: Database, options: Options, key_of: Callable[[int], bytes], sample: list[bytes]
+) -> None:
+    """Put a quarter of a load again, with lookups after each piece."""
+    source = random.Random(options.seed)
+    for keys, values in pieces_of(replace(options, load_bytes=options.load_bytes // 4), key_of):
+        put_all(database, keys, values)
+        get_each(database, source.sample(sample, min(len(sample), PIECE_LOOKUPS)))
 
 
 def amplifications(

@@ -48,10 +48,6 @@ SEALED_MAGICS = {".wal": b"HWSL", ".manifest": b"HWSM"}
 """The same in sealed files: there, too, the size stands behind it."""
 
 _NAMES = (*CANONICAL, *SECTORS)
-_SEALED_NAMES = tuple(name for name in _NAMES if name != "left_segments")
-"""Of sealed records it is not known which says that an earlier one is durable; one workload has
-several behind each other of which none does.
-"""
 _RECORDS_ALIGNED = 8
 _SIZES = (512, 4096)
 _FLIP_SHARE = 0.4
@@ -129,10 +125,9 @@ def put_files(env: Env, folder: str, files: Files) -> None:
 
 def make_base(index: int, seed: int) -> Base:
     """Return database `index`: closed ones and killed ones take turns. Raises: AssertionError."""
-    names = _SEALED_NAMES if encrypted.is_used() else _NAMES
-    name = names[index // 2 % len(names)]
+    name = _NAMES[index // 2 % len(_NAMES)]
     rng = Random(f"{seed}/damage/base/{index}")
-    recording = record(workload(name, seed + index // (2 * len(names))))
+    recording = record(workload(name, seed + index // (2 * len(_NAMES))))
     moments = [moment for moment in recording.moments if moment.lower >= 0]
     is_closed = index % 2 == 0
     moment = moments[-1] if is_closed else rng.choice(moments[:-1])
@@ -485,13 +480,13 @@ def _is_behind_end(data: bytes, places: list[int], offset: int) -> bool:
 
 
 def _durable_from(data: bytes, places: list[int], offset: int) -> int:
-    """Return where the first record of a segment starts that says that the one at an offset is
-    durable, less one; 0 when that is not looked at, as in a sealed segment.
+    """Return where the first record of a segment, in its plain format, starts that says that the
+    one at an offset is durable, less one.
 
     Whole records before that one were not synced either, so a crash may leave them behind a hole.
     """
     header = segment_header_as_stored(data)
-    if header is None or encrypted.is_used():
+    if header is None:
         return 0
     hit: int | None = None
     for start in places:
@@ -535,12 +530,21 @@ def front_of(data: bytes) -> Front:
     return Front(header.link_offset, header.link_end, header.records_offset, header.alignment)
 
 
+def plain_segment(files: Files, name: str, size: int) -> bytes:
+    """Return the first bytes of a segment in its plain format, in which all stands where it does in
+    the sealed one.
+    """
+    if not encrypted.is_used():
+        return files[name][:size]
+    file = encrypted.plain_face(machine_with(files), FOLDER).open(f"{FOLDER}/{name}")
+    return file.read_at(0, size)
+
+
 def head_of(files: Files, name: str) -> Front:
     """Return where the parts of a header block stand, of a sealed segment, too."""
     if not encrypted.is_used() or not name.endswith(".wal"):
         return front_of(files[name])
-    file = encrypted.plain_face(machine_with(files), FOLDER).open(f"{FOLDER}/{name}")
-    front = front_of(file.read_at(0, FRONT_BYTES_MAX))
+    front = front_of(plain_segment(files, name, FRONT_BYTES_MAX))
     return replace(front, link_end=max(front.link_end, front.link + _LINK_BYTES + _SEAL_BYTES))
 
 
@@ -579,7 +583,9 @@ def without_ends(whole: Files, damage: Damage, *, is_closed: bool) -> Files | No
             first = places[0]
             hit = first + first_difference(before[first:], after[first:])
         ends = [*places[1:], len(before)]
-        known = _durable_from(before, places, hit) if name.endswith(".wal") else 0
+        known = 0
+        if name.endswith(".wal"):
+            known = _durable_from(plain_segment(whole, name, len(before)), places, hit)
         for start, end in zip(places, ends, strict=True):
             if start > max(hit, known) and before[start:end] == after[start:end]:
                 return None

@@ -6,15 +6,21 @@ the budget, and what is left when nothing waits to be flushed.
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import holdfast
 from holdfast.base import PURE
-from holdfast.engine import Database, Keyspace
-from holdfast.engine.memory import AHEAD_BYTES
+from holdfast.engine import Database, Keyspace, compact
+from holdfast.engine import engine as engine_room
+from holdfast.engine.memory import AHEAD_BYTES, COMPACTION_BYTES, FLUSH_BYTES
+from holdfast.lsm import Tree
 
 MIB = 1 << 20
 
@@ -31,6 +37,12 @@ def opened(folder: Path, *, memory_bytes: int = 128 * MIB) -> Database:
             memory_bytes=memory_bytes, keyspace=holdfast.KeyspaceSettings(memtable_bytes=8 * MIB)
         ),
     )
+
+
+def tree_of(database: Database) -> Tree:
+    """The tree of the only keyspace."""
+    (tree,) = database._engine.trees.values()
+    return tree
 
 
 def write_two_memtables(database: Database) -> None:
@@ -155,3 +167,88 @@ def test_a_closed_database_keeps_nothing(tmp_path: Path) -> None:
     assert first == (b"00000000", bytes(1000))
     del cursor
     assert database._engine.memory.spare.bytes_held == 0
+
+
+@pytest.mark.parametrize("memory_bytes", [128 * MIB, 4096 * MIB])
+def test_what_jobs_work_with_is_charged_while_they_are_under_way(
+    tmp_path: Path, memory_bytes: int
+) -> None:
+    with opened(tmp_path, memory_bytes=memory_bytes) as database:
+        engine = database._engine
+        database[b"k"] = bytes(100)
+        engine.upkeep.wait_idle()
+        engine.memory.charge()
+        before = engine.pool.reserved_bytes
+        engine.busy_tables.add(1)
+        engine.memory.charge()
+        compaction = min(COMPACTION_BYTES, 3 * memory_bytes // 32)
+        assert engine.pool.reserved_bytes == before + compaction
+        engine.busy_tables.discard(1)
+        seen = []
+        charge = engine.memory.charge
+
+        def charged() -> None:
+            charge()
+            seen.append((engine.pool.reserved_bytes, bool(engine.busy_tables)))
+
+        engine.memory.charge = charged  # type: ignore[method-assign]
+        for _ in range(2):
+            database[b"k"] = bytes(100)
+            engine.write_path.exclusive(lambda: engine.freeze(tree_of(database)))
+            charged()
+            flushing = engine.pool.reserved_bytes if tree_of(database).frozen else None
+            assert flushing is None or flushing >= min(FLUSH_BYTES, memory_bytes // 32)
+            database.flush()
+        seen.clear()
+        database.compact()
+        assert (compaction, True) in seen
+        assert seen[-1] == (0, False)
+
+
+def outlives_a_flush(database: Database) -> bool:
+    """Write a memtable and flush it; return whether the view that has it is still there."""
+    database[b"later"] = b"1"
+    view = weakref.ref(tree_of(database).view)
+    database.flush()
+    database._engine.upkeep.wait_idle()
+    assert database[b"later"] == b"1"
+    gc.collect()
+    return view() is not None
+
+
+def during(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, work: Callable[[], Any]) -> None:
+    """Do `work` before each call of `name` in a module."""
+    real = getattr(place, name)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        work()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(place, name, call)
+
+
+@pytest.mark.parametrize("job", ["compact", "verify", "backup"])
+def test_a_job_that_takes_long_keeps_no_memtable_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    """A flush behind its back gives the memory back at once, whatever the job reads for hours."""
+    with opened(tmp_path) as database:
+        for number in range(2):
+            database[b"%d" % number] = b"0"
+            database.flush()
+        database[b"in memory"] = b"0"
+        outlived: list[bool] = []
+
+        def work(*_: object) -> None:
+            if not outlived:
+                outlived.append(outlives_a_flush(database))
+
+        if job == "compact":
+            during(monkeypatch, compact, "run_compaction", work)
+            database.compact()
+        elif job == "verify":
+            during(monkeypatch, engine_room, "check_tables", work)
+            assert database.verify().ok
+        else:
+            database.backup(tmp_path / "copy", progress=work)
+        assert outlived == [False]
