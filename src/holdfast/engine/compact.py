@@ -188,6 +188,8 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
         # They stay open if the keyspace is dropped meanwhile.
         held = [engine.store.hold(readers.values())]
     engine.memory.charge()
+    if engine.memory.has_holes:
+        engine.memory.give_back()
     began = engine.env.monotonic()
     try:
         result = run_compaction(

@@ -373,6 +373,8 @@ class Engine:
         self.memory.charge()
         if self.memory.is_short:
             self.upkeep.submit("memory", 0, self.memory.prepare)
+        if self.memory.has_holes:
+            self.upkeep.submit("memory", 1, self.memory.give_back)
 
     def freeze(self, tree: Tree) -> None:
         """Freeze a keyspace's memtable and have it flushed. Requires: the leadership."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from holdfast.base import mark
 from holdfast.bufferpool import BufferPool
-from holdfast.env import Env
+from holdfast.env import Env, release_memory
 from holdfast.lsm import Tree
 from holdfast.memtable import SpareChunks
 
@@ -34,6 +35,9 @@ written, the index and the filters of the table, and the hashes of its keys.
 
 FLUSH_BYTES = 8 << 20
 """What a flush works with, likewise."""
+
+HOLES_BYTES = 8 << 20
+"""When pages made so much room, their memory is given back."""
 
 
 class EngineMemory:
@@ -55,6 +59,8 @@ class EngineMemory:
         self._trees = trees
         self._memory_bytes = memory_bytes
         self._mutex = env.mutex()
+        self._taken_before = 0
+        """The least that was charged since memory was given back."""
 
     def charge(self) -> None:
         """Charge the memtables, the memory kept for the next one, and the work that is under way,
@@ -69,6 +75,23 @@ class EngineMemory:
             # What the pool says is right even when a signal handler ended an earlier call here.
             taken = held + self.spare.bytes_held + self._working_bytes(trees)
             self._pool.reserve(taken - self._pool.reserved_bytes)
+            self._taken_before = min(self._taken_before, taken)
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether so many pages had to make room that it is time for `give_back`."""
+        pool = self._pool
+        taken = pool.reserved_bytes
+        is_full = pool.used_bytes + taken + HOLES_BYTES >= self._memory_bytes
+        return is_full and taken - self._taken_before >= HOLES_BYTES
+
+    def give_back(self) -> None:
+        """Give the memory of pages that made room to the system: they lay among others that stay,
+        and the allocator would keep it. Takes milliseconds.
+        """
+        self._taken_before = self._pool.reserved_bytes
+        mark("engine.memory_given_back")
+        release_memory()
 
     def _working_bytes(self, trees: list[Tree]) -> int:
         """Return what flushes and compactions that are under way work with, or may. In a small

@@ -7,6 +7,7 @@ the budget, and what is left when nothing waits to be flushed.
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import weakref
 from collections.abc import Callable
@@ -16,10 +17,16 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.base import PURE
+from holdfast.base import PURE, marks_seen
 from holdfast.engine import Database, Keyspace, compact
 from holdfast.engine import engine as engine_room
-from holdfast.engine.memory import AHEAD_BYTES, COMPACTION_BYTES, FLUSH_BYTES
+from holdfast.engine.memory import (
+    AHEAD_BYTES,
+    COMPACTION_BYTES,
+    FLUSH_BYTES,
+    HOLES_BYTES,
+    EngineMemory,
+)
 from holdfast.lsm import Tree
 
 MIB = 1 << 20
@@ -252,3 +259,46 @@ def test_a_job_that_takes_long_keeps_no_memtable_of_before(
         else:
             database.backup(tmp_path / "copy", progress=work)
         assert outlived == [False]
+
+
+def test_pages_that_made_room_leave_no_holes(tmp_path: Path) -> None:
+    """Their memory lies between that of pages that stay."""
+    with opened(tmp_path, memory_bytes=64 * MIB) as database:
+        for number in range(5_000):
+            database[b"%06d" % number] = random.Random(number).randbytes(16_000)
+        database.flush()
+        engine = database._engine
+        engine.upkeep.wait_idle()
+        engine.memory.give_back()
+        before = marks_seen()["engine.memory_given_back"]
+        for number in range(5_000):
+            database.get(b"%06d" % number)
+        assert engine.pool.used_bytes + engine.pool.reserved_bytes > 60 * MIB
+        assert not engine.memory.has_holes
+        fill(database, 7)
+        assert not engine.memory.has_holes
+        fill(database, 7)
+        engine.upkeep.wait_idle()
+        assert marks_seen()["engine.memory_given_back"] > before
+        assert not engine.memory.has_holes
+
+
+def test_a_pool_with_room_makes_no_holes(tmp_path: Path) -> None:
+    with opened(tmp_path, memory_bytes=64 * MIB) as database:
+        fill(database, 14)
+        database._engine.memory.charge()
+        assert database._engine.pool.reserved_bytes > HOLES_BYTES
+        assert not database._engine.memory.has_holes
+
+
+def test_a_compaction_gives_the_holes_back_that_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, memory_bytes=256 * MIB) as database:
+        for number in range(2):
+            database[b"%d" % number] = b"0"
+            database.flush()
+        monkeypatch.setattr(EngineMemory, "has_holes", True)
+        assert "engine.memory_given_back" not in marks_seen()
+        database.compact()
+        assert "engine.memory_given_back" in marks_seen()
