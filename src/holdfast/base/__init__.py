@@ -22,7 +22,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.events import mark, marks_seen
 from holdfast.base.invariants import check, require
-from holdfast.base.kernel import KERNELS, PURE
+from holdfast.base.kernel import KERNELS, PURE, check_interpreter
 from holdfast.base.keys import (
     DELETE,
     MERGE,
@@ -75,6 +75,7 @@ __all__ = [
     "TransactionTooOldError",
     "WrongKeyError",
     "check",
+    "check_interpreter",
     "check_key",
     "check_value",
     "mark",

@@ -8,6 +8,7 @@ silent fallback.
 from __future__ import annotations
 
 import os
+import sys
 
 PURE = os.environ.get("HOLDFAST_PURE", "") == "1"
 """Whether the plain Python twins are used. Constant after import."""
@@ -52,3 +53,18 @@ KERNELS = (
     "holdfast.wal._unseal",
 )
 """Every kernel triple, named by its chooser. A test compares this list with the files."""
+
+
+def check_interpreter() -> None:
+    """Refuse an interpreter that runs without its global lock: what the engine does in one step is
+    one step only under it (ADR 0014).
+
+    A free-threaded build takes the lock again when a compiled kernel is loaded, unless it is told
+    not to. Raises: RuntimeError.
+    """
+    is_locked = getattr(sys, "_is_gil_enabled", None)
+    if is_locked is not None and not is_locked():
+        raise RuntimeError(
+            "Holdfast needs the interpreter's global lock, and this interpreter runs without it: "
+            "start it with PYTHON_GIL=1, or take a build that is not free-threaded"
+        )

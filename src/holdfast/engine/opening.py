@@ -11,6 +11,7 @@ from contextlib import suppress
 from holdfast.base import (
     DatabaseSettings,
     DiskFullError,
+    check_interpreter,
 )
 from holdfast.bufferpool import BufferPool
 from holdfast.crypto import Key, KeySource, require_ciphers
@@ -60,16 +61,17 @@ def open_database(
     ones, by name: each is a `MergeFunction`, or a callable that is its `apply`. `env` is for tests.
 
     Raises: FileNotFoundError when it is absent and may not be created, or when the folder in which
-    it would lie is absent; DatabaseLockedError when another handle has it open, but not
-    when both only read; CorruptionError, FormatError when its files are damaged, foreign, newer, or
+    it would lie is absent; DatabaseLockedError when another handle has it open, but not when
+    both only read; CorruptionError, FormatError when its files are damaged, foreign, newer, or
     older than `root`; WrongKeyError when it is encrypted and `key` does not open it, or it is not
     and there is a `key`; TypeError, ValueError for what is no key or no root; ModuleNotFoundError
     when encryption takes a package that is not there; DiskFullError; OSError; what a key callable
-    raises.
+    raises; RuntimeError in an interpreter that runs without its global lock.
     Durability: when it returns, everything that was ever acknowledged as durable is there, and
     synced in new files.
     """
     try:
+        check_interpreter()
         source = key_source(key)
     finally:
         # What a traceback shows of this frame must not be the key.

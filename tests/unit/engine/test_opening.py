@@ -232,6 +232,19 @@ def test_an_open_that_waited_for_a_lock_file_which_is_gone_takes_the_next(
         assert b"v" == database[b"k"]
 
 
+def test_an_interpreter_without_its_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(RuntimeError, match="PYTHON_GIL=1"):
+        open_database(tmp_path / "db")
+    assert [] == list(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    open_database(tmp_path / "db").close()
+    monkeypatch.delattr(sys, "_is_gil_enabled")
+    open_database(tmp_path / "db").close()
+
+
 def test_a_failed_open_gives_the_lock_back() -> None:
     machine, pairs = crashed()
     env = FaultEnv(machine)
