@@ -18,6 +18,7 @@ from holdfast.env import Env, FileLock, is_disk_full
 
 LOCK_NAME = "LOCK"
 
+_ATTEMPTS = 16
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -36,17 +37,19 @@ def lock_for_reading(env: Env, folder: str) -> FileLock | None:
     Raises: DatabaseLockedError while somebody writes; OSError.
     """
     path = _path(folder)
-    with suppress(FileNotFoundError):
-        return env.lock_file(path, shared=True)
-    try:
-        with suppress(FileExistsError):
-            env.create(path, site="database.lock.create").close()
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE and not is_disk_full(error):
-            raise
-        mark("recovery.read_without_lock")
-        return None
-    return env.lock_file(path, shared=True)
+    for _ in range(_ATTEMPTS):
+        # A refused open, or a backup that ends, may take away what it, or this, has made.
+        with suppress(FileNotFoundError):
+            return env.lock_file(path, shared=True)
+        try:
+            with suppress(FileExistsError):
+                env.create(path, site="database.lock.create").close()
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE and not is_disk_full(error):
+                raise
+            mark("recovery.read_without_lock")
+            return None
+    raise OSError(errno.EAGAIN, "the lock file keeps being removed", path)
 
 
 def _path(folder: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 import holdfast
 from holdfast.base import DatabaseLockedError, marks_seen
-from holdfast.env import FaultEnv, FaultRule, SimEnv
+from holdfast.env import FaultEnv, FaultRule, File, SimEnv
 from holdfast.recovery import LOCK_NAME, check_folder, lock_for_reading, lock_for_writing
 
 FOLDER = "/db"
@@ -107,3 +107,33 @@ def test_a_refused_reader_leaves_the_lock_that_others_may_have(machine: SimEnv) 
         holdfast.open(FOLDER, env=machine, read_only=True, key=bytes(32))
     assert LOCK_NAME in machine.list_dir(FOLDER)
     holdfast.open(FOLDER, env=machine).close()
+
+
+class VanishingEnv(FaultEnv):
+    """The lock file goes as soon as it is made, so many times."""
+
+    times = 0
+
+    def create(self, path: str, *, site: str) -> File:
+        file = super().create(path, site=site)
+        if site == "database.lock.create" and self.times > 0:
+            self.times -= 1
+            file.close()
+            self.inner.unlink(path, site="test")
+        return file
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_lock_file_may_go_while_it_is_taken(machine: SimEnv, times: int) -> None:
+    machine.unlink(PATH, site="test")
+    env = VanishingEnv(machine)
+    env.times = times
+    if times > 1:
+        with pytest.raises(OSError, match="keeps being removed"):
+            lock_for_reading(env, FOLDER)
+        return
+    lock = lock_for_reading(env, FOLDER)
+    assert lock is not None
+    with pytest.raises(DatabaseLockedError):
+        lock_for_writing(machine, FOLDER)
+    lock.release()
