@@ -116,7 +116,7 @@ def check_folder(
     *,
     source: KeySource | None = None,
 ) -> Report:
-    """Check the database in `folder`, which nobody has open, also where it is too damaged to open.
+    """Check the database in `folder`, to which nobody writes, also where it is too damaged to open.
     One that is encrypted is opened with `source`.
 
     What a failing disk does not give is damage, and is read around. `progress` is called with the

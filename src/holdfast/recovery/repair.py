@@ -62,7 +62,8 @@ def repair_database(
     progress: Progress | None = None,
     env: Env | None = None,
 ) -> RepairReport:
-    """Repair the database in folder `path`, which nobody has open, and say what was kept and lost.
+    """Repair the database in folder `path`, and say what was kept and lost. Nobody has it open, or
+    with a `target` only readers have.
 
     Without `target` it is repaired in place, and the originals of what is damaged are kept in a
     folder `damaged-<n>` within it. With `target`, a new or an empty folder, the repaired database
