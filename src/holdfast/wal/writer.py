@@ -570,7 +570,7 @@ class LogWriter:
         segment = self._current
         try:
             return segment.file.read_at(segment.position, len(record)) == record
-        except OSError:
+        except (OSError, MemoryError):
             return True
 
     def _write(

@@ -407,6 +407,30 @@ def test_nobody_says_of_a_record_that_stands_whole_that_it_is_refused(
     assert found == ({1, 2} if is_whole else {1})
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_want_of_memory_to_read_a_refused_record_does_not_keep_it_from_being_wiped(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = faulty()
+    log.append(b"before")
+    log.writer.sync()
+
+    def read_at(offset: int, count: int) -> bytes:
+        raise MemoryError
+
+    fail(log, FaultRule(kind="write", error=errno.ENOSPC, times=times, partial=4096))
+    monkeypatch.setattr(type(log.writer._current.file), "read_at", lambda *_: read_at(0, 0))
+    with pytest.raises(DiskFullError if times == 1 else DatabasePoisonedError):
+        log.append(b"refused")
+    monkeypatch.undo()
+    assert log.writer.poisoned == (times == 2)
+    fail(log)
+    if times == 1:
+        log.sim.cut_power()
+        states = list(crash_states(log.sim, ["none", "all", "random"]))
+        assert {len(records(log.read(state.build()))) for state in states} == {1}
+
+
 def test_no_room_for_the_next_segment_does_not_keep_it_from_being_prepared() -> None:
     log = faulty()
     for _ in range(2):
