@@ -579,25 +579,16 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _flock(descriptor: int, path: str, *, shared: bool) -> None:
-    if _try_flock(descriptor, shared=shared):
-        return
-    # Who has it for reading leaves no note, and a note of before is not of who has it now.
-    if not shared and _try_flock(descriptor, shared=True):
-        holder = f"for reading by {_describe_readers(descriptor)}"
-    else:
-        holder = f"by {_describe_holder(descriptor)}"
-    raise DatabaseLockedError(f"{path} is locked {holder}")
-
-
-def _try_flock(descriptor: int, *, shared: bool) -> bool:
-    """Return whether the lock could be taken."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
-        return False
-    return True
+        readers = [] if shared else _readers_of(descriptor)
+        how = f"for reading by {', '.join(readers)}" if readers else ""
+        raise DatabaseLockedError(
+            f"{path} is locked {how or 'by ' + _describe_holder(descriptor)}"
+        ) from None
 
 
 def _is_named(descriptor: int, path: str) -> bool:
@@ -637,24 +628,26 @@ def _describe_holder(descriptor: int) -> str:
     return f"{_describe_process(pid)} since {since}"
 
 
-def _describe_readers(descriptor: int) -> str:
-    """Return what the kernel tells of the processes that have the file locked for reading.
+def _readers_of(descriptor: int) -> list[str]:
+    """Return the processes that have the file locked for reading, as far as the kernel tells.
 
-    The descriptor has such a lock too. Linux says it; it names no process of another container or
-    machine, and files of some file systems by other numbers than `stat` does.
+    Readers leave no note, and one of before is not of who has it now. Nobody is found out by trying
+    the lock: whoever tries keeps others out meanwhile. Linux says who has it, but names no process
+    of another container or machine, and files of some file systems by other numbers than `stat`.
     """
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
     found = os.fstat(descriptor)
     number = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
             lines = [line.split() for line in file]
     except OSError:
-        lines = []
+        return []
     holding = [words for words in lines if words[1:2] == ["FLOCK"] and words[5:6] == [number]]
-    pids = [words[4] for words in holding if words[3] == "READ" and words[4].isdigit()]
-    named = [_describe_process(pid) for pid in pids if pid != "0"]
-    return ", ".join(dict.fromkeys(named)) or "another process"
+    pids = dict.fromkeys(words[4] for words in holding if words[3] == "READ")
+    return [
+        _describe_process(pid) if pid.isdigit() and pid != "0" else "another process"
+        for pid in pids
+    ]
 
 
 def _describe_process(pid: str) -> str:

@@ -3,7 +3,8 @@
 A reader needs it because a writer removes files, and because what a reader replays is read once.
 It neither makes nor changes the lock file where there is one, so a disk that cannot be written to
 can be read. A folder without one, a backup say, gets it from its first reader, lest a writer comes
-along; where that cannot be, neither can a writer.
+along. Where that cannot be, the reader goes on without a lock: should somebody come who may write
+there, the reader may miss files that were removed, which looks like damage.
 
 Thread safety: safe.
 """

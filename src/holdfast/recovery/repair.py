@@ -69,7 +69,7 @@ def repair_database(
     folder `damaged-<n>` within it. With `target`, a new or an empty folder, the repaired database
     is written there, and `path` stays as it is. Where nothing is damaged nothing is changed, and
     nothing is written. Of files that a failing disk does not give in full the rest is read, and a
-    `target` must be given: on such a disk nothing is written but who holds the lock, and nothing is
+    `target` must be given: on such a disk nothing is written but a lock file, and nothing is
     removed.
 
     What was committed behind a damaged place of the log is left out, because it may rest on what is

@@ -72,6 +72,8 @@ little (docs/adr/0021).
 """
 
 _LOOK_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
+"""So much of a refused record is read back at once: where a disk is full, memory may be short."""
 _LOOK_SYNCS: Final = 32
 """After so many bytes or syncs, whatever comes first, it is looked at anew how often syncs are."""
 
@@ -569,9 +571,13 @@ class LogWriter:
         """Return whether a record that was refused may stand whole at the position all the same."""
         segment = self._current
         try:
-            return segment.file.read_at(segment.position, len(record)) == record
+            for at in range(0, len(record), _PIECE_BYTES):
+                piece = record[at : at + _PIECE_BYTES]
+                if segment.file.read_at(segment.position + at, len(piece)) != piece:
+                    return False
         except (OSError, MemoryError):
-            return True
+            pass
+        return True
 
     def _write(
         self, offset: int, data: bytes | memoryview, site: str, *, durable: bool = False

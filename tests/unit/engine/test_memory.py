@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_a_closed_database_keeps_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory_bytes", [128 * MIB, 4096 * MIB])
 def test_what_jobs_work_with_is_charged_while_they_are_under_way(
-    tmp_path: Path, memory_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
 ) -> None:
     with opened(tmp_path, memory_bytes=memory_bytes) as database:
         engine = database._engine
@@ -199,13 +200,15 @@ def test_what_jobs_work_with_is_charged_while_they_are_under_way(
             seen.append((engine.pool.reserved_bytes, bool(engine.busy_tables)))
 
         engine.memory.charge = charged  # type: ignore[method-assign]
-        for _ in range(2):
-            database[b"k"] = bytes(100)
-            engine.write_path.exclusive(lambda: engine.freeze(tree_of(database)))
-            charged()
-            flushing = engine.pool.reserved_bytes if tree_of(database).frozen else None
-            assert flushing is None or flushing >= min(FLUSH_BYTES, memory_bytes // 32)
-            database.flush()
+        goes_on = threading.Event()
+        during(monkeypatch, engine_room, "flush_frozen", goes_on.wait)
+        database[b"k"] = bytes(100)
+        engine.write_path.exclusive(lambda: engine.freeze(tree_of(database)))
+        charged()
+        kept = tree_of(database).memtable_bytes + engine.memory.spare.bytes_held
+        goes_on.set()
+        assert seen == [(kept + min(FLUSH_BYTES, memory_bytes // 32), False)]
+        database.flush()
         seen.clear()
         database.compact()
         assert (compaction, True) in seen

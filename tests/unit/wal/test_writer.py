@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -405,6 +406,17 @@ def test_nobody_says_of_a_record_that_stands_whole_that_it_is_refused(
     states = list(crash_states(log.sim, ["none", "all", "prefix", "random"]))
     found = {len(records(log.read(state.build()))) for state in states}
     assert found == ({1, 2} if is_whole else {1})
+
+
+@pytest.mark.parametrize("partial", [None, 1 << 20, 2_400_000, 4 << 20])
+def test_a_long_record_is_looked_at_to_its_end(partial: int | None) -> None:
+    log = faulty()
+    is_whole = partial == 4 << 20
+    full = FaultRule(kind="write", site="wal.record.*", error=errno.ENOSPC, times=2)
+    fail(log, replace(full, partial=partial))
+    with pytest.raises(DatabasePoisonedError if is_whole else DiskFullError):
+        log.append(bytes(range(256)) * 10_000)
+    assert log.writer.poisoned == is_whole
 
 
 @pytest.mark.parametrize("times", [1, 2])
