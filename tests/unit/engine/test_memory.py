@@ -278,9 +278,12 @@ def test_pages_that_made_room_leave_no_holes(tmp_path: Path) -> None:
             database.get(b"%06d" % number)
         assert engine.pool.used_bytes + engine.pool.reserved_bytes > 60 * MIB
         assert not engine.memory.has_holes
-        fill(database, 7)
+        for number in range(512):
+            database.put(b"%08d" % number, bytes(900), durability="none")
+        # Too little, and nothing is made ready yet.
         assert not engine.memory.has_holes
-        fill(database, 7)
+        assert marks_seen()["engine.memory_given_back"] == before
+        fill(database, 14)
         engine.upkeep.wait_idle()
         assert marks_seen()["engine.memory_given_back"] > before
         assert not engine.memory.has_holes
