@@ -22,7 +22,7 @@ from holdfast.testing.mutants import (
 KILLERS: dict[Site, str] = {
     ("sync", "ingest.write.sync"): "ingest",
     ("sync", "manifest.create.sync"): "sync_puts",
-    ("sync", "manifest.edit.sync"): "sync_puts",
+    ("sync", "manifest.edit.sync"): "keyspaces",
     ("sync", "table.write.sync"): "sync_puts",
     ("sync", "wal.beside.sync"): "batches_two_keyspaces",
     ("sync", "wal.end.sync"): "segment_rotation",

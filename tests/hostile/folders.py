@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import holdfast
 from holdfast import CorruptionError, DatabaseSettings, FormatError, KeyspaceSettings
 from holdfast.engine import Database, opening
-from holdfast.env import SimEnv
+from holdfast.env import FaultEnv, FaultRule, SimEnv
 from holdfast.testing import torture_part
 
 FOLDER = "/db"
@@ -90,6 +91,25 @@ def closed_database(seed: int = 1) -> tuple[Files, State]:
         fill(database, state)
         database[b"last"] = state["default"][b"last"] = b"words"
     return files_of(machine), state
+
+
+def closed_with_edits() -> tuple[Files, State]:
+    """Return a database that was closed when there was no room for another manifest."""
+    machine, state = SimEnv(1), {}
+    with holdfast.open(FOLDER, settings=SMALL, env=without_room(machine)) as database:
+        fill(database, state)
+        database[b"last"] = state["default"][b"last"] = b"words"
+    return files_of(machine), state
+
+
+def without_room(machine: SimEnv) -> FaultEnv:
+    """Return a machine whose disk has no room for any manifest but the first."""
+    full = FaultRule(
+        kind="create", site="manifest.create.write", nth=2, times=None, error=errno.ENOSPC
+    )
+    env = FaultEnv(machine)
+    env.add(full)
+    return env
 
 
 def crashed_database(

@@ -233,11 +233,14 @@ def test_a_marker_that_names_nothing(closed: tuple[Files, State]) -> None:
 def test_two_markers(closed: tuple[Files, State]) -> None:
     files, state = closed
     (manifest,) = (name for name in files if name.endswith(".manifest"))
-    same = {**files, "CURRENT.1.2": b"", "00000002.manifest": files[manifest]}
+    (marker,) = (name for name in files if name.startswith("CURRENT."))
+    iteration, number = map(int, marker.split(".")[1:])
+    following = f"{number + 1:08}.manifest"
+    same = {**files, f"CURRENT.{iteration}.{number + 1}": b"", following: files[manifest]}
     assert examine(same, [state]).kind == "refused"
     # An older marker was only not removed yet.
-    newer = {name.replace("CURRENT.1.", "CURRENT.7."): data for name, data in files.items()}
-    assert examine({**newer, "CURRENT.6.900": b""}, [state]).kind == "harmless"
+    older = f"CURRENT.{iteration - 1}.900"
+    assert examine({**files, older: b""}, [state]).kind == "harmless"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.hostile.folders import (
     State,
     Verdict,
     closed_database,
+    closed_with_edits,
     crashed_database,
     examine,
 )
@@ -166,12 +167,28 @@ def test_flips_in_the_tables_of_a_closed_database(closed: tuple[Files, State]) -
 
 
 def test_flips_in_the_manifest_of_a_closed_database(closed: tuple[Files, State]) -> None:
+    """It is one snapshot, which was synced before its marker: all damage is told."""
     (name,) = named(closed[0], ".manifest")
     data = closed[0][name]
     counts = flip_closed(closed, name, range(len(data)), one_bit)
-    assert counts["manifest", "refused"] == places_of(data, EDIT_MAGIC)[-1]
-    headers = [*range(64), *(at + n for at in places_of(data, EDIT_MAGIC)[::3] for n in range(40))]
+    assert counts == {("manifest", "refused"): len(data)}
+    headers = [*range(64), *(at + n for at in places_of(data, EDIT_MAGIC) for n in range(40))]
     flip_closed(closed, name, headers, every_bit)
+
+
+def test_flips_in_the_manifest_of_a_database_that_had_no_room_for_another_one(
+    closed: tuple[Files, State],
+) -> None:
+    """Its last edit says that it was closed, and the one before is proven by it."""
+    files, state = closed_with_edits()
+    (name,) = named(files, ".manifest")
+    data = files[name]
+    places = places_of(data, EDIT_MAGIC)
+    assert len(places) > 3
+    counts = flip_closed((files, state), name, range(len(data)), one_bit)
+    assert counts["manifest", "refused"] == places[-1]
+    headers = [*range(64), *(at + n for at in places[::3] for n in range(40))]
+    flip_closed((files, state), name, headers, every_bit)
 
 
 def test_flips_in_the_log_of_a_closed_database(closed: tuple[Files, State]) -> None:

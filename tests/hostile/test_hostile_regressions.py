@@ -6,7 +6,14 @@ import pytest
 
 import holdfast
 from holdfast import CorruptionError
-from tests.hostile.folders import FOLDER, SMALL, closed_database, files_of, machine_with
+from tests.hostile.folders import (
+    FOLDER,
+    SMALL,
+    closed_database,
+    closed_with_edits,
+    files_of,
+    machine_with,
+)
 
 
 def first_edit_only(data: bytes) -> bytes:
@@ -16,7 +23,7 @@ def first_edit_only(data: bytes) -> bytes:
 
 def test_a_manifest_that_lost_all_edits_but_the_first_is_not_a_new_database() -> None:
     """It names no log; the open for writing removed all tables and segments."""
-    files, _ = closed_database()
+    files, _ = closed_with_edits()
     name = "00000001.manifest"
     machine = machine_with({**files, name: first_edit_only(files[name])})
     for read_only in (True, False):
@@ -38,8 +45,8 @@ def test_a_log_that_the_manifest_lost_before_any_table_was_written_is_noticed() 
 
 def test_a_creation_that_was_cut_off_before_its_log_was_named_is_finished() -> None:
     machine = machine_with({})
-    holdfast.open(FOLDER, settings=SMALL, env=machine).close()
-    files = files_of(machine)
+    with holdfast.open(FOLDER, settings=SMALL, env=machine):
+        files = files_of(machine)
     name = "00000001.manifest"
     for segment in (files["00000002.wal"], bytes(8192), b"", b"\xff" * 100):
         left = {"00000002.wal": segment, "CURRENT.1.1": b"", name: first_edit_only(files[name])}

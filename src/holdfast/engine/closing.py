@@ -92,6 +92,27 @@ def _insist(engine: Engine, step: Callable[[], None]) -> None:
     raise MemoryError("no memory to end the work of a database that is closed")
 
 
+def _say_clean(engine: Engine) -> None:
+    """Say in the manifest that the end was clean. Requires: the version mutex. Raises: as
+    `Engine.log_edit`.
+
+    Of a manifest with edits, damage can take the last ones away as a crash would, and no log needs
+    to know of them: that of a keyspace that nobody wrote to. A manifest that is one snapshot was
+    synced before its marker was there, so whatever befalls it is told (ADR 0053).
+    """
+    edit = VersionEdit(clean=True)
+    if engine.version_set is not None and engine.version_set.has_edits:
+        try:
+            engine.rewrite_manifest(edit)
+        except (DiskFullError, MemoryError):
+            if engine.is_poisoned:
+                raise
+            mark("engine.clean_end_appended")
+        else:
+            return
+    engine.log_edit(edit)
+
+
 def _flush_everything(engine: Engine) -> None:
     def stop_writing() -> None:
         for tree in list(engine.trees.values()):
@@ -112,7 +133,7 @@ def _flush_everything(engine: Engine) -> None:
         with engine.version_mutex:
             if engine.is_poisoned:
                 return
-            engine.log_edit(VersionEdit(clean=True))
+            _say_clean(engine)
             # Tables that a reader held when they left the version, and that nobody holds any more.
             engine.store.purge()
     except OSError as error:

@@ -197,15 +197,7 @@ class Engine:
             mark("engine.manifest_full")
             self.rewrite_manifest()
         try:
-            self._version = version_set.log(
-                replace(
-                    edit,
-                    next_number=self.numbers.next_number,
-                    # A writer that has written nothing knows no sequence number yet.
-                    last_seq=max(self._version.last_seq, log.durable_seq),
-                    durable_lsn=log.durable_lsn,
-                )
-            )
+            self._version = version_set.log(self._completed(edit, log))
         except DiskFullError:
             raise
         except BaseException as error:
@@ -227,6 +219,16 @@ class Engine:
             mark("engine.manifest_rewrite_full")
         return self._version
 
+    def _completed(self, edit: VersionEdit, log: LogWriter) -> VersionEdit:
+        """Return `edit` with what every edit carries."""
+        return replace(
+            edit,
+            next_number=self.numbers.next_number,
+            # A writer that has written nothing knows no sequence number yet.
+            last_seq=max(self._version.last_seq, log.durable_seq),
+            durable_lsn=log.durable_lsn,
+        )
+
     def carry_out(self, steps: Iterator[Callable[[], object]]) -> None:
         """Do what follows from an edit that is durable. Each of `steps` may be done again, and they
         were made before the edit, with their iterator: here even a loop might lack the memory.
@@ -246,20 +248,20 @@ class Engine:
             self.poison(error)
             raise
 
-    def rewrite_manifest(self) -> None:
-        """Go over to a new manifest that starts with the current version. Requires: the version
-        mutex.
+    def rewrite_manifest(self, edit: VersionEdit | None = None) -> None:
+        """Go over to a new manifest that starts with the current version, or with what `edit` makes
+        of it. Requires: the version mutex.
 
         Raises: DiskFullError with nothing changed, MemoryError with nothing changed unless the
         database is poisoned; DatabasePoisonedError when the disk fails in another way.
         """
-        version_set = self.version_set
-        if version_set is None:
+        version_set, log = self.version_set, self.log
+        if version_set is None or log is None:
             raise ReadOnlyError("the database was opened with read_only=True")
         self._check_manifest_held()
         number = self.numbers.allocate()
         try:
-            obsolete = version_set.rewrite(number)
+            obsolete = version_set.rewrite(number, edit and self._completed(edit, log))
         except OSError as error:
             if version_set.is_poisoned or not is_shortage(error):
                 self.poison(error)

@@ -304,6 +304,11 @@ class VersionSet:
         return self._replaced_bytes + self._end
 
     @property
+    def has_edits(self) -> bool:
+        """Whether edits follow the snapshot of the current manifest."""
+        return self._end > self._snapshot_bytes
+
+    @property
     def needs_rewrite(self) -> bool:
         """Whether the edits have outgrown the snapshot so far that the next open would read mostly
         history.
@@ -370,18 +375,22 @@ class VersionSet:
         self._file.truncate(self._end, site="manifest.edit.undo")
         self._file.sync(site="manifest.edit.undo_sync")
 
-    def rewrite(self, number: int) -> tuple[str, ...]:
-        """Go over to a new manifest `number` that starts with the current version; return the names
-        in `obsolete`.
+    def rewrite(self, number: int, edit: VersionEdit | None = None) -> tuple[str, ...]:
+        """Go over to a new manifest `number` that starts with the current version, or with what
+        `edit` makes of it; return the names in `obsolete`.
 
-        The rewrite is an edit of its own. Raises: OSError, and DiskFullError with nothing changed
-        when the version does not fit any manifest. The set is poisoned when the new marker
-        may or may not be there; a failure before that changes nothing.
+        The rewrite is an edit of its own. Raises: ValueError when the edit breaks an invariant,
+        with nothing written; OSError, and DiskFullError with nothing changed when the version does
+        not fit any manifest. The set is poisoned when the new marker may or may not be there; a
+        failure before that changes nothing.
         """
         self._check_usable()
         replaced_bytes = self._replaced_bytes + self._end
+        version = self._version
+        if edit is not None:
+            version = replace(version.apply(edit), edit_seq=version.edit_seq)
         successor = VersionSet(
-            self._env, self._folder, self._database_id, self._iteration + 1, self._version,
+            self._env, self._folder, self._database_id, self._iteration + 1, version,
             self._alignment,
         )  # fmt: skip
         successor._write_manifest(number)

@@ -158,11 +158,13 @@ def _sector(rng: Random, world: World, unit: Unit) -> tuple[int, int]:
 
 
 def _kin(rng: Random, world: World, unit: Unit) -> Unit:
-    """Return another unit of a file of this kind, half the time of the same sort."""
+    """Return another unit of a file of this kind, half the time of the same sort; the same one
+    where there is no other.
+    """
     suffix = unit.name.rpartition(".")[2]
     found = [u for u in world.units if u.name.endswith(suffix) and u is not unit and u.size]
     alike = [u for u in found if u.kind == unit.kind]
-    return rng.choice(alike if alike and rng.random() < 0.5 else found)
+    return rng.choice((alike if alike and rng.random() < 0.5 else found) or [unit])
 
 
 # --- drawing

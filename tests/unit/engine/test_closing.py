@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from holdfast.base import DatabaseClosedError, DatabaseLockedError
+from holdfast.base import (
+    CorruptionError,
+    DatabaseClosedError,
+    DatabaseLockedError,
+    FormatError,
+    marks_seen,
+)
 from holdfast.engine import Database, open_database
-from holdfast.env import CrashPoint, SimEnv
+from holdfast.env import CrashPoint, FaultEnv, FaultRule, SimEnv
 from holdfast.manifest import VersionSet
+from tests.hostile.folders import files_of, machine_with
 from tests.model.strategies import tiny
 from tests.unit.engine.test_write_path import SEEDS, spawn_all
 
@@ -54,6 +63,72 @@ def test_a_clean_close_leaves_no_log_to_replay() -> None:
         assert 60 == len(database)
         sites = {op.site for op in env.op_log[before:]}
         assert not any(site.startswith("table.write") for site in sites), "nothing was replayed"
+
+
+KEY = bytes(range(32))
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("is_garbage", [True, False])
+def test_damage_that_takes_the_end_of_the_manifest_of_a_closed_database_is_told(
+    key: bytes | None, *, is_garbage: bool
+) -> None:
+    """No log knows of the last keyspace: with the edits that end a life it was gone, silently."""
+    machine = SimEnv(5)
+    with open_database("/db", env=machine, settings=tiny(), key=key) as database:
+        database[b"a"] = b"1"
+        database.flush()
+        database.keyspace("empty")
+    files = files_of(machine)
+    (name,) = (name for name in files if name.endswith(".manifest"))
+    data = files[name]
+    for start in range(0, len(data), 8):
+        garbage = Random(start).randbytes(len(data) - start) if is_garbage else b""
+        damaged = machine_with(files | {name: data[:start] + garbage})
+        with pytest.raises((CorruptionError, FormatError)):
+            open_database("/db", env=damaged, key=key, read_only=True)
+    with open_database("/db", env=machine_with(files), key=key) as database:
+        assert set(database.keyspaces()) == {"default", "empty"}
+
+
+def test_a_life_without_edits_ends_in_the_manifest_that_it_began() -> None:
+    env = SimEnv()
+    opened(env).close()
+    with opened(env) as database:
+        assert 0 == len(database)
+        before = env.op_count
+    sites = [op.site for op in env.op_log[before:]]
+    assert "manifest.edit.sync" in sites
+    assert "manifest.create.write" not in sites
+    assert VersionSet.recover(env, "/db").version.clean
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, MemoryError])
+def test_a_close_without_room_for_another_manifest_says_in_the_old_one_that_it_is_closed(
+    error: int | type[MemoryError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = SimEnv()
+    env = FaultEnv(machine)
+    database = open_database("/db", env=env, settings=tiny())
+    pairs = fill(database)
+    if isinstance(error, int):
+        env.add(FaultRule(site="manifest.create.write", times=None, error=error))
+    else:
+        monkeypatch.setattr(VersionSet, "_write_manifest", raiser(error))
+    database.close()
+    monkeypatch.undo()
+    assert marks_seen()["engine.clean_end_appended"] == 1
+    assert "00000001.manifest" in machine.list_dir("/db")
+    assert VersionSet.recover(machine, "/db").version.clean
+    with opened(machine) as database:
+        assert pairs == dict(database.items())
+
+
+def raiser(error: type[BaseException]) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
 
 
 def test_everything_is_given_back() -> None:

@@ -64,6 +64,7 @@ def test_memory_is_kept_for_the_next_memtable_and_charged(tmp_path: Path) -> Non
     with opened(tmp_path) as database:
         engine = database._engine
         write_two_memtables(database)
+        engine.upkeep.wait_idle()
         engine.memory.charge()
         kept = engine.memory.spare.bytes_held
         assert 2 * MIB <= kept <= 8 * MIB

@@ -321,6 +321,24 @@ def test_a_rewrite_goes_on_in_a_new_manifest(env: FailingEnv, folder: str) -> No
     assert VersionSet.recover(env, folder).version == last
 
 
+def test_a_rewrite_with_an_edit_is_one_edit_and_no_record_follows_its_snapshot(
+    env: FailingEnv, folder: str
+) -> None:
+    versions = first(env, folder)
+    assert versions.has_edits
+    before = versions.version
+    versions.rewrite(6, VersionEdit(next_number=70, clean=True))
+    assert not versions.has_edits
+    assert versions.version == VersionSet.recover(env, folder).version
+    assert (versions.version.edit_seq, versions.version.next_number) == (before.edit_seq + 1, 70)
+    assert versions.version.clean
+    assert versions.version.keyspaces == before.keyspaces
+    with pytest.raises(ValueError, match="next_number"):
+        versions.rewrite(7, VersionEdit(next_number=3))
+    assert not versions.is_poisoned
+    assert "00000007.manifest" not in env.list_dir(folder)
+
+
 @pytest.mark.parametrize("site", ["manifest.create.sync", "manifest.marker.folder_sync"])
 def test_a_failed_rewrite_poisons_only_when_the_marker_may_be_there(
     env: FailingEnv, folder: str, site: str

@@ -84,7 +84,13 @@ def test_no_damage_of_a_sealed_database_gives_a_wrong_answer(with_a_key, is_clos
     places = {}
     for number in range(400):
         unit, damage = drawing.draw(rng) if number % 2 else drawing.flip(number)
-        places.setdefault(unit.kind, set()).add(judge.judge(damage))
+        verdict = judge.judge(damage)
+        # A sector that was misdirected may be short and end before the unit.
+        before, after = (
+            f[unit.name][unit.start :][: unit.size] for f in (world.files, damage.files)
+        )
+        if damage.kind != "misdirected" or before != after:
+            places.setdefault(unit.kind, set()).add(verdict)
     assert {"refused", "found", "right"} <= set().union(*places.values())
     for kind in ("table, tail", "table, footer", "table, index_root"):
         assert places.get(kind, {"refused"}) == {"refused"}
