@@ -30,10 +30,7 @@ from holdfast.testing.versus_scale import SCALES
 from holdfast.testing.versus_store import ENGINES, is_installed, settings_of
 from holdfast.testing.versus_workload import WORKLOADS, description
 
-RESULTS = os.path.join("docs", "results")
-PAGE = os.path.join(RESULTS, "bench.md")
-PICTURE = "bench.svg"
-FIGURES = "bench.json"
+PAGE = os.path.join("docs", "results", "bench.md")
 ROUNDS = 3
 
 
@@ -50,7 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write all cells of all rounds there")
     add("--picture", metavar="FILE", help="write bars of ratios there, as SVG")
     add("--resume", metavar="FILE", help="keep cells in FILE, and measure those that it lacks")
-    add("--write", action="store_true", help=f"write {PAGE}, its picture and its JSON")
+    add("--write", action="store_true", help="write the page, its picture and its JSON")
+    add("--page", default=PAGE, metavar="FILE", help=f"which page (default: {PAGE})")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,7 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
     for workload in runner():
         print(f"{workload_table(report, workload)}\n", flush=True)
     report.budgets = budgets(report.run, engines)
-    if not arguments.workloads:
+    if arguments.workloads:
+        report.budgets = [budget for budget in report.budgets if budget.measured is not None]
+    else:
         alone, failures = measure_alone(arguments.scale, arguments.folder)
         report.budgets += alone
         report.run.failures += failures
@@ -128,7 +128,11 @@ def command_of(arguments: argparse.Namespace) -> str:
         words += ["--engines", arguments.engines]
     words += ["--scale", arguments.scale, "--rounds", str(arguments.rounds)]
     words += ["--seed", str(arguments.seed)]
-    return shlex.join([*words, "--write"] if arguments.write else words)
+    if arguments.write:
+        words += ["--write"]
+    if arguments.page != PAGE:
+        words += ["--page", arguments.page]
+    return shlex.join(words)
 
 
 def write_all(report: Report, arguments: argparse.Namespace) -> None:
@@ -140,10 +144,11 @@ def write_all(report: Report, arguments: argparse.Namespace) -> None:
     if arguments.picture:
         files[arguments.picture] = picture(report)
     if arguments.write:
-        os.makedirs(RESULTS, exist_ok=True)
-        files[PAGE] = page(report, PICTURE)
-        files[os.path.join(RESULTS, PICTURE)] = picture(report)
-        files[os.path.join(RESULTS, FIGURES)] = figures
+        stem = arguments.page.removesuffix(".md")
+        os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
+        files[arguments.page] = page(report, os.path.basename(f"{stem}.svg"))
+        files[f"{stem}.svg"] = picture(report)
+        files[f"{stem}.json"] = figures
     for path, content in files.items():
         with open(path, "w", encoding="ascii") as file:
             file.write(content)

@@ -450,6 +450,28 @@ def test_a_run_leaves_nothing_but_what_was_asked_for(tmp_path, monkeypatch, capf
     assert "durable commit, to the best peer" in out
 
 
+def test_some_workloads_have_a_page_of_their_own_with_the_budgets_they_are_about(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result_page, "uncommitted", list)
+    given = ["commit-threads", "transactions-threads", "--engines", "holdfast", "--rounds", "1"]
+    where = os.path.join("docs", "results", "bench-threads.md")
+    assert main(["bench", *given, "--scale", "tiny", "--write", "--page", where]) == 0
+    out, _ = capfd.readouterr()
+    assert sorted(os.listdir("docs/results")) == [
+        "bench-threads.json",
+        "bench-threads.md",
+        "bench-threads.svg",
+    ]
+    text = (tmp_path / where).read_text()
+    assert f"--write --page {where}" in text
+    assert "(bench-threads.svg)" in text
+    for shown in (out, text):
+        assert "64 threads of transactions, to commits" in shown
+        assert "hot get, to LMDB" not in shown
+
+
 def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, capfd):
     spawn = versus_run.spawn
 
