@@ -1,5 +1,6 @@
 """Keys on the command line, and the verbs on encrypted databases."""
 
+import argparse
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import pytest
 import holdfast as engine
 from holdfast.cli import keys
 from holdfast.codec import checksum
+from holdfast.crypto import SourceKind
+from tests.unit.crypto.test_refused_keys import shown as traceback_of
 
 KEY = bytes(range(32))
 NEW = bytes(range(32, 64))
@@ -70,19 +73,73 @@ def test_a_passphrase_stands_before_the_rows_of_standard_input(holdfast, files, 
     assert holdfast("export", files / "p", "--passphrase").out == "a,b\n1,2\n"
 
 
-def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(monkeypatch):
-    class Terminal:
-        def isatty(self):
-            return True
+def on_a_terminal(monkeypatch, *words):
+    """Let these be typed, one after the other; an exception among them is raised."""
+    asked = iter(words)
 
-    asked = iter(["a", "a", "a", "b", ""])
-    monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr(keys.getpass, "getpass", lambda prompt: next(asked))
-    assert keys._asked("?", twice=True) == "a"
+    def typed(prompt):
+        word = next(asked)
+        if isinstance(word, BaseException):
+            raise word
+        return word
+
+    monkeypatch.setattr(sys, "stdin", Typed(b""))
+    monkeypatch.setattr(Typed, "isatty", lambda stdin: True)
+    monkeypatch.setattr(keys.getpass, "getpass", typed)
+
+
+def given(*words, prefix="", creates=False):
+    """Return what `keys.key_of` makes of arguments of a verb."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("database")
+    keys.add_key(parser, prefix=prefix)
+    arguments = parser.parse_args(["absent", *map(str, words)])
+    return keys.key_of(arguments, prefix=prefix, creates=creates)
+
+
+def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(monkeypatch):
+    on_a_terminal(monkeypatch, "a", "a", "a", "b", "")
+    assert given("--new-passphrase", prefix="new-").kind is SourceKind.PASSPHRASE
     with pytest.raises(keys.CommandError, match="differ"):
-        keys._asked("?", twice=True)
+        given("--new-passphrase", prefix="new-")
     with pytest.raises(keys.CommandError, match="empty"):
-        keys._asked("?", twice=False)
+        given("--passphrase")
+
+
+HIDDEN = "#" * 30
+
+
+@pytest.mark.parametrize("text", [HIDDEN, HIDDEN * 3, HIDDEN + "\xff", "0" * 62 + HIDDEN[:2]])
+def test_no_traceback_shows_what_was_taken_for_a_key(tmp_path, monkeypatch, text):
+    """A tool that prints the variables of all frames would tell a key that was mistyped."""
+    path = tmp_path / "key"
+    path.write_text(text, encoding="latin-1")
+    monkeypatch.setenv("KEY_OF_THE_TEST", text)
+    for words in (["--key-file", path], ["--key-env", "KEY_OF_THE_TEST"]):
+        with pytest.raises(keys.CommandError, match="holds no key") as caught:
+            given(*words)
+        assert "##" not in traceback_of(caught.value, __file__)
+
+
+def test_no_traceback_shows_a_passphrase(monkeypatch):
+    on_a_terminal(
+        monkeypatch, HIDDEN, "other words", HIDDEN + "\udcff", HIDDEN * 200, HIDDEN,
+        KeyboardInterrupt(),
+    )  # fmt: skip
+    errors = []
+    for prefix in ("new-", "", "", "new-"):
+        with pytest.raises((keys.CommandError, KeyboardInterrupt)) as caught:
+            given(f"--{prefix}passphrase", prefix=prefix)
+        assert "##" not in traceback_of(caught.value, __file__)
+        errors.append(caught.value)
+    for error, said in zip(errors, ("differ", "surrogates", "4096 bytes", ""), strict=True):
+        assert said in str(error)
+    assert isinstance(errors[3], KeyboardInterrupt)
+    monkeypatch.setattr(sys, "stdin", Typed(HIDDEN.encode() + b"\xff\n"))
+    monkeypatch.setattr(Typed, "isatty", lambda stdin: False)
+    with pytest.raises(keys.CommandError, match="not UTF-8") as caught:
+        given("--passphrase")
+    assert "##" not in traceback_of(caught.value, __file__)
 
 
 def test_on_a_terminal_a_database_is_not_made_with_a_mistyped_passphrase(

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 
 from holdfast.cli.failure import CommandError, wrong_usage
-from holdfast.crypto import KeySource, key_files
+from holdfast.crypto import KeySource, Secret, key_files
 from holdfast.env import PosixEnv, open_stream, read_stream
 
 _RAW_BYTES = 32
@@ -52,18 +52,18 @@ def key_of(
     before = prefix.replace("-", "_")
     file = getattr(arguments, f"{before}key_file")
     variable = getattr(arguments, f"{before}key_env")
+    made: KeySource | CommandError | None = None
     if file is not None:
-        return KeySource(_of_file(file))
-    if variable is not None:
-        text = os.environ.get(variable)
-        if text is None:
-            raise wrong_usage(f"there is no environment variable {variable}")
-        return KeySource(_of_digits(text, f"the environment variable {variable}"))
-    if getattr(arguments, f"{before}passphrase"):
+        made = _of_file(file)
+    elif variable is not None:
+        made = _of_variable(variable)
+    elif getattr(arguments, f"{before}passphrase"):
         # A new one that was mistyped would open nothing ever again.
         twice = bool(prefix) or (creates and not _has_keys(arguments.database))
-        return _of_words(_asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=twice))
-    return None
+        made = _asked(f"{prefix.replace('-', ' ')}passphrase: ", twice=twice)
+    if isinstance(made, CommandError):
+        raise made
+    return made
 
 
 def _has_keys(path: str) -> bool:
@@ -72,54 +72,65 @@ def _has_keys(path: str) -> bool:
     return False
 
 
-def _of_file(path: str) -> bytes:
+# What follows returns an exception instead of raising it: the frame of whoever raises is kept with
+# the traceback, and with the frame all its names, a key that was mistyped among them.
+
+
+def _of_file(path: str) -> KeySource | CommandError:
     with open_stream(path) as stream:
         data = read_stream(stream, _FILE_BYTES_MAX + 1)
     if len(data) == _RAW_BYTES:
-        return data
+        return KeySource(data)
     if len(data) > _FILE_BYTES_MAX:
-        raise _no_key(path)
-    try:
-        return _of_digits(data.decode("ascii"), path)
-    except UnicodeDecodeError:
-        raise _no_key(path) from None
+        return _no_key(path)
+    return _of_digits(data, path)
 
 
-def _of_digits(text: str, where: str) -> bytes:
-    try:
-        key = bytes.fromhex(text.strip())
-    except ValueError:
-        raise _no_key(where) from None
-    if len(key) != _RAW_BYTES:
-        raise _no_key(where)
-    return key
+def _of_variable(name: str) -> KeySource | CommandError:
+    text = os.environ.get(name)
+    if text is None:
+        return wrong_usage(f"there is no environment variable {name}")
+    return _of_digits(os.fsencode(text), f"the environment variable {name}")
 
 
-def _of_words(words: str) -> KeySource:
-    try:
-        return KeySource(words)
-    except ValueError as error:
-        raise wrong_usage(str(error)) from None
+def _of_digits(text: bytes, where: str) -> KeySource | CommandError:
+    key = b""
+    # An error to decode is a ValueError, too.
+    with suppress(ValueError):
+        key = bytes.fromhex(text.decode("ascii").strip())
+    return KeySource(key) if len(key) == _RAW_BYTES else _no_key(where)
 
 
 def _no_key(where: str) -> CommandError:
     return wrong_usage(f"{where} holds no key: neither 32 bytes nor 64 hexadecimal digits")
 
 
-def _asked(prompt: str, *, twice: bool) -> str:
-    """Return a passphrase from the terminal, a new one asked for twice, or from a line of standard
-    input.
+def _asked(prompt: str, *, twice: bool) -> KeySource | CommandError:
+    """Return the passphrase that the terminal gives, a new one asked for twice, or a line of
+    standard input.
     """
     if sys.stdin is not None and sys.stdin.isatty():
-        words = getpass.getpass(prompt)
-        if twice and words != getpass.getpass("the same again: "):
-            raise wrong_usage("the two passphrases differ")
+        words = _typed(prompt)
+        if twice and words.reveal() != _typed("the same again: ").reveal():
+            return wrong_usage("the two passphrases differ")
     else:
         line = b"" if sys.stdin is None else sys.stdin.buffer.readline(_LINE_BYTES_MAX)
-        try:
-            words = line.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise wrong_usage("the passphrase is not UTF-8") from None
-    if not words:
-        raise wrong_usage("the passphrase is empty")
-    return words
+        words = Secret(line.rstrip(b"\r\n"))
+    return _of_words(words)
+
+
+def _typed(prompt: str) -> Secret:
+    # While the second one is asked for the first one is in no variable that an interrupt shows.
+    return Secret(getpass.getpass(prompt).encode("utf-8", "surrogatepass"))
+
+
+def _of_words(words: Secret) -> KeySource | CommandError:
+    if not words.reveal():
+        return wrong_usage("the passphrase is empty")
+    try:
+        return KeySource(words.reveal().decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        # The exception itself holds the words.
+        return wrong_usage("the passphrase is not UTF-8")
+    except ValueError as error:
+        return wrong_usage(str(error))

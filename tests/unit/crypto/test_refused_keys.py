@@ -26,15 +26,15 @@ SALT = bytes(32)
 WRAPPED = Protection(kind=SourceKind.CALLABLE, salt=SALT, wrapped=b"w")
 
 
-def shown(error):
-    """All that a traceback with local variables shows of the frames below the caller's, and of the
-    exceptions from which it comes.
+def shown(error, own=__file__):
+    """All that a traceback with local variables shows of the frames that are not of the test's own
+    file, and of the exceptions from which it comes.
     """
     text = []
     while error is not None:
         text.append(repr(error) + repr(vars(error)))
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_code.co_filename != __file__:
+            if frame.f_code.co_filename != own:
                 text.append(repr(frame.f_locals))
         error = error.__context__
     return "".join(text)
