@@ -3,7 +3,8 @@
 Run once for each format version and never again for an old one: later versions must open what this
 one wrote. `closed` was closed cleanly; the process that wrote `crashed` ended without closing it.
 A second argument is their `wal_alignment_bytes`. With a third one, `merges`, they have keys with
-operands too, with `encrypted` they have the key that is the bytes 0 to 31.
+operands too, with `changed` a keyspace whose settings were changed, with `encrypted` they have the
+key that is the bytes 0 to 31.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ SETTINGS = holdfast.DatabaseSettings(
         memtable_bytes=4096, page_bytes=512, table_bytes=8192, level1_bytes=16384, level0_tables=2
     ),
 )
+
+CHANGED = holdfast.KeyspaceSettings(memtable_bytes=8192, page_bytes=1024, restart_interval=4)
+"""What the keyspace `plain` gets in databases with `changed`."""
 
 
 def fill(db: holdfast.Database) -> None:
@@ -96,6 +100,8 @@ def write(db: holdfast.Database, alignment: str, *others: str) -> None:
     fill(db)
     if "merges" in others:
         merge(db)
+    if "changed" in others:
+        db.keyspace("plain", settings=CHANGED)
 
 
 def settings(alignment: str, *others: str) -> holdfast.DatabaseSettings:

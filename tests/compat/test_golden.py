@@ -13,6 +13,7 @@ import pytest
 import holdfast
 from holdfast.base import MERGE
 from holdfast.cursor import Cursor
+from holdfast.manifest.reader import decode_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path for path in GOLDEN.glob("*/*") if path.is_dir())
@@ -31,6 +32,7 @@ def test_there_are_golden_databases() -> None:
             "v1",
             "v1-aligned-4096",
             "v1-aligned-512",
+            "v1-changed",
             "v1-merges",
             "v2-4096",
             "v2-512",
@@ -43,7 +45,8 @@ def test_there_are_golden_databases() -> None:
 def test_a_golden_database_has_the_version_that_it_is_named_by(golden: Path) -> None:
     """Manifest and log, each with the alignment in its header."""
     version, _, alignment = golden.parent.name.removeprefix("v").partition("-")
-    expected = int(alignment.removeprefix("aligned-").removeprefix("merges") or 8)
+    alignment = alignment.removeprefix("aligned-")
+    expected = int(alignment) if alignment.isdigit() else 8
     (manifest,) = golden.glob("*.manifest")
     header = manifest.read_bytes()[:64]
     assert int.from_bytes(header[8:12], "little") == int(version)
@@ -87,6 +90,23 @@ def test_a_golden_database_with_a_key_is_sealed_in_version_1() -> None:
         tails = {path.read_bytes()[-64:-55] for path in golden.glob("*.table")}
         assert tails == {b"HFseal\r\n\x01"}
         assert {path.read_bytes()[:10] for path in golden.glob("KEYS.*")} == {b"HFkeys\r\n\x01\x00"}
+
+
+@pytest.mark.parametrize("name", ["closed", "crashed"])
+def test_a_golden_database_keeps_settings_that_were_changed(name: str, tmp_path: Path) -> None:
+    """By an edit where it crashed, and in the one snapshot of a manifest where it was closed."""
+    golden = GOLDEN / "v1-changed" / name
+    (manifest,) = golden.glob("*.manifest")
+    records = decode_manifest(manifest.read_bytes(), manifest.name).records
+    assert any(record.edit.keyspaces_changed for record in records) == (name == "crashed")
+    assert (len(records) == 1) == (name == "closed")
+    folder = tmp_path / "db"
+    shutil.copytree(golden, folder)
+    for read_only in (True, False):
+        with holdfast.open(str(folder), create=False, read_only=read_only) as db:
+            plain = db.keyspace("plain", create=False)
+            kept = db._engine.trees[plain.id].version.settings
+            assert (kept.memtable_bytes, kept.page_bytes, kept.restart_interval) == (8192, 1024, 4)
 
 
 def kinds_of(cursor: Cursor) -> set[int]:
