@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.base import WrongKeyError
+from holdfast.base import WrongKeyError, mark
 from holdfast.compaction import TableRenewal
 from holdfast.crypto import KeyRing, KeySource, Protection, SealedEnv, Secret
 from holdfast.engine.compact import carry_out_plans, while_open
 from holdfast.manifest import VersionEdit
 from holdfast.sstable import SealedTable, TableInfo, table_name
+from holdfast.wal import segments_beyond
 
 if TYPE_CHECKING:
     from holdfast.engine.engine import Engine
@@ -61,7 +62,6 @@ def _go_over(engine: Engine, ring: KeyRing, protection: Protection, wrapping: Se
 
 def _drop_segments(engine: Engine) -> None:
     """Drop the segments whose operations are all in tables, as a flush does that has some."""
-    dropped: list[int] = []
     with engine.version_mutex:
         log = engine.log
         if log is None:
@@ -75,8 +75,15 @@ def _drop_segments(engine: Engine) -> None:
                     wal_first_salt=needed.salt,
                 )
             )
-            dropped = log.forget_before(needed.number)
-    engine.unlink_segments(dropped)
+            log.forget_before(needed.number)
+    # A flush may have dropped some in the manifest, and not have come to remove them.
+    try:
+        needless = segments_beyond(engine.env, engine.folder, engine.version.wal_first, 0)
+    except OSError:
+        # They are orphans for the next open.
+        mark("wal.unlink_failed")
+    else:
+        engine.unlink_segments(needless)
 
 
 def _rewrite(engine: Engine, env: SealedEnv, progress: Progress | None) -> None:

@@ -1,6 +1,8 @@
 """The log while keys change: nothing of it goes on under what the old key may open."""
 
 import shutil
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 import holdfast
 from holdfast.crypto import PREAMBLE_BYTES, SEAL_MAGIC, FileKind, Preamble
+from holdfast.engine import flush
+from holdfast.engine.engine import Engine
 from holdfast.env import FaultEnv, FaultRule, SimEnv
 from tests.unit.engine.test_rekey import NEW, OLD, SMALL, opened_by, small
 
@@ -46,6 +50,25 @@ def test_what_is_committed_behind_a_change_is_under_the_new_data_key(path, rewri
         shutil.copytree(path, f"{path}-copy")
     with holdfast.open(f"{path}-copy", key=NEW) as db:
         assert dict(db.items()) == {b"before": b"1", b"after": b"2"}
+
+
+def test_a_rewrite_waits_for_no_flush_to_remove_what_it_dropped(path, monkeypatch):
+    """A flush is over for whoever waits for it when its edit is durable."""
+    removes, is_over = Engine.unlink_segments, threading.Event()
+
+    def remove(engine, numbers):
+        if sys._getframe(1).f_code.co_filename == flush.__file__:
+            assert is_over.wait(30)
+        removes(engine, numbers)
+
+    monkeypatch.setattr(Engine, "unlink_segments", remove)
+    with holdfast.open(path, key=OLD, settings=SMALL) as db:
+        db[b"before"] = b"1"
+        try:
+            db.rekey(NEW, rewrite=True)
+            assert set(sealed_epochs(path).values()) == {2}
+        finally:
+            is_over.set()
 
 
 def test_a_rewrite_drops_a_log_that_a_flush_left(path):
