@@ -15,6 +15,7 @@ from holdfast.base import (
     MERGE,
     PUT,
     RANGE_DELETE,
+    VALUE_BYTES_MAX,
     LimitError,
 )
 from holdfast.codec import checksum
@@ -51,6 +52,45 @@ def outcome(call: Any, *arguments: Any, **named: Any) -> Any:
         return call(*arguments, **named)
     except Exception as error:
         return type(error), str(error)
+
+
+class BreaksOff:
+    """Pairs, one of which cannot be made."""
+
+    def __iter__(self) -> Any:
+        yield b"a", b"x"
+        raise ZeroDivisionError
+
+
+@both
+@pytest.mark.parametrize(
+    ("pairs", "error"),
+    [
+        (BreaksOff(), ZeroDivisionError),
+        ([(b"a", b"x"), (b"k",)], ValueError),
+        ([(b"a", b"x"), (b"k", b"v", b"")], ValueError),
+        ([(b"a", b"x"), 7], TypeError),
+    ],
+)
+def test_pairs_that_are_none_add_nothing(twin: Any, pairs: Any, error: type[Exception]) -> None:
+    batch = twin.WriteBatch()
+    batch.put(1, b"before", b"x")
+    before = batch.payload()
+    with pytest.raises(error):
+        batch.put_many(1, pairs)
+    assert (batch.payload(), batch.op_count) == (before, 1)
+
+
+@given(pairs=st.lists(st.tuples(keys, st.binary(max_size=300))), keyspace=st.integers(0, 2**32 - 1))
+def test_many_puts_are_what_one_after_the_other_is(
+    pairs: list[tuple[bytes, bytes]], keyspace: int
+) -> None:
+    for twin in (_buffer_c, _buffer_py):
+        one, many = twin.WriteBatch(), twin.WriteBatch()
+        for key, value in pairs:
+            one.put(keyspace, key, value)
+        many.put_many(keyspace, ((bytearray(key), memoryview(value)) for key, value in pairs))
+        assert (many.payload(), many.op_count) == (one.payload(), len(pairs))
 
 
 @both
@@ -181,6 +221,13 @@ def test_a_bad_operation_is_refused_alike_and_changes_nothing(arguments: tuple[A
         ("put", (1, b"k", None)),
         ("put", (1, bytes(KEY_BYTES_MAX + 1), b"")),
         ("put", (-1, "k", b"v")),
+        ("put_many", (2**32, [])),
+        ("put_many", (1, None)),
+        ("put_many", (1, [(b"a", b"x"), ("k", b"v")])),
+        ("put_many", (1, [(b"a", b"x"), (b"k", "v")])),
+        ("put_many", (1, [(b"a", b"x"), (bytes(KEY_BYTES_MAX + 1), b"v")])),
+        ("put_many", (1, [(b"a", b"x"), (b"k", memoryview(bytes(VALUE_BYTES_MAX + 1)))])),
+        ("put_many", (1, [(b"a", b"x"), (b"k", bytes(VALUE_BYTES_MAX))] * 5)),
         ("delete", (1, None)),
         ("delete", (1, bytes(KEY_BYTES_MAX + 1))),
         ("delete_range", (1, b"a", None)),

@@ -77,6 +77,9 @@ def pairs_of(given: Any) -> Iterable[tuple[Any, Any]]:
     """Return the pairs of what `dict.update` takes: a mapping, what has `keys` and can be asked for
     each of them, or pairs.
     """
+    if type(given) is list:
+        # To ask whether it is a mapping takes longer than to write a row.
+        return given
     if isinstance(given, Mapping):
         return given.items()
     if hasattr(given, "keys"):

@@ -155,13 +155,14 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         durability: str | None = None,
     ) -> None:
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
-        self._commit(self.batch_of(pairs), durability)
+        batch = self.batch_of(pairs)
+        if durability is None or not self._commit_at_once(batch, durability):
+            self._commit(batch, durability)
 
     def batch_of(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> WriteBatch:
         """Return the batch that writes all `pairs`."""
         batch = WriteBatch()
-        for key, value in pairs_of(pairs):
-            batch.put(self.id, check_key(key), check_value(value))
+        batch.put_many(self.id, pairs_of(pairs))
         return batch
 
     def compare_and_set(
@@ -338,6 +339,13 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     def clear(self) -> None:
         """Remove every key, as one operation."""
         self.delete_range(None, None)
+
+    def _commit_at_once(self, batch: WriteBatch, durability: str) -> bool:
+        """Commit without a group if nobody has to wait for it; return whether that was possible."""
+        if not batch.op_count:
+            return False
+        visible = self._engine.state.visible_seq
+        return self._host.commit_at_once(batch, durability, (self.id,), visible)
 
     def _commit(
         self, batch: WriteBatch, durability: str | None, check: OpenRange | None = None

@@ -240,6 +240,32 @@ cdef class WriteBatch:
                    <const unsigned char*>PyBytes_AS_STRING(value_bytes),
                    PyBytes_GET_SIZE(value_bytes))
 
+    def put_many(self, keyspace, pairs):
+        """Add a put of each pair of key and value. Raises: as `put`, and what the iterator of
+        `pairs` raises, with nothing added.
+        """
+        cdef bytes key_bytes, value_bytes
+        cdef uint32_t number = keyspace_of(keyspace)
+        cdef Py_ssize_t used = self.used
+        cdef uint64_t op_count = self.op_count
+        try:
+            for key, value in pairs:
+                key_bytes = key if type(key) is bytes else check_key(key)
+                if PyBytes_GET_SIZE(key_bytes) > OP_KEY_BYTES_MAX:
+                    check_key(key_bytes)
+                value_bytes = value if type(value) is bytes else check_value(value)
+                if PyBytes_GET_SIZE(value_bytes) > OP_VALUE_BYTES_MAX:
+                    check_value(value_bytes)
+                self.c_add(OP_PUT, number,
+                           <const unsigned char*>PyBytes_AS_STRING(key_bytes),
+                           PyBytes_GET_SIZE(key_bytes),
+                           <const unsigned char*>PyBytes_AS_STRING(value_bytes),
+                           PyBytes_GET_SIZE(value_bytes))
+        except BaseException:
+            self.used = used
+            self.op_count = op_count
+            raise
+
     def delete(self, keyspace, key):
         """Add: the key is now absent. Raises: TypeError, LimitError."""
         cdef _Arguments given = check_arguments(OP_DELETE, keyspace, key, None)

@@ -10,7 +10,7 @@ Thread safety: none; the owner of a batch or buffer serialises calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import index
 from typing import Final
 
@@ -70,6 +70,19 @@ class WriteBatch:
     def put(self, keyspace: int, key: bytes, value: bytes) -> None:
         """Add: the key now has this value. Raises: TypeError, LimitError."""
         self._add(PUT, keyspace, key, value)
+
+    def put_many(self, keyspace: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add a put of each pair of key and value. Raises: as `put`, and what the iterator of
+        `pairs` raises, with nothing added.
+        """
+        _check_keyspace(keyspace)
+        before = self.mark()
+        try:
+            for key, value in pairs:
+                self.put(keyspace, key, value)
+        except BaseException:
+            self.rollback(before)
+            raise
 
     def delete(self, keyspace: int, key: bytes) -> None:
         """Add: the key is now absent. Raises: TypeError, LimitError."""
@@ -265,8 +278,7 @@ def _check_bytes_max(bytes_max: int) -> int:
 def _encode(kind: int, keyspace: int, key: bytes, value: bytes | None) -> bytes:
     if kind not in (DELETE, PUT, RANGE_DELETE, MERGE):
         raise ValueError(f"there is no kind {kind}")
-    if not 0 <= keyspace <= _U32_MAX:
-        raise LimitError(f"the keyspace id is {keyspace}; it must fit 32 bits")
+    _check_keyspace(keyspace)
     key = check_key(key)
     encoded = bytes([kind]) + _varint(keyspace) + _varint(len(key)) + key
     if kind == DELETE:
@@ -275,6 +287,11 @@ def _encode(kind: int, keyspace: int, key: bytes, value: bytes | None) -> bytes:
         return encoded
     value = check_key(value) if kind == RANGE_DELETE else check_value(value)
     return encoded + _varint(len(value)) + value
+
+
+def _check_keyspace(keyspace: int) -> None:
+    if not 0 <= keyspace <= _U32_MAX:
+        raise LimitError(f"the keyspace id is {keyspace}; it must fit 32 bits")
 
 
 def _batch_bytes(op_count: int, operations_size: int) -> int:
