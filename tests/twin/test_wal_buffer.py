@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -79,6 +80,42 @@ def test_pairs_that_are_none_add_nothing(twin: Any, pairs: Any, error: type[Exce
     with pytest.raises(error):
         batch.put_many(1, pairs)
     assert (batch.payload(), batch.op_count) == (before, 1)
+
+
+@both
+def test_pairs_that_empty_the_batch_are_refused(twin: Any) -> None:
+    """Nobody does that; it must not end in memory that is gone."""
+    batch = twin.WriteBatch()
+    batch.put(1, b"large", bytes(3_000_000))
+
+    def pairs() -> Any:
+        yield b"a", b"x"
+        batch.clear()
+        raise ZeroDivisionError
+
+    with pytest.raises(ValueError, match="the mark does not lie within the batch"):
+        batch.put_many(1, pairs())
+    assert (batch.payload(), batch.op_count) == (b"", 0)
+
+
+def test_many_pairs_let_signal_handlers_have_their_turn() -> None:
+    """In a list of bytes nothing else runs Python code."""
+
+    def strike(*_: object) -> None:
+        raise TimeoutError
+
+    batch, pairs = _buffer_c.WriteBatch(), [(b"key", b"value")] * 3_000_000
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(TimeoutError):
+            while True:
+                batch.put_many(1, pairs)
+                assert batch.op_count == len(pairs), "the handler came too late"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert batch.op_count in (0, len(pairs))
 
 
 @given(pairs=st.lists(st.tuples(keys, st.binary(max_size=300))), keyspace=st.integers(0, 2**32 - 1))

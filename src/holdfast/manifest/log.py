@@ -110,6 +110,8 @@ class VersionSet:
         self._failure: BaseException | None = None
         # Whether the marker of a successor was not made, for sure.
         self._lacks_marker = False
+        self._has_file = False
+        self._was_begun = False
         self._is_closed = False
         self._file: File
         self._header: Header
@@ -309,6 +311,11 @@ class VersionSet:
         return self._end > self._snapshot_bytes
 
     @property
+    def was_begun(self) -> bool:
+        """Whether the last rewrite came to make a file, whatever became of it."""
+        return self._was_begun
+
+    @property
     def needs_rewrite(self) -> bool:
         """Whether the edits have outgrown the snapshot so far that the next open would read mostly
         history.
@@ -393,7 +400,10 @@ class VersionSet:
             self._env, self._folder, self._database_id, self._iteration + 1, version,
             self._alignment,
         )  # fmt: skip
-        successor._write_manifest(number)
+        try:
+            successor._write_manifest(number)
+        finally:
+            self._was_begun = successor._has_file
         try:
             successor._publish_marker()
         except BaseException as exc:
@@ -449,6 +459,7 @@ class VersionSet:
         file = self._env.create(
             f"{self._folder}/{manifest_name(number)}", site="manifest.create.write"
         )
+        self._has_file = True
         try:
             file.write_at(0, header.encode() + record, site="manifest.create.write")
             file.sync(site="manifest.create.sync")

@@ -8,6 +8,7 @@ BufferError and not torn bytes.
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -29,6 +30,7 @@ cdef enum:
     ALIGNMENT_MIN = 8
     ALIGNMENT_MAX = 4096
     COUNT_BYTES_MAX = 10
+    TURN_ROWS = 4096                 # rows that are added in less than a millisecond
 
 cdef Py_ssize_t LIMIT = BATCH_BYTES_MAX
 cdef unsigned char NOTHING = 0
@@ -246,10 +248,17 @@ cdef class WriteBatch:
         """
         cdef bytes key_bytes, value_bytes
         cdef uint32_t number = keyspace_of(keyspace)
-        cdef Py_ssize_t used = self.used
-        cdef uint64_t op_count = self.op_count
+        cdef Py_ssize_t left = TURN_ROWS
+        before = self.mark()
         try:
             for key, value in pairs:
+                left -= 1
+                if left == 0:
+                    # Nothing here runs Python code: others, and signal handlers, get their turn.
+                    left = TURN_ROWS
+                    PyErr_CheckSignals()
+                    with nogil:
+                        pass
                 key_bytes = key if type(key) is bytes else check_key(key)
                 if PyBytes_GET_SIZE(key_bytes) > OP_KEY_BYTES_MAX:
                     check_key(key_bytes)
@@ -262,8 +271,7 @@ cdef class WriteBatch:
                            <const unsigned char*>PyBytes_AS_STRING(value_bytes),
                            PyBytes_GET_SIZE(value_bytes))
         except BaseException:
-            self.used = used
-            self.op_count = op_count
+            self.rollback(before)
             raise
 
     def delete(self, keyspace, key):

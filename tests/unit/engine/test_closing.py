@@ -16,6 +16,7 @@ from holdfast.base import (
     CorruptionError,
     DatabaseClosedError,
     DatabaseLockedError,
+    DatabasePoisonedError,
     FormatError,
     marks_seen,
 )
@@ -103,7 +104,9 @@ def test_a_life_without_edits_ends_in_the_manifest_that_it_began() -> None:
     assert VersionSet.recover(env, "/db").version.clean
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, MemoryError])
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.ENOENT, errno.EEXIST, MemoryError]
+)
 def test_a_close_without_room_for_another_manifest_says_in_the_old_one_that_it_is_closed(
     error: int | type[MemoryError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +115,7 @@ def test_a_close_without_room_for_another_manifest_says_in_the_old_one_that_it_i
     database = open_database("/db", env=env, settings=tiny())
     pairs = fill(database)
     if isinstance(error, int):
-        env.add(FaultRule(site="manifest.create.write", times=None, error=error))
+        env.add(FaultRule(kind="create", site="manifest.create.write", times=None, error=error))
     else:
         monkeypatch.setattr(VersionSet, "_write_manifest", raiser(error))
     database.close()
@@ -120,6 +123,18 @@ def test_a_close_without_room_for_another_manifest_says_in_the_old_one_that_it_i
     assert marks_seen()["engine.clean_end_appended"] == 1
     assert "00000001.manifest" in machine.list_dir("/db")
     assert VersionSet.recover(machine, "/db").version.clean
+    with opened(machine) as database:
+        assert pairs == dict(database.items())
+
+
+def test_a_close_whose_new_manifest_the_disk_does_not_take_poisons() -> None:
+    machine = SimEnv()
+    env = FaultEnv(machine)
+    database = open_database("/db", env=env, settings=tiny())
+    pairs = fill(database, durability="commit")
+    env.add(FaultRule(kind="sync", site="manifest.create.sync"))
+    with pytest.raises(DatabasePoisonedError):
+        database.close()
     with opened(machine) as database:
         assert pairs == dict(database.items())
 
