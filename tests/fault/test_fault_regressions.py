@@ -141,7 +141,8 @@ def test_an_open_that_cannot_list_the_folder_at_its_end_closes_its_files() -> No
             with holdfast.open("/db", env=env) as database:
                 database[b"key"] = b"value"
             break
-        except OSError:
+        except (OSError, holdfast.DatabasePoisonedError):
+            # The second is of the close, which lists the folder when it goes to its last manifest.
             assert not env.inner.unreturned()
         finally:
             env.clear()

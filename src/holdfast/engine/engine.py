@@ -263,10 +263,10 @@ class Engine:
         try:
             obsolete = version_set.rewrite(number, edit and self._completed(edit, log))
         except OSError as error:
-            if version_set.is_poisoned or (version_set.was_begun and not is_shortage(error)):
+            if version_set.is_poisoned or not (version_set.was_refused or is_shortage(error)):
                 self.poison(error)
                 raise self.failure(error) from error
-            if version_set.was_begun:
+            if not version_set.was_refused:
                 # Else nothing is there, or it is not ours.
                 self._unlink_manifests([manifest_name(number)])
             what = "no room for" if is_shortage(error) else "nobody can make"

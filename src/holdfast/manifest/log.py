@@ -21,6 +21,7 @@ Thread safety: none. The caller holds one mutex around `log`, `rewrite` and `clo
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,8 @@ millions of tables. Part of the file format.
 
 FULL_BYTES = FILE_BYTES_MAX // 2
 """A manifest beyond this that is worth rewriting takes no further edit before that was done."""
+
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST}
 
 REWRITE_BYTES = 256 * 1024
 """A manifest is worth rewriting when its edits take this and more than its snapshot."""
@@ -111,7 +114,7 @@ class VersionSet:
         # Whether the marker of a successor was not made, for sure.
         self._lacks_marker = False
         self._has_file = False
-        self._was_begun = False
+        self._was_refused = False
         self._is_closed = False
         self._file: File
         self._header: Header
@@ -311,9 +314,11 @@ class VersionSet:
         return self._end > self._snapshot_bytes
 
     @property
-    def was_begun(self) -> bool:
-        """Whether the last rewrite came to make a file, whatever became of it."""
-        return self._was_begun
+    def was_refused(self) -> bool:
+        """Whether the folder took no new file in the last rewrite, though the disk is well: it is
+        gone, say, or must not be written to.
+        """
+        return self._was_refused
 
     @property
     def needs_rewrite(self) -> bool:
@@ -400,10 +405,12 @@ class VersionSet:
             self._env, self._folder, self._database_id, self._iteration + 1, version,
             self._alignment,
         )  # fmt: skip
+        self._was_refused = False
         try:
             successor._write_manifest(number)
-        finally:
-            self._was_begun = successor._has_file
+        except OSError as exc:
+            self._was_refused = exc.errno in _REFUSALS and not successor._has_file
+            raise
         try:
             successor._publish_marker()
         except BaseException as exc:
