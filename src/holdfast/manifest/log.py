@@ -66,6 +66,7 @@ FULL_BYTES = FILE_BYTES_MAX // 2
 """A manifest beyond this that is worth rewriting takes no further edit before that was done."""
 
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST}
+"""What a folder says that takes no new file; the disk is well then."""
 
 REWRITE_BYTES = 256 * 1024
 """A manifest is worth rewriting when its edits take this and more than its snapshot."""

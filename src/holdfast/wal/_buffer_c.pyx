@@ -188,6 +188,22 @@ cdef list operations_of(const unsigned char* data, Py_ssize_t size, uint64_t lef
     return result
 
 
+cdef inline int put_pair(WriteBatch batch, uint32_t number, object key, object value) except -1:
+    cdef bytes key_bytes, value_bytes
+    key_bytes = key if type(key) is bytes else check_key(key)
+    if PyBytes_GET_SIZE(key_bytes) > OP_KEY_BYTES_MAX:
+        check_key(key_bytes)
+    value_bytes = value if type(value) is bytes else check_value(value)
+    if PyBytes_GET_SIZE(value_bytes) > OP_VALUE_BYTES_MAX:
+        check_value(value_bytes)
+    batch.c_add(OP_PUT, number,
+                <const unsigned char*>PyBytes_AS_STRING(key_bytes),
+                PyBytes_GET_SIZE(key_bytes),
+                <const unsigned char*>PyBytes_AS_STRING(value_bytes),
+                PyBytes_GET_SIZE(value_bytes))
+    return 0
+
+
 cdef class WriteBatch:
     """The encoded operations of one transaction, over any number of keyspaces.
 
@@ -228,25 +244,12 @@ cdef class WriteBatch:
 
     def put(self, keyspace, key, value):
         """Add: the key now has this value. Raises: TypeError, LimitError."""
-        cdef bytes key_bytes, value_bytes
-        cdef uint32_t number = keyspace_of(keyspace)
-        key_bytes = key if type(key) is bytes else check_key(key)
-        if PyBytes_GET_SIZE(key_bytes) > OP_KEY_BYTES_MAX:
-            check_key(key_bytes)
-        value_bytes = value if type(value) is bytes else check_value(value)
-        if PyBytes_GET_SIZE(value_bytes) > OP_VALUE_BYTES_MAX:
-            check_value(value_bytes)
-        self.c_add(OP_PUT, number,
-                   <const unsigned char*>PyBytes_AS_STRING(key_bytes),
-                   PyBytes_GET_SIZE(key_bytes),
-                   <const unsigned char*>PyBytes_AS_STRING(value_bytes),
-                   PyBytes_GET_SIZE(value_bytes))
+        put_pair(self, keyspace_of(keyspace), key, value)
 
     def put_many(self, keyspace, pairs):
         """Add a put of each pair of key and value. Raises: as `put`, and what the iterator of
         `pairs` raises, with nothing added.
         """
-        cdef bytes key_bytes, value_bytes
         cdef uint32_t number = keyspace_of(keyspace)
         cdef Py_ssize_t left = TURN_ROWS
         before = self.mark()
@@ -259,17 +262,7 @@ cdef class WriteBatch:
                     PyErr_CheckSignals()
                     with nogil:
                         pass
-                key_bytes = key if type(key) is bytes else check_key(key)
-                if PyBytes_GET_SIZE(key_bytes) > OP_KEY_BYTES_MAX:
-                    check_key(key_bytes)
-                value_bytes = value if type(value) is bytes else check_value(value)
-                if PyBytes_GET_SIZE(value_bytes) > OP_VALUE_BYTES_MAX:
-                    check_value(value_bytes)
-                self.c_add(OP_PUT, number,
-                           <const unsigned char*>PyBytes_AS_STRING(key_bytes),
-                           PyBytes_GET_SIZE(key_bytes),
-                           <const unsigned char*>PyBytes_AS_STRING(value_bytes),
-                           PyBytes_GET_SIZE(value_bytes))
+                put_pair(self, number, key, value)
         except BaseException:
             self.rollback(before)
             raise
