@@ -106,6 +106,36 @@ def test_an_error_of_the_library_is_passed_on(twin: Any) -> None:
 
 
 @both
+def test_many_pieces_are_sealed_as_each_by_itself_with_random_bytes_of_its_own(twin: Any) -> None:
+    drawn: list[int] = []
+
+    def random_bytes(count: int) -> bytes:
+        drawn.append(count)
+        return bytes(range(count))
+
+    aead = make_aead(Suite.AES_256_GCM, Secret(b"k" * 32))
+    made = twin.FileCipher(aead, CONTEXT, random_bytes)
+    pieces = [b"a" * 10_000, b"", bytearray(b"content")]
+    memory = bytearray(sum(map(len, pieces)) + 3 * made.seal_bytes + 2)
+    targets, at = [], 1
+    for piece in pieces:
+        targets.append(memoryview(memory)[at : at + len(piece) + made.seal_bytes])
+        at += len(targets[-1])
+    made.seal_many([0, 16_384, 8], pieces, [b"x", b"y", b"z"], targets)
+    assert drawn == [3 * SALT_BYTES]
+    assert memory[0] == memory[-1] == 0
+    salts = [bytes(target[:SALT_BYTES]) for target in targets]
+    assert b"".join(salts) == bytes(range(3 * SALT_BYTES))
+    for offset, extra, target, piece in zip((0, 16_384, 8), b"xyz", targets, pieces, strict=True):
+        assert made.open(offset, target, bytes([extra])) == piece
+        with pytest.raises(SealError):
+            made.open(offset + 8, target, bytes([extra]))
+    made.seal_many([], [], [], [])
+    with pytest.raises(ValueError, match="zip"):
+        made.seal_many([0, 8], [b"a"], [b"x"], [targets[0][:25]])
+
+
+@both
 def test_a_cipher_shows_nothing_and_is_not_copied(twin: Any) -> None:
     made = cipher(twin)
     assert repr(made) == "<cipher of a file>"

@@ -211,8 +211,10 @@ def test_views_of_pages_end_with_the_call_of_a_library_that_raises(
     views: list[Any] = []
 
     class Failing:
-        def seal(self, offset: int, data: memoryview, associated: bytes) -> bytes:
-            views.append(data)
+        seal_bytes = 5
+
+        def seal_many(self, offsets: Any, pieces: Any, associated: Any, targets: Any) -> None:
+            views.extend(pieces + targets)
             raise MemoryError
 
     def compress_many(pieces: Any) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -10,6 +11,25 @@ class PageCipher(Protocol):
 
     def seal(self, offset: int, data: bytes | memoryview, associated: bytes, /) -> bytes:
         """Return the sealed form of what will lie at `offset`."""
+        ...
+
+    @property
+    def seal_bytes(self) -> int:
+        """By how much what is sealed is longer than what it was made of."""
+        ...
+
+    def seal_many(
+        self,
+        offsets: Sequence[int],
+        pieces: Sequence[memoryview],
+        associated: Sequence[bytes],
+        targets: Sequence[memoryview],
+        /,
+    ) -> None:
+        """Write to each of `targets`, `seal_bytes` longer than its piece, what `seal` would return.
+
+        Requires: nobody changes the pieces meanwhile.
+        """
         ...
 
     def open(self, offset: int, sealed: bytes | memoryview, associated: bytes, /) -> bytes:

@@ -17,4 +17,7 @@ cdef class FileCipher:
                       const unsigned char* associated, Py_ssize_t size)
 
     # Private.
+    cdef bytes _salts(self, Py_ssize_t count)
+    cdef int _seal(self, bytes salts, Py_ssize_t index, object offset, object data,
+                   object associated, object target) except -1
     cdef bytes _bound(self, uint64_t offset, const unsigned char* associated, Py_ssize_t size)

@@ -67,21 +67,24 @@ cdef class FileCipher:
 
         Requires: nobody changes `data` meanwhile.
         """
-        cdef uint64_t place = PyNumber_Index(offset)
-        cdef bytes salt = self._random_bytes(SALT_BYTES)
-        cdef bytes bound
-        cdef Py_buffer extra
-        require(len(salt) == SALT_BYTES, "the machine gives as many random bytes as are asked for")
-        target[:SALT_BYTES] = salt
-        PyObject_GetBuffer(associated, &extra, PyBUF_SIMPLE)
-        try:
-            bound = self._bound(place, <const unsigned char*>extra.buf, extra.len)
-        finally:
-            PyBuffer_Release(&extra)
-        self._encrypt_into(
-            nonce_of(place, <const unsigned char*>PyBytes_AS_STRING(salt)), data, bound,
-            target[SALT_BYTES:],
-        )
+        self._seal(self._salts(1), 0, offset, data, associated, target)
+
+    @property
+    def seal_bytes(self):
+        """By how much a sealed piece is longer than its content."""
+        return SEAL_BYTES
+
+    def seal_many(self, offsets, pieces, associated, targets):
+        """Write the sealed piece of each of `pieces` to its target, as `seal_into` does.
+
+        The random bytes of all are drawn at once: to ask for them lets other threads have the GIL,
+        and to win it back for each piece takes longer than to seal it.
+        """
+        cdef bytes salts = self._salts(len(pieces))
+        cdef Py_ssize_t index = 0
+        for offset, piece, extra, target in zip(offsets, pieces, associated, targets, strict=True):
+            self._seal(salts, index, offset, piece, extra, target)
+            index += 1
 
     def open(self, offset, sealed, associated):
         """Return the content of the piece at `offset`. Raises: SealError."""
@@ -106,6 +109,31 @@ cdef class FileCipher:
         if content is None:
             raise SealError("the seal does not match")
         return content
+
+    cdef bytes _salts(self, Py_ssize_t count):
+        """Return the random bytes of `count` pieces."""
+        cdef bytes salts = self._random_bytes(count * SALT_BYTES)
+        require(len(salts) == count * SALT_BYTES,
+                "the machine gives as many random bytes as are asked for")
+        return salts
+
+    cdef int _seal(self, bytes salts, Py_ssize_t index, object offset, object data,
+                   object associated, object target) except -1:
+        """Seal a piece with the salt that stands at `index`. Requires: there is one."""
+        cdef uint64_t place = PyNumber_Index(offset)
+        # Safety: each salt has SALT_BYTES, and is read before `salts` can go.
+        cdef const unsigned char* salt = <const unsigned char*>PyBytes_AS_STRING(salts)
+        cdef bytes nonce = nonce_of(place, salt + SALT_BYTES * index)
+        cdef bytes bound
+        cdef Py_buffer extra
+        PyObject_GetBuffer(associated, &extra, PyBUF_SIMPLE)
+        try:
+            bound = self._bound(place, <const unsigned char*>extra.buf, extra.len)
+        finally:
+            PyBuffer_Release(&extra)
+        target[:SALT_BYTES] = salts[SALT_BYTES * index:SALT_BYTES * (index + 1)]
+        self._encrypt_into(nonce, data, bound, target[SALT_BYTES:])
+        return 0
 
     cdef bytes c_open(self, uint64_t offset, const unsigned char* salt, object ciphertext,
                       const unsigned char* associated, Py_ssize_t size):

@@ -14,8 +14,8 @@ and with the associated data
 Guarantees:
 1. No nonce is used twice under one key. Within a file two pieces share their offset only when one
    replaced the other, or when the file was continued twice from a copied memory (a virtual machine
-   that was resumed twice): then the 64 random bits, drawn after the piece is complete, differ. Two
-   files never share a key: their seal ids are random.
+   that was resumed twice): then the 64 random bits differ, which are drawn when the contents are
+   complete. Two files never share a key: their seal ids are random.
 2. What `open` returns was sealed for this place of this file, and for this type and length.
 
 Thread safety: immutable; any number of threads may seal and open.
@@ -23,7 +23,7 @@ Thread safety: immutable; any number of threads may seal and open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NoReturn
 
@@ -59,7 +59,34 @@ class FileCipher:
 
         Requires: nobody changes `data` meanwhile.
         """
-        salt = self._random_bytes(SALT_BYTES)
+        self._seal(self._random_bytes(SALT_BYTES), offset, data, associated, target)
+
+    @property
+    def seal_bytes(self) -> int:
+        """By how much a sealed piece is longer than its content."""
+        return SEAL_BYTES
+
+    def seal_many(
+        self,
+        offsets: Sequence[int],
+        pieces: Sequence[Buffer],
+        associated: Sequence[Buffer],
+        targets: Sequence[memoryview],
+    ) -> None:
+        """Write the sealed piece of each of `pieces` to its target, as `seal_into` does.
+
+        The random bytes of all are drawn at once: to ask for them lets other threads have the GIL,
+        and to win it back for each piece takes longer than to seal it.
+        """
+        salts = self._random_bytes(SALT_BYTES * len(pieces))
+        at = 0
+        for offset, piece, extra, target in zip(offsets, pieces, associated, targets, strict=True):
+            self._seal(salts[at : at + SALT_BYTES], offset, piece, extra, target)
+            at += SALT_BYTES
+
+    def _seal(
+        self, salt: bytes, offset: int, data: Buffer, associated: Buffer, target: memoryview
+    ) -> None:
         target[:SALT_BYTES] = salt
         self._aead.encrypt_into(
             _COUNTER.pack(offset // PLACE_UNIT_BYTES & 0xFFFFFFFF) + salt,

@@ -104,10 +104,10 @@ cdef class TableBuilder:
     cdef int _seal_by_library(self) except -1
     cdef void q_compress(self) noexcept nogil
     cdef int _compress_by_library(self) except -1
+    cdef Py_ssize_t q_compressed_bytes(self) noexcept nogil
     cdef int _seal_compressed(self) except -1
     cdef int q_seal_compressed(self) noexcept nogil
-    cdef int q_put_page(self, ClosedPage* page, const unsigned char* payload, Py_ssize_t size,
-                        int compression) noexcept nogil
+    cdef void q_end_page(self, ClosedPage* page, Py_ssize_t size, int compression) noexcept nogil
     cdef int _append_index(self, bytes key, uint64_t trailer, bytes value) except -1
     cdef bytes _close_index(self)
     cdef object _seal(self, bytes body, int page_type)

@@ -12,7 +12,7 @@ that, the builder refuses every call.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint64_t
@@ -470,7 +470,7 @@ cdef class TableBuilder:
 
     cdef int _seal_by_library(self) except -1:
         """Compress all closed pages, in one section without the GIL if the library can, then seal
-        one after the other: a library for seals lets the GIL go itself for each that is worth it.
+        them: a library for seals lets the GIL go itself for each that is worth it.
         """
         cdef int status
         cdef Py_ssize_t count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
@@ -540,28 +540,50 @@ cdef class TableBuilder:
             target += pages[index].stored_size
         return 0
 
-    cdef int _seal_compressed(self) except -1:
-        """Seal the pages in `_plain`, one after the other."""
-        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
-        cdef Py_ssize_t index, size
-        cdef unsigned char* target = self._plain.data
-        cdef unsigned char* trailer
-        cdef bytes payload
+    cdef Py_ssize_t q_compressed_bytes(self) noexcept nogil:
+        """Return the size of the pages in `_plain`."""
+        cdef const ClosedPage* pages = <const ClosedPage*>self._closed.data
+        cdef Py_ssize_t index, size = 0
         for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
-            # Safety: a stored page is a payload and a trailer, whose fields come first.
-            size = pages[index].stored_size - PAGE_TRAILER_BYTES
-            trailer = target + size
-            trailer[0] |= PAGE_SEALED
-            view = PyMemoryView_FromMemory(<char*>target, size, PyBUF_READ)
-            try:
-                payload = self._cipher.seal(self._sealed_bytes, view, trailer[:PAGE_FIELDS_BYTES])
-            finally:
-                # The traceback of an error may hold it longer than the buffer is there.
+            size += pages[index].stored_size
+        return size
+
+    cdef int _seal_compressed(self) except -1:
+        """Seal the pages in `_plain` to the end of the output, and give them their places."""
+        cdef ClosedPage* pages = <ClosedPage*>self._closed.data
+        cdef Py_ssize_t index, size, count = self._closed.size // <Py_ssize_t>sizeof(ClosedPage)
+        cdef Py_ssize_t longer = self._cipher.seal_bytes
+        cdef uint64_t offset = self._sealed_bytes
+        cdef unsigned char* source = self._plain.data
+        cdef unsigned char* target
+        cdef list offsets = [], pieces = [], fields = [], targets = []
+        if buffer_reserve(&self._output, self.q_compressed_bytes() + count * longer) != 0:
+            raise MemoryError
+        target = self._output.data + self._output.size
+        # Safety: a stored page is a payload and a trailer, whose fields come first; for all of
+        # them, sealed, the room was just made. Neither buffer changes before the views are
+        # released, which the traceback of an error may hold longer than that.
+        try:
+            for index in range(count):
+                size = pages[index].stored_size - PAGE_TRAILER_BYTES
+                source[size] |= PAGE_SEALED
+                offsets.append(offset)
+                pieces.append(PyMemoryView_FromMemory(<char*>source, size, PyBUF_READ))
+                fields.append(PyBytes_FromStringAndSize(<char*>source + size, PAGE_FIELDS_BYTES))
+                targets.append(PyMemoryView_FromMemory(<char*>target, size + longer, PyBUF_WRITE))
+                source += size + PAGE_TRAILER_BYTES
+                target += size + longer + PAGE_TRAILER_BYTES
+                offset += <uint64_t>(size + longer + PAGE_TRAILER_BYTES)
+            self._cipher.seal_many(offsets, pieces, fields, targets)
+        finally:
+            for view in pieces + targets:
                 view.release()
-            target += pages[index].stored_size
-            if self.q_put_page(&pages[index], <const unsigned char*>PyBytes_AS_STRING(payload),
-                               len(payload), trailer[0]) != 0:
-                raise MemoryError
+        with nogil:
+            source = self._plain.data
+            for index in range(count):
+                size = pages[index].stored_size - PAGE_TRAILER_BYTES
+                self.q_end_page(&pages[index], size + longer, source[size])
+                source += size + PAGE_TRAILER_BYTES
         return 0
 
     cdef int q_seal_compressed(self) noexcept nogil:
@@ -569,32 +591,29 @@ cdef class TableBuilder:
         cdef ClosedPage* pages = <ClosedPage*>self._closed.data
         cdef const unsigned char* source = self._plain.data
         cdef Py_ssize_t index, size
+        if buffer_reserve(&self._output, self.q_compressed_bytes()) != 0:
+            return -1
         for index in range(self._closed.size // <Py_ssize_t>sizeof(ClosedPage)):
             # Safety: as in _seal_compressed.
             size = pages[index].stored_size - PAGE_TRAILER_BYTES
-            if self.q_put_page(&pages[index], source, size, source[size]) != 0:
-                return -1
+            memcpy(self._output.data + self._output.size, source, <size_t>size)
+            self.q_end_page(&pages[index], size, source[size])
             source += size + PAGE_TRAILER_BYTES
         return 0
 
-    cdef int q_put_page(self, ClosedPage* page, const unsigned char* payload, Py_ssize_t size,
-                        int compression) noexcept nogil:
-        """Append the stored page with a payload to the output. Return as `q_close_page`."""
-        cdef unsigned char* target
-        if buffer_reserve(&self._output, size + PAGE_TRAILER_BYTES) != 0:
-            return -1
-        # Safety: the room was just made.
-        target = self._output.data + self._output.size
-        memcpy(target, payload, <size_t>size)
+    cdef void q_end_page(self, ClosedPage* page, Py_ssize_t size, int compression) noexcept nogil:
+        """Take the payload of `size` bytes behind the output as that of a page, and give it its
+        trailer. Requires: there is room for it.
+        """
         page.offset = self._sealed_bytes
-        page.stored_size = page_seal_trailer(target, size, page.body_size, PAGE_DATA, compression,
-                                             page_seed_of(self._id, page.offset))
-        # Safety: a stored page ends with its checksum.
-        page.checksum = load64(target + page.stored_size - 8)
+        page.stored_size = page_seal_trailer(
+            self._output.data + self._output.size, size, page.body_size, PAGE_DATA, compression,
+            page_seed_of(self._id, page.offset))
         self._output.size += page.stored_size
+        # Safety: a stored page ends with its checksum.
+        page.checksum = load64(self._output.data + self._output.size - 8)
         self.output_size = self._output.size
         self._sealed_bytes += <uint64_t>page.stored_size
-        return 0
 
     cdef int q_index_closed(self) noexcept nogil:
         """Enter the sealed pages into index and filter. Return as `q_close_page`."""

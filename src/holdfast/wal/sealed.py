@@ -48,6 +48,7 @@ _KEPT: Final = slice(16, 16 + SEALED_KEPT_BYTES)
 """What of a record's header is sealed."""
 _HEADER_END: Final = PREAMBLE_BYTES + SEGMENT_HEADER_BYTES + SEAL_BYTES
 _SEALED_LINK_BYTES: Final = LINK_BYTES + SEAL_BYTES
+_ROOM_BYTES_KEPT: Final = 1 << 20
 _HEADER: Final = b"header"
 _LINK: Final = b"link"
 
@@ -76,6 +77,7 @@ class SealedSegment(SealedFile):
         self._preamble = b""
         self._cipher: FileCipher | None = None
         self._header: SegmentHeader | None = None
+        self._rooms = memoryview(b"")
 
     def begin(self) -> SealedSegment:
         """Give a new segment its key."""
@@ -129,13 +131,26 @@ class SealedSegment(SealedFile):
             magic == RECORD_MAGIC and len(data) == record_bytes(size, header.alignment),
             "a record is written whole",
         )
-        stored = bytearray(len(data))
-        _FIELDS.pack_into(stored, 0, SEALED_MAGIC, size)
-        content = b"".join((data[_KEPT], data[RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + size]))
-        target = memoryview(stored)
         end = RECORD_HEADER_BYTES + size
-        cipher.seal_into(offset, content, stored[: _FIELDS.size], target[_FIELDS.size : end])
-        return target
+        content, stored = self._room(SEALED_KEPT_BYTES + size, len(data))
+        content[:SEALED_KEPT_BYTES] = data[_KEPT]
+        content[SEALED_KEPT_BYTES:] = data[RECORD_HEADER_BYTES:end]
+        fields = _FIELDS.pack(SEALED_MAGIC, size)
+        stored[: _FIELDS.size] = fields
+        cipher.seal_into(offset, content, fields, stored[_FIELDS.size : end])
+        stored[end:] = bytes(len(data) - end)
+        return stored
+
+    def _room(self, content_bytes: int, stored_bytes: int) -> tuple[memoryview, memoryview]:
+        """Return memory for what a record seals, and for what is stored of it. The next call gives
+        the same: new memory of this size is cleared by the system, page by page.
+        """
+        room, need = self._rooms, content_bytes + stored_bytes
+        if len(room) < need:
+            room = memoryview(bytearray(need))
+            if need <= _ROOM_BYTES_KEPT:
+                self._rooms = room
+        return room[:content_bytes], room[content_bytes:need]
 
     def _sealed_block(self, block: memoryview) -> bytes:
         cipher = self._cipher
