@@ -292,8 +292,13 @@ def test_pages_that_made_room_leave_no_holes(tmp_path: Path) -> None:
 
 def test_a_pool_with_room_makes_no_holes(tmp_path: Path) -> None:
     with opened(tmp_path, memory_bytes=64 * MIB) as database:
-        fill(database, 14)
-        database._engine.memory.charge()
+        # How much is charged at once depends on when flushes end.
+        for _ in range(100):
+            fill(database, 3)
+            database._engine.memory.charge()
+            if database._engine.pool.reserved_bytes > HOLES_BYTES:
+                break
+            assert not database._engine.memory.has_holes
         assert database._engine.pool.reserved_bytes > HOLES_BYTES
         assert not database._engine.memory.has_holes
 
