@@ -15,6 +15,7 @@ PURE = os.environ.get("HOLDFAST_PURE", "") == "1"
 
 KERNELS = (
     "holdfast.bufferpool._pool",
+    "holdfast.codec._body",
     "holdfast.codec._checksum",
     "holdfast.codec._envelope",
     "holdfast.codec._lz4",

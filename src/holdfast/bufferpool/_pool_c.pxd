@@ -22,7 +22,8 @@ cdef class Page:
     # what the page is charged beside its body: the size of the directory
     cdef Py_ssize_t extra
 
-    # Take over a malloc'd buffer, freed with the page, and at once when there is no memory for it.
+    # Take over what `body_new` gave: freed with the page, or at once when there is no memory for
+    # one.
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type)
 

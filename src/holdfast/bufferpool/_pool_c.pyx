@@ -22,6 +22,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
+from holdfast.codec._body_c cimport body_free, body_new
+
 cdef enum:
     SMALL = 0
     MAIN = 1
@@ -68,7 +70,7 @@ cdef class Page:
             # `adopt` fills in the rest; from Python None is refused by `__init__`.
             return
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
-        data = <unsigned char*>malloc(view.len + (view.len == 0))
+        data = <unsigned char*>body_new(<size_t>view.len)
         if data == NULL:
             PyBuffer_Release(&view)
             raise MemoryError
@@ -82,7 +84,7 @@ cdef class Page:
             raise TypeError("memoryview: a bytes-like object is required, not 'NoneType'")
 
     def __dealloc__(self):
-        free(<void*>self.data)
+        body_free(<void*>self.data, <size_t>self.size)
         free(self.directory)
         if self.ledger is not None and not self.resident:
             self.ledger.detached_bytes -= self.size + self.extra + OVERHEAD
@@ -93,7 +95,7 @@ cdef class Page:
         try:
             page = Page.__new__(Page, None, page_type)
         except BaseException:
-            free(data)
+            body_free(data, <size_t>size)
             raise
         page.data = data
         page.size = size

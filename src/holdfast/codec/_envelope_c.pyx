@@ -14,6 +14,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from holdfast.codec._body_c cimport body_free, body_new
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._fixed cimport load16, load32, load64, store16, store32, store64
 from holdfast.codec._lz4_c cimport lz4_compress_into, lz4_decompress_into
@@ -254,7 +255,7 @@ cdef int fields_check(const unsigned char* fields, int compression,
 
 cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil:
-    """Verify and decompress a page into a malloc'd buffer; see the declaration."""
+    """Verify and decompress a page into new memory; see the declaration."""
     cdef int status = page_verify(stored, size, seed)
     cdef const unsigned char* trailer
     cdef unsigned char* target
@@ -266,13 +267,12 @@ cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
     page_type[0] = trailer[1]
     if trailer[0] == PAGE_COMPRESSION_ZSTD:
         return 1
-    # One byte at least: malloc(0) may return NULL.
-    target = <unsigned char*>malloc(body_size[0] if body_size[0] > 0 else 1)
+    target = <unsigned char*>body_new(<size_t>body_size[0])
     if target == NULL:
         return PAGE_NO_MEMORY
     status = unpack_payload(stored, size - PAGE_TRAILER_BYTES, trailer[0], target, body_size[0])
     if status < 0:
-        free(target)
+        body_free(target, <size_t>body_size[0])
         return status
     body[0] = target
     return 0

@@ -19,7 +19,8 @@ from holdfast.compaction import (
 )
 from holdfast.cursor import RangeTombstones
 from holdfast.engine._core import FORKED
-from holdfast.env import is_shortage, release_memory
+from holdfast.engine.memory import give_back_freed
+from holdfast.env import is_shortage
 from holdfast.manifest import KeyspaceVersion
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _rewrite(engine: Engine, plan: Plan, parts_max: int) -> bool:
     installed = engine.env.uninterrupted(install)
     engine.latencies.compaction.record(engine.env.monotonic() - began)
     if result.bytes_read >= RELEASE_BYTES:
-        release_memory()
+        give_back_freed()
     return installed
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from holdfast.base import mark
 from holdfast.bufferpool import BufferPool
+from holdfast.codec import release_bodies
 from holdfast.env import Env, release_memory
 from holdfast.lsm import Tree
 from holdfast.memtable import SpareChunks
@@ -38,6 +39,12 @@ FLUSH_BYTES = 8 << 20
 
 HOLES_BYTES = 8 << 20
 """When pages made so much room, their memory is given back."""
+
+
+def give_back_freed() -> None:
+    """Give freed memory back to the system. Takes milliseconds."""
+    release_bodies()
+    release_memory()
 
 
 class EngineMemory:
@@ -91,7 +98,7 @@ class EngineMemory:
         """
         self._taken_before = self._pool.reserved_bytes
         mark("engine.memory_given_back")
-        release_memory()
+        give_back_freed()
 
     def _working_bytes(self, trees: list[Tree]) -> int:
         """Return what flushes and compactions that are under way work with, or may. In a small

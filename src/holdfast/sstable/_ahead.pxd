@@ -12,6 +12,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 
 from holdfast.bufferpool._pool_c cimport BufferPool
+from holdfast.codec._body_c cimport body_free
 from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_seed_of
 from holdfast.codec._fixed cimport load32, load64
 from holdfast.env._large cimport large_free, large_resize
@@ -53,14 +54,16 @@ cdef struct Ahead:
     # The page that the cursor stands in, if it was read ahead, and the one before that: a key in it
     # may be what a seek is for.
     unsigned char* current
+    Py_ssize_t current_size
     unsigned char* last
+    Py_ssize_t last_size
     Entry before                     # the separator before the first page, in the order of keys
     AheadPage[AHEAD_PAGES] pages     # in the order in which the cursor comes to them
 
 
 cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     """Forget the pages that the cursor did not come to."""
-    free(ahead.body)
+    body_free(ahead.body, <size_t>ahead.size)
     ahead.body = NULL
     ahead.at = ahead.count = 0
 
@@ -69,8 +72,8 @@ cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
     if ahead != NULL:
         ahead_drop(ahead)
         large_free(ahead.stored, ahead.room)
-        free(ahead.current)
-        free(ahead.last)
+        body_free(ahead.current, <size_t>ahead.current_size)
+        body_free(ahead.last, <size_t>ahead.last_size)
         free(ahead)
 
 
@@ -114,7 +117,7 @@ cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
     if ahead.at == ahead.count or ahead.body != NULL:
         return ahead.at < ahead.count
     # Safety: the cursor has left this one. No third body is held while another one is opened.
-    free(ahead.last)
+    body_free(ahead.last, <size_t>ahead.last_size)
     ahead.last = NULL
     # Safety: all pages lie in `stored`, and none is smaller than a trailer, which ends with the
     # checksum.
@@ -137,9 +140,11 @@ cdef inline int ahead_enter(Ahead* ahead, PageCursor data) noexcept nogil:
     if not ahead_open(ahead):
         return 0
     data.q_open(ahead.body, ahead.size, ahead.pages[ahead.at].handle.offset)
-    free(ahead.last)
+    body_free(ahead.last, <size_t>ahead.last_size)
     ahead.last = ahead.current
+    ahead.last_size = ahead.current_size
     ahead.current = ahead.body
+    ahead.current_size = ahead.size
     ahead.body = NULL
     ahead.at += 1
     return 1

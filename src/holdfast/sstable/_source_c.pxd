@@ -12,7 +12,7 @@ cdef struct Opened:
     bint is_same                     # whether the checksum is that of its handle
     int page_type
     Py_ssize_t size                  # of the body
-    unsigned char* body              # malloc'd, where `status` is 0
+    unsigned char* body              # of body_new, where `status` is 0
 
 
 cdef class PageSource:

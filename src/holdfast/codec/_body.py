@@ -1,0 +1,12 @@
+"""Chooses the twin of the kernel of bodies."""
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.kernel import PURE
+
+if TYPE_CHECKING or PURE:
+    from holdfast.codec._body_py import release_bodies
+else:
+    from holdfast.codec._body_c import release_bodies
+
+__all__ = ["release_bodies"]

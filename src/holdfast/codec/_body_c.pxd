@@ -1,0 +1,11 @@
+"""Memory for the bodies of decoded pages, see `_body_py`.
+
+Thread safety: as malloc.
+"""
+
+
+# Return memory for a body of `size` bytes, or NULL when there is none. It is never NULL for size 0.
+cdef void* body_new(size_t size) noexcept nogil
+
+# Free what `body_new` returned for this size; NULL is harmless.
+cdef void body_free(void* body, size_t size) noexcept nogil
