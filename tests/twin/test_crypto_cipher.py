@@ -98,11 +98,25 @@ def test_an_error_of_the_library_is_passed_on(twin: Any) -> None:
         def decrypt(self, *arguments: object) -> bytes:
             raise MemoryError
 
-    made = twin.FileCipher(Broken(), CONTEXT, lambda count: SALT[:count])
+        def decrypt_into(self, *arguments: object) -> int:
+            if self.answer is None:
+                raise MemoryError
+            return self.answer
+
+        answer: int | None = None
+
+    broken = Broken()
+    made = twin.FileCipher(broken, CONTEXT, lambda count: SALT[:count])
     with pytest.raises(MemoryError):
         made.seal(0, b"content", b"")
     with pytest.raises(MemoryError):
         made.open(0, bytes(SEAL_BYTES), b"")
+    with pytest.raises(MemoryError):
+        made.open_many([0], [memoryview(bytes(SEAL_BYTES))], [b""], [memoryview(bytearray())])
+    # Whoever reads the target would read what was there before.
+    broken.answer = 1
+    with pytest.raises(AssertionError, match="a cipher keeps sizes"):
+        made.open_many([0], [memoryview(bytes(SEAL_BYTES))], [b""], [memoryview(bytearray())])
 
 
 @both
@@ -133,6 +147,27 @@ def test_many_pieces_are_sealed_as_each_by_itself_with_random_bytes_of_its_own(t
     made.seal_many([], [], [], [])
     with pytest.raises(ValueError, match="zip"):
         made.seal_many([0, 8], [b"a"], [b"x"], [targets[0][:25]])
+
+
+@both
+def test_many_pieces_are_opened_up_to_the_first_that_does_not_open(twin: Any) -> None:
+    made = cipher(twin)
+    contents = [b"a" * 10_000, b"", b"content", b"more"]
+    sealed = [made.seal(8 * at, content, b"x") for at, content in enumerate(contents)]
+    for bad in range(5):
+        pieces = [memoryview(piece) for piece in sealed]
+        if bad < 4:
+            pieces[bad] = memoryview(sealed[bad][:-1] + bytes([sealed[bad][-1] ^ 1]))
+        targets = [bytearray(len(content)) for content in contents]
+        views = [memoryview(target) for target in targets]
+        assert made.open_many([0, 8, 16, 24], pieces, [b"x"] * 4, views) == bad
+        assert [bytes(target) for target in targets[:bad]] == contents[:bad]
+    assert made.open_many([], [], [], []) == 0
+    assert made.open_many([8], [memoryview(sealed[0])], [b"x"], [memoryview(targets[0])]) == 0
+    for size in range(SEAL_BYTES):
+        assert made.open_many([0], [memoryview(bytes(size))], [b""], [memoryview(b"")]) == 0
+    with pytest.raises(ValueError, match="zip"):
+        made.open_many([0, 8], [memoryview(sealed[0])], [b"x"], [memoryview(targets[0])])
 
 
 @both

@@ -287,6 +287,9 @@ def test_an_error_of_the_library_is_passed_on(twin: str) -> None:
             answer: bytes = self.answer
             return answer
 
+        def decrypt_into(self, *arguments: object) -> int:
+            raise AssertionError
+
     stored = bytes(sample().stored)
     broken = Broken()
     assert opened(twin, stored, cipher=Cipher(broken))[0] is MemoryError

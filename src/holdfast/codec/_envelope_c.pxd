@@ -32,6 +32,12 @@ cdef int page_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed
 # NULL. Return 0 done, 1 needs the library, negative status on damage or no memory.
 cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil
+# Verify a sealed page without opening its seal. Return as page_verify.
+cdef int sealed_verify(const unsigned char* stored, Py_ssize_t size, uint64_t seed) noexcept nogil
+# Decompress what the seal of a page held, `size` bytes, as the fields of its trailer say, of which
+# PAGE_FIELDS_BYTES are there. Return as page_open.
+cdef int page_unpack(const unsigned char* payload, Py_ssize_t size, const unsigned char* fields,
+                     unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil
 # The body of a verified page for which page_open returned 1. Its payload is what the buffer of
 # `owner` begins with. Raises: CorruptionError(file, offset, reason); MemoryError.
 cdef bytes page_decompress(object owner, Py_ssize_t payload_size, Py_ssize_t body_size,

@@ -257,20 +257,39 @@ cdef int page_open(const unsigned char* stored, Py_ssize_t size, uint64_t seed,
                    unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil:
     """Verify and decompress a page into new memory; see the declaration."""
     cdef int status = page_verify(stored, size, seed)
-    cdef const unsigned char* trailer
-    cdef unsigned char* target
     body[0] = NULL
     if status < 0:
         return status
-    trailer = stored + size - PAGE_TRAILER_BYTES
-    body_size[0] = load32(trailer + 4)
-    page_type[0] = trailer[1]
-    if trailer[0] == PAGE_COMPRESSION_ZSTD:
+    # Safety: a verified page has a trailer.
+    size -= PAGE_TRAILER_BYTES
+    return body_new_of(stored, size, stored + size, stored[size], body, body_size, page_type)
+
+
+cdef int page_unpack(const unsigned char* payload, Py_ssize_t size, const unsigned char* fields,
+                     unsigned char** body, Py_ssize_t* body_size, int* page_type) noexcept nogil:
+    """Decompress what a seal held into new memory; see the declaration."""
+    cdef int compression = fields[0] ^ PAGE_SEALED
+    cdef int status = fields_check(fields, compression, size)
+    body[0] = NULL
+    if status < 0:
+        return status
+    return body_new_of(payload, size, fields, compression, body, body_size, page_type)
+
+
+cdef int body_new_of(const unsigned char* payload, Py_ssize_t size, const unsigned char* fields,
+                     int compression, unsigned char** body, Py_ssize_t* body_size,
+                     int* page_type) noexcept nogil:
+    """Decompress a verified payload into new memory. Return as page_open."""
+    cdef unsigned char* target
+    cdef int status
+    body_size[0] = load32(fields + 4)
+    page_type[0] = fields[1]
+    if compression == PAGE_COMPRESSION_ZSTD:
         return 1
     target = <unsigned char*>body_new(<size_t>body_size[0])
     if target == NULL:
         return PAGE_NO_MEMORY
-    status = unpack_payload(stored, size - PAGE_TRAILER_BYTES, trailer[0], target, body_size[0])
+    status = unpack_payload(payload, size, compression, target, body_size[0])
     if status < 0:
         body_free(target, <size_t>body_size[0])
         return status

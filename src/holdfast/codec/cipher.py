@@ -35,3 +35,18 @@ class PageCipher(Protocol):
     def open(self, offset: int, sealed: bytes | memoryview, associated: bytes, /) -> bytes:
         """Return what was sealed. Raises: ValueError when it was not sealed so."""
         ...
+
+    def open_many(
+        self,
+        offsets: Sequence[int],
+        sealed: Sequence[memoryview],
+        associated: Sequence[bytes],
+        targets: Sequence[memoryview],
+        /,
+    ) -> int:
+        """Write to each of `targets`, `seal_bytes` shorter than what is sealed, what `open` would
+        return, up to the first for which it would raise; return how many came before that.
+
+        Requires: nobody changes what is sealed meanwhile.
+        """
+        ...

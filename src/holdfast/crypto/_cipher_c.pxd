@@ -8,6 +8,7 @@ cdef class FileCipher:
     # Constant after construction.
     cdef object _encrypt_into
     cdef object _decrypt
+    cdef object _decrypt_into
     cdef bytes _context
     cdef object _random_bytes
     cdef object _invalid_tag
@@ -20,4 +21,5 @@ cdef class FileCipher:
     cdef bytes _salts(self, Py_ssize_t count)
     cdef int _seal(self, bytes salts, Py_ssize_t index, object offset, object data,
                    object associated, object target) except -1
+    cdef bytes _bound_to(self, uint64_t offset, object associated)
     cdef bytes _bound(self, uint64_t offset, const unsigned char* associated, Py_ssize_t size)

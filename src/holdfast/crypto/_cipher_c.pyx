@@ -51,6 +51,7 @@ cdef class FileCipher:
     def __init__(self, aead, bytes context not None, random_bytes):
         self._encrypt_into = aead.encrypt_into
         self._decrypt = aead.decrypt
+        self._decrypt_into = aead.decrypt_into
         self._context = context
         self._random_bytes = random_bytes
         self._invalid_tag = invalid_tag()
@@ -124,13 +125,7 @@ cdef class FileCipher:
         # Safety: each salt has SALT_BYTES, and is read before `salts` can go.
         cdef const unsigned char* salt = <const unsigned char*>PyBytes_AS_STRING(salts)
         cdef bytes nonce = nonce_of(place, salt + SALT_BYTES * index)
-        cdef bytes bound
-        cdef Py_buffer extra
-        PyObject_GetBuffer(associated, &extra, PyBUF_SIMPLE)
-        try:
-            bound = self._bound(place, <const unsigned char*>extra.buf, extra.len)
-        finally:
-            PyBuffer_Release(&extra)
+        cdef bytes bound = self._bound_to(place, associated)
         target[:SALT_BYTES] = salts[SALT_BYTES * index:SALT_BYTES * (index + 1)]
         self._encrypt_into(nonce, data, bound, target[SALT_BYTES:])
         return 0
@@ -143,6 +138,41 @@ cdef class FileCipher:
             return self._decrypt(nonce, ciphertext, bound)
         except self._invalid_tag:
             return None
+
+    def open_many(self, offsets, sealed, associated, targets):
+        """Write the content of each of the pieces `sealed` to its target, which is SEAL_BYTES
+        shorter, up to the first that does not open; return how many came before that.
+
+        What the target of that one has then is not to be used.
+        """
+        cdef Py_ssize_t count = 0
+        cdef uint64_t place
+        cdef bytes salt, bound
+        for offset, piece, extra, target in zip(offsets, sealed, associated, targets, strict=True):
+            if len(piece) < SEAL_BYTES:
+                break
+            place = PyNumber_Index(offset)
+            salt = bytes(piece[:SALT_BYTES])
+            bound = self._bound_to(place, extra)
+            try:
+                # Safety: the salt has SALT_BYTES.
+                written = self._decrypt_into(
+                    nonce_of(place, <const unsigned char*>PyBytes_AS_STRING(salt)),
+                    piece[SALT_BYTES:], bound, target)
+            except self._invalid_tag:
+                break
+            require(written == len(target), "a cipher keeps sizes")
+            count += 1
+        return count
+
+    cdef bytes _bound_to(self, uint64_t offset, object associated):
+        """Return the associated data of a piece."""
+        cdef Py_buffer extra
+        PyObject_GetBuffer(associated, &extra, PyBUF_SIMPLE)
+        try:
+            return self._bound(offset, <const unsigned char*>extra.buf, extra.len)
+        finally:
+            PyBuffer_Release(&extra)
 
     cdef bytes _bound(self, uint64_t offset, const unsigned char* associated, Py_ssize_t size):
         """Return the associated data of a piece."""

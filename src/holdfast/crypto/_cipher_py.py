@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NoReturn
 
+from holdfast.base import require
 from holdfast.crypto.piece import PLACE_UNIT_BYTES, SALT_BYTES, SEAL_BYTES, SealError
 from holdfast.crypto.suite import Aead, invalid_tag
 from holdfast.env import Buffer
@@ -111,6 +112,36 @@ class FileCipher:
             )
         except self._invalid_tag:
             raise SealError("the seal does not match") from None
+
+    def open_many(
+        self,
+        offsets: Sequence[int],
+        sealed: Sequence[memoryview],
+        associated: Sequence[Buffer],
+        targets: Sequence[memoryview],
+    ) -> int:
+        """Write the content of each of the pieces `sealed` to its target, which is SEAL_BYTES
+        shorter, up to the first that does not open; return how many came before that.
+
+        What the target of that one has then is not to be used.
+        """
+        count = 0
+        for offset, piece, extra, target in zip(offsets, sealed, associated, targets, strict=True):
+            if len(piece) < SEAL_BYTES:
+                break
+            try:
+                written = self._aead.decrypt_into(
+                    _COUNTER.pack(offset // PLACE_UNIT_BYTES & 0xFFFFFFFF)
+                    + bytes(piece[:SALT_BYTES]),
+                    piece[SALT_BYTES:],
+                    b"".join((self._context, _PLACE.pack(offset), extra)),
+                    target,
+                )
+            except self._invalid_tag:
+                break
+            require(written == len(target), "a cipher keeps sizes")
+            count += 1
+        return count
 
     def __repr__(self) -> str:
         return "<cipher of a file>"

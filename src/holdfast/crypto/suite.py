@@ -40,6 +40,12 @@ class Aead(Protocol):
         """Return what ciphertext and tag were made of. Raises: InvalidTag."""
         ...
 
+    def decrypt_into(
+        self, nonce: Buffer, data: Buffer, associated_data: Buffer | None, buf: Buffer
+    ) -> int:
+        """Write what ciphertext and tag were made of, TAG_BYTES shorter. Raises: InvalidTag."""
+        ...
+
 
 def make_aead(suite: Suite, key: Secret) -> Aead:
     """Return a cipher. Raises: ModuleNotFoundError when its library is not there."""

@@ -13,7 +13,10 @@ from libc.stdlib cimport free
 
 from holdfast.bufferpool._pool_c cimport BufferPool
 from holdfast.codec._body_c cimport body_free
-from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES, page_open, page_seed_of
+from holdfast.codec._envelope_c cimport (
+    PAGE_COMPRESSION_ZSTD, PAGE_SEALED, PAGE_TRAILER_BYTES, page_open, page_seed_of, page_unpack,
+    sealed_verify,
+)
 from holdfast.codec._fixed cimport load32, load64
 from holdfast.env._large cimport large_free, large_resize
 from holdfast.sstable._handle cimport CHECKSUM_BYTES, DATA, PageHandle, is_page, take_handle
@@ -48,6 +51,8 @@ cdef struct Ahead:
     Py_ssize_t count
     unsigned char* stored            # all pages as they were read
     size_t room                      # of `stored`, which is kept for the next ones
+    unsigned char* opened            # what the seals held, at the same places; `room`, or NULL
+    Py_ssize_t seal_bytes            # by which that is shorter; 0: the pages are not sealed
     uint64_t offset                  # of what was read, in the file
     unsigned char* body              # of the next page, once it was opened; else NULL
     Py_ssize_t size
@@ -72,6 +77,7 @@ cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
     if ahead != NULL:
         ahead_drop(ahead)
         large_free(ahead.stored, ahead.room)
+        large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
         body_free(ahead.current, <size_t>ahead.current_size)
         body_free(ahead.last, <size_t>ahead.last_size)
         free(ahead)
@@ -107,6 +113,18 @@ cdef inline bint ahead_stamp(const Ahead* ahead) noexcept nogil:
                                 and page_stamp(ahead.body, ahead.size, ahead.stamp) == 0)
 
 
+cdef inline int ahead_unpack(Ahead* ahead, const AheadPage* page, const unsigned char* stored,
+                             int* found_type) noexcept nogil:
+    """Make the body of a page. Return as page_open."""
+    cdef Py_ssize_t size = <Py_ssize_t>page.handle.size
+    if ahead.seal_bytes == 0:
+        return page_open(stored, size, page.seed, &ahead.body, &ahead.size, found_type)
+    # Safety: what is here was opened, so it was as long as a seal and a trailer.
+    size -= PAGE_TRAILER_BYTES
+    return page_unpack(ahead.opened + (page.handle.offset - ahead.offset), size - ahead.seal_bytes,
+                       stored + size, &ahead.body, &ahead.size, found_type)
+
+
 cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
     """Open and check the next page, if that is not done yet. Return whether there is one that is as
     it should be.
@@ -122,7 +140,7 @@ cdef inline bint ahead_open(Ahead* ahead) noexcept nogil:
     # Safety: all pages lie in `stored`, and none is smaller than a trailer, which ends with the
     # checksum.
     stored = ahead.stored + (page.handle.offset - ahead.offset)
-    if (page_open(stored, page.handle.size, page.seed, &ahead.body, &ahead.size, &found_type) == 0
+    if (ahead_unpack(ahead, page, stored, &found_type) == 0
             and load64(stored + page.handle.size - CHECKSUM_BYTES) == page.handle.checksum
             and found_type == DATA
             and ahead_stamp(ahead)
@@ -234,26 +252,67 @@ cdef inline Py_ssize_t ahead_choose(Ahead* ahead, PageCursor index, BufferPool p
                                    &ahead.before) else 0
 
 
-cdef inline void ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
+cdef inline bint ahead_read(Ahead* ahead, Py_ssize_t count, int descriptor,
                             const unsigned char* file_id) noexcept nogil:
-    """Read the pages that were chosen, at least one, and open the first; without memory none."""
+    """Read the pages that were chosen, at least one. Return whether that could be done: without
+    memory none are.
+    """
     cdef const PageHandle* last = &ahead.pages[0 if ahead.is_backward else count - 1].handle
     cdef size_t size = <size_t>(last.offset + last.size - ahead.offset)
     cdef Py_ssize_t index
-    if size > ahead.room:
-        # What was there is of no use: a copy would only cost. The next ones may be a little longer.
-        large_free(ahead.stored, ahead.room)
-        ahead.room = (size + ROOM_STEP) & ~<size_t>(ROOM_STEP - 1)
-        ahead.stored = <unsigned char*>large_resize(NULL, 0, ahead.room)
-        if ahead.stored == NULL:
-            ahead.room = 0
-            return
+    if size > ahead.room and not ahead_make_room(ahead, size):
+        return False
     if read_whole(descriptor, ahead.stored, size, ahead.offset) != 0:
         # Each try may take the disk seconds, and the page that it is for is asked for once more.
         ahead.is_off = True
         ahead_drop(ahead)
-        return
+        return False
     for index in range(count):
         ahead.pages[index].seed = page_seed_of(file_id, ahead.pages[index].handle.offset)
+    return True
+
+
+cdef inline bint ahead_make_room(Ahead* ahead, size_t size) noexcept nogil:
+    """Make room for stored pages, and for what their seals hold. Return whether there is memory."""
+    # What was there is of no use: a copy would only cost. The next ones may be a little longer.
+    cdef size_t room = (size + ROOM_STEP) & ~<size_t>(ROOM_STEP - 1)
+    large_free(ahead.stored, ahead.room)
+    large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
+    ahead.opened = NULL
+    ahead.room = 0
+    ahead.stored = <unsigned char*>large_resize(NULL, 0, room)
+    if ahead.stored == NULL:
+        return False
+    ahead.room = room
+    if ahead.seal_bytes > 0:
+        ahead.opened = <unsigned char*>large_resize(NULL, 0, room)
+    return ahead.seal_bytes == 0 or ahead.opened != NULL
+
+
+cdef inline Py_ssize_t ahead_verify(Ahead* ahead, Py_ssize_t count) noexcept nogil:
+    """Return how many of the sealed pages that were read, from the first on, can be opened and are
+    decompressed here, as far as that shows before.
+    """
+    cdef const PageHandle* handle
+    cdef const unsigned char* stored
+    cdef Py_ssize_t index, size
+    for index in range(count):
+        handle = &ahead.pages[index].handle
+        size = <Py_ssize_t>handle.size
+        stored = ahead.stored + (handle.offset - ahead.offset)
+        # Safety: all pages lie in `stored`; the size is looked at first.
+        if (size < PAGE_TRAILER_BYTES + ahead.seal_bytes
+                or sealed_verify(stored, size, ahead.pages[index].seed) != 0
+                or load64(stored + size - CHECKSUM_BYTES) != handle.checksum
+                or stored[size - PAGE_TRAILER_BYTES] ^ PAGE_SEALED == PAGE_COMPRESSION_ZSTD):
+            return index
+    return count
+
+
+cdef inline void ahead_show(Ahead* ahead, Py_ssize_t count, bint is_whole) noexcept nogil:
+    """Let the cursor have so many of the pages, and open the first. When that is not the whole, no
+    more are read: the next one has to be read in the ordinary way.
+    """
     ahead.count = count
+    ahead.is_off = ahead.is_off or not is_whole
     ahead_open(ahead)

@@ -30,10 +30,11 @@ cdef class PageSource:
     cdef Py_ssize_t reading              # calls that use the file right now
     # The same as `read`, with its errors. Requires: the handle lies before the limit.
     cdef Page c_read(self, const PageHandle* handle, int page_type)
-    # Whether pages can be read ahead: what is sealed or stamped, or has no descriptor, cannot.
+    # Whether pages can be read ahead: what has no descriptor cannot.
     cpdef bint reads_ahead(self) noexcept
     # Read the first `count` pages that `ahead` has chosen, at least one.
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1
+    cdef int open_ahead(self, Ahead* ahead, Py_ssize_t count) except -1
     cdef Page read_counted(self, const PageHandle* handle, int page_type)
     cdef bytes room_for(self, const PageHandle* handle)
     cdef Page page_of(self, bytes stored, const PageHandle* handle, const Opened* opened)

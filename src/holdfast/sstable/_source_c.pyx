@@ -3,20 +3,23 @@
 A page is read, verified, decompressed and checked in one section without the GIL: winning it back
 can take long. ZSTD and ciphers need their libraries, and so the GIL. A page that takes ZSTD alone
 was verified by then, and is decompressed from where it was read to; a sealed one is opened there.
+Of sealed pages that are read ahead all are opened at once.
 
 Thread safety: a source is shared freely. A `close` while others read lets each of them finish what
 it reads; then they get DatabaseClosedError.
 """
 cimport cython
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint64_t
 
 from holdfast.bufferpool._pool_c cimport Page
 from holdfast.codec._envelope_c cimport (
-    PAGE_TRAILER_BYTES, page_decompress, page_open, page_raise, page_seed_of,
+    PAGE_FIELDS_BYTES, PAGE_TRAILER_BYTES, page_decompress, page_open, page_raise, page_seed_of,
 )
 from holdfast.codec._fixed cimport load64
-from holdfast.sstable._ahead cimport Ahead, ahead_read
+from holdfast.sstable._ahead cimport Ahead, ahead_read, ahead_show, ahead_verify
 from holdfast.sstable._handle cimport CHECKSUM_BYTES, DATA, FILTER, PageHandle
 from holdfast.sstable._page_c cimport PAGE_CHECK_NO_MEMORY, page_check, page_damage, page_stamp
 from holdfast.sstable._pread cimport FILE_ENDS, read_whole
@@ -96,17 +99,55 @@ cdef class PageSource:
 
     cpdef bint reads_ahead(self) noexcept:
         """See `_source_py.reads_ahead`."""
-        return self.descriptor >= 0 and self.cipher is None
+        return self.descriptor >= 0
 
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1:
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef int descriptor = self.descriptor
+        cdef bint is_sealed = self.cipher is not None, is_read
         self.check_open()
+        if is_sealed:
+            ahead.seal_bytes = self.cipher.seal_bytes
         self.reading += 1
         with nogil:
-            ahead_read(ahead, count, descriptor, file_id)
+            is_read = ahead_read(ahead, count, descriptor, file_id)
+            if is_read and not is_sealed:
+                ahead_show(ahead, count, True)
         self.reading -= 1
-        return self.close_if_idle()
+        self.close_if_idle()
+        if is_read and is_sealed:
+            self.open_ahead(ahead, count)
+        return 0
+
+    cdef int open_ahead(self, Ahead* ahead, Py_ssize_t count) except -1:
+        """Open the seals of the pages that were read, up to the first that has something wrong."""
+        cdef const PageHandle* handle
+        cdef unsigned char* stored
+        cdef Py_ssize_t index, size, good
+        cdef list offsets = [], pieces = [], fields = [], targets = []
+        with nogil:
+            good = ahead_verify(ahead, count)
+        try:
+            for index in range(good):
+                handle = &ahead.pages[index].handle
+                # Safety: a page that was verified has a seal and a trailer. It lies in `stored`,
+                # and what it holds at the same place of `opened`. Both stay as they are until the
+                # views are released, which the traceback of an error may hold longer than that.
+                stored = ahead.stored + (handle.offset - ahead.offset)
+                size = <Py_ssize_t>handle.size - PAGE_TRAILER_BYTES
+                offsets.append(handle.offset)
+                pieces.append(PyMemoryView_FromMemory(<char*>stored, size, PyBUF_READ))
+                fields.append(PyBytes_FromStringAndSize(<char*>stored + size, PAGE_FIELDS_BYTES))
+                targets.append(PyMemoryView_FromMemory(
+                    <char*>ahead.opened + (stored - ahead.stored), size - ahead.seal_bytes,
+                    PyBUF_WRITE))
+            good = self.cipher.open_many(offsets, pieces, fields, targets)
+        finally:
+            for view in pieces + targets:
+                view.release()
+        with nogil:
+            ahead_show(ahead, good, good == count)
+        return 0
 
     cdef Page read_counted(self, const PageHandle* handle, int page_type):
         """Do what `c_read` says. Requires: `reading` counts this."""

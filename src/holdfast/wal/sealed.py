@@ -48,7 +48,7 @@ _KEPT: Final = slice(16, 16 + SEALED_KEPT_BYTES)
 """What of a record's header is sealed."""
 _HEADER_END: Final = PREAMBLE_BYTES + SEGMENT_HEADER_BYTES + SEAL_BYTES
 _SEALED_LINK_BYTES: Final = LINK_BYTES + SEAL_BYTES
-_ROOM_BYTES_KEPT: Final = 1 << 20
+_ROOM_BYTES_KEPT: Final = 4 << 20
 _HEADER: Final = b"header"
 _LINK: Final = b"link"
 

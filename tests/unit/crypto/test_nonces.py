@@ -62,6 +62,9 @@ class _Counted:
     def decrypt(self, nonce, data, associated):
         return self._aead.decrypt(nonce, data, associated)
 
+    def decrypt_into(self, nonce, data, associated, buffer):
+        return self._aead.decrypt_into(nonce, data, associated, buffer)
+
 
 @pytest.fixture
 def monitor(monkeypatch):
