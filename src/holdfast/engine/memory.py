@@ -29,7 +29,7 @@ them may be late.
 FILLING_BYTES = 1 << 20
 """A memtable of this size is taken to go on growing: smaller ones do not take whole chunks."""
 
-COMPACTION_BYTES = 20 << 20
+COMPACTION_BYTES = 28 << 20
 """What a compaction works with: pages read ahead, and of each part the pages that wait to be
 written, the index and the filters of the table, and the hashes of its keys.
 """
@@ -108,7 +108,7 @@ class EngineMemory:
         if any(tree.frozen for tree in trees):
             working += min(FLUSH_BYTES, bytes_max)
         if self._is_compacting():
-            working += min(COMPACTION_BYTES, 3 * bytes_max)
+            working += min(COMPACTION_BYTES, self._memory_bytes // 8)
         return working
 
     def _bytes_max(self, trees: list[Tree]) -> int:

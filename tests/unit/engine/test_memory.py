@@ -190,7 +190,7 @@ def test_what_jobs_work_with_is_charged_while_they_are_under_way(
         before = engine.pool.reserved_bytes
         engine.busy_tables.add(1)
         engine.memory.charge()
-        compaction = min(COMPACTION_BYTES, 3 * memory_bytes // 32)
+        compaction = min(COMPACTION_BYTES, memory_bytes // 8)
         assert engine.pool.reserved_bytes == before + compaction
         engine.busy_tables.discard(1)
         seen = []
