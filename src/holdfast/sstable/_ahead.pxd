@@ -73,11 +73,18 @@ cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
     ahead.at = ahead.count = 0
 
 
+cdef inline void ahead_free_room(Ahead* ahead) noexcept nogil:
+    """Free what pages are read into, and what their seals are opened into."""
+    large_free(ahead.stored, ahead.room)
+    large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
+    ahead.stored = ahead.opened = NULL
+    ahead.room = 0
+
+
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:
     if ahead != NULL:
         ahead_drop(ahead)
-        large_free(ahead.stored, ahead.room)
-        large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
+        ahead_free_room(ahead)
         body_free(ahead.current, <size_t>ahead.current_size)
         body_free(ahead.last, <size_t>ahead.last_size)
         free(ahead)
@@ -276,17 +283,18 @@ cdef inline bint ahead_make_room(Ahead* ahead, size_t size) noexcept nogil:
     """Make room for stored pages, and for what their seals hold. Return whether there is memory."""
     # What was there is of no use: a copy would only cost. The next ones may be a little longer.
     cdef size_t room = (size + ROOM_STEP) & ~<size_t>(ROOM_STEP - 1)
-    large_free(ahead.stored, ahead.room)
-    large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
-    ahead.opened = NULL
-    ahead.room = 0
+    ahead_free_room(ahead)
     ahead.stored = <unsigned char*>large_resize(NULL, 0, room)
     if ahead.stored == NULL:
         return False
     ahead.room = room
     if ahead.seal_bytes > 0:
         ahead.opened = <unsigned char*>large_resize(NULL, 0, room)
-    return ahead.seal_bytes == 0 or ahead.opened != NULL
+        if ahead.opened == NULL:
+            # Whoever comes next is not to take the room for there.
+            ahead_free_room(ahead)
+            return False
+    return True
 
 
 cdef inline Py_ssize_t ahead_verify(Ahead* ahead, Py_ssize_t count) noexcept nogil:
