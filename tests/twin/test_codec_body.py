@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.bufferpool import _pool_c
+from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, _pool_c, _pool_py
 from holdfast.codec import _body_c, _body_py
 
 PAGE = 16384
@@ -88,6 +88,32 @@ def test_what_is_kept_of_freed_bodies_is_given_back_once(twin: Any) -> None:
     del del_me
     assert twin.release_bodies() >= 0
     assert twin.release_bodies() == 0
+
+
+@pytest.mark.parametrize("twin", [_body_c, _body_py], ids=["c", "py"])
+@pytest.mark.parametrize(
+    ("size", "room"),
+    [
+        (0, 0), (1, 1), (8191, 8191), (8192, 8192), (8193, 8193), (10_751, 10_751),
+        (10_752, 12_288), (12_288, 12_288), (14_335, 14_335), (14_336, 16_384), (PAGE, PAGE),
+        (PAGE + 1, PAGE + 1), (130_000, 131_072), (131_072, 131_072), (131_073, 131_073),
+        (1 << 30, 1 << 30),
+    ],
+)  # fmt: skip
+def test_a_body_takes_a_slot_that_it_nearly_fills(twin: Any, size: int, room: int) -> None:
+    assert twin.body_room(size) == room
+
+
+def test_the_pool_charges_the_whole_slot() -> None:
+    for pools in (_pool_c, _pool_py):
+        pool = pools.BufferPool(1 << 20)
+        page = pools.Page(bytes(PAGE - 100), 1)
+        pool.put(1, 0, page)
+        assert pool.used_bytes == PAGE + PAGE_OVERHEAD_BYTES
+        pool.drop_file(1)
+        assert pool.used_bytes == PAGE + PAGE_OVERHEAD_BYTES
+        del page
+        assert pool.used_bytes == 0
 
 
 @pytest.mark.skipif(

@@ -4,19 +4,30 @@ been one by one: the same entries, and the same errors at the same places.
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast.base import PURE, CorruptionError
+from holdfast.base import PURE, PUT, CorruptionError
 from holdfast.bufferpool import BufferPool
 from holdfast.codec import Compression, checksum, page_seed
 from holdfast.sstable import PageType, TableInfo, _reader_c, _reader_py
 from holdfast.sstable.format import FOOTER_BYTES, decode_index_value
+from holdfast.sstable.scanning import LONG_SCAN_BYTES_MIN
 from holdfast.sstable.sealed import TAIL_BYTES
 from holdfast.testing.fuzz_table_model import Table
-from tests.twin.test_sstable_reader import FILE_ID, NUMBER, MemoryFile, build, footer_of
+from tests.twin.test_sstable_reader import (
+    FILE_ID,
+    NUMBER,
+    Entry,
+    MemoryFile,
+    build,
+    footer_of,
+    twins,
+    walk,
+)
 from tests.twin.test_sstable_reader_ahead import ENTRIES, SOME, DiskFile, merged
 from tests.twin.test_sstable_source import page_cipher, sealed
 
@@ -130,6 +141,24 @@ def test_pages_are_read_ahead_and_only_so_far(tmp_path: Path) -> None:
         else:
             assert is_there
         disk.close()
+
+
+@twins
+def test_a_long_scan_gives_every_page_to_the_pool(twin: Any, tmp_path: Path) -> None:
+    """To open one costs more than to read it, so it is worth keeping."""
+    source = random.Random(7)
+    entries: list[Entry] = [
+        (b"key/%05d" % number, number + 1, PUT, source.randbytes(300)) for number in range(3000)
+    ]
+    data, info = build(entries, page_bytes=16_384, cipher=page_cipher())
+    pages = pages_of(data)
+    assert sum(page.size for page in pages) > 3 * LONG_SCAN_BYTES_MIN
+    pool = BufferPool(4 << 20)
+    disk = DiskFile(tmp_path / "t", tail(data))
+    reader = twin.TableReader(sealed(disk), NUMBER, FILE_ID, pool, info)
+    assert walk(reader.cursor()) == entries
+    assert {offset for _, offset in pool.keys()} >= {page.offset for page in pages}
+    disk.close()
 
 
 def test_views_end_with_the_call_of_a_library_that_raises(tmp_path: Path) -> None:

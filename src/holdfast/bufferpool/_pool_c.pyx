@@ -22,7 +22,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-from holdfast.codec._body_c cimport body_free, body_new
+from holdfast.codec._body_c cimport body_free, body_new, body_room_of
 
 cdef enum:
     SMALL = 0
@@ -45,6 +45,11 @@ cdef inline uint64_t hash_key(uint64_t file_number, uint64_t offset) noexcept no
     cdef uint64_t mixed = file_number * <uint64_t>0x9E3779B97F4A7C15 + offset
     mixed = (mixed ^ (mixed >> 32)) * <uint64_t>0xD6E8FEB86659FD93
     return mixed ^ (mixed >> 32)
+
+
+cdef inline Py_ssize_t charge_of(Page page) noexcept:
+    """Return what a page is charged."""
+    return <Py_ssize_t>body_room_of(<size_t>page.size) + page.extra + OVERHEAD
 
 
 @cython.final
@@ -87,7 +92,7 @@ cdef class Page:
         body_free(<void*>self.data, <size_t>self.size)
         free(self.directory)
         if self.ledger is not None and not self.resident:
-            self.ledger.detached_bytes -= self.size + self.extra + OVERHEAD
+            self.ledger.detached_bytes -= charge_of(self)
 
     @staticmethod
     cdef Page adopt(unsigned char* data, Py_ssize_t size, int page_type):
@@ -216,7 +221,7 @@ cdef class BufferPool:
 
     cdef int c_put(self, uint64_t file_number, uint64_t offset, Page page, bint pinned) except -1:
         cdef uint32_t index = self.find(file_number, offset)
-        cdef Py_ssize_t charge = page.size + page.extra + OVERHEAD
+        cdef Py_ssize_t charge = charge_of(page)
         cdef Py_ssize_t fixed
         cdef int queue = SMALL
         cdef int hits = 0

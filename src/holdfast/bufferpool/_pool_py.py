@@ -6,8 +6,9 @@ Guarantees:
   capacity. Only pinned pages, held pages and the reservation itself can exceed it.
 - A page is immutable. Who holds one may use it for ever: eviction drops the pool's reference and
   nothing else.
-- Each page is charged its body and PAGE_OVERHEAD_BYTES for its objects, so many tiny pages are
-  bounded too. What a compiled reader adds to a page that is hit often is charged when it is added.
+- Each page is charged the room of its body, and PAGE_OVERHEAD_BYTES for its objects, so many tiny
+  pages are bounded too. What a compiled reader adds to a page that is hit often is charged when
+  it is added.
 
 The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: FIFO queues are all you need for cache
 eviction, SOSP 2023), with sizes in bytes. It resists scans: a page seen once passes through a small
@@ -38,6 +39,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Self
 
+from holdfast.codec import body_room
 from holdfast.env import PosixEnv
 
 PAGE_OVERHEAD_BYTES = 192
@@ -78,7 +80,7 @@ class Page(bytes):
 
     def __del__(self) -> None:
         if self._ledger is not None and not self._resident:
-            self._ledger.detached_bytes -= len(self) + PAGE_OVERHEAD_BYTES
+            self._ledger.detached_bytes -= body_room(len(self)) + PAGE_OVERHEAD_BYTES
 
     def __repr__(self) -> str:
         return f"<Page type {self.page_type}, {len(self)} bytes>"
@@ -192,7 +194,7 @@ class BufferPool:
                 del old
             if pinned:
                 queue = self._pinned
-            charge = len(page) + PAGE_OVERHEAD_BYTES
+            charge = body_room(len(page)) + PAGE_OVERHEAD_BYTES
             fixed = self._pinned.charge + self._ledger.detached_bytes
             if not pinned and (charge > self._room() // 4 or charge > self._room() - fixed):
                 return

@@ -7,7 +7,7 @@ and docs/format/tuple.md. Kernels of other rooms use the C functions of `_checks
 memory for bodies of decoded pages (`_body_c.pxd`) is one for all databases of a process.
 """
 
-from holdfast.codec._body import release_bodies
+from holdfast.codec._body import body_room, release_bodies
 from holdfast.codec._checksum import checksum
 from holdfast.codec._envelope import open_page, page_seed, seal_page
 from holdfast.codec._lz4 import lz4_compress, lz4_decompress
@@ -19,6 +19,7 @@ from holdfast.codec.ordered import pack_tuple, unpack_tuple
 __all__ = [
     "Compression",
     "PageCipher",
+    "body_room",
     "checksum",
     "compress",
     "decode_varint",

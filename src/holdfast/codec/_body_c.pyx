@@ -1,7 +1,8 @@
 """Memory for the bodies of decoded pages: the compiled twin of `_body_py`, which describes it.
 
 A *slot* holds one body and has whole pages of the system, which is what makes it possible to give
-back the memory of any one. All slots of a class have one size. Those that are free lie on the stack
+back the memory of any one. A body that would leave more than an eighth of its slot empty is
+malloc's. All slots of a class have one size. Those that are free lie on the stack
 of their class: the newest of them, WARM_BYTES at most, still have their memory and are used first;
 below them are those whose memory was given back (MADV_DONTNEED), which is cleared by the system
 when it is used again. Addresses are never unmapped: a process may have some 65,000 mappings, and a
@@ -17,15 +18,35 @@ cdef extern from *:
     """
     #include <stdlib.h>
     #include <stddef.h>
+    #define HOLDFAST_CLASSES 32                       /* of 1 to 32 units */
+    #define HOLDFAST_UNIT_BYTES ((size_t)4096)
+    #define HOLDFAST_SLOT_MIN ((size_t)8192)          /* a smaller body is malloc's */
+    #define HOLDFAST_SLOT_MAX (HOLDFAST_CLASSES * HOLDFAST_UNIT_BYTES)
+    #define HOLDFAST_WASTE_PARTS ((size_t)8)
+
+    static size_t holdfast_slot_bytes(size_t size)
+    {
+        return (size + HOLDFAST_UNIT_BYTES - 1) / HOLDFAST_UNIT_BYTES * HOLDFAST_UNIT_BYTES;
+    }
+
+    /* Whether a body of this size nearly fills a slot. */
+    static int holdfast_fits(size_t size)
+    {
+        return size >= HOLDFAST_SLOT_MIN && size <= HOLDFAST_SLOT_MAX
+            && holdfast_slot_bytes(size) - size
+                <= holdfast_slot_bytes(size) / HOLDFAST_WASTE_PARTS;
+    }
+
+    static size_t holdfast_body_room(size_t size)
+    {
+        return holdfast_fits(size) ? holdfast_slot_bytes(size) : size;
+    }
+
     #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
     #include <pthread.h>
     #include <sys/mman.h>
     #include <unistd.h>
 
-    #define HOLDFAST_CLASSES 32                       /* of 1 to 32 units */
-    #define HOLDFAST_UNIT_BYTES ((size_t)4096)
-    #define HOLDFAST_SLOT_MIN ((size_t)8192)          /* a smaller body is malloc's */
-    #define HOLDFAST_SLOT_MAX (HOLDFAST_CLASSES * HOLDFAST_UNIT_BYTES)
     #define HOLDFAST_REGION_BYTES ((size_t)1024 * 1024)
     #define HOLDFAST_WARM_BYTES ((size_t)512 * 1024)  /* of a class */
 
@@ -54,7 +75,7 @@ cdef extern from *:
 
     static int holdfast_is_slot(size_t size)
     {
-        return holdfast_has_slots && size >= HOLDFAST_SLOT_MIN && size <= HOLDFAST_SLOT_MAX;
+        return holdfast_has_slots && holdfast_fits(size);
     }
 
     /* Map more slots of a class; return 0 when there is no memory. Requires: the mutex is held. */
@@ -81,6 +102,8 @@ cdef extern from *:
         if (region == MAP_FAILED) {
             return 0;
         }
+        /* A huge page would be resident whole, and come back for slots that gave theirs back. */
+        (void)madvise(region, count * bytes, MADV_NOHUGEPAGE);
         slots->made += count;
         /* None is free: that is when more are asked for. What was never touched has no memory. */
         while (count > 0) {
@@ -94,15 +117,15 @@ cdef extern from *:
 
     static void* holdfast_body_new(size_t size)
     {
-        size_t units = (size + HOLDFAST_UNIT_BYTES - 1) / HOLDFAST_UNIT_BYTES;
+        size_t bytes = holdfast_slot_bytes(size);
         holdfast_class* slots;
         void* body = NULL;
         if (!holdfast_is_slot(size)) {
             return malloc(size > 0 ? size : 1);
         }
-        slots = &holdfast_classes[units];
+        slots = &holdfast_classes[bytes / HOLDFAST_UNIT_BYTES];
         holdfast_bodies_lock();
-        if (slots->count > 0 || holdfast_more_slots(slots, units * HOLDFAST_UNIT_BYTES)) {
+        if (slots->count > 0 || holdfast_more_slots(slots, bytes)) {
             slots->count -= 1;
             body = slots->free[slots->count];
             if (slots->cold > slots->count) {
@@ -129,17 +152,21 @@ cdef extern from *:
 
     static void holdfast_body_free(void* body, size_t size)
     {
-        size_t units = (size + HOLDFAST_UNIT_BYTES - 1) / HOLDFAST_UNIT_BYTES;
+        size_t bytes = holdfast_slot_bytes(size);
         holdfast_class* slots;
         if (body == NULL || !holdfast_is_slot(size)) {
             free(body);
             return;
         }
-        slots = &holdfast_classes[units];
+        slots = &holdfast_classes[bytes / HOLDFAST_UNIT_BYTES];
         holdfast_bodies_lock();
+        if (slots->count == slots->made) {
+            /* More are free than were made: two pages would share one from here on. */
+            abort();
+        }
         slots->free[slots->count] = body;
         slots->count += 1;
-        (void)holdfast_cool(slots, units * HOLDFAST_UNIT_BYTES, HOLDFAST_WARM_BYTES);
+        (void)holdfast_cool(slots, bytes, HOLDFAST_WARM_BYTES);
         holdfast_bodies_unlock();
     }
 
@@ -160,6 +187,7 @@ cdef extern from *:
     static size_t holdfast_release_bodies(void) { return 0; }
     #endif
     """
+    size_t holdfast_body_room(size_t size) nogil
     void holdfast_bodies_begin()
     void* holdfast_body_new(size_t size) nogil
     void holdfast_body_free(void* body, size_t size) nogil
@@ -174,6 +202,16 @@ cdef void* body_new(size_t size) noexcept nogil:
 
 cdef void body_free(void* body, size_t size) noexcept nogil:
     holdfast_body_free(body, size)
+
+
+cdef size_t body_room_of(size_t size) noexcept nogil:
+    return holdfast_body_room(size)
+
+
+def body_room(size):
+    """Return how many bytes a body of `size` bytes takes: a whole slot, if it has one."""
+    cdef size_t bytes = size
+    return holdfast_body_room(bytes)
 
 
 def release_bodies():

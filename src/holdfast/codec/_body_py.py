@@ -10,6 +10,20 @@ Thread safety: safe.
 
 from __future__ import annotations
 
+from typing import Final
+
+_UNIT_BYTES: Final = 4096
+_SLOT_MIN: Final = 8192
+_SLOT_MAX: Final = 32 * _UNIT_BYTES
+_WASTE_PARTS: Final = 8
+
+
+def body_room(size: int) -> int:
+    """Return how many bytes a body of `size` bytes takes: a whole slot, if it has one."""
+    slot = -(-size // _UNIT_BYTES) * _UNIT_BYTES
+    fits = _SLOT_MIN <= size <= _SLOT_MAX and slot - size <= slot // _WASTE_PARTS
+    return slot if fits else size
+
 
 def release_bodies() -> int:
     """Give the memory of bodies that were freed back to the system; return how many bytes.

@@ -122,6 +122,7 @@ cdef class FileCipher:
                    object associated, object target) except -1:
         """Seal a piece with the salt that stands at `index`. Requires: there is one."""
         cdef uint64_t place = PyNumber_Index(offset)
+        require(SALT_BYTES * (index + 1) <= PyBytes_GET_SIZE(salts), "a piece has a salt")
         # Safety: each salt has SALT_BYTES, and is read before `salts` can go.
         cdef const unsigned char* salt = <const unsigned char*>PyBytes_AS_STRING(salts)
         cdef bytes nonce = nonce_of(place, salt + SALT_BYTES * index)

@@ -1,7 +1,7 @@
 """Pages of a table that a merge or a long scan reads ahead, inline, see `_reader_c.pyx`.
 
-Pages that lie beside each other are read with one call, and each is opened when the cursor comes to
-it, forward or backward: so none is read twice, and no more than two bodies are held.
+Pages that lie beside each other are read with one call, and each is decompressed when the cursor
+comes to it, forward or backward: so none is read twice, and no more than two bodies are held.
 
 All that is found wrong here is left to the reader: such a page, or an error of the disk, drops what
 was read ahead and ends it for this cursor, and whoever reaches the page reads it again, in the
@@ -66,19 +66,21 @@ cdef struct Ahead:
     AheadPage[AHEAD_PAGES] pages     # in the order in which the cursor comes to them
 
 
-cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
-    """Forget the pages that the cursor did not come to."""
-    body_free(ahead.body, <size_t>ahead.size)
-    ahead.body = NULL
-    ahead.at = ahead.count = 0
-
-
 cdef inline void ahead_free_room(Ahead* ahead) noexcept nogil:
     """Free what pages are read into, and what their seals are opened into."""
     large_free(ahead.stored, ahead.room)
     large_free(ahead.opened, ahead.room if ahead.opened != NULL else 0)
     ahead.stored = ahead.opened = NULL
     ahead.room = 0
+
+
+cdef inline void ahead_drop(Ahead* ahead) noexcept nogil:
+    """Forget the pages that the cursor did not come to."""
+    body_free(ahead.body, <size_t>ahead.size)
+    ahead.body = NULL
+    ahead.at = ahead.count = 0
+    if ahead.is_off:
+        ahead_free_room(ahead)
 
 
 cdef inline void ahead_free(Ahead* ahead) noexcept nogil:

@@ -23,6 +23,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from holdfast.bufferpool._pool_c cimport BufferPool, Node, Page
+from holdfast.codec._body_c cimport body_room_of
 from holdfast.codec._checksum_c cimport xxh64
 from holdfast.codec._envelope_c cimport PAGE_TRAILER_BYTES
 from holdfast.codec._fixed cimport load32
@@ -485,7 +486,8 @@ cdef class TableReader:
     cdef int keep(self, Page page, int page_type, uint64_t offset) except -1:
         """Give a page that was read to the pool."""
         cdef bint pinned = page_type == FILTER and (
-            self.pool.pinned_bytes + page.size + PAGE_OVERHEAD <= self.pool.capacity_bytes // 2)
+            self.pool.pinned_bytes + <Py_ssize_t>body_room_of(<size_t>page.size) + PAGE_OVERHEAD
+            <= self.pool.capacity_bytes // 2)
         self.pool.c_put(self.number, offset, page, pinned)
         if page_type == INDEX:
             self.give_separators(page, offset)
@@ -549,7 +551,8 @@ cdef class TableCursor(Cursor):
         self.fill_cache = fill_cache
         self.walked_before = self.walked = walked_bytes
         self.root = PageCursor(reader.root, reader.name, reader.root_offset)
-        if ahead_bytes > 0 and not fill_cache and reader.source.reads_ahead():
+        # A merge has no use for the pool, where a long scan keeps what was decrypted.
+        if ahead_bytes > 0 and not fill_cache and reader.source.descriptor >= 0:
             if not self.make_ahead(ahead_bytes):
                 raise MemoryError
         self.index = PageCursor.__new__(PageCursor)
@@ -667,7 +670,9 @@ cdef class TableCursor(Cursor):
             self.ahead = <Ahead*>calloc(1, sizeof(Ahead))
         if self.ahead == NULL:
             return False
-        self.ahead.bytes_max = bytes_max
+        # What seals hold takes as much again.
+        self.ahead.seal_bytes = self.reader.source.seal_bytes
+        self.ahead.bytes_max = bytes_max // 2 if self.ahead.seal_bytes > 0 else bytes_max
         self.ahead.stamp = self.reader.source.stamp
         self.is_long = True
         return True

@@ -33,7 +33,7 @@ from holdfast.base import (
     unpack_trailer,
 )
 from holdfast.bufferpool import PAGE_OVERHEAD_BYTES, BufferPool, Page
-from holdfast.codec import checksum
+from holdfast.codec import body_room, checksum
 from holdfast.cursor import Cursor
 from holdfast.env import File
 from holdfast.sstable._filter import filter_may_contain
@@ -312,7 +312,7 @@ class TableReader:
 
     def _may_pin(self, size: int) -> bool:
         pool = self._pool
-        return pool.pinned_bytes + size + PAGE_OVERHEAD_BYTES <= pool.capacity_bytes // 2
+        return pool.pinned_bytes + body_room(size) + PAGE_OVERHEAD_BYTES <= pool.capacity_bytes // 2
 
     def _check_open(self) -> None:
         if self._closed:

@@ -22,6 +22,8 @@ cdef class PageSource:
     cdef bytes file_id
     # what its pages are sealed with, or None
     cdef object cipher
+    # by which what is sealed is longer; 0: its pages are not
+    cdef Py_ssize_t seal_bytes
     # of the file, or -1: then it is read through `file.read_at`
     cdef int descriptor
     # the trailer of all entries of an ingested table; 0: they have their own
@@ -30,7 +32,7 @@ cdef class PageSource:
     cdef Py_ssize_t reading              # calls that use the file right now
     # The same as `read`, with its errors. Requires: the handle lies before the limit.
     cdef Page c_read(self, const PageHandle* handle, int page_type)
-    # Whether pages can be read ahead: what has no descriptor cannot.
+    # Whether long scans read ahead: sealed pages are worth keeping, and need a descriptor as all.
     cpdef bint reads_ahead(self) noexcept
     # Read the first `count` pages that `ahead` has chosen, at least one.
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1

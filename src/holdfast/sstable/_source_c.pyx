@@ -3,7 +3,7 @@
 A page is read, verified, decompressed and checked in one section without the GIL: winning it back
 can take long. ZSTD and ciphers need their libraries, and so the GIL. A page that takes ZSTD alone
 was verified by then, and is decompressed from where it was read to; a sealed one is opened there.
-Of sealed pages that are read ahead all are opened at once.
+Of sealed pages that a merge reads ahead all are opened at once.
 
 Thread safety: a source is shared freely. A `close` while others read lets each of them finish what
 it reads; then they get DatabaseClosedError.
@@ -53,6 +53,7 @@ cdef class PageSource:
         self.file_id = file_id
         self.stamp = stamp
         self.cipher = page_cipher(file)
+        self.seal_bytes = 0 if self.cipher is None else self.cipher.seal_bytes
         self.descriptor = file.fileno()
         self.closed = False
 
@@ -99,15 +100,13 @@ cdef class PageSource:
 
     cpdef bint reads_ahead(self) noexcept:
         """See `_source_py.reads_ahead`."""
-        return self.descriptor >= 0
+        return self.descriptor >= 0 and self.cipher is None
 
     cdef int c_read_ahead(self, Ahead* ahead, Py_ssize_t count) except -1:
         cdef const unsigned char* file_id = <const unsigned char*>PyBytes_AS_STRING(self.file_id)
         cdef int descriptor = self.descriptor
-        cdef bint is_sealed = self.cipher is not None, is_read
+        cdef bint is_sealed = ahead.seal_bytes > 0, is_read
         self.check_open()
-        if is_sealed:
-            ahead.seal_bytes = self.cipher.seal_bytes
         self.reading += 1
         with nogil:
             is_read = ahead_read(ahead, count, descriptor, file_id)

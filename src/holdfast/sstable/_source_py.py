@@ -51,7 +51,7 @@ class PageSource:
 
     def reads_ahead(self) -> bool:
         """Return whether many pages can be read at once, as they lie in the file."""
-        return self.file.fileno() >= 0
+        return self.file.fileno() >= 0 and self._cipher is None
 
     def read(self, handle: Handle, page_type: int) -> Page:
         """Return the page that a handle names, which must have this type.
