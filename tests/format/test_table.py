@@ -179,7 +179,7 @@ def test_filters_with_prefixes_hold_the_documented_hashes(document, stated):
     for entry in stated[:5]:
         builder.add(*entry)
     builder.finish(12, 0)
-    table = read_table(builder.take_output())
+    table = read_table(bytes(builder.take_output()))
     expected = bytearray(64)
     keys = {entry[0] for entry in stated[:5]}
     values = [checksum(key) for key in keys] + [int(value, 16) for value in hashes.values()]

@@ -157,7 +157,7 @@ def test_a_delete_stays_where_older_data_may_lie(
     builder.add(b"!", 1, PUT, b"")
     twin.merge_into(positioned(entries), builder, retention, **LIMITS)
     builder.finish(1, 0)
-    kept = {key for key, _, _ in read_table(builder.take_output()).entries}
+    kept = {key for key, _, _ in read_table(bytes(builder.take_output())).entries}
     for key, seq, kind, _ in entries:
         is_old = any(lower <= key < upper for lower, upper in older)
         is_young = bool(snapshots) and seq > snapshots[0]

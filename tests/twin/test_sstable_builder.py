@@ -402,8 +402,34 @@ def test_a_finished_builder_refuses_everything_but_its_last_output(twin: ModuleT
     ):
         with pytest.raises(ValueError, match="finished"):
             call()
-    read_table(builder.take_output())
+    read_table(bytes(builder.take_output()))
     assert builder.take_output() == b""
+
+
+@both
+def test_output_that_was_taken_stays_as_it_is_while_the_builder_goes_on(twin: ModuleType) -> None:
+    """Its memory is filled again once nobody looks at it any more, and not before."""
+    entries = [(b"%06d" % number, 5, PUT, b"%0190d" % number) for number in range(20_000)]
+    builder = make(twin)
+    kept, copies, passed = [], [], []
+    for entry in entries:
+        builder.add(*entry)
+        if builder.output_size > 0:
+            view = builder.take_output()
+            assert view.readonly
+            passed.append(bytes(view))
+            if len(passed) % 2 == 0:
+                kept.append(view[1:])
+                copies.append(passed[-1][1:])
+            del view
+    builder.finish(9, 1_700_000_000_000_000)
+    kept.append(builder.take_output())
+    copies.append(bytes(kept[-1]))
+    passed.append(copies[-1])
+    del builder
+    assert len(passed) > 6
+    assert [bytes(view) for view in kept] == copies
+    assert b"".join(passed) == run(_builder_py, entries, [])[0]
 
 
 @both

@@ -99,7 +99,7 @@ def build(
     for tombstone in tombstones:
         table.add_range_tombstone(*tombstone)
     info = table.finish(number, 1_700_000_000_000_000)
-    return table.take_output(), info
+    return bytes(table.take_output()), info
 
 
 def reader_of(

@@ -100,7 +100,7 @@ def merged(cursors: list[Any], *, is_plain: bool = False) -> tuple[bytes, int, A
         error = found.file, found.offset, found.reason
     if builder.entry_count:
         builder.finish(1, 0)
-    return builder.take_output(), retention.entries_in, error
+    return bytes(builder.take_output()), retention.entries_in, error
 
 
 def merged_both(folder: Path, data: bytes, info: TableInfo | None, ahead_bytes: int) -> Any:

@@ -148,7 +148,7 @@ def forge(entries: list[Entry], compression: Compression) -> tuple[bytes, TableI
     table._seq_min = table._seq_max = table._delete_count = 0
     table._is_ingested = True
     info = table.finish(NUMBER, 1_700_000_000_000_000)
-    return table.take_output(), info
+    return bytes(table.take_output()), info
 
 
 @twins

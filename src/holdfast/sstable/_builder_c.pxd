@@ -36,6 +36,11 @@ cdef enum:
     ADD_BROKEN = 3           # no memory in the middle: the builder is of no more use
 
 
+cdef class Output:
+    cdef Buffer held
+    cdef Py_ssize_t view_count
+
+
 cdef class TableBuilder:
     # Append one entry in internal order, or raise ValueError or LimitError. Finished pages
     # collect in an output buffer.
@@ -73,6 +78,7 @@ cdef class TableBuilder:
     cdef Buffer _keys                         # separators of the closed pages
     cdef Buffer _plain                        # compressed pages that wait for their seal
     cdef Buffer _output
+    cdef Output _taken                        # what was taken last, or None
     cdef uint64_t _sealed_bytes
     cdef uint64_t _partition_bytes
     cdef Buffer _partitions                   # Partition each; their bodies begin `_index.body`

@@ -12,7 +12,7 @@ that, the builder refuses every call.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint64_t
@@ -28,8 +28,8 @@ from holdfast.codec._fixed cimport load64, store64
 from holdfast.codec._varint cimport varint_put
 from holdfast.cursor._cursor_c cimport compare_entries
 from holdfast.sstable._entry_page cimport (
-    RESTART_BYTES, Buffer, EntryPage, buffer_append, buffer_clear, buffer_release, buffer_reserve,
-    common_prefix, entry_size, page_append, page_close, page_size,
+    RESTART_BYTES, Buffer, EntryPage, buffer_append, buffer_clear, buffer_move, buffer_release,
+    buffer_reserve, common_prefix, entry_size, page_append, page_close, page_size,
 )
 
 from dataclasses import replace
@@ -87,6 +87,23 @@ cdef uint64_t SEQ_LAST = _SEQ_MAX
 
 cdef inline bytes _bytes(const unsigned char* data, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
+@cython.final
+cdef class Output:
+    """Sealed bytes that were taken from a builder, which takes their memory back once nobody looks
+    at it any more. Nobody but a builder makes one.
+    """
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.held.data, self.held.size, True, flags)
+        self.view_count += 1
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self.view_count -= 1
+
+    def __dealloc__(self):
+        buffer_release(&self.held)
 
 
 @cython.final
@@ -325,13 +342,30 @@ cdef class TableBuilder:
         self._count_seq(seq)
 
     def take_output(self):
-        """Return the sealed bytes that were not taken yet; all pieces in order are the file."""
+        """Return the sealed bytes that were not taken yet, read-only; all pieces in order are the
+        file.
+        """
         if self._state == STATE_SEALING:
             self._check_open()
-        cdef bytes output = _bytes(self._output.data, self._output.size)
-        buffer_clear(&self._output)
+        if self._output.size == 0:
+            return memoryview(b"")
+        # The bytes are handed out where they lie, and what was handed out before is filled next: a
+        # copy would leave the heap of each thread that builds tables a megabyte or two larger.
+        cdef Output output = Output()
+        cdef Output before = self._taken
+        cdef object view
+        buffer_move(&output.held, &self._output)
+        try:
+            view = memoryview(output)
+        except BaseException:
+            buffer_move(&self._output, &output.held)
+            raise
         self.output_size = 0
-        return output
+        if before is not None and before.view_count == 0:
+            buffer_move(&self._output, &before.held)
+            buffer_clear(&self._output)
+        self._taken = output
+        return view
 
     def finish(self, number, created_us):
         """Seal what is open, write index, properties and footer, and return what the table is.

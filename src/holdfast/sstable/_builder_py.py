@@ -282,13 +282,14 @@ class TableBuilder:
         self._tombstones[start, seq] = max(stop, self._tombstones.get((start, seq), stop))
         self._count(seq, 0)
 
-    def take_output(self) -> bytes:
-        """Return the sealed bytes that were not taken yet; all pieces in order are the file."""
+    def take_output(self) -> memoryview:
+        """Return the sealed bytes that were not taken yet, read-only; all pieces in order are the
+        file.
+        """
         if self._is_sealing:
             self._check_open()
-        output = bytes(self._output)
-        self._output.clear()
-        return output
+        output, self._output = self._output, bytearray()
+        return memoryview(output).toreadonly()
 
     def finish(self, number: int, created_us: int) -> TableInfo:
         """Seal what is open, write index, properties and footer, and return what the table is.

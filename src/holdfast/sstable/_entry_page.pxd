@@ -83,6 +83,12 @@ cdef inline void buffer_release(Buffer* buffer) noexcept nogil:
     memset(buffer, 0, sizeof(Buffer))
 
 
+cdef inline void buffer_move(Buffer* into, Buffer* source) noexcept nogil:
+    """Requires: `into` has no memory. Then it has that of `source`."""
+    into[0] = source[0]
+    memset(source, 0, sizeof(Buffer))
+
+
 cdef inline void buffer_clear(Buffer* buffer) noexcept nogil:
     """Empty a buffer, and give back the memory of a large one."""
     buffer.size = 0

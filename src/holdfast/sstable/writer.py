@@ -67,7 +67,7 @@ class TableWriter:
                 cipher=page_cipher(self._file),
                 origin=origin,
             )
-            """What entries are added to. Constant after construction."""
+            """What entries are added to; there until the writer has finished."""
         except BaseException:
             self.abandon()
             raise
@@ -101,7 +101,7 @@ class TableWriter:
         self._state = "failed"
         output = self.builder.take_output()
         for start in range(0, len(output), DRAIN_BYTES):
-            piece = memoryview(output)[start : start + DRAIN_BYTES]
+            piece = output[start : start + DRAIN_BYTES]
             self._file.write_at(self._written, piece, site=f"{self._site}.append")
             self._written += len(piece)
         self._state = "open"
@@ -115,6 +115,9 @@ class TableWriter:
         self._require_open()
         info = self.builder.finish(self._number, int(self._env.wall_time() * 1_000_000))
         self.drain()
+        # Compactions keep the writers of all their tables until the last of them is done; the
+        # buffers of a builder are some megabytes.
+        del self.builder
         self._state = "failed"
         self._file.sync(site=f"{self._site}.sync")
         self._file.close()

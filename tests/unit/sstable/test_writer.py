@@ -66,6 +66,16 @@ def test_output_is_written_in_pieces_of_about_a_mebibyte(env: SimEnv) -> None:
     assert len(read_table(contents(env)).entries) == 400
 
 
+def test_a_finished_writer_has_no_builder_any_more(env: SimEnv) -> None:
+    """A compaction keeps the writers of all its tables until the last of them is done."""
+    with make(env) as writer:
+        writer.add(b"k", 5, PUT, b"v")
+        writer.finish()
+        assert not hasattr(writer, "builder")
+        with pytest.raises(ValueError, match="is finished"):
+            writer.add(b"l", 5, PUT, b"v")
+
+
 def test_a_huge_value_is_written_in_pieces_too(env: SimEnv) -> None:
     with make(env) as writer:
         writer.add(b"k", 1, PUT, b"v" * (5 * DRAIN_BYTES))
