@@ -4,6 +4,7 @@ durability.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -35,7 +36,16 @@ Default = TypeVar("Default")
 
 ITEMS, KEYS, VALUES = 0, 1, 2
 
+TAKERS_MAX = 64
+"""So many calls of `popitem` at the same time each look for a key of their own."""
+
 _NO_DEFAULT: Any = object()
+
+
+class _Taker:
+    """A call of `popitem` that is under way."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
@@ -64,6 +74,9 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         self._engine = engine
         self._host = TransactionHost(engine, self)
         self._name = tree.version.name
+        # Which call of `popitem` takes a key. A hint: it keeps them from taking the same one over
+        # and over, and is gone with the call, however that ends.
+        self._takers: weakref.WeakValueDictionary[bytes, _Taker] = weakref.WeakValueDictionary()
         engine.on_view[tree.version.id] = self._show
 
     def _show(self, tree: Tree) -> None:
@@ -224,15 +237,33 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
 
     def popitem(self) -> tuple[bytes, bytes]:
         """Remove the first key in order, and return it and its value; each goes to one caller. It
-        is the first one when the call looks: a lower key that comes at the same time may stay.
+        is the first one when the call looks that no other call is taking: a lower key that comes at
+        the same time may stay. So the takers of a queue commit in groups.
 
         Raises: KeyError when there is none.
         """
-        while (key := next(self.keys(limit=1), None)) is not None:
-            value = self._take(key)
-            if value is not None:
-                return key, value
+        taker = _Taker()
+        try:
+            while (key := self._first_for(taker)) is not None:
+                value = self._take(key)
+                if value is not None:
+                    return key, value
+        finally:
+            # A traceback would keep it.
+            del taker
         raise KeyError("popitem(): the keyspace is empty")
+
+    def _first_for(self, taker: _Taker) -> bytes | None:
+        """Return the first key that nobody else is taking, or just the first one when all of the
+        first TAKERS_MAX are being taken: perhaps in vain. None when there is none.
+        """
+        first = None
+        for key in self.keys(limit=TAKERS_MAX):
+            if self._takers.setdefault(key, taker) is taker:
+                return key
+            if first is None:
+                first = key
+        return first
 
     def setdefault(self, key: object, default: object = None) -> bytes:
         """Return the value of `key`; when it is absent, set it to `default` first, as one step."""

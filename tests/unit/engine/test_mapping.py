@@ -231,6 +231,44 @@ def test_popitem_goes_on_with_the_key_behind_one_that_went(db: Database) -> None
     assert (b"b", b"2") == db.popitem()
 
 
+def test_popitem_leaves_alone_what_another_call_is_taking(db: Database) -> None:
+    """So that several takers of a queue do not all want the same item."""
+    db.update({b"a": b"1", b"b": b"2", b"c": b"3"})
+    others: list[tuple[bytes, bytes]] = []
+    begun = between(db, lambda: others.append(db.popitem()))
+    assert (b"a", b"1") == db.popitem()
+    assert [(b"b", b"2")] == others
+    assert 2 == len(begun)  # nobody tried in vain
+    assert (b"c", b"3") == db.popitem()
+
+
+def test_popitem_takes_what_another_call_is_taking_when_there_is_nothing_else(
+    db: Database,
+) -> None:
+    db[b"a"] = b"1"
+    others: list[tuple[bytes, bytes]] = []
+    between(db, lambda: others.append(db.popitem()))
+    with pytest.raises(KeyError, match="the keyspace is empty"):
+        db.popitem()
+    assert [(b"a", b"1")] == others
+
+
+def test_what_a_failed_popitem_was_taking_is_taken_by_the_next(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.update({b"a": b"1", b"b": b"2"})
+
+    def fail(key: bytes) -> None:
+        raise RuntimeError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "_take", fail)
+        with pytest.raises(RuntimeError, match="not now") as kept:
+            db.popitem()
+    assert (b"a", b"1") == db.popitem()
+    del kept
+
+
 def test_setdefault_returns_what_came_in_between(db: Database) -> None:
     between(db, lambda: db.put(b"a", b"2"))
     assert b"2" == db.setdefault(b"a", b"1") == db[b"a"]
