@@ -115,10 +115,10 @@ class TableWriter:
         self._require_open()
         info = self.builder.finish(self._number, int(self._env.wall_time() * 1_000_000))
         self.drain()
+        self._state = "failed"
         # Compactions keep the writers of all their tables until the last of them is done; the
         # buffers of a builder are some megabytes.
         del self.builder
-        self._state = "failed"
         self._file.sync(site=f"{self._site}.sync")
         self._file.close()
         self._state = "finished"
