@@ -22,4 +22,5 @@ cdef class CommitState:
     cdef public uint64_t room_at
     cdef public uint64_t pause_at
     cdef public object path
-    cdef bint commit_operation(self, WriteBatch batch, dict memtables) except -1
+    cdef bint may_commit_at_once(self, WriteBatch batch, uint64_t since) noexcept
+    cdef bint commit_step(self, WriteBatch batch, dict memtables) except -1

@@ -12,7 +12,7 @@ from holdfast.wal._payload cimport (
     OP_RANGE_DELETE, PAYLOAD_OPERATION, PayloadWalk, payload_next, payload_start,
 )
 
-from holdfast.base import check_key, check_value
+from holdfast.base import check_key, check_value, pairs_of
 from holdfast.base.bounds import key_range
 from holdfast.recovery import apply_buffer
 
@@ -32,6 +32,10 @@ cdef enum:
     KIND_MERGE = 3
     # A sign and the digits of 64 bits.
     AMOUNT_BYTES_MAX = 20
+    # Batches of so many operations, and no more bytes, are applied as one step: within some
+    # microseconds, in which no other thread runs.
+    STEP_OPS_MAX = 16
+    STEP_BYTES_MAX = 64 << 10
 
 # No snapshot has this number: sequence numbers have 56 bits.
 cdef uint64_t NOW = <uint64_t>-1
@@ -81,16 +85,15 @@ cdef class CommitState:
         cdef uint64_t count
         cdef bint leads = False
         path = self.path
-        thread = None if path is None else path.thread_id()
-        # In this order: after the last question nothing that could let others run comes before the
-        # mutex.
-        if (path is None or self.flags
-                or self.user_bytes >= min(self.room_at, self.pause_at)
-                or since + 1 != self.next_seq
-                or buffer.size + batch.used + OPERATION_OVERHEAD > self.buffer_bytes_max // 2):
+        if path is None or not self.may_commit_at_once(batch, since):
             return False
-        if batch.op_count == 1 and self.commit_operation(batch, memtables):
+        if (batch.op_count <= STEP_OPS_MAX and batch.used <= STEP_BYTES_MAX
+                and self.commit_step(batch, memtables)):
             return True
+        thread = path.thread_id()
+        # Asked again, as that may have let others run; what comes before the mutex does not.
+        if not self.may_commit_at_once(batch, since):
+            return False
         mutex = path._mutex
         waiter = path.alone
         try:
@@ -142,36 +145,55 @@ cdef class CommitState:
             raise
         return True
 
-    cdef bint commit_operation(self, WriteBatch batch, dict memtables) except -1:
-        """Log the one operation of a batch into the buffer and apply it at once, as an unsynced put
-        does: as one step, in which nobody else runs. Return whether that was possible. Requires:
-        what `commit_at_once` asks first.
+    cdef bint may_commit_at_once(self, WriteBatch batch, uint64_t since) noexcept:
+        """Return whether nobody commits, nothing was committed behind `since`, and there is nothing
+        to be done before.
         """
-        cdef RecordBuffer buffer = self.buffer
-        cdef Py_ssize_t size_before = buffer.size
+        return not (self.flags
+                    or self.user_bytes >= self.room_at or self.user_bytes >= self.pause_at
+                    or since + 1 != self.next_seq
+                    or self.buffer.size + batch.used + OPERATION_OVERHEAD
+                    > self.buffer_bytes_max // 2)
+
+    cdef bint commit_step(self, WriteBatch batch, dict memtables) except -1:
+        """Log the few operations of a batch into the buffer and apply them at once, as an unsynced
+        put does: as one step, in which nobody else runs. Return whether that was possible: all are
+        of one keyspace, whose memtable has room for them. Requires: `may_commit_at_once`, right
+        before.
+        """
         cdef PayloadWalk walk
         cdef Memtable table
+        cdef uint32_t keyspace
+        cdef uint64_t seq = self.next_seq
+        cdef Py_ssize_t user_bytes = 0
         payload_start(&walk, batch.operations_data(), batch.used)
-        walk.left = 1
-        if payload_next(&walk) != PAYLOAD_OPERATION or walk.kind == OP_RANGE_DELETE:
+        walk.left = batch.op_count
+        if payload_next(&walk) != PAYLOAD_OPERATION:
             return False
-        found = memtables.get(walk.keyspace)
+        keyspace = walk.keyspace
+        found = memtables.get(keyspace)
         if found is None:
             return False
         table = <Memtable?>found
-        buffer.c_append_batch(batch)
-        try:
-            table.c_put(self.next_seq, walk.kind, walk.key, walk.key_size, walk.value,
-                        walk.value_size)
-        except BaseException:
-            # The log must not hold an operation that was never applied.
-            buffer.size = size_before
-            buffer.op_count -= 1
-            raise
-        self.visible_seq = self.next_seq
-        self.next_seq += 1
-        self.user_bytes += <uint64_t>(walk.key_size + walk.value_size)
-        self.write_count += 1
+        while True:
+            if walk.kind == OP_RANGE_DELETE or walk.keyspace != keyspace:
+                return False
+            user_bytes += walk.key_size + walk.value_size
+            if payload_next(&walk) != PAYLOAD_OPERATION:
+                break
+        if table.frozen or not table.c_has_room(<Py_ssize_t>batch.op_count, user_bytes):
+            return False
+        self.buffer.c_append_batch(batch)
+        # From here on nothing can fail: the log must not hold an operation that is never applied.
+        payload_start(&walk, batch.operations_data(), batch.used)
+        walk.left = batch.op_count
+        while payload_next(&walk) == PAYLOAD_OPERATION:
+            table.c_put(seq, walk.kind, walk.key, walk.key_size, walk.value, walk.value_size)
+            seq += 1
+        self.next_seq = seq
+        self.visible_seq = seq - 1
+        self.user_bytes += <uint64_t>user_bytes
+        self.write_count += batch.op_count
         return True
 
 
@@ -206,6 +228,7 @@ cdef class KeyspaceCore:
     cdef public bint dropped
     cdef public Py_ssize_t memtable_bytes
     cdef public bytes add_head
+    cdef public object _host
 
     def __init__(self, CommitState state not None, uint32_t keyspace_id, ReadView view not None,
                  Py_ssize_t memtable_bytes):
@@ -525,6 +548,14 @@ cdef class KeyspaceCore:
         if self._may_skip_group(durability) and self._write_fast(KIND_PUT, plain_key, plain_value):
             return
         self._write_slow(KIND_PUT, plain_key, plain_value, durability)
+
+    def put_many(self, pairs, *, durability=None):
+        """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
+        cdef WriteBatch batch = WriteBatch.__new__(WriteBatch)
+        batch.c_put_many(self.id, pairs if type(pairs) is list else pairs_of(pairs))
+        if durability is None or not batch.op_count or not self._host.commit_at_once(
+                batch, durability, (self.id,), self.state.visible_seq):
+            self._commit(batch, durability)
 
     def __setitem__(self, key, value):
         self._write_slow(

@@ -17,10 +17,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from holdfast.base import DELETE, MERGE, PUT, check_key, check_value
+from holdfast.base import DELETE, MERGE, PUT, check_key, check_value, pairs_of
 from holdfast.base.bounds import key_range
 from holdfast.cursor import UserCursor
 from holdfast.env import ReentryError, ThreadLife, this_thread
@@ -67,6 +67,18 @@ class Sampler(Protocol):
 
     def scanned(self) -> None:
         """Called when one scan in `SCAN_SAMPLE` has begun."""
+        ...
+
+
+class CommitsAtOnce(Protocol):
+    """Who commits batches that nobody has to wait for; see `_host_py.HostCore`."""
+
+    def commit_at_once(
+        self, batch: WriteBatch, durability: str | None, keyspaces: tuple[int, ...], since: int
+    ) -> bool:
+        """Write a batch if nobody has to wait for it, and nothing was committed behind `since`;
+        return whether it was written.
+        """
         ...
 
 
@@ -136,6 +148,8 @@ class KeyspaceCore:
         # What stands before an amount in the value of a MERGE entry, once such entries may be
         # written; the subclass sets it.
         self.add_head: bytes | None = None
+        # The subclass sets it.
+        self._host: CommitsAtOnce
 
     def _refuse(self) -> None:
         """Raise the error that says why this keyspace cannot be read."""
@@ -344,6 +358,22 @@ class KeyspaceCore:
         if self._write_fast(PUT, plain_key, plain_value, durability):
             return
         self._write_slow(PUT, plain_key, plain_value, durability)
+
+    def put_many(
+        self,
+        pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]],
+        *,
+        durability: str | None = None,
+    ) -> None:
+        """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
+        batch = WriteBatch()
+        batch.put_many(self.id, pairs_of(pairs))
+        if (
+            durability is None
+            or not batch.op_count
+            or not self._host.commit_at_once(batch, durability, (self.id,), self.state.visible_seq)
+        ):
+            self._commit(batch, durability)
 
     def __setitem__(self, key: object, value: object) -> None:
         self._write_slow(PUT, check_key(key), check_value(value), None)

@@ -66,6 +66,8 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     at a time.
     """
 
+    _host: TransactionHost
+
     def __init__(self, engine: Engine, tree: Tree) -> None:
         settings = tree.version.settings
         KeyspaceCore.__init__(
@@ -161,22 +163,19 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
 
     # -- writing
 
-    def put_many(
-        self,
-        pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]],
-        *,
-        durability: str | None = None,
-    ) -> None:
-        """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
-        batch = self.batch_of(pairs)
-        if durability is None or not self._commit_at_once(batch, durability):
-            self._commit(batch, durability)
-
     def batch_of(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> WriteBatch:
         """Return the batch that writes all `pairs`."""
         batch = WriteBatch()
         batch.put_many(self.id, pairs_of(pairs))
         return batch
+
+    def commit_at_once(self, batch: WriteBatch, durability: str | None) -> bool:
+        """Commit without a group if nobody has to wait for it; return whether that was possible."""
+        if durability is None or not batch.op_count:
+            return False
+        return self._host.commit_at_once(
+            batch, durability, (self.id,), self._engine.state.visible_seq
+        )
 
     def compare_and_set(
         self, key: object, expected: object, new: object, *, durability: str | None = None
@@ -370,13 +369,6 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
     def clear(self) -> None:
         """Remove every key, as one operation."""
         self.delete_range(None, None)
-
-    def _commit_at_once(self, batch: WriteBatch, durability: str) -> bool:
-        """Commit without a group if nobody has to wait for it; return whether that was possible."""
-        if not batch.op_count:
-            return False
-        visible = self._engine.state.visible_seq
-        return self._host.commit_at_once(batch, durability, (self.id,), visible)
 
     def _commit(
         self, batch: WriteBatch, durability: str | None, check: OpenRange | None = None

@@ -608,6 +608,15 @@ cdef class Memtable:
         self.bytes_used += value_size + REPLACED_OVERHEAD
         return 0
 
+    cdef bint c_has_room(self, Py_ssize_t count, Py_ssize_t size) noexcept:
+        cdef int level = self.root.level
+        # Each entry begins at a multiple of 8.
+        cdef Py_ssize_t more = size + count * <Py_ssize_t>(sizeof(Node) + 8)
+        if level > 0 or self.root.count + count > FANOUT:
+            # At worst each entry finds all pages of its way full. With so few, one level is added.
+            more += count * (level + 2) * <Py_ssize_t>(sizeof(Page) + FANOUT * sizeof(Page*))
+        return more <= self.free_size
+
     cdef int c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t snapshot,
                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size) noexcept:
         cdef Node* node = self._find(key, key_size, snapshot << 8 | 0xFF)

@@ -18,13 +18,17 @@ cdef class Storage:
 @cython.final
 cdef class WriteBatch:
     cdef readonly uint64_t op_count           # operations collected
-    cdef Py_ssize_t bytes_max
+    cdef readonly Py_ssize_t bytes_max        # the most bytes that several operations may have
     cdef Py_ssize_t used                      # bytes of operations, without the count in front
     cdef Storage storage
     # Append an operation. Copies key and value. `value` is the stop key of OP_RANGE_DELETE, NULL
     # for OP_DELETE. Raises with nothing changed.
     cdef int c_add(self, int kind, uint32_t keyspace, const unsigned char* key, Py_ssize_t key_size,
                    const unsigned char* value, Py_ssize_t value_size) except -1
+    # Append a put of each pair. Raises what their iterator raises too, with nothing changed.
+    cdef int c_put_many(self, uint32_t number, pairs) except -1
+    # Append the operations of another batch. Raises with nothing changed.
+    cdef int c_add_batch(self, WriteBatch other) except -1
     # The operations, without the count in front; valid until the batch changes. Read them with a
     # PayloadWalk whose `left` is `op_count`.
     cdef const unsigned char* operations_data(self) noexcept

@@ -246,13 +246,29 @@ cdef class WriteBatch:
         """Add: the key now has this value. Raises: TypeError, LimitError."""
         put_pair(self, keyspace_of(keyspace), key, value)
 
+    cdef int c_add_batch(self, WriteBatch other) except -1:
+        cdef uint64_t op_count = self.op_count + other.op_count
+        cdef Py_ssize_t size = batch_bytes(op_count, self.used + other.used)
+        if op_count > 1 and size > self.bytes_max:
+            raise LimitError(f"the batch would have {size} bytes; the limit is {self.bytes_max}")
+        if other.used:
+            self.storage.grow(self.used, other.used)
+            # Safety: grow made room for exactly so many bytes.
+            memcpy(self.storage.data + self.used, other.storage.data, <size_t>other.used)
+        self.used += other.used
+        self.op_count = op_count
+        return 0
+
     def put_many(self, keyspace, pairs):
         """Add a put of each pair of key and value. Raises: as `put`, and what the iterator of
         `pairs` raises, with nothing added.
         """
-        cdef uint32_t number = keyspace_of(keyspace)
+        self.c_put_many(keyspace_of(keyspace), pairs)
+
+    cdef int c_put_many(self, uint32_t number, pairs) except -1:
         cdef Py_ssize_t left = TURN_ROWS
-        before = self.mark()
+        cdef Py_ssize_t used = self.used
+        cdef uint64_t op_count = self.op_count
         try:
             for key, value in pairs:
                 left -= 1
@@ -264,8 +280,9 @@ cdef class WriteBatch:
                         pass
                 put_pair(self, number, key, value)
         except BaseException:
-            self.rollback(before)
+            self.rollback((used, op_count))
             raise
+        return 0
 
     def delete(self, keyspace, key):
         """Add: the key is now absent. Raises: TypeError, LimitError."""

@@ -63,6 +63,11 @@ class WriteBatch:
         return self._op_count
 
     @property
+    def bytes_max(self) -> int:
+        """The most bytes that several operations may have."""
+        return self._bytes_max
+
+    @property
     def size(self) -> int:
         """Bytes of the encoded batch; 0 when it has no operation."""
         return _batch_bytes(self._op_count, len(self._operations))

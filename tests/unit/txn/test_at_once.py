@@ -5,6 +5,7 @@ leads, and there is nothing to be done before.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,13 @@ import pytest
 from holdfast.base import PURE, ConflictError, DatabaseClosedError
 from holdfast.engine import Database, open_database
 from holdfast.env import CrashPoint, SimEnv
+from tests.model.strategies import tiny
 from tests.unit.engine.test_interrupts import SETTINGS
+
+STEP_OPS_MAX = 16
+"""As in `engine._core_c`."""
+
+MANY_SETTINGS = tiny(memory_bytes=1 << 20, memtable_bytes=128 << 10)
 
 pytestmark = pytest.mark.skipif(PURE, reason="the plain twin commits by a group each time")
 
@@ -176,8 +183,9 @@ def test_the_timer_that_ended_meanwhile_is_started_again(
     db.sync()
     assert db.state.interval_armed
     txn = db.transaction(durability="interval")
-    # One operation would need no mutex.
-    txn[b"a"] = txn[b"d"] = b"2"
+    txn[b"a"] = b"2"
+    # Puts alone would need no mutex.
+    txn.delete_range(b"d", b"e")
     path = db._engine.write_path
     groups.clear()
 
@@ -186,6 +194,7 @@ def test_the_timer_that_ended_meanwhile_is_started_again(
 
     monkeypatch.setattr(path, "_mutex", LetsOthers(path._mutex, ends))
     txn.commit()
+    assert [] == path._mutex._first
     assert [] == groups
     assert db.state.interval_armed
 
@@ -196,6 +205,67 @@ def test_a_memtable_that_is_full_is_frozen_all_the_same(db: Database) -> None:
             txn[b"%04d" % number] = b"x" * 5000
     assert db.stats().flushes > 0
     assert 302 == len(db)
+
+
+MANY: list[tuple[int, int, bool]] = [
+    # Rows, bytes of each value, and whether they need the mutex.
+    (1, 10, False),
+    (2, 10, False),
+    (STEP_OPS_MAX, 10, False),
+    (STEP_OPS_MAX + 1, 10, True),
+    (2, 40_000, True),
+]
+
+
+@pytest.mark.parametrize(("count", "size", "waits"), MANY)
+def test_a_few_puts_need_no_mutex(
+    env: SimEnv, groups: list[int], monkeypatch: pytest.MonkeyPatch, count: int, size: int,
+    waits: bool,
+) -> None:  # fmt: skip
+    """They are one step: others see all of them or none, and so does a crash."""
+    rows = {b"%02d" % number: b"x" * size for number in range(count)}
+    with open_database("/many", env=env, settings=MANY_SETTINGS) as db:
+        db[b"first"] = b""
+        path, taken = db._engine.write_path, []
+        seq, written, size = db.state.visible_seq, db.stats().writes, db.state.user_bytes
+        mutex = path._mutex
+        monkeypatch.setattr(path, "_mutex", LetsOthers(mutex, lambda: taken.append(1)))
+        db.put_many(rows, durability="none")
+        monkeypatch.setattr(path, "_mutex", mutex)
+        assert [1] * waits == taken
+        assert (seq + count, written + count) == (db.state.visible_seq, db.stats().writes)
+        assert size + sum(map(len, rows)) + sum(map(len, rows.values())) == db.state.user_bytes
+        assert {**rows, b"first": b""} == dict(db.items())
+        db.put_many({b"00": b"later", b"last": b""}, durability="none")
+        with open_database("/many", env=CrashPoint(env).state("none").build()) as found:
+            assert [b"first"] == list(found)
+        db.sync()
+        batches = [[op.key for op in change.operations] for change in db.changes()]
+        assert [list(rows), [b"00", b"last"]] == batches[-2:]
+        with open_database("/many", env=CrashPoint(env).state("none").build()) as found:
+            assert {**rows, b"first": b"", b"00": b"later", b"last": b""} == dict(found.items())
+
+
+@pytest.mark.parametrize("rows", [3, STEP_OPS_MAX])
+@pytest.mark.parametrize("order", ["up", "down", "mixed"])
+def test_small_batches_fill_memtable_after_memtable(env: SimEnv, rows: int, order: str) -> None:
+    """Where the memory of a memtable ends they go another way, and nothing is lost or twice."""
+    numbers = list(range(3000))
+    if order == "down":
+        numbers.reverse()
+    elif order == "mixed":
+        random.Random(rows).shuffle(numbers)
+    model: dict[bytes, bytes] = {}
+    with open_database("/fill", env=env, settings=MANY_SETTINGS) as db:
+        for at in range(0, len(numbers), rows):
+            batch = [(b"%05d" % number, b"%d" % at * 20) for number in numbers[at : at + rows]]
+            db.put_many(batch, durability="none")
+            model.update(batch)
+        assert db.stats().flushes > 0
+        assert model == dict(db.items())
+        assert len(numbers) == db.state.visible_seq
+    with open_database("/fill", env=env) as db:
+        assert model == dict(db.items())
 
 
 @pytest.mark.parametrize("kind", ["put", "delete", "merge", "range"])
