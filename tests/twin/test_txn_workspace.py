@@ -42,6 +42,7 @@ KEYS = st.sampled_from([b"", b"a", b"a\x00", b"b", b"c" * 200, b"\xff"])
 CALLS = st.one_of(
     st.tuples(st.just("put"), KEYS, st.binary(max_size=20)),
     st.tuples(st.just("__setitem__"), KEYS, st.binary(max_size=20)),
+    st.tuples(st.just("put_many"), st.lists(st.tuples(KEYS, st.binary(max_size=900)), max_size=40)),
     st.tuples(st.just("delete"), KEYS),
     st.tuples(st.just("__delitem__"), KEYS),
     st.tuples(st.just("delete_span"), KEYS, KEYS).filter(lambda call: call[1] < call[2]),
@@ -67,6 +68,10 @@ def workspace(
             self.widened += 1
             self.state.reads_left = 1000
 
+        def _write_or_undo(self, given: WriteBatch) -> None:
+            self.undoable += 1
+            self._write_all(given)
+
         def _merge_own(self, key: bytes) -> bytes | None:
             with pytest.raises(RuntimeError, match="in use"):
                 self.state.enter()
@@ -82,7 +87,7 @@ def workspace(
     made = Workspace(
         twin.WorkState(SNAPSHOT, WriteBatch(bytes_max), reads_left), KEYSPACE, read_at, tracks
     )
-    made.asked, made.widened = asked, 0
+    made.asked, made.widened, made.undoable = asked, 0, 0
     return made
 
 
@@ -118,6 +123,11 @@ def test_reads_see_own_writes_and_the_batch_has_them(
                     del space[key]
                 continue
         getattr(space, name)(*arguments)
+        if name == "put_many":
+            own.update(each for each, _ in key)
+            model.update(key)
+            expected += [(PUT, KEYSPACE, *pair) for pair in key]
+            continue
         if name == "delete_span":
             spans.append(("span", *arguments))
             expected.append((RANGE_DELETE, KEYSPACE, *arguments))
@@ -143,6 +153,28 @@ def test_reads_see_own_writes_and_the_batch_has_them(
         assert left == state.reads_left
     keys = [*BASE, b"a\x00", b"c" * 200]
     assert [model.get(key) for key in keys] == space.get_many(keys)
+
+
+@twins
+@pytest.mark.parametrize(("count", "undoable"), [(0, 0), (5, 0), (10_000, 1)])
+def test_many_are_undoable_where_memory_may_lack(
+    twin: ModuleType, count: int, undoable: int
+) -> None:
+    """The plain twin knows of no memory, so it may lack each time."""
+    space = workspace(twin)
+    pairs = [(b"%05d" % number, b"v") for number in range(count)]
+    space.put_many(pairs)
+    assert (undoable if twin is _workspace_c else min(count, 1)) == space.undoable
+    assert pairs == [(key, value) for _, _, key, value in space.state.batch.operations()]
+    assert (1 if count else 0) == len(space.tables)
+    assert [b"v"] * count == space.get_many(key for key, _ in pairs)
+    with pytest.raises(LimitError, match="the batch would have"):
+        space.put_many([(b"a", b"b" * 600_000)] * 2)
+    space[b"a"] = b"c" * 600_000
+    with pytest.raises(LimitError, match="the batch would have"):
+        space.put_many([(b"a", b"b" * 600_000)])
+    assert b"c" * 600_000 == space[b"a"]
+    assert count + 1 == space.state.batch.op_count
 
 
 @twins
@@ -324,13 +356,15 @@ def test_a_thread_that_cannot_be_noted_does_not_take_the_turn(
 
 
 @twins
-@pytest.mark.parametrize("name", ["put", "write_merge", "delete", "delete_span"])
+@pytest.mark.parametrize("name", ["put", "put_many", "write_merge", "delete", "delete_span"])
 def test_a_write_is_refused_when_another_thread_ends_it_before_its_turn(
     twin: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is added to the batch behind its commit would be written nowhere."""
     space = workspace(twin)
     real, arguments = twin.this_thread, (b"a",) if name == "delete" else (b"a", b"b")
+    if name == "put_many":
+        arguments = ([(b"a", b"b")],)
     batch = space.state.batch.op_count
 
     def ends() -> ThreadLife:

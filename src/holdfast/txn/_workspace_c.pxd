@@ -48,3 +48,4 @@ cdef class WorkspaceCore:
     cdef object _read_at_snapshot(self, WorkState state, bytes key)
     cdef Memtable _table(self, WorkState state)
     cdef int _write(self, int kind, bytes key, bytes value) except -1
+    cdef int _write_given(self, WorkState state, Memtable table, WriteBatch given) except -1

@@ -1,12 +1,14 @@
 """Compiled reads and writes within a transaction; `_workspace_py` is the specification."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from holdfast.memtable._memtable_c cimport Memtable
 from holdfast.wal._buffer_c cimport WriteBatch
+from holdfast.wal._payload cimport PAYLOAD_OPERATION, PayloadWalk, payload_next, payload_start
 
-from holdfast.base import check_key, check_value
+from holdfast.base import check_key, check_value, pairs_of
 from holdfast.env import this_thread
 
 cdef extern from "Python.h":
@@ -25,6 +27,8 @@ cdef enum:
     KIND_DELETE = 0
     KIND_PUT = 1
     KIND_MERGE = 3
+    # So many rows are written in less than a millisecond, and c_has_room never has room for more.
+    TURN_ROWS = 4096
 
 cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
 cdef uint64_t FIRST = <uint64_t>1 << 55
@@ -232,6 +236,70 @@ cdef class WorkspaceCore:
         """Set `key` to `value`."""
         self._write(KIND_PUT, key if type(key) is bytes else check_key(key),
                     value if type(value) is bytes else check_value(value))
+
+    def put_many(self, pairs):
+        """Write all `pairs`; of equal keys the last wins. Of pairs that are refused none is
+        written.
+        """
+        cdef WorkState state = self.state
+        cdef WriteBatch given = WriteBatch(state.batch.bytes_max)
+        cdef Memtable table
+        cdef bint done
+        # What they come from may use the transaction, so that ends first.
+        given.c_put_many(self.id, pairs if type(pairs) is list else pairs_of(pairs))
+        if state.flags:
+            self._refuse()
+        if not given.op_count:
+            return
+        state.c_enter()
+        try:
+            # Another thread may have ended it before the turn was taken.
+            if state.flags:
+                self._refuse()
+            table = self._table(state)
+            # The encoded size is more than that of keys and values.
+            done = table.c_has_room(<Py_ssize_t>given.op_count, given.used)
+            if done:
+                # Nothing fails in the middle.
+                self._write_given(state, table, given)
+        finally:
+            state.busy = False
+        if not done:
+            self._write_or_undo(given)
+
+    def _write_all(self, WriteBatch given not None):
+        """Write the puts of this keyspace that `given` has. Requires: a savepoint around it, which
+        is rolled back when this raises.
+        """
+        cdef WorkState state = self.state
+        if state.flags:
+            self._refuse()
+        state.c_enter()
+        try:
+            if state.flags:
+                self._refuse()
+            self._write_given(state, self._table(state), given)
+        finally:
+            state.busy = False
+
+    cdef int _write_given(self, WorkState state, Memtable table, WriteBatch given) except -1:
+        cdef PayloadWalk walk
+        cdef Py_ssize_t left = TURN_ROWS
+        state.batch.c_add_batch(given)
+        payload_start(&walk, given.operations_data(), given.used)
+        walk.left = given.op_count
+        while walk.left and payload_next(&walk) == PAYLOAD_OPERATION:
+            table.c_put(state.next_own, walk.kind, walk.key, walk.key_size, walk.value,
+                        walk.value_size)
+            state.next_own += 1
+            left -= 1
+            if left == 0:
+                # Others, and signal handlers, get their turn.
+                left = TURN_ROWS
+                PyErr_CheckSignals()
+                with nogil:
+                    pass
+        return 0
 
     def __setitem__(self, key, value):
         self._write(KIND_PUT, key if type(key) is bytes else check_key(key),

@@ -13,10 +13,10 @@ Thread safety: one thread at a time; a second one gets RuntimeError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value
+from holdfast.base import DELETE, MERGE, PUT, SEQ_MAX, check_key, check_value, pairs_of
 from holdfast.env import ThreadLife, this_thread
 from holdfast.memtable import Memtable
 from holdfast.wal import WriteBatch
@@ -126,6 +126,10 @@ class WorkspaceCore:
         self.ranges.clear()
         if self.read_keys is not None:
             self.read_keys.clear()
+
+    def _write_or_undo(self, given: WriteBatch) -> None:
+        """Call `_write_all` with a savepoint around it."""
+        raise NotImplementedError  # unreachable: each keyspace has its own
 
     def _refuse(self) -> None:
         """Raise the error that says why this cannot be done."""
@@ -240,6 +244,25 @@ class WorkspaceCore:
     def put(self, key: object, value: object) -> None:
         """Set `key` to `value`."""
         self._write(PUT, check_key(key), check_value(value))
+
+    def put_many(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> None:
+        """Write all `pairs`; of equal keys the last wins. Of pairs that are refused none is
+        written.
+        """
+        given = WriteBatch(self.state.batch.bytes_max)
+        # What they come from may use the transaction, so that ends first.
+        given.put_many(self.id, pairs_of(pairs))
+        if self.state.flags:
+            self._refuse()
+        if given.op_count:
+            self._write_or_undo(given)
+
+    def _write_all(self, given: WriteBatch) -> None:
+        """Write the puts of this keyspace that `given` has. Requires: a savepoint around it, which
+        is rolled back when this raises.
+        """
+        for _, _, key, value in given.operations():
+            self._write(PUT, key, value or b"")
 
     def __setitem__(self, key: object, value: object) -> None:
         self._write(PUT, check_key(key), check_value(value))

@@ -4,7 +4,7 @@ transaction's own writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from holdfast.base import (
@@ -16,7 +16,6 @@ from holdfast.base import (
     check_key,
     check_value,
     mark,
-    pairs_of,
     successor,
 )
 from holdfast.base.bounds import key_range
@@ -27,6 +26,7 @@ from holdfast.txn._workspace import ENDED, OWN_FIRST, WorkspaceCore, WorkState
 from holdfast.txn.conflict import Changes
 from holdfast.txn.locks import Span
 from holdfast.txn.reads import Range, Scan, joined, range_bytes, widened
+from holdfast.wal import WriteBatch
 
 if TYPE_CHECKING:
     from holdfast.txn.transaction import Transaction
@@ -298,18 +298,9 @@ class TransactionKeyspace(WorkspaceCore, MutableMapping[bytes, bytes]):
 
     # -- writing
 
-    def put_many(self, pairs: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> None:
-        """Write all `pairs`; of equal keys the last wins. Of pairs that are refused none is
-        written.
-        """
-        # What they come from may use the transaction, so that ends first.
-        plain = [(check_key(key), check_value(value)) for key, value in pairs_of(pairs)]
-        if self.state.flags:
-            self._refuse()
-        # Together they may be more than the transaction takes.
+    def _write_or_undo(self, given: WriteBatch) -> None:
         with self.owner().savepoint():
-            for key, value in plain:
-                self.put(key, value)
+            self._write_all(given)
 
     def update(self, pairs: Any = (), /, **named: object) -> None:
         """Write all `pairs`, a mapping or pairs; see `put_many`. Keyword arguments are a TypeError:
