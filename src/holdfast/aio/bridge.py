@@ -25,6 +25,11 @@ from holdfast.wal import WriteBatch
 
 Result = TypeVar("Result")
 
+AT_ONCE_BYTES_MAX = 64 << 10
+"""A longer batch would keep the event loop, so it is committed in a thread though nobody has to
+wait for a disk.
+"""
+
 THREADS_MAX = 32
 """More calls that wait for the disk at the same time wait for each other."""
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar, cast, overload
 
 from holdfast import engine
-from holdfast.aio.bridge import TAKES_A_READ, Bridge, Commit
+from holdfast.aio.bridge import AT_ONCE_BYTES_MAX, TAKES_A_READ, Bridge, Commit
 from holdfast.aio.cursor import Cursor
 from holdfast.aio.transaction import Transaction
 from holdfast.base import ConflictError, check_key, check_value, mark
@@ -135,7 +135,9 @@ class Keyspace:
         durability: str | None = None,
     ) -> None:
         """Write all `pairs` as one atomic transaction; of equal keys the last wins."""
-        await self._commit(self._keyspace.batch_of(pairs), durability)
+        batch = self._keyspace.batch_of(pairs)
+        if batch.size > AT_ONCE_BYTES_MAX or not self._keyspace.commit_at_once(batch, durability):
+            await self._commit(batch, durability)
 
     async def compare_and_set(
         self, key: object, expected: object, new: object, *, durability: str | None = None

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TypeVar, cast, overload
 
 from holdfast import engine, txn
-from holdfast.aio.bridge import TAKES_A_READ, Bridge, Commit, tell
+from holdfast.aio.bridge import AT_ONCE_BYTES_MAX, TAKES_A_READ, Bridge, Commit, tell
 from holdfast.aio.cursor import Cursor
 from holdfast.base import check_key, check_value
 
@@ -269,6 +269,8 @@ class Transaction(TransactionKeyspace):
 
         Raises: ConflictError when a concurrent transaction won; what a commit raises.
         """
+        if self._txn.state.batch.size <= AT_ONCE_BYTES_MAX and self._txn.commit_at_once():
+            return
         prepared = self._txn.prepare()
         if prepared is None:
             return

@@ -84,7 +84,7 @@ cdef class TransactionCore(WorkspaceCore):
         Raises: ConflictError when a concurrent transaction won; what a commit raises; RuntimeError
         while a savepoint is open. After anything but that RuntimeError the transaction has ended.
         """
-        if self._durability is None or not self.c_commit_at_once():
+        if not self.c_commit_at_once():
             self.c_commit_by_group()
 
     cdef int c_commit_by_group(self) except -1:
@@ -131,12 +131,17 @@ cdef class TransactionCore(WorkspaceCore):
             state.busy = False
             raise
 
-    cdef bint c_commit_at_once(self) except -1:
+    def commit_at_once(self):
         """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that
         there is nothing to check. Return whether that was possible; if not, nothing was done.
         """
+        return self.c_commit_at_once()
+
+    cdef bint c_commit_at_once(self) except -1:
         cdef WorkState state = self.state
-        if state.flags & C_ENDED or self._savepoints or not state.batch.op_count:
+        if self._durability is None or state.flags & C_ENDED:
+            return False
+        if self._savepoints or not state.batch.op_count:
             return False
         state.c_enter()
         try:

@@ -125,7 +125,7 @@ class TransactionCore(WorkspaceCore):
         Raises: ConflictError when a concurrent transaction won; what a commit raises; RuntimeError
         while a savepoint is open. After anything but that RuntimeError the transaction has ended.
         """
-        if self._durability is None or not self._commit_at_once():
+        if not self.commit_at_once():
             self._commit_by_group()
 
     def _commit_by_group(self) -> None:
@@ -166,12 +166,14 @@ class TransactionCore(WorkspaceCore):
             state.leave()
             raise
 
-    def _commit_at_once(self) -> bool:
+    def commit_at_once(self) -> bool:
         """Commit if nobody has to wait for it and nothing was committed since the snapshot, so that
         there is nothing to check. Return whether that was possible; if not, nothing was done.
         """
         state = self.state
-        if state.flags & ENDED or self._savepoints or not state.batch.op_count:
+        if self._durability is None or state.flags & ENDED:
+            return False
+        if self._savepoints or not state.batch.op_count:
             return False
         state.enter()
         try:

@@ -31,8 +31,8 @@ CORE = (
 """How keyspaces are read and written from other rooms of the engine; in no guide."""
 KEYSPACE = (
     *MAPPING, *CORE, "add_head", "arm_interval", "batch_of", "begin", "begin_delete", "begin_merge",
-    "begin_put", "check_writable", "cursor_at", "dropped", "fold", "look_ahead", "memtable_bytes",
-    "open_range", "range_batch", "sibling", "submit",
+    "begin_put", "check_writable", "commit_at_once", "cursor_at", "dropped", "fold", "look_ahead",
+    "memtable_bytes", "open_range", "range_batch", "sibling", "submit",
 )  # fmt: skip
 """The same, of a keyspace."""
 WORKSPACE = (
@@ -57,9 +57,9 @@ FACES: dict[str, tuple[type, type, tuple[str, ...], tuple[str, ...]]] = {
         engine.Transaction,
         aio.Transaction,
         (
-            *WORKSPACE, *HOLDER, "begin_savepoint", "end_savepoint", "finish", "has_savepoint",
-            "lock_owner", "lock_table", "locked", "prepare", "refusal", "request_lock", "take_lock",
-            "wants_end", "widen_reads",
+            *WORKSPACE, *HOLDER, "begin_savepoint", "commit_at_once", "end_savepoint", "finish",
+            "has_savepoint", "lock_owner", "lock_table", "locked", "prepare", "refusal",
+            "request_lock", "take_lock", "wants_end", "widen_reads",
         ),
         OPERATORS,
     ),

@@ -14,7 +14,8 @@ import holdfast
 import holdfast.aio
 from holdfast.aio import bridge
 from holdfast.aio.cursor import CHUNK_BYTES, CHUNK_ROWS, FIRST_ROWS
-from holdfast.base import DatabaseSettings, KeyspaceSettings
+from holdfast.base import PURE, DatabaseSettings, KeyspaceSettings
+from holdfast.engine.committer import Committer
 from holdfast.env import SimEnv
 from holdfast.testing import sim_loop
 from tests.model.strategies import tiny
@@ -158,6 +159,50 @@ def test_an_unsynced_put_needs_no_thread(tmp_path: Path) -> None:
             assert threading.active_count() == before
             stats = await db.stats()
             assert (stats.writes, stats.reads) == (100, 300)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(PURE, reason="the plain twin commits by a group each time")
+def test_unsynced_batches_need_a_thread_only_when_they_are_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[int] = []
+    submit = Committer.submit
+
+    def counted(committer: Committer, submission: Any) -> None:
+        submitted.append(submission.batch.size)
+        submit(committer, submission)
+
+    monkeypatch.setattr(Committer, "submit", counted)
+
+    async def main() -> None:
+        async with await holdfast.aio.open(tmp_path / "db") as db:
+            for number in range(3):
+                digit = b"%d" % number
+                await db.put_many({b"a": digit, b"b": b"2"}, durability="none")
+                async with db.transaction(durability="none") as txn:
+                    assert await txn.get(b"a") == digit
+                    await txn.put(b"c", digit)
+            assert submitted == []
+            assert (await db.stats()).writes == 9
+            await db.put_many({b"long": b"1" * bridge.AT_ONCE_BYTES_MAX}, durability="none")
+            assert len(submitted) == 1
+            async with db.transaction(durability="none") as txn:
+                await txn.put(b"c", b"2" * bridge.AT_ONCE_BYTES_MAX)
+            assert len(submitted) == 2
+            await db.put_many({b"a": b"3"}, durability="commit")
+            async with db.transaction() as txn:
+                await txn.put(b"b", b"3")
+            assert len(submitted) == 4
+            with pytest.raises(ValueError, match="durability is 'bogus'"):
+                await db.put_many({b"a": b"4"}, durability="bogus")
+            late = db.transaction(durability="none")
+            await late.put(b"a", await late.get(b"b"))
+            await db.put(b"b", b"5")
+            with pytest.raises(holdfast.ConflictError):
+                await late.commit()
+            assert [b"3", b"5"] == await db.get_many([b"a", b"b"])
 
     asyncio.run(main())
 
