@@ -16,11 +16,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import holdfast
 from holdfast.cli import main
 from holdfast.testing import (
     result_page,
     versus,
     versus_budget,
+    versus_encrypted,
     versus_holdfast,
     versus_run,
     versus_store,
@@ -44,7 +46,7 @@ from holdfast.testing.versus_picture import picture
 from holdfast.testing.versus_report import Report, closing, page
 from holdfast.testing.versus_run import Failure, Run
 from holdfast.testing.versus_scale import SCALES
-from holdfast.testing.versus_store import ENGINES, OURS, Setup, is_installed, load
+from holdfast.testing.versus_store import ENCRYPTED, ENGINES, OURS, Setup, is_installed, load
 from holdfast.testing.versus_workload import WORKLOADS, description
 
 HERE = [name for name in ENGINES if name != "plyvel" or sys.version_info < (3, 13)]
@@ -178,6 +180,17 @@ def datasets(tmp_path_factory):
             load_dataset(order(name, folder, dataset=dataset))
             made[name, dataset] = str(folder)
     return made
+
+
+@pytest.mark.parametrize("engine", [OURS, ENCRYPTED])
+def test_what_is_loaded_has_the_same_runs_with_a_key_and_without(engine, tmp_path):
+    """Otherwise a get would cost what there is to ask, not what a key costs."""
+    folder = tmp_path / "data"
+    load_dataset(order(engine, folder, dataset="rows"))
+    key = {"key": versus_encrypted.KEY} if engine == ENCRYPTED else {}
+    with holdfast.open(folder, **key) as db:
+        levels = db.stats().keyspaces[0].levels
+        assert [(each.level, each.entries) for each in levels if each.tables] == [(1, TINY.rows)]
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
