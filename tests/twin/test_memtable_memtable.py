@@ -210,6 +210,58 @@ def test_tables_grown_in_runs_are_searched_like_a_sorted_list(
             assert order[before] == (cursor.key, -cursor.seq)
 
 
+FULL_PAGES = [64, 64 * 64, 64 * 100]
+"""So many keys that ascend end where a page of the index is full."""
+
+
+@pytest.mark.parametrize("kernel", TWINS)
+@pytest.mark.parametrize("ascending", FULL_PAGES)
+def test_gaps_behind_full_pages_are_filled_from_either_end(
+    kernel: ModuleType, ascending: int
+) -> None:
+    rng = random.Random(ascending)
+    table = kernel.Memtable()
+    keys = [b"%06d" % number for number in range(ascending)]
+    # Behind the last one, and behind each of some where a page ends.
+    gaps = [b"%06d" % (place - 1) for place in range(64, ascending + 1, 64 * 16)] + [b"x"]
+    left = [(gap, order, 300) for gap in gaps for order in (1, -1)]
+    seq = 0
+    for key in keys:
+        seq += 1
+        table.put(seq, 1, key, b"")
+    while left:
+        gap, order, count = left.pop(rng.randrange(len(left)))
+        steps = min(count, rng.choice([1, 2, 40, 100]))
+        for number in range(count, count - steps, -1):
+            seq += 1
+            # From both ends towards the middle.
+            keys.append(gap + b"%05d" % (number if order < 0 else 10_000 - number))
+            table.put(seq, 1, keys[-1], b"")
+        if count > steps:
+            left.append((gap, order, count - steps))
+    assert sorted(keys) == [row[0] for row in walk(table.cursor(), "seek_first", "next")]
+    assert all(table.get(key, SEQ_MAX) for key in keys)
+    assert not any(table.get(key + b"0", SEQ_MAX) for key in keys)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system has no /proc")
+@pytest.mark.parametrize("ascending", [1, *FULL_PAGES])
+def test_keys_that_descend_behind_a_full_page_share_pages(ascending: int) -> None:
+    """Each had one of its own, twelve times the memory."""
+
+    def mapped_bytes() -> int:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+
+    table = _memtable_c.Memtable()
+    for seq in range(1, ascending + 1):
+        table.put(seq, 1, b"%09d" % seq, b"")
+    before, used = mapped_bytes(), table.bytes_used
+    for number in range(60_000):
+        table.put(ascending + number + 1, 1, b"%09d" % (10**8 - number), b"v" * 20)
+    assert mapped_bytes() - before < 3 * (table.bytes_used - used)
+
+
 def walk(cursor: Any, start: str, step: str) -> list[Version]:
     found = []
     at = getattr(cursor, start)()

@@ -7,6 +7,7 @@ a second user in the middle of a read.
 
 from __future__ import annotations
 
+import random
 import threading
 from types import ModuleType
 from typing import Any
@@ -175,6 +176,19 @@ def test_many_are_undoable_where_memory_may_lack(
         space.put_many([(b"a", b"b" * 600_000)])
     assert b"c" * 600_000 == space[b"a"]
     assert count + 1 == space.state.batch.op_count
+
+
+@pytest.mark.skipif(PURE, reason="the plain twin knows of no memory")
+@pytest.mark.parametrize("rows", [1, 5, 50])
+def test_calls_for_some_rows_each_find_memory(rows: int) -> None:
+    space = workspace(_workspace_c)
+    keys = [b"%05d" % number for number in range(100 * rows)]
+    random.Random(rows).shuffle(keys)
+    for at in range(0, len(keys), rows):
+        space.put_many([(key, key) for key in keys[at : at + rows]])
+    assert 0 == space.undoable
+    assert keys == space.get_many(keys)
+    assert 1 == len(space.tables)
 
 
 @twins

@@ -1,8 +1,8 @@
 """The way between event loops and the threads of an engine, there and back.
 
-There, a commit is handed to the engine's committer, and anything that may wait for the disk or for
-a lock that is held during I/O goes to a crew. Back, one callback of a loop resolves the futures of
-all commits of a group.
+There, a commit that has to wait is handed to the engine's committer, and anything that may wait for
+the disk or for a lock that is held during I/O goes to a crew. Back, one callback of a loop resolves
+the futures of all commits of a group.
 
 A task that is cancelled leaves its future behind: the work goes on, and what comes of it is
 dropped. A loop that was closed is told nothing.

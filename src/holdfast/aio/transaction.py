@@ -270,6 +270,7 @@ class Transaction(TransactionKeyspace):
         Raises: ConflictError when a concurrent transaction won; what a commit raises.
         """
         if self._txn.state.batch.size <= AT_ONCE_BYTES_MAX and self._txn.commit_at_once():
+            self._keyspace.beat()
             return
         prepared = self._txn.prepare()
         if prepared is None:

@@ -23,4 +23,4 @@ cdef class CommitState:
     cdef public uint64_t pause_at
     cdef public object path
     cdef bint may_commit_at_once(self, WriteBatch batch, uint64_t since) noexcept
-    cdef bint commit_step(self, WriteBatch batch, dict memtables) except -1
+    cdef bint commit_step(self, WriteBatch batch, tuple keyspaces, dict memtables) except -1

@@ -78,7 +78,8 @@ cdef class CommitState:
         committed behind `since`, and there is nothing to be done before. Return whether that was
         possible.
 
-        Does what `WritePath.commit` does then, with the leadership, step by step.
+        Does what `WritePath.commit` does then: a few operations as one step, more of them with the
+        leadership, step by step.
         """
         cdef RecordBuffer buffer = self.buffer
         cdef Py_ssize_t size_before
@@ -88,7 +89,7 @@ cdef class CommitState:
         if path is None or not self.may_commit_at_once(batch, since):
             return False
         if (batch.op_count <= STEP_OPS_MAX and batch.used <= STEP_BYTES_MAX
-                and self.commit_step(batch, memtables)):
+                and self.commit_step(batch, keyspaces, memtables)):
             return True
         thread = path.thread_id()
         # Asked again, as that may have let others run; what comes before the mutex does not.
@@ -155,10 +156,10 @@ cdef class CommitState:
                     or self.buffer.size + batch.used + OPERATION_OVERHEAD
                     > self.buffer_bytes_max // 2)
 
-    cdef bint commit_step(self, WriteBatch batch, dict memtables) except -1:
+    cdef bint commit_step(self, WriteBatch batch, tuple keyspaces, dict memtables) except -1:
         """Log the few operations of a batch into the buffer and apply them at once, as an unsynced
         put does: as one step, in which nobody else runs. Return whether that was possible: all are
-        of one keyspace, whose memtable has room for them. Requires: `may_commit_at_once`, right
+        of one keyspace, whose memtable has memory for them. Requires: `may_commit_at_once`, right
         before.
         """
         cdef PayloadWalk walk
@@ -166,6 +167,9 @@ cdef class CommitState:
         cdef uint32_t keyspace
         cdef uint64_t seq = self.next_seq
         cdef Py_ssize_t user_bytes = 0
+        for needed in keyspaces:
+            if needed not in memtables:
+                return False
         payload_start(&walk, batch.operations_data(), batch.used)
         walk.left = batch.op_count
         if payload_next(&walk) != PAYLOAD_OPERATION:
@@ -181,7 +185,7 @@ cdef class CommitState:
             user_bytes += walk.key_size + walk.value_size
             if payload_next(&walk) != PAYLOAD_OPERATION:
                 break
-        if table.frozen or not table.c_has_room(<Py_ssize_t>batch.op_count, user_bytes):
+        if table.frozen or not table.c_make_room(<Py_ssize_t>batch.op_count, user_bytes):
             return False
         self.buffer.c_append_batch(batch)
         # From here on nothing can fail: the log must not hold an operation that is never applied.

@@ -173,9 +173,16 @@ class Keyspace(KeyspaceCore, MutableMapping[bytes, bytes]):
         """Commit without a group if nobody has to wait for it; return whether that was possible."""
         if durability is None or not batch.op_count:
             return False
-        return self._host.commit_at_once(
+        done = self._host.commit_at_once(
             batch, durability, (self.id,), self._engine.state.visible_seq
         )
+        if done:
+            self.beat()
+        return done
+
+    def beat(self) -> None:
+        """Do what an open database does once a second, if that is due."""
+        self._engine.pulse.beat(self._engine.env.monotonic())
 
     def compare_and_set(
         self, key: object, expected: object, new: object, *, durability: str | None = None

@@ -88,9 +88,10 @@ cdef class Memtable:
     # Raises MemoryError with nothing inserted.
     cdef int c_put(self, uint64_t seq, int kind, const unsigned char* key, Py_ssize_t key_size,
                    const unsigned char* value, Py_ssize_t value_size) except -1
-    # Whether `count` new entries, with `size` bytes of keys and values together, need no memory but
-    # what the arena has already, so that none of them raises MemoryError.
-    cdef bint c_has_room(self, Py_ssize_t count, Py_ssize_t size) noexcept
+    # Have the memory for `count` new entries with `size` bytes of keys and values together, so that
+    # none of them raises MemoryError. Return 0, with nothing done, when that would be too much at
+    # once. Raises MemoryError.
+    cdef int c_make_room(self, Py_ssize_t count, Py_ssize_t size) except -1
     # Newest version with seq <= snapshot. Return 1 and fill the outputs, or 0.
     # The value stays valid while the memtable lives.
     cdef int c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t snapshot,

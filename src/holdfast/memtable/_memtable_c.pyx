@@ -253,13 +253,24 @@ cdef void _descend(Page* page, const unsigned char* key, Py_ssize_t size, uint64
             page = _children(page)[place]
 
 
-cdef void _split(Page* page, Page* right, const Node* lower, const Node* upper, int place,
-                 Node* item, Page* child) noexcept nogil:
-    """Move the end of a full page to an empty one on its right, and insert an item at a place.
+cdef bint _has_small_follower(const Path* path, int depth) noexcept nogil:
+    """Return whether the leaf behind that of a path of `depth` pages is less than half full."""
+    cdef int level = 1
+    cdef Page* page
+    while level < depth and path.places[level] + 1 >= path.pages[level].count:
+        level += 1
+    if level >= depth:
+        return False
+    # Safety: the place of the next child was just compared with the count.
+    page = _children(path.pages[level])[path.places[level] + 1]
+    while page.level > 0:
+        page = _children(page)[0]
+    return page.count < FANOUT // 2
 
-    Appends leave a full page behind; elsewhere the page is halved.
-    """
-    cdef int cut = FANOUT if place == FANOUT else FANOUT // 2
+
+cdef void _split(Page* page, Page* right, const Node* lower, const Node* upper, int cut, int place,
+                 Node* item, Page* child) noexcept nogil:
+    """Move the end of a full page, from `cut` on, to an empty one; insert an item at a place."""
     # Safety: a full page has FANOUT items, of which FANOUT - cut move.
     right.count = FANOUT - cut
     page.count = cut
@@ -519,10 +530,16 @@ cdef class Memtable:
         cdef Page* child = NULL
         cdef Page* right
         cdef int place = path.places[0]
-        cdef int level
+        cdef int depth = self.root.level + 1
+        cdef int level, cut
         for level in range(full):
             right = fresh[level]
-            _split(path.pages[level], right, path.lower[level], path.upper[level], place, item,
+            # Appends leave a full page behind, and elsewhere it is halved. So it is before a small
+            # leaf: keys that descend would begin one after the other there, each with one key.
+            cut = FANOUT // 2
+            if place == FANOUT and (level > 0 or not _has_small_follower(path, depth)):
+                cut = FANOUT
+            _split(path.pages[level], right, path.lower[level], path.upper[level], cut, place, item,
                    child)
             if level == 0:
                 # The left page has the first entries of the two, the right one the others.
@@ -608,14 +625,20 @@ cdef class Memtable:
         self.bytes_used += value_size + REPLACED_OVERHEAD
         return 0
 
-    cdef bint c_has_room(self, Py_ssize_t count, Py_ssize_t size) noexcept:
+    cdef int c_make_room(self, Py_ssize_t count, Py_ssize_t size) except -1:
         cdef int level = self.root.level
         # Each entry begins at a multiple of 8.
-        cdef Py_ssize_t more = size + count * <Py_ssize_t>(sizeof(Node) + 8)
+        cdef Py_ssize_t more = (size + 7 & ~<Py_ssize_t>7) + count * <Py_ssize_t>(sizeof(Node) + 8)
         if level > 0 or self.root.count + count > FANOUT:
             # At worst each entry finds all pages of its way full. With so few, one level is added.
             more += count * (level + 2) * <Py_ssize_t>(sizeof(Page) + FANOUT * sizeof(Page*))
-        return more <= self.free_size
+        if more <= self.free_size:
+            return 1
+        if more >= BIG:
+            return 0
+        self.free_start = self._allocate(more)
+        self.free_size += more
+        return 1
 
     cdef int c_get(self, const unsigned char* key, Py_ssize_t key_size, uint64_t snapshot,
                    uint64_t* trailer, const unsigned char** value, Py_ssize_t* value_size) noexcept:

@@ -27,8 +27,9 @@ cdef enum:
     KIND_DELETE = 0
     KIND_PUT = 1
     KIND_MERGE = 3
-    # So many rows are written in less than a millisecond, and c_has_room never has room for more.
-    TURN_ROWS = 4096
+    # A row counts as its bytes and these; so many are written in some milliseconds at most.
+    TURN_BYTES = 1 << 20
+    TURN_ROW_BYTES = 256
 
 cdef uint64_t SEQS = (<uint64_t>1 << 56) - 1
 cdef uint64_t FIRST = <uint64_t>1 << 55
@@ -257,10 +258,11 @@ cdef class WorkspaceCore:
             if state.flags:
                 self._refuse()
             table = self._table(state)
-            # The encoded size is more than that of keys and values.
-            done = table.c_has_room(<Py_ssize_t>given.op_count, given.used)
+            # The encoded size is more than that of keys and values. What gives no turn within it
+            # does not fail there, once it has memory.
+            done = (given.used + <Py_ssize_t>given.op_count * TURN_ROW_BYTES < TURN_BYTES
+                    and table.c_make_room(<Py_ssize_t>given.op_count, given.used))
             if done:
-                # Nothing fails in the middle.
                 self._write_given(state, table, given)
         finally:
             state.busy = False
@@ -283,22 +285,28 @@ cdef class WorkspaceCore:
             state.busy = False
 
     cdef int _write_given(self, WorkState state, Memtable table, WriteBatch given) except -1:
+        cdef WriteBatch batch = state.batch
         cdef PayloadWalk walk
-        cdef Py_ssize_t left = TURN_ROWS
-        state.batch.c_add_batch(given)
+        cdef Py_ssize_t left = TURN_BYTES
+        batch.c_add_batch(given)
+        if state.flags:
+            # To copy much lets others run.
+            self._refuse()
         payload_start(&walk, given.operations_data(), given.used)
         walk.left = given.op_count
         while walk.left and payload_next(&walk) == PAYLOAD_OPERATION:
-            table.c_put(state.next_own, walk.kind, walk.key, walk.key_size, walk.value,
-                        walk.value_size)
-            state.next_own += 1
-            left -= 1
-            if left == 0:
-                # Others, and signal handlers, get their turn.
-                left = TURN_ROWS
+            if left < 0:
+                # Others, and signal handlers, get their turn, who may end the transaction.
+                left = TURN_BYTES
                 PyErr_CheckSignals()
                 with nogil:
                     pass
+                if state.flags:
+                    self._refuse()
+            table.c_put(state.next_own, walk.kind, walk.key, walk.key_size, walk.value,
+                        walk.value_size)
+            state.next_own += 1
+            left -= walk.key_size + walk.value_size + TURN_ROW_BYTES
         return 0
 
     def __setitem__(self, key, value):

@@ -30,7 +30,9 @@ cdef enum:
     ALIGNMENT_MIN = 8
     ALIGNMENT_MAX = 4096
     COUNT_BYTES_MAX = 10
-    TURN_ROWS = 4096                 # rows that are added in less than a millisecond
+    # A row counts as its bytes and these; so many are added in about a millisecond at most.
+    TURN_BYTES = 1 << 20
+    TURN_ROW_BYTES = 256
 
 cdef Py_ssize_t LIMIT = BATCH_BYTES_MAX
 cdef unsigned char NOTHING = 0
@@ -253,8 +255,12 @@ cdef class WriteBatch:
             raise LimitError(f"the batch would have {size} bytes; the limit is {self.bytes_max}")
         if other.used:
             self.storage.grow(self.used, other.used)
-            # Safety: grow made room for exactly so many bytes.
-            memcpy(self.storage.data + self.used, other.storage.data, <size_t>other.used)
+            # Safety: grow made room for exactly so many bytes. The owners of both serialise calls.
+            if other.used < RELEASE_BYTES:
+                memcpy(self.storage.data + self.used, other.storage.data, <size_t>other.used)
+            else:
+                with nogil:
+                    memcpy(self.storage.data + self.used, other.storage.data, <size_t>other.used)
         self.used += other.used
         self.op_count = op_count
         return 0
@@ -266,19 +272,20 @@ cdef class WriteBatch:
         self.c_put_many(keyspace_of(keyspace), pairs)
 
     cdef int c_put_many(self, uint32_t number, pairs) except -1:
-        cdef Py_ssize_t left = TURN_ROWS
-        cdef Py_ssize_t used = self.used
+        cdef Py_ssize_t left = TURN_BYTES
+        cdef Py_ssize_t used = self.used, used_before
         cdef uint64_t op_count = self.op_count
         try:
             for key, value in pairs:
-                left -= 1
-                if left == 0:
+                if left < 0:
                     # Nothing here runs Python code: others, and signal handlers, get their turn.
-                    left = TURN_ROWS
+                    left = TURN_BYTES
                     PyErr_CheckSignals()
                     with nogil:
                         pass
+                used_before = self.used
                 put_pair(self, number, key, value)
+                left -= self.used - used_before + TURN_ROW_BYTES
         except BaseException:
             self.rollback((used, op_count))
             raise

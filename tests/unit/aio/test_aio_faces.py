@@ -30,9 +30,9 @@ CORE = (
 )  # fmt: skip
 """How keyspaces are read and written from other rooms of the engine; in no guide."""
 KEYSPACE = (
-    *MAPPING, *CORE, "add_head", "arm_interval", "batch_of", "begin", "begin_delete", "begin_merge",
-    "begin_put", "check_writable", "commit_at_once", "cursor_at", "dropped", "fold", "look_ahead",
-    "memtable_bytes", "open_range", "range_batch", "sibling", "submit",
+    *MAPPING, *CORE, "add_head", "arm_interval", "batch_of", "beat", "begin", "begin_delete",
+    "begin_merge", "begin_put", "check_writable", "commit_at_once", "cursor_at", "dropped", "fold",
+    "look_ahead", "memtable_bytes", "open_range", "range_batch", "sibling", "submit",
 )  # fmt: skip
 """The same, of a keyspace."""
 WORKSPACE = (

@@ -167,7 +167,7 @@ def test_an_unsynced_put_needs_no_thread(tmp_path: Path) -> None:
 def test_unsynced_batches_need_a_thread_only_when_they_are_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submitted: list[int] = []
+    submitted, beats = list[int](), list[float]()
     submit = Committer.submit
 
     def counted(committer: Committer, submission: Any) -> None:
@@ -178,6 +178,8 @@ def test_unsynced_batches_need_a_thread_only_when_they_are_long(
 
     async def main() -> None:
         async with await holdfast.aio.open(tmp_path / "db") as db:
+            pulse = db._database._engine.pulse
+            monkeypatch.setattr(pulse, "beat", beats.append)
             for number in range(3):
                 digit = b"%d" % number
                 await db.put_many({b"a": digit, b"b": b"2"}, durability="none")
@@ -185,6 +187,8 @@ def test_unsynced_batches_need_a_thread_only_when_they_are_long(
                     assert await txn.get(b"a") == digit
                     await txn.put(b"c", digit)
             assert submitted == []
+            # What an open database does once a second is looked for.
+            assert len(beats) == 6
             assert (await db.stats()).writes == 9
             await db.put_many({b"long": b"1" * bridge.AT_ONCE_BYTES_MAX}, durability="none")
             assert len(submitted) == 1

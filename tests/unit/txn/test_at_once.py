@@ -128,6 +128,18 @@ def test_one_over_a_keyspace_that_was_dropped_is_refused(db: Database) -> None:
     assert b"1" == db[b"a"]
 
 
+@pytest.mark.parametrize("count", [1, 2, STEP_OPS_MAX, STEP_OPS_MAX + 1])
+def test_one_that_read_of_a_keyspace_that_was_dropped_is_refused(db: Database, count: int) -> None:
+    """Whatever it writes elsewhere depends on what it read."""
+    txn = db.transaction(durability="none")
+    txn.keyspace("other").get(b"k")
+    txn.put_many({b"new %d" % number: b"v" for number in range(count)})
+    db.drop_keyspace("other")
+    with pytest.raises(DatabaseClosedError, match="dropped"):
+        txn.commit()
+    assert {b"a": b"1", b"b": b"2"} == dict(db.items())
+
+
 def test_one_beside_a_leader_queues_behind_it(env: SimEnv, db: Database) -> None:
     """Whatever the schedule, no number is given twice and no count is lost."""
 
