@@ -109,7 +109,9 @@ class PosixFile:
 
     def __del__(self) -> None:
         """Close a file that had no owner yet when an exception came, such as MemoryError."""
-        self.close()
+        # A signal handler may have raised before it had a descriptor at all.
+        with contextlib.suppress(AttributeError):
+            self.close()
 
     @classmethod
     def opened(cls, name: str, flags: int) -> PosixFile:

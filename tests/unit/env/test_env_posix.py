@@ -191,3 +191,12 @@ def test_a_wait_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(condition._condition, "wait", refuse("cannot wait"))
         with pytest.raises(RuntimeError, match="cannot wait"):
             condition.wait(0.01)
+
+
+def test_a_file_that_never_began_goes_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise before the first line of its construction."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    file = posix.PosixFile.__new__(posix.PosixFile)
+    del file
+    assert told == []
